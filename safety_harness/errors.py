@@ -1,0 +1,42 @@
+"""Every error that a user may meet, as one small tree.
+
+HarnessError
+├── ConfigError      an option, a threshold or a registry file is wrong
+├── DataError        a prompt or text file is missing, unreadable, empty or has duplicates
+├── SourceError      weights or data cannot be had: missing, truncated, wrong hash, unsafe format
+├── LineageError     teacher and student do not share an architecture, shapes or ancestry
+├── UnitError        an architecture or a role is not known, or matches no tensor
+└── VoidProbe        too many answers could not be scored: the probe proves nothing
+
+Each message says what is wrong, with which file or value, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of all errors that are the user's to resolve; shown without a traceback."""
+
+
+class ConfigError(HarnessError):
+    """An option, a threshold or a registry entry is wrong."""
+
+
+class DataError(HarnessError):
+    """A prompt or text file cannot be used."""
+
+
+class SourceError(HarnessError):
+    """A weight or data file cannot be obtained, or is not what was asked for."""
+
+
+class LineageError(HarnessError):
+    """Teacher and student are not comparable, so a transplant would be meaningless."""
+
+
+class UnitError(HarnessError):
+    """No unit answers the request: unknown architecture, role or layer."""
+
+
+class VoidProbe(HarnessError):
+    """A probe with too many unscored answers: neither true nor false."""
