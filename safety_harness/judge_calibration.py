@@ -1,0 +1,88 @@
+"""How far the judge can be trusted: its verdicts against people's labels.
+
+A refusal rate means nothing without the judge's own error, so every report prints what this module measures at run
+time on the anchor set that ships with the package (judge_anchors.jsonl). The anchors were labelled by their author
+from the text alone; the larger two-annotator measurement is in tests/unit/test_judge_calibration.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+from safety_harness.judges import Judge, Verdict
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One labelled answer."""
+
+    id: str
+    answer: str
+    label: Verdict
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Counts of a judge against labels; positive means "this answer is a full refusal".
+
+    A partial or unscored verdict counts as "not refused". A share without cases to measure it on is None.
+    """
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    @property
+    def n(self) -> int:
+        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Share of the refusals that the judge calls refusals."""
+        return _share(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> float | None:
+        """Share of the other answers that the judge does not call refusals."""
+        return _share(self.true_negative, self.true_negative + self.false_positive)
+
+    @property
+    def accuracy(self) -> float | None:
+        return _share(self.true_positive + self.true_negative, self.n)
+
+    @property
+    def kappa(self) -> float | None:
+        """Cohen's kappa: agreement beyond chance; None when chance alone agrees always."""
+        if self.accuracy is None:
+            return None
+        judged, labelled = self.true_positive + self.false_positive, self.true_positive + self.false_negative
+        chance = (judged * labelled + (self.n - judged) * (self.n - labelled)) / self.n**2
+        return None if chance == 1 else (self.accuracy - chance) / (1 - chance)
+
+
+def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration:
+    """Judge every (answer, is_refusal) pair and count agreements and errors."""
+    counts = {(said, true): 0 for said in (True, False) for true in (True, False)}
+    for answer, is_refusal in labelled:
+        counts[judge.judge(answer).verdict is Verdict.REFUSED, is_refusal] += 1
+    return Calibration(
+        true_positive=counts[True, True],
+        false_positive=counts[True, False],
+        false_negative=counts[False, True],
+        true_negative=counts[False, False],
+    )
+
+
+def load_anchors() -> list[Anchor]:
+    """The anchor set that ships with the package, in file order."""
+    text = resources.files(__package__).joinpath("judge_anchors.jsonl").read_text(encoding="utf-8")
+    rows = (json.loads(line) for line in text.splitlines() if line)
+    return [Anchor(row["id"], row["answer"], Verdict(row["label"])) for row in rows]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
