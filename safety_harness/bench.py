@@ -1,0 +1,138 @@
+"""One student on the bench: asked and scored as it is, or with any set of the teacher's units in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from safety_harness.capability import (
+    TextScore,
+    answer_logprobs,
+    batches,
+    divergence,
+    is_right,
+    text_scores,
+)
+from safety_harness.files import sha256_text
+from safety_harness.generate import Generator
+from safety_harness.judges import RuleJudge, Verdict
+from safety_harness.models import LoadedModel, check_lineage, load, prepare
+from safety_harness.prompts import PromptSet
+from safety_harness.questions import Questions, load_questions
+from safety_harness.registry import Student
+from safety_harness.transplant import Transplanter
+from safety_harness.units import Unit, enumerate_units
+from safety_harness.weights import Checkpoint
+
+T = TypeVar("T")
+
+# The divergence keeps a vocabulary of log-probabilities a token in memory, so it takes few rows at a time.
+DIVERGENCE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question's answer under a set of units, and the judge's verdict."""
+
+    id: str
+    answer: str
+    verdict: Verdict
+
+
+class Bench:
+    """A student, its teacher's weights, and its questions; every measurement is kept, so none is made twice.
+
+    Nothing here decides: the oracle and the gate do.
+    """
+
+    def __init__(self, student: Student, loaded: LoadedModel, teacher: Checkpoint, questions: Questions) -> None:
+        family = student.family
+        self.student = student
+        self.questions = questions
+        self.checkpoint = loaded.checkpoint
+        self.teacher = teacher
+        self.judge = RuleJudge()
+        self.units = enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes, family.search.roles)
+        check_lineage(loaded.checkpoint, teacher, self.units)
+        self.transplanter = Transplanter(loaded.model, teacher)
+        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        self._kept: dict[tuple[object, ...], object] = {}
+
+    def asked(
+        self, units: Sequence[Unit], prompts: PromptSet, max_new_tokens: int | None = None
+    ) -> tuple[Answered, ...]:
+        """The answers to *prompts* with *units* moved, judged."""
+        limit = max_new_tokens or self.student.family.max_new_tokens
+
+        def ask() -> tuple[Answered, ...]:
+            answers = self.generator.answers(prompts.texts, limit)
+            return tuple(
+                Answered(prompt.id, answer, self.judge.judge(answer).verdict)
+                for prompt, answer in zip(prompts, answers, strict=True)
+            )
+
+        return self._once(("asked", prompts.sha256, limit), units, ask)
+
+    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
+        """Whether each task question was answered right with *units* moved."""
+        return tuple(
+            is_right(answered.answer, str(prompt.answer))
+            for prompt, answered in zip(prompts, self.asked(units, prompts), strict=True)
+        )
+
+    def text(self, units: Sequence[Unit], documents: PromptSet) -> tuple[TextScore, ...]:
+        """Log-likelihood of each document with *units* moved."""
+        return self._once(
+            ("text", documents.sha256), units, lambda: tuple(text_scores(self.generator, documents.texts))
+        )
+
+    def divergences(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[float, ...]:
+        """KL of the patched student from the student on its own answers: nats a token, one mean a question."""
+        pairs = [(p.text, a.answer) for p, a in zip(prompts, self.asked((), prompts), strict=True)]
+        found: list[float] = []
+        for batch in batches(pairs, DIVERGENCE_BATCH):
+            texts, answers = zip(*batch, strict=True)
+            before = answer_logprobs(self.generator, texts, answers)
+            with self.transplanter.transplanted(units):
+                after = answer_logprobs(self.generator, texts, answers)
+            found += [divergence(one, other) for one, other in zip(before, after, strict=True)]
+        return tuple(found)
+
+    def identity(self) -> dict[str, object]:
+        """Everything that a measurement on this bench depends on, as plain values."""
+        family = self.student.family
+        return {
+            "student": self.checkpoint.fingerprint,
+            "teacher": self.teacher.fingerprint,
+            "questions": self.questions.hashes,
+            "judge": self.judge.fingerprint,
+            "dtype": family.dtype,
+            "batch_size": family.batch_size,
+            "max_new_tokens": family.max_new_tokens,
+            "screen_tokens": family.screen_tokens,
+            "template": sha256_text(self.generator.tokenizer.chat_template or ""),
+        }
+
+    def forget(self) -> None:
+        """Drop every kept measurement, so that the next one is made afresh."""
+        self._kept.clear()
+
+    def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
+        key = (*what, frozenset(units))
+        if key not in self._kept:
+            with self.transplanter.transplanted(units):
+                self._kept[key] = measure()
+        return self._kept[key]  # type: ignore[return-value]
+
+
+def open_bench(student: Student) -> Bench:
+    """Read the questions first, since they are cheap to get wrong, then load the student beside its teacher.
+
+    Raises:
+        HarnessError: a question file, a weight file or the pair of models cannot be used.
+    """
+    questions = load_questions(student)
+    teacher = Checkpoint(prepare(student.family.teacher))
+    loaded = load(prepare(student.spec), student.family.dtype)
+    return Bench(student, loaded, teacher, questions)

@@ -1,0 +1,81 @@
+"""What a model can do beside refusing: perplexity of a text, divergence from the student, right answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from safety_harness.generate import Generator, pad_left
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """Negative log-likelihood of one document in nats, and the number of tokens that were predicted."""
+
+    nll: float
+    tokens: int
+
+
+@torch.inference_mode()
+def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScore]:
+    """Score documents token by token, without a chat template; token-weighted perplexity is their exp(mean).
+
+    The first token is predicted from the tokenizer's own beginning-of-text token where it adds one.
+    """
+    scores = []
+    for batch in batches(documents, generator.batch_size):
+        rows = [generator.tokenizer(document)["input_ids"] for document in batch]
+        logprobs, tokens, predicted = _logprobs(generator, rows, [1] * len(rows))
+        picked = logprobs.gather(-1, tokens[:, 1:, None])[..., 0] * predicted
+        scores += [
+            TextScore(-float(total), int(count)) for total, count in zip(picked.sum(1), predicted.sum(1), strict=True)
+        ]
+    return scores
+
+
+@torch.inference_mode()
+def answer_logprobs(generator: Generator, questions: Sequence[str], answers: Sequence[str]) -> list[torch.Tensor]:
+    """Log-probabilities over the vocabulary at every token of given answers, teacher-forced.
+
+    Returns:
+        A float32 tensor of shape (answer tokens + 1, vocabulary) a question; the last row predicts the end.
+    """
+    prompts = [generator.encode(question) for question in questions]
+    replies = [generator.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+    rows = [[*prompt, *reply, 0] for prompt, reply in zip(prompts, replies, strict=True)]
+    logprobs, _, _ = _logprobs(generator, rows, [len(prompt) for prompt in prompts])
+    return [found[-(len(reply) + 1) :] for found, reply in zip(logprobs, replies, strict=True)]
+
+
+def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean KL(student || other) in nats a token, of log-probabilities of shape (tokens, vocabulary)."""
+    return float((student.exp() * (student - other)).sum(-1).mean())
+
+
+def is_right(answer: str, expected: str) -> bool:
+    """Whether *answer* gives *expected*: as whole words, whatever the case, spacing and punctuation around it."""
+    return f" {_plain(expected)} " in f" {_plain(answer)} "
+
+
+def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """*items* in order, in runs of *size*."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"[\w.+-]*\w", text.lower()))
+
+
+def _logprobs(
+    generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities of every next token, the tokens, and which of them count (from each row's start on)."""
+    tokens, mask = pad_left(rows, 0, generator.model.device)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = generator.model(input_ids=tokens, attention_mask=mask, position_ids=position, use_cache=False).logits
+    counted = position >= torch.tensor(starts, device=tokens.device)[:, None]
+    return logits[:, :-1].float().log_softmax(-1), tokens, (counted & mask.bool())[:, 1:]

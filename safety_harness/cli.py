@@ -1,0 +1,79 @@
+"""``safety-harness``: what is not a test run. Exit codes: 0 done, 1 the results say no, 2 wrong usage or input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from safety_harness import __version__
+from safety_harness.errors import HarnessError
+from safety_harness.registry import Registry, load_registry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the console script's entry point."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return command(options)
+    except HarnessError as error:
+        print(f"safety-harness: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="safety-harness", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="show the families and students of the registry")
+    listing.set_defaults(run=_list)
+    fetch = commands.add_parser("fetch", help="download and prepare a family's models and questions")
+    fetch.add_argument("family", help="a family, or a group of families")
+    fetch.set_defaults(run=_fetch)
+    for command in (listing, fetch):
+        command.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
+
+    report = commands.add_parser("report", help="print a results.json as Markdown; exit 1 unless its gate passed")
+    report.add_argument("results", type=Path)
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _registry(options: argparse.Namespace) -> Registry:
+    return load_registry(*options.registry)
+
+
+def _list(options: argparse.Namespace) -> int:
+    rows = [
+        (student.family.group, student.id, student.spec.expected, str(student.spec))
+        for student in _registry(options).select()
+    ]
+    print(tabulate(rows, ("group", "student", "expected", "source")))
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    students = _registry(options).select(family=options.family)
+    # torch comes with the models; the other commands do without.
+    from safety_harness.models import prepare
+    from safety_harness.questions import load_questions
+
+    for student in students:
+        load_questions(student)
+        for spec in (student.family.teacher, student.spec):
+            print(f"{student.id}: {prepare(spec)}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from safety_harness.report import markdown
+    from safety_harness.results import Outcome, read_results
+
+    result = read_results(options.results)
+    print(markdown(result), end="")
+    return 0 if result.outcome is Outcome.PASS else 1

@@ -1,0 +1,95 @@
+"""Files that appear whole or not at all, their hashes, and where cached things live."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safety_harness.errors import HarnessError, SourceError
+
+CACHE_VARIABLE = "SAFETY_HARNESS_CACHE"
+
+
+def cache_dir() -> Path:
+    """Where downloads, prepared checkpoints and patches are kept (``$SAFETY_HARNESS_CACHE`` moves it)."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "safety_harness"
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write *data* to *path* so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        HarnessError: no space is left, or the folder cannot be written; the old file stands.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that becomes *path* when the block ends well, and vanishes when not."""
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def explain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or forbidden disk into a message that names the place and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HarnessError(
+                f"{path}: no space is left on its disk. Free some, or point ${CACHE_VARIABLE} "
+                "(cache) or --report-dir (reports) at another disk. What was finished is kept."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise HarnessError(
+                f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with "
+                f"${CACHE_VARIABLE} (cache) or --report-dir (reports)."
+            ) from error
+        raise

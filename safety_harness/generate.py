@@ -1,0 +1,109 @@
+"""Batched greedy answers through the model's own chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from safety_harness.errors import DataError
+
+
+class Generator:
+    """Answers questions greedily; order, batch size and padding are fixed, so that an answer is reproducible.
+
+    bfloat16 answers depend on the batch they ran in, so the batch size is part of a measurement's identity.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._stop = torch.tensor(_stop_tokens(model, tokenizer), device=model.device)
+        self._pad = int(self._stop[0]) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+    def encode(self, question: str) -> list[int]:
+        """The tokens of a question in the chat template, up to where the answer begins."""
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer(question)["input_ids"])
+        return list(
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+            )["input_ids"]
+        )
+
+    def answers(self, questions: Sequence[str], max_new_tokens: int) -> list[str]:
+        """One answer a question, in order.
+
+        Raises:
+            DataError: a question does not fit the model's context with its answer.
+        """
+        encoded = [self.encode(question) for question in questions]
+        self._check_lengths(questions, encoded, max_new_tokens)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        found = [""] * len(encoded)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            for row, tokens in zip(rows, self._decode([encoded[i] for i in rows], max_new_tokens), strict=True):
+                found[row] = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return found
+
+    @torch.inference_mode()
+    def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        tokens, mask = pad_left(rows, self._pad, self.model.device)
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        ended = torch.zeros(len(rows), dtype=torch.bool, device=tokens.device)
+        produced: list[torch.Tensor] = []
+        for _ in range(max_new_tokens):
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen = output.logits[:, -1].argmax(-1)
+            chosen = chosen.masked_fill(ended, self._stop[0])
+            ended |= torch.isin(chosen, self._stop)
+            produced.append(chosen)
+            if bool(ended.all()):
+                break
+            tokens, position = chosen[:, None], position[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        stop = set(self._stop.tolist())
+        return [_until(row, stop) for row in torch.stack(produced, 1).tolist()]
+
+    def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
+        limit = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
+        for question, tokens in zip(questions, encoded, strict=True):
+            if limit and len(tokens) + new > limit:
+                raise DataError(
+                    f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
+                    f"{limit}: {question[:60]!r} … Shorten or remove it."
+                )
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and attention mask of *rows*, both int64 of shape (rows, longest), padded on the left."""
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return tokens, mask
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return list(dict.fromkeys(token for token in [tokenizer.eos_token_id, *found] if token is not None))
+
+
+def _until(tokens: Sequence[int], stop: set[int]) -> list[int]:
+    end = next((i for i, token in enumerate(tokens) if token in stop), len(tokens))
+    return list(tokens[:end])

@@ -1,0 +1,110 @@
+"""The oracle: does this set of units restore enough refusals without costing too much?
+
+Asked on the search split only. Refusals are counted first, because most candidates fail there and the
+questions about capability then need not be asked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from safety_harness.bench import Answered, Bench
+from safety_harness.errors import VoidProbe
+from safety_harness.judges import Verdict
+from safety_harness.units import Unit
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One evaluation: counts on the search split; None where a budget was not asked about any more."""
+
+    units: int
+    refused: int
+    over_refused: int | None
+    right: int | None
+    accepted: bool
+    seconds: float
+
+    @property
+    def failed(self) -> str:
+        """Which constraint failed, for a report."""
+        if self.accepted:
+            return "nothing"
+        if self.over_refused is None:
+            return "DSR"
+        return "over-refusal" if self.right is None else "task"
+
+
+class Oracle:
+    """set of units -> True (enough refusals within every budget) or False.
+
+    Args:
+        bench: the student; its ``family.search`` settings say what is enough.
+
+    Raises:
+        VoidProbe: from a probe, when more answers are unscored than the settings allow.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._settings = bench.student.family.search
+        questions = bench.questions
+        self.harmful = questions.harmful.search
+        self.harmless = questions.harmless.search
+        self.task = questions.task.search if questions.task else None
+        self.before = self._refusals(())
+        self.whole = self._refusals(bench.units)
+        self.target = self._target()
+        self.over_refusal_limit = math.floor(
+            self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
+        )
+        self.task_floor = math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
+        self.probes: list[Probe] = []
+
+    def __call__(self, units: Sequence[Unit]) -> bool:
+        """Probe *units*; the probe is logged in ``probes``."""
+        start = time.perf_counter()
+        over_refused = right = None
+        refused = self._refusals(units)
+        accepted = refused >= self.target
+        if accepted:
+            over_refused = self._over_refusals(units)
+            accepted = over_refused <= self.over_refusal_limit
+        if accepted and self.task:
+            right = self._right(units)
+            accepted = right >= self.task_floor
+        seconds = time.perf_counter() - start
+        self.probes.append(Probe(len(units), refused, over_refused, right, accepted, seconds))
+        return accepted
+
+    def _target(self) -> int:
+        share = self._settings.target_dsr
+        if share is None:
+            return math.ceil(self._settings.target_share * self.whole - 1e-9)
+        return math.ceil(share * len(self.harmful) - 1e-9)
+
+    def _refusals(self, units: Sequence[Unit]) -> int:
+        answered = self._bench.asked(units, self.harmful, self._bench.student.family.screen_tokens)
+        self._require_scored(answered)
+        return sum(answer.verdict is Verdict.REFUSED for answer in answered)
+
+    def _over_refusals(self, units: Sequence[Unit]) -> int:
+        answered = self._bench.asked(units, self.harmless, self._bench.student.family.screen_tokens)
+        self._require_scored(answered)
+        return sum(answer.verdict is Verdict.REFUSED for answer in answered)
+
+    def _right(self, units: Sequence[Unit]) -> int:
+        assert self.task is not None
+        return sum(self._bench.right(units, self.task))
+
+    def _require_scored(self, answered: Sequence[Answered]) -> None:
+        unscored = sum(answer.verdict is Verdict.UNSCORED for answer in answered)
+        if unscored > self._settings.unscored * len(answered):
+            raise VoidProbe(
+                f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate), more than "
+                f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
+                "its chat template and its dtype."
+            )

@@ -1,0 +1,84 @@
+"""A patch: which of the teacher's units go into a student, how they were found, and its file on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from safety_harness.errors import HarnessError
+from safety_harness.files import cache_dir, sha256_text, whole_folder
+
+# Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
+ALGORITHM = 1
+
+Certificate = Literal["tested", "untested", "unresolved"]
+
+
+class Patch(BaseModel):
+    """The outcome of one search; the manifest on disk is this, as JSON.
+
+    ``units`` is empty when no patch was needed or none was found; ``found`` and ``reason`` tell which.
+    ``certificate`` says of each unit whether the oracle was seen to turn false without it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    student: str
+    teacher: str
+    found: bool
+    reason: str
+    units: tuple[str, ...]
+    certificate: Mapping[str, Certificate]
+    minimal: bool
+    parameters: int
+    total_parameters: int
+    candidates: int
+    probes: int
+    seconds: float
+    strategy: str
+    prior: str
+    search: Mapping[str, float | str | None]
+
+    @property
+    def share(self) -> float:
+        """Parameters moved, as a share of the student's, 0..1."""
+        return self.parameters / self.total_parameters
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """The key of a patch: everything that could change it, hashed."""
+    return sha256_text(json.dumps({"algorithm": ALGORITHM, **parts}, sort_keys=True))[:32]
+
+
+def patch_folder(key: str) -> Path:
+    return cache_dir() / "patches" / key
+
+
+def save_patch(patch: Patch, folder: Path, write_tensors: Callable[[Path], None]) -> None:
+    """Write ``manifest.json`` and, through *write_tensors*, ``patch.safetensors``: both or neither."""
+    with whole_folder(folder) as temporary:
+        if patch.units:
+            write_tensors(temporary / "patch.safetensors")
+        (temporary / "manifest.json").write_text(patch.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_patch(folder: Path) -> Patch | None:
+    """The patch in *folder*, or None when there is none.
+
+    Raises:
+        HarnessError: its manifest is damaged.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        return None
+    try:
+        return Patch.model_validate_json(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ValidationError) as error:
+        raise HarnessError(
+            f"{manifest}: not a whole patch manifest ({type(error).__name__}). Delete {folder} to search again."
+        ) from error

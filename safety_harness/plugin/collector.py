@@ -1,0 +1,158 @@
+"""Rows from every process -> one decision, the reports, and the exit code of the run."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from safety_harness import __version__
+from safety_harness.errors import HarnessError
+from safety_harness.plugin.fixtures import PROPERTY
+
+if TYPE_CHECKING:
+    from safety_harness.registry import Student
+    from safety_harness.results import RunResult
+
+EXIT_INCONCLUSIVE = 6
+
+
+@dataclass
+class Collector:
+    """Lives on the process that decides: the controller, or the only one.
+
+    A student's required checks are known before anything runs, so whatever did not come in (a crashed worker,
+    a deselected test, an interrupt) makes the gate INCONCLUSIVE.
+    """
+
+    students: Sequence[Student]
+    subject: str
+    report_dir: Path
+    root: Path
+    started: float = field(default_factory=time.time)
+    rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    result: RunResult | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, row in report.user_properties:
+            if name != PROPERTY or not isinstance(row, dict):
+                continue
+            if "about" in row:
+                self.about.setdefault(row["student"], {}).update(row["about"])
+            else:
+                self.rows.setdefault(row["student"], {})[row["name"]] = row
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if not self.rows and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return
+        if session.config.option.collectonly:
+            return
+        self.result = self._decide(exitstatus)
+        self._write(self.result)
+        if exitstatus == pytest.ExitCode.OK and self.result.outcome.value != "pass":
+            failed = self.result.outcome.value == "fail"
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else EXIT_INCONCLUSIVE
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.result is None:
+            return
+        from safety_harness.report import terminal
+
+        terminalreporter.section("release gate")
+        for line in (*terminal(self.result).splitlines(), *self.notes):
+            terminalreporter.write_line(line)
+        colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
+        terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
+
+    def _decide(self, exitstatus: int) -> RunResult:
+        from safety_harness import gate
+        from safety_harness.results import check_from_row
+
+        required = gate.PATCH_REQUIRED if self.subject == "patched" else gate.ALWAYS_REQUIRED
+        checks = gate.correct_for_students(
+            {
+                student.id: {name: check_from_row(row) for name, row in self.rows.get(student.id, {}).items()}
+                for student in self.students
+            }
+        )
+        decided = [
+            gate.decide_student(
+                student.id,
+                checks[student.id],
+                required=required,
+                expected=student.spec.expected,
+                about=self.about.get(student.id),
+            )
+            for student in self.students
+        ]
+        interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        return gate.decide_run(
+            decided,
+            incomplete=["the run was interrupted"] if interrupted else [],
+            gate=self._settings(),
+            judge=_judge_error(),
+            provenance=self._provenance(),
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        families = {student.family.name: student.family for student in self.students}
+        return {
+            name: {
+                "gate": family.gate.model_dump(mode="json"),
+                "search": family.search.model_dump(mode="json"),
+            }
+            for name, family in families.items()
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        packages = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
+        return {
+            "safety-harness": __version__,
+            "commit": _commit(self.root),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(time.time() - self.started, 1),
+            "subject": self.subject,
+            "decoding": "greedy",
+            "packages": {name: metadata.version(name) for name in packages},
+        }
+
+    def _write(self, result: RunResult) -> None:
+        from safety_harness.report import write_reports
+
+        try:
+            written = write_reports(result, self.report_dir)
+            self.notes.append("reports: " + ", ".join(str(path) for path in written))
+        except HarnessError as error:
+            self.notes.append(f"The reports could not be written. {error}")
+
+
+def _judge_error() -> dict[str, Any]:
+    """How the judge does on the labelled answers that ship with it, measured now."""
+    from safety_harness.judge_calibration import calibrate, load_anchors
+    from safety_harness.judges import RuleJudge, Verdict
+    from safety_harness.results import plain
+
+    judge = RuleJudge()
+    anchors = [(anchor.answer, anchor.label is Verdict.REFUSED) for anchor in load_anchors()]
+    found = calibrate(judge, anchors)
+    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
+    error: dict[str, Any] = plain({name: getattr(found, name) for name in facts})
+    return {"name": judge.name, "fingerprint": judge.fingerprint, **error}
+
+
+def _commit(root: Path) -> str | None:
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,105 @@
+"""The fixtures that suites are written with. Bodies import what needs torch, so that importing this stays cheap."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from safety_harness.errors import HarnessError
+from safety_harness.plugin import workers
+
+if TYPE_CHECKING:
+    from safety_harness.patches import Patch
+    from safety_harness.results import Check
+    from safety_harness.subject import Subject
+
+PROPERTY = "safety_harness"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Hands what a suite measured to the report: ``measure(check)``, ``measure.about(name=...)``."""
+
+    student: str
+    add: Callable[[tuple[str, object]], None]
+
+    def __call__(self, check: Check) -> Check:
+        """Record a check and return it, so that a suite can assert it."""
+        from safety_harness.results import check_to_row
+
+        self.add((PROPERTY, check_to_row(self.student, check)))
+        return check
+
+    def about(self, **facts: Any) -> None:
+        """Record facts that decide nothing."""
+        from safety_harness.results import plain
+
+        self.add((PROPERTY, plain({"student": self.student, "about": facts})))
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Errors that are the user's to resolve fail a test with their message alone."""
+    try:
+        yield
+    except HarnessError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """The student as it is, loaded once for all of its tests, with its teacher's weights within reach."""
+    if not hasattr(request, "param"):
+        pytest.skip("no student is selected: run `pytest suites/`, or give --safety-suites")
+    with user_errors():
+        import torch
+
+        from safety_harness.bench import open_bench
+        from safety_harness.subject import Subject
+
+        torch.set_num_threads(workers.threads_per_worker())
+        bench = open_bench(request.param)
+    yield Subject(bench)
+    # Two students of billions of weights do not fit beside each other.
+    del bench
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def teacher(student: Subject) -> Subject:
+    """The student with every unit of its teacher in it: the most that a patch can give."""
+    from safety_harness.subject import Subject
+
+    return Subject(student.bench, student.bench.units)
+
+
+@pytest.fixture(scope="session")
+def patch(student: Subject) -> Patch:
+    """The smallest set of the teacher's units that delta debugging finds; cached by content."""
+    with user_errors():
+        from safety_harness.search import find_patch
+
+        return find_patch(student.bench)
+
+
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
+    """What is gated: the patched student, or with ``--subject student`` the student as it is."""
+    if request.config.option.safety_subject == "student":
+        return student
+    from safety_harness.search import select
+    from safety_harness.subject import Subject
+
+    found: Patch = request.getfixturevalue("patch")
+    return Subject(student.bench, select(student.bench, found))
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
+    """Record a measurement of the current student for the gate and the report."""
+    return Measure(student.bench.student.id, request.node.user_properties.append)

@@ -1,0 +1,99 @@
+"""The command line of a gated run, and what it selects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from safety_harness.registry import Student
+
+GATE_OPTIONS = {
+    "dsr": "Lower bound that the held-out DSR must reach, 0..1",
+    "over-refusal": "Largest rise in over-refusal allowed (upper bound), 0..1",
+    "task": "Largest loss of own-task accuracy allowed (upper bound), 0..1",
+    "perplexity": "Largest perplexity ratio allowed (upper bound), at least 1",
+    "divergence": "Largest mean KL to the student allowed (upper bound), nats a token",
+    "unscored": "Largest share of unscored answers allowed, 0..1",
+    "confidence": "Confidence of every interval, .5..1",
+}
+SEARCH_OPTIONS = {
+    "target-share": "Share of the DSR of all of the teacher's units that a patch must reach, 0..1",
+    "target-dsr": "DSR on the search split that a patch must reach, instead of a share, 0..1",
+    "over-refusal": "Rise in over-refusal allowed on the search split, 0..1",
+    "task": "Loss of own-task accuracy allowed on the search split, 0..1",
+    "unscored": "Share of unscored answers above which a probe is void, 0..1",
+    "max-probes": "Probes that one search may spend",
+    "strategy": "Strategy of delta debugging: adaptive or ddmin",
+    "prior": "Order of the units: norm or gradient",
+}
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    add = group.addoption
+    add("--safety-suites", dest="safety_suites", action="store_true", help="Treat this run as a release gate")
+    add("--family", dest="safety_family", help="Family, or group of families, to gate (default: tiny)")
+    add(
+        "--student",
+        dest="safety_students",
+        action="append",
+        default=[],
+        help="Gate only this student (name, or family/name); repeatable",
+    )
+    add("--teacher", dest="safety_teacher", help="Use this family's teacher for every student")
+    add(
+        "--registry",
+        dest="safety_registry",
+        action="append",
+        default=[],
+        type=Path,
+        help="Registry file (TOML) in place of the embedded families; repeatable",
+    )
+    add(
+        "--subject",
+        dest="safety_subject",
+        choices=("patched", "student"),
+        default="patched",
+        help="Gate the patched student (default), or the student as it is",
+    )
+    add(
+        "--report-dir",
+        dest="safety_report_dir",
+        type=Path,
+        default=Path("reports"),
+        help="Folder for report.md and results.json (default: reports)",
+    )
+    for prefix, options in (("gate", GATE_OPTIONS), ("search", SEARCH_OPTIONS)):
+        for name, text in options.items():
+            add(f"--{prefix}-{name}", dest=_dest(prefix, name), metavar="X", help=text)
+
+
+def select_students(config: pytest.Config) -> tuple[Student, ...]:
+    """The students of this run, with the thresholds that the command line overrides.
+
+    Raises:
+        ConfigError: an unknown name, a wrong threshold, or a registry file that cannot be used.
+    """
+    from safety_harness.registry import load_registry
+    from safety_harness.settings import GateSettings, SearchSettings, parse_overrides
+
+    option = config.option
+    registry = load_registry(
+        *option.safety_registry,
+        search=parse_overrides(SearchSettings, "search", _given(config, "search", SEARCH_OPTIONS)),
+        gate=parse_overrides(GateSettings, "gate", _given(config, "gate", GATE_OPTIONS)),
+    )
+    family = option.safety_family or (None if option.safety_registry else "tiny")
+    return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+
+
+def _given(config: pytest.Config, prefix: str, options: Mapping[str, str]) -> dict[str, str]:
+    found = {name: getattr(config.option, _dest(prefix, name)) for name in options}
+    return {name.replace("-", "_"): value for name, value in found.items() if value is not None}
+
+
+def _dest(prefix: str, name: str) -> str:
+    return f"safety_{prefix}_{name.replace('-', '_')}"

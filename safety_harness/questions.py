@@ -1,0 +1,66 @@
+"""The questions that a student is asked: read, checked, hashed, with search and report kept apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
+from safety_harness.registry import Family, PromptSource, Split, Student
+from safety_harness.sources import resolve_prompts
+
+
+@dataclass(frozen=True)
+class Sides:
+    """One question set on both sides of the split."""
+
+    search: PromptSet
+    report: PromptSet
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Everything one student is asked; ``task`` is None for a student without a task of its own."""
+
+    harmful: Sides
+    harmless: Sides
+    text: PromptSet
+    task: Sides | None
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of every set, by its role: what a measurement was made on."""
+        sides = {"harmful": self.harmful, "harmless": self.harmless, "task": self.task}
+        found = {
+            f"{name}.{side}": getattr(pair, side).sha256
+            for name, pair in sides.items()
+            if pair
+            for side in ("search", "report")
+        }
+        return found | {"text": self.text.sha256}
+
+
+def load_questions(student: Student) -> Questions:
+    """Read every prompt file of *student*.
+
+    Raises:
+        DataError, SourceError: a file is missing, wrong, or on both sides of the split.
+    """
+    family, task = student.family, student.spec.task
+    return Questions(
+        _sides(family.harmful, family),
+        _sides(family.harmless, family),
+        _read(family.text),
+        _sides(task, family) if task else None,
+    )
+
+
+def _sides(split: Split, family: Family) -> Sides:
+    search, report = _read(split.search), _read(split.report)
+    check_disjoint(search, report)
+    if family.near_duplicates < 1.0:
+        search = without_near_duplicates(search, report, family.near_duplicates)
+    return Sides(search.first(split.search.limit), report.first(split.report.limit))
+
+
+def _read(source: PromptSource) -> PromptSet:
+    return read_prompts(resolve_prompts(source), only=source.only)

@@ -1,0 +1,150 @@
+"""Units and an oracle -> a patch: the one place where delta debugging meets models.
+
+A search starts from the first acceptable prefix of the units in the prior's order (all of them, where that is
+acceptable), and delta debugging takes out whatever the oracle does not miss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from safety_harness import ddmin
+from safety_harness.bench import Bench
+from safety_harness.errors import VoidProbe
+from safety_harness.files import explain_disk_errors
+from safety_harness.oracle import Oracle, Probe
+from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
+from safety_harness.prior import importance
+from safety_harness.units import Unit
+
+# The prefixes tried when everything at once is not acceptable, as shares of the candidates.
+PREFIXES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class _Found:
+    units: tuple[Unit, ...]
+    certificate: Mapping[str, Certificate]
+    minimal: bool
+    reason: str
+    found: bool = True
+
+
+def find_patch(bench: Bench) -> Patch:
+    """The patch of *bench*: from the cache when it was searched for before, else searched and kept there.
+
+    Two processes never search for the same patch: the second waits for the first.
+
+    Raises:
+        VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
+        HarnessError: the cache cannot be written.
+    """
+    settings = bench.student.family.search
+    key = content_key({**bench.identity(), "search": settings.model_dump(mode="json")})
+    folder = patch_folder(key)
+    with explain_disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        cached = load_patch(folder)
+        if cached is None:
+            cached = search(bench, key)
+            units = select(bench, cached)
+            save_patch(cached, folder, lambda path: bench.transplanter.save(units, path))
+    return cached
+
+
+def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
+    """The units of *bench* that *patch* names."""
+    wanted = set(patch.units)
+    return tuple(unit for unit in bench.units if unit.id in wanted)
+
+
+def search(bench: Bench, key: str) -> Patch:
+    """Search for the patch of *bench*, whatever the cache holds."""
+    settings = bench.student.family.search
+    start = time.perf_counter()
+    oracle = Oracle(bench)
+    found = _find(bench, oracle)
+    return Patch(
+        key=key,
+        student=bench.student.id,
+        teacher=bench.teacher.folder.name,
+        found=found.found,
+        reason=found.reason,
+        units=tuple(unit.id for unit in found.units),
+        certificate=found.certificate,
+        minimal=found.minimal,
+        parameters=sum(unit.parameters for unit in found.units),
+        total_parameters=bench.checkpoint.parameters,
+        candidates=len(bench.units),
+        probes=len(oracle.probes),
+        seconds=time.perf_counter() - start,
+        strategy=settings.strategy,
+        prior=settings.prior,
+        search={
+            "questions": len(oracle.harmful),
+            "refused_before": oracle.before,
+            "refused_whole": oracle.whole,
+            "target": oracle.target,
+            "over_refusal_limit": oracle.over_refusal_limit,
+            "task_floor": oracle.task_floor,
+        },
+    )
+
+
+def _find(bench: Bench, oracle: Oracle) -> _Found:
+    if oracle.whole <= oracle.before:
+        reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
+        return _Found((), {}, False, reason, found=False)
+    if oracle(()):
+        return _Found((), {}, True, "the student refuses enough as it is")
+    weights = dict(zip(bench.units, importance(bench), strict=True))
+    start = _acceptable_start(bench.units, weights, oracle)
+    if start is None:
+        return _Found((), {}, False, _why_not(oracle), found=False)
+    settings = bench.student.family.search
+    reduction = ddmin.minimize(
+        start,
+        _resolving(oracle),
+        strategy=settings.strategy,
+        weights=[weights[unit] for unit in start],
+        max_calls=settings.max_probes,
+    )
+    certificate = {unit.id: reduction.certificate[unit] for unit in reduction.kept}
+    reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
+    return _Found(reduction.kept, certificate, reduction.minimal, reason)
+
+
+def _acceptable_start(units: Sequence[Unit], weights: dict[Unit, float], oracle: Oracle) -> tuple[Unit, ...] | None:
+    """The smallest of a few prefixes, in the prior's order, that the oracle accepts; all units come last."""
+    ranked = sorted(units, key=lambda unit: -weights[unit])
+    for share in (*PREFIXES, 1.0):
+        chosen = set(ranked[: round(share * len(ranked))])
+        candidate = tuple(unit for unit in units if unit in chosen)
+        if candidate and oracle(candidate):
+            return candidate
+    return None
+
+
+def _resolving(oracle: Oracle) -> Callable[[tuple[Unit, ...]], bool]:
+    """The oracle as delta debugging sees it: a void probe is unresolved, never false."""
+
+    def probe(units: tuple[Unit, ...]) -> bool:
+        try:
+            return oracle(units)
+        except VoidProbe as error:
+            raise ddmin.Unresolved(str(error)) from error
+
+    return probe
+
+
+def _why_not(oracle: Oracle) -> str:
+    best: Probe = max(oracle.probes, key=lambda probe: probe.refused)
+    return (
+        f"no prefix of the teacher's units is acceptable: {oracle.target} of {len(oracle.harmful)} refusals are "
+        f"needed; the best of {len(oracle.probes)} probes has {best.refused} and fails on {best.failed}"
+    )

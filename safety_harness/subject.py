@@ -1,0 +1,80 @@
+"""What the gate reads: a student under a set of units, measured on the held-out report split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safety_harness import gate
+from safety_harness.bench import Answered, Bench
+from safety_harness.judges import Verdict
+from safety_harness.oracle import Oracle
+from safety_harness.patches import Patch
+from safety_harness.prompts import PromptSet
+from safety_harness.results import Check
+from safety_harness.units import Unit
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A student with *units* of its teacher in it; no units: the student as it is.
+
+    Each method is one check of the gate. ``since`` is the subject that it is compared with, usually the
+    student as it is.
+    """
+
+    bench: Bench
+    units: tuple[Unit, ...] = ()
+
+    def defense(self, since: Subject) -> Check:
+        """Refusals of held-out harmful questions."""
+        prompts = self.bench.questions.harmful.report
+        return gate.defense(since._verdicts(prompts), self._verdicts(prompts), _ids(prompts), self._settings)
+
+    def over_refusal(self, since: Subject) -> Check:
+        """Refusals of held-out harmless questions."""
+        prompts = self.bench.questions.harmless.report
+        return gate.over_refusal(since._verdicts(prompts), self._verdicts(prompts), _ids(prompts), self._settings)
+
+    def task(self, since: Subject) -> Check:
+        """Right answers to the student's own held-out task."""
+        sides = self.bench.questions.task
+        if sides is None:
+            return gate.no_task()
+        before = self.bench.right(since.units, sides.report)
+        return gate.task(before, self.bench.right(self.units, sides.report), self._settings)
+
+    def perplexity(self, since: Subject) -> Check:
+        """Token-weighted perplexity of the family's text."""
+        text = self.bench.questions.text
+        before, after = self.bench.text(since.units, text), self.bench.text(self.units, text)
+        return gate.perplexity([(s.nll, s.tokens) for s in before], [(s.nll, s.tokens) for s in after], self._settings)
+
+    def divergence(self) -> Check:
+        """KL from the student on the held-out harmless questions, along the student's own answers."""
+        return gate.divergence(self.bench.divergences(self.units, self.bench.questions.harmless.report), self._settings)
+
+    def minimality(self, patch: Patch) -> Check:
+        """Each unit left out once, asked afresh of the oracle that the search had."""
+        self.bench.forget()
+        oracle = Oracle(self.bench) if self.units else None
+        without = {unit.id: oracle([other for other in self.units if other != unit]) for unit in self.units if oracle}
+        return gate.minimality(without, found=patch.found, reason=patch.reason)
+
+    def refused(self, kind: str) -> dict[str, Any]:
+        """Plain counts for the report: refusals of the held-out ``harmful`` or ``harmless`` questions."""
+        verdicts = self._verdicts(getattr(self.bench.questions, kind).report)
+        return {"refused": sum(verdict is Verdict.REFUSED for verdict in verdicts), "n": len(verdicts)}
+
+    @property
+    def _settings(self) -> Any:
+        return self.bench.student.family.gate
+
+    def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
+        answered: Sequence[Answered] = self.bench.asked(self.units, prompts)
+        return [answer.verdict for answer in answered]
+
+
+def _ids(prompts: PromptSet) -> list[str]:
+    return [prompt.id for prompt in prompts]

@@ -1,0 +1,119 @@
+"""A checkpoint folder, read lazily: names and shapes first, a tensor only when it is asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from safety_harness.errors import SourceError
+from safety_harness.files import sha256_file, sha256_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from safety_harness.units import Shape
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class Checkpoint:
+    """The safetensors of one model folder; nothing is in memory until :meth:`tensor` asks for it.
+
+    Raises:
+        SourceError: no such folder, no config, no safetensors (pickles are refused), a shard is missing or
+            truncated.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
+        self.config = _read_json(folder / "config.json")
+        self._shards = self._find_shards()
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
+
+    @functools.cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Name -> shape of every tensor on disk."""
+        found: dict[str, Shape] = {}
+        for shard in self._shards:
+            with _opened(shard) as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                    found[name] = tuple(tensors.get_slice(name).get_shape())
+                    self._home[name] = shard
+        return found
+
+    @functools.cached_property
+    def _home(self) -> dict[str, Path]:
+        return {}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the config and every shard's bytes: the identity of these weights."""
+        parts = [json.dumps(self.config, sort_keys=True), *map(sha256_file, self._shards)]
+        return sha256_text("\n".join(parts))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the checkpoint holds; tied tensors count once."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor, as stored.
+
+        Raises:
+            SourceError: there is no such tensor, or it holds a NaN or an infinity.
+        """
+        if name not in self.shapes:
+            raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
+        with _opened(self._home[name]) as tensors:
+            value: torch.Tensor = tensors.get_tensor(name)
+        if not bool(value.isfinite().all()):
+            raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity; the checkpoint is damaged.")
+        return value
+
+    def _find_shards(self) -> list[Path]:
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists():
+            names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+            shards = [self.folder / name for name in names]
+        else:
+            shards = sorted(self.folder.glob("*.safetensors"))
+        if missing := [shard for shard in shards if not shard.exists()]:
+            raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
+        if shards:
+            return shards
+        if pickles := [path for pattern in PICKLES for path in self.folder.glob(pattern)]:
+            raise SourceError(
+                f"{pickles[0]}: a pickle checkpoint can run code when it is loaded, so it is refused. "
+                "Get the safetensors version, or convert it where you trust it."
+            )
+        raise SourceError(f"{self.folder}: holds no .safetensors file.")
+
+
+def _opened(shard: Path) -> Any:
+    try:
+        return safe_open(shard, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise SourceError(f"{shard}: not a whole safetensors file ({error}). Download it again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; a model folder needs it.") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read as JSON ({error}). Get the file again.") from error
+    if not isinstance(table, dict):
+        raise SourceError(f"{path}: expected a JSON object.")
+    return table

@@ -1,0 +1,15 @@
+"""Is every weight that was moved needed?"""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_each_unit_is_needed(student, subject, measure, request):
+    """Each kept unit left out once: the oracle, asked afresh, turns false."""
+    if request.config.option.safety_subject == "student":
+        pytest.skip("the student is gated as it is: there is no patch")
+    patch = request.getfixturevalue("patch")
+    measure.about(**patch.model_dump(mode="json"), share=patch.share, identity=student.bench.identity())
+    check = measure(subject.minimality(patch))
+    assert check.passed, check.summary

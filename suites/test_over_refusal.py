@@ -1,0 +1,9 @@
+"""Does the student still answer harmless questions, also those that look dangerous?"""
+
+from __future__ import annotations
+
+
+def test_answers_harmless_questions(student, subject, measure):
+    """The upper bound of the rise in over-refusal stays below the margin."""
+    check = measure(subject.over_refusal(since=student))
+    assert check.passed, check.summary
