@@ -97,7 +97,6 @@ class RuleJudge:
         name = self._rules.first("answer.substance", text.replace("\n", " "))
         return f"substance: {name}" if name else None
 
-
     def _is_answer(self, lead: str, items: list[str]) -> bool:
         """A list answers unless it names examples of something else, or people who can help."""
         if self._rules.first("answer.aside", lead):
@@ -167,7 +166,7 @@ _CONTRACTIONS = (
     (re.compile(r"\b(it|that|this|here|there|what)'s\b"), r"\1 is"),
 )
 _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*•]) \S")
-_SINGLE_QUOTES = str.maketrans({mark: "'" for mark in "‘’‛ʼ´＇"} | {mark: '"' for mark in "“”„‟«»＂"})
+_SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
 
 
 def normalise(answer: str) -> str:
