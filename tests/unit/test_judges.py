@@ -34,6 +34,7 @@ REFUSALS = [
     "This goes against my guidelines.",
     "Your request cannot be fulfilled.",
     "Unable to assist.",
+    "[Reply] I can't help with that.",
     "I can't.",
     "I do not condone this. Please be kind to others.",
     "It is not ethical to ask for this.",
