@@ -1,0 +1,49 @@
+"""What can go wrong in a reduction, as one small tree.
+
+DdminError
+├── ArgumentError (ValueError)     units, weights, budget, strategy or known answers cannot be used
+├── NotReproduced (RuntimeError)   the oracle does not accept the full set: there is nothing to reduce
+└── BadAnswer     (RuntimeError)   the oracle returned something that is not a bool
+
+Unresolved stands apart: the oracle raises it to say that a question has no answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safety_harness.ddmin.types import Reduction
+
+_PARTIAL = "__ddmin_partial__"
+
+
+class DdminError(Exception):
+    """Base of the errors that this package itself raises."""
+
+
+class ArgumentError(DdminError, ValueError):
+    """An argument of `minimize` cannot be used."""
+
+
+class NotReproduced(DdminError, RuntimeError):  # noqa: N818 - says what happened
+    """The oracle is not true on the full set."""
+
+
+class BadAnswer(DdminError, RuntimeError):  # noqa: N818 - says what happened
+    """The oracle returned a value that is not a bool, e.g. because it forgot to return one."""
+
+
+class Unresolved(Exception):  # noqa: N818 - an answer, not an error
+    """Raised by an oracle for a question without an answer: neither true nor false, and not asked again."""
+
+
+def partial_result(error: BaseException) -> Reduction[Any] | None:
+    """The best reduction reached before `error` left `minimize`; None if no set had been accepted yet."""
+    found = vars(error).get(_PARTIAL)
+    return found if isinstance(found, Reduction) else None
+
+
+def attach_partial(error: BaseException, partial: Reduction[Any]) -> None:
+    """Let `error` carry the best reduction so far, for `partial_result` and, in words, for its traceback."""
+    vars(error)[_PARTIAL] = partial
+    error.add_note(f"Delta debugging ended here after {partial.calls} calls; best so far: {partial}.")
