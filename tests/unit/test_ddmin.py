@@ -1,0 +1,249 @@
+"""Fixed cases of `safety_harness.ddmin`: exact call counts, both ends, bad input, stops."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import safety_harness.ddmin as package
+from safety_harness.ddmin import Event, ledger, minimize, partial_result
+from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
+
+BOTH = pytest.mark.parametrize("strategy", ["adaptive", "ddmin"])
+
+
+def needs(*required: int) -> Callable[[tuple[int, ...]], bool]:
+    return lambda subset: set(required) <= set(subset)
+
+
+def additive(n: int, share: float, seed: int) -> tuple[list[float], Callable[[tuple[int, ...]], bool]]:
+    rng = random.Random(seed)
+    weights = [rng.expovariate(1) for _ in range(n)]
+    need = share * sum(weights)
+    return weights, lambda subset: sum(weights[i] for i in subset) >= need
+
+
+@pytest.mark.parametrize(
+    ("n", "required", "adaptive", "ddmin"),
+    [
+        (1, (0,), 2, 2),
+        (8, (3,), 8, 6),
+        (56, (17,), 11, 12),
+        (56, (3, 20, 41), 26, 74),
+        (56, tuple(range(24, 32)), 28, 67),
+        (56, tuple(range(56)), 60, 220),
+    ],
+)
+def test_exact_calls_of_conjunctions(n: int, required: tuple[int, ...], adaptive: int, ddmin: int) -> None:
+    results = {name: minimize(range(n), needs(*required), strategy=name) for name in ("adaptive", "ddmin")}
+    assert {name: result.kept for name, result in results.items()} == dict.fromkeys(results, required)
+    assert {name: result.calls for name, result in results.items()} == {"adaptive": adaptive, "ddmin": ddmin}
+
+
+def test_exact_calls_of_an_additive_threshold() -> None:
+    weights, oracle = additive(56, 0.5, seed=1)
+    plain = minimize(range(56), oracle)
+    informed = minimize(range(56), oracle, weights=weights)
+    assert (len(plain.kept), plain.calls) == (20, 40)
+    assert (len(informed.kept), informed.calls) == (11, 20)
+    assert informed.kept == tuple(sorted(sorted(range(56), key=lambda i: weights[i])[-len(informed.kept) :]))
+
+
+def test_additive_thresholds_over_56_units_cost_a_few_dozen_calls_beyond_the_result() -> None:
+    extra = []
+    for seed in range(20):
+        for share in (0.5, 0.8):
+            result = minimize(range(56), additive(56, share, seed)[1])
+            assert result.minimal
+            extra.append(result.calls - len(result.kept))
+    assert median(extra) <= 30
+    assert max(extra) <= 51
+
+
+@BOTH
+def test_empty_set_accepted_is_found_in_two_calls_and_said(strategy: str) -> None:
+    result = minimize("abcdef", lambda _: True, strategy=strategy)
+    assert (result.kept, result.removed, result.calls) == ((), tuple("abcdef"), 2)
+    assert result.minimal
+    assert result.certificate == {}
+    assert str(result) == "0 of 6 units: the oracle accepts the empty set"
+
+
+@BOTH
+def test_false_on_the_full_set_is_not_reproduced(strategy: str) -> None:
+    with pytest.raises(NotReproduced, match="is false on the full set of 5 units") as caught:
+        minimize(range(5), lambda _: False, strategy=strategy)
+    assert partial_result(caught.value) is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "leaves", "message"),
+    [(Unresolved(), NotReproduced, "has no answer"), (KeyboardInterrupt("now"), KeyboardInterrupt, "now")],
+)
+def test_without_the_full_set_there_is_nothing_to_return(
+    raised: BaseException, leaves: type[BaseException], message: str
+) -> None:
+    def oracle(_: tuple[int, ...]) -> bool:
+        raise raised
+
+    with pytest.raises(leaves, match=message) as caught:
+        minimize(range(5), oracle)
+    assert partial_result(caught.value) is None
+
+
+@BOTH
+def test_no_units(strategy: str) -> None:
+    none: tuple[str, ...] = ()
+    result = minimize(none, lambda _: True, strategy=strategy)
+    assert (result.kept, result.calls, result.minimal) == ((), 1, True)
+    with pytest.raises(NotReproduced, match="full set of 0 units"):
+        minimize(none, lambda _: False, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"units": ["a", "b", "a"]}, r"units 0 and 2 are equal \('a'\)"),
+        ({"units": ["a", ["b"]]}, r"unit 1 \(\['b'\]\) is not hashable"),
+        ({"strategy": "quick"}, "unknown strategy 'quick'; choose one of: adaptive, ddmin"),
+        ({"weights": [1.0]}, "1 weights for 3 units"),
+        ({"weights": [1.0, float("nan"), 2.0]}, "weight of unit 1 is nan"),
+        ({"max_calls": 0}, "max_calls is 0"),
+        ({"max_seconds": 0}, "max_seconds is 0"),
+        ({"max_seconds": float("nan")}, "max_seconds is nan"),
+        ({"assume": {frozenset("az"): True}}, "assume names 'z'"),
+        ({"assume": {frozenset("a"): None}}, "assume holds None"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_call(arguments: dict[str, Any], message: str) -> None:
+    def oracle(_: tuple[str, ...]) -> bool:
+        pytest.fail("asked")
+
+    with pytest.raises(ArgumentError, match=message) as caught:
+        minimize(arguments.pop("units", "abc"), oracle, **arguments)
+    assert isinstance(caught.value, DdminError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("said", [None, 1, "yes"])
+def test_an_oracle_that_returns_no_bool_is_an_error_that_keeps_the_best_so_far(said: object) -> None:
+    def oracle(subset: tuple[int, ...]) -> Any:
+        return True if len(subset) >= 6 else said if subset else False
+
+    with pytest.raises(BadAnswer, match="must return True or False") as caught:
+        minimize(range(8), oracle, strategy="ddmin")
+    partial = partial_result(caught.value)
+    assert partial is not None
+    assert len(partial.kept) == 8
+    assert "best so far: 8 of 8 units, not proven minimal" in caught.value.__notes__[0]
+
+
+def test_a_real_interrupt_keeps_the_best_so_far() -> None:
+    def oracle(subset: tuple[int, ...]) -> bool:
+        if len(subset) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return {3, 5} <= set(subset)
+
+    result = minimize(range(8), oracle, strategy="ddmin")
+    assert result.stopped == "interrupted"
+    assert {3, 5} <= set(result.kept)
+    assert str(result) == f"{len(result.kept)} of 8 units, not proven minimal, stopped: interrupted"
+
+
+@pytest.mark.parametrize("error", [StopIteration("oracle"), GeneratorExit("oracle"), SystemExit(3)])
+def test_odd_exceptions_of_the_oracle_propagate_too(error: BaseException) -> None:
+    def oracle(subset: tuple[int, ...]) -> bool:
+        if 0 < len(subset) < 8:
+            raise error
+        return len(subset) == 8
+
+    with pytest.raises(type(error)) as caught:
+        minimize(range(8), oracle)
+    partial = partial_result(caught.value)
+    assert partial is not None
+    assert partial.kept == tuple(range(8))
+
+
+def test_an_exception_of_the_listener_keeps_the_best_so_far() -> None:
+    def listener(event: Event) -> None:
+        if event.kind == "accepted" and event.size < 8:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError) as caught:
+        minimize(range(8), needs(7), on_event=listener)
+    partial = partial_result(caught.value)
+    assert partial is not None
+    assert len(partial.kept) < 8
+
+
+@BOTH
+def test_seconds_stop_before_the_next_call(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def oracle(subset: tuple[int, ...]) -> bool:
+        now[0] += 4.0
+        return {3, 40} <= set(subset)
+
+    result = minimize(range(56), oracle, strategy=strategy, max_seconds=10.0)
+    assert (result.calls, result.seconds, result.stopped) == (3, 12.0, "seconds")
+    assert {3, 40} <= set(result.kept)
+    assert not result.minimal
+
+
+def test_budget_of_one_call_returns_the_full_set_untested() -> None:
+    result = minimize("abc", lambda subset: "b" in subset, max_calls=1)
+    assert (result.kept, result.calls, result.stopped) == (("a", "b", "c"), 1, "calls")
+    assert result.certificate == dict.fromkeys("abc", "untested")
+    assert not result.minimal
+
+
+def test_assumed_ends_cost_no_call() -> None:
+    known = {frozenset(range(8)): True, frozenset[int](): False}
+    free, full = minimize(range(8), needs(3), assume=known), minimize(range(8), needs(3))
+    assert (free.kept, free.calls, free.cached) == (full.kept, full.calls - 2, full.cached + 2)
+    assert free.history[0] == (0, 8)
+
+
+def test_unresolved_removal_leaves_the_result_unproven() -> None:
+    def oracle(subset: tuple[int, ...]) -> bool:
+        if subset == (2,):
+            raise Unresolved
+        return {2} < set(subset)
+
+    result = minimize(range(4), oracle)
+    assert len(result.kept) == 2
+    assert not result.minimal
+    assert result.certificate == {2: "tested"} | {u: "unresolved" for u in result.kept if u != 2}
+
+
+def test_a_success_of_the_proof_sends_it_round_again() -> None:
+    """The search drops 3 alone. The proof finds 0 needed and 1 not; once 1 has gone, 0 can go as well."""
+    accepted = [{0, 1, 2, 3}, {0, 1, 2}, {0, 2}, {2}]
+    result = minimize(range(4), lambda subset: set(subset) in accepted)
+    assert (result.kept, result.minimal) == ((2,), True)
+
+
+def test_results_and_events_can_be_sent_to_another_process() -> None:
+    events: list[Event] = []
+    result = minimize("abcd", lambda subset: "c" in subset, on_event=events.append)
+    assert pickle.loads(pickle.dumps((result, events))) == (result, events)
+
+
+def test_the_package_imports_nothing_but_the_standard_library() -> None:
+    allowed = sys.stdlib_module_names | {"safety_harness.ddmin"}
+    paths = sorted(Path(package.__path__[0]).glob("*.py"))
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {".".join(n.split(".")[: 2 if n.startswith("safety_harness") else 1]) for n in names} <= allowed
