@@ -79,8 +79,8 @@ def _totals(result: RunResult) -> list[str]:
         return ["No student was measured."]
     gains = [_gain(student) for student in measured]
     counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
-    found = [s for s in measured if s.about.get("units")]
-    shares = [float(s.about["share"]) for s in found]
+    found = [patch for patch in map(_patch, measured) if patch.get("units")]
+    shares = [float(patch["share"]) for patch in found]
     lines = [
         f"{len(result.students)} students: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
         f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
@@ -172,7 +172,7 @@ def _patch_table(result: RunResult) -> str:
     headers = ("student", "units", "of", "% parameters", "1-minimal", "probes", "seconds", "search", "key")
     rows = []
     for student in result.students:
-        about = student.about
+        about = _patch(student)
         rows.append(
             (
                 student.id,
@@ -191,9 +191,9 @@ def _patch_table(result: RunResult) -> str:
 
 def _unit_lists(result: RunResult) -> str:
     return "\n".join(
-        f"- {student.id}: {', '.join(student.about['units'])}"
+        f"- {student.id}: {', '.join(_patch(student)['units'])}"
         for student in result.students
-        if student.about.get("units")
+        if _patch(student).get("units")
     )
 
 
@@ -227,6 +227,11 @@ def _provenance(result: RunResult) -> str:
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[_escape(str(cell)) for cell in row] for row in rows]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+
+
+def _patch(student: StudentResult) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = student.about.get("patch", {})
+    return found
 
 
 def _numbers(student: StudentResult, check: str) -> Mapping[str, Any]:
@@ -281,7 +286,7 @@ def _number(student: StudentResult, check: str, name: str, spec: str) -> str:
 
 
 def _moved(student: StudentResult, *, short: bool) -> str:
-    about = student.about
+    about = _patch(student)
     if "units" not in about:
         return NOTHING
     if not about["units"]:
@@ -290,11 +295,11 @@ def _moved(student: StudentResult, *, short: bool) -> str:
 
 
 def _fact(student: StudentResult, name: str) -> str:
-    return str(student.about.get(name, NOTHING))
+    return str(_patch(student).get(name, NOTHING))
 
 
 def _seconds(student: StudentResult) -> str:
-    return _format(student.about.get("seconds"), ".1f")
+    return _format(_patch(student).get("seconds"), ".1f")
 
 
 def _verdict(student: StudentResult) -> str:
