@@ -114,6 +114,8 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
         weights=[weights[unit] for unit in start],
         max_calls=settings.max_probes,
     )
+    if reduction.stopped == "interrupted":
+        raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
     certificate = {unit.id: reduction.certificate[unit] for unit in reduction.kept}
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
     return _Found(reduction.kept, certificate, reduction.minimal, reason)

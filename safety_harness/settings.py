@@ -31,7 +31,7 @@ class SearchSettings(BaseModel):
     unscored: Fraction = Field(0.05, description="Share of unscored answers above which a probe is void.")
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
     strategy: str = Field("adaptive", description="Strategy of delta debugging: adaptive or ddmin.")
-    prior: str = Field("norm", description="Order of the units: norm or gradient.")
+    prior: str = Field("contrast", description="Order of the units: norm or contrast.")
     roles: tuple[str, ...] | None = Field(None, description="Roles that may move; all when unset.")
 
 

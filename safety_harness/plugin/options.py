@@ -28,7 +28,7 @@ SEARCH_OPTIONS = {
     "unscored": "Share of unscored answers above which a probe is void, 0..1",
     "max-probes": "Probes that one search may spend",
     "strategy": "Strategy of delta debugging: adaptive or ddmin",
-    "prior": "Order of the units: norm or gradient",
+    "prior": "Order of the units: norm or contrast",
 }
 
 
