@@ -12,6 +12,10 @@ import torch
 from safety_harness.generate import Generator, pad_left
 
 
+# Scoring a text keeps a whole vocabulary of log-probabilities a token, so it takes few documents at a time.
+TEXT_BATCH = 8
+
+
 @dataclass(frozen=True)
 class TextScore:
     """Negative log-likelihood of one document in nats, and the number of tokens that were predicted."""
@@ -27,7 +31,7 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
     The first token is predicted from the tokenizer's own beginning-of-text token where it adds one.
     """
     scores = []
-    for batch in batches(documents, generator.batch_size):
+    for batch in batches(documents, TEXT_BATCH):
         rows = [generator.tokenizer(document)["input_ids"] for document in batch]
         logprobs, tokens, predicted = _logprobs(generator, rows, [1] * len(rows))
         picked = logprobs.gather(-1, tokens[:, 1:, None])[..., 0] * predicted

@@ -68,7 +68,9 @@ def _usual_refusal(bench: Bench) -> list[int]:
     openings: Counter[tuple[int, ...]] = Counter(
         tuple(_opening(bench, answer.answer)) for answer in answered if answer.verdict is Verdict.REFUSED
     )
-    return list(max(openings, key=lambda opening: (openings[opening], opening)))
+    # Ties are broken by the tokens themselves, so that the prior is the same on every run.
+    best, _ = max(openings.items(), key=lambda item: (item[1], item[0]))
+    return list(best)
 
 
 def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> list[float]:

@@ -1,0 +1,39 @@
+# Each target sets up all that it needs: a virtual environment, pinned versions, the package itself.
+#   make suites                    the release gate over the embedded tiny families
+#   make suites FAMILY=smollm2     the same over a real model
+#   make suites ARGS="--subject student"
+#   make test                      the tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+N ?= auto
+
+.PHONY: suites test slow lint coverage clean
+
+suites: $(INSTALLED)
+	$(BIN)/pytest suites/ -n $(N) $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest tests/ -n $(N) -m "not slow" $(ARGS)
+
+slow: $(INSTALLED)
+	$(BIN)/pytest tests/ -n $(N) -m slow $(ARGS)
+
+coverage: $(INSTALLED)
+	$(BIN)/pytest tests/ -n $(N) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
