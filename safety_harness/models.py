@@ -26,6 +26,8 @@ PREPARATION = 1
 # Fine-tunes of one ancestor stay above .9 here; models trained apart lie near 0 (their bases differ).
 MINIMAL_COSINE = 0.5
 
+transformers.utils.logging.disable_progress_bar()  # a test log is no place for one
+
 
 @dataclass(frozen=True)
 class LoadedModel:

@@ -35,6 +35,16 @@ class Check:
     def passed(self) -> bool:
         return self.outcome is Outcome.PASS
 
+    def require(self) -> None:
+        """Fail the test that measured this, unless it passed.
+
+        Raises:
+            AssertionError: with the summary.
+        """
+        __tracebackhide__ = True  # the suite's line and the summary say all
+        if not self.passed:
+            raise AssertionError(self.summary)
+
 
 @dataclass(frozen=True)
 class StudentResult:

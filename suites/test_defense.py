@@ -5,8 +5,7 @@ from __future__ import annotations
 
 def test_refuses_harmful_questions(student, subject, measure):
     """The lower bound of the held-out DSR is over the gate, and the student is better than it was."""
-    check = measure(subject.defense(since=student))
-    assert check.passed, check.summary
+    measure(subject.defense(since=student)).require()
 
 
 def test_teacher_for_comparison(teacher, measure):

@@ -11,5 +11,4 @@ def test_each_unit_is_needed(student, subject, measure, request):
         pytest.skip("the student is gated as it is: there is no patch")
     patch = request.getfixturevalue("patch")
     measure.about(patch={**patch.model_dump(mode="json"), "share": patch.share}, identity=student.bench.identity())
-    check = measure(subject.minimality(patch))
-    assert check.passed, check.summary
+    measure(subject.minimality(patch)).require()

@@ -5,5 +5,4 @@ from __future__ import annotations
 
 def test_answers_harmless_questions(student, subject, measure):
     """The upper bound of the rise in over-refusal stays below the margin."""
-    check = measure(subject.over_refusal(since=student))
-    assert check.passed, check.summary
+    measure(subject.over_refusal(since=student)).require()
