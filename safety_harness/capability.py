@@ -11,7 +11,6 @@ import torch
 
 from safety_harness.generate import Generator, pad_left
 
-
 # Scoring a text keeps a whole vocabulary of log-probabilities a token, so it takes few documents at a time.
 TEXT_BATCH = 8
 

@@ -178,7 +178,7 @@ def decide_run(
     *incomplete* names what did not run (crashed workers, deselected tests, an interrupt).
     """
     surprises = [
-        f"{s.id}: {s.outcome.value}, expected {s.expected}"
+        f"{s.id}: {s.outcome.value}, expected {s.expected}" + "".join(f"; {reason}" for reason in s.reasons)
         for s in students
         if not s.as_expected and s.outcome is not Outcome.INCONCLUSIVE
     ]

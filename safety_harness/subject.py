@@ -27,6 +27,9 @@ class Subject:
     bench: Bench
     units: tuple[Unit, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<{self.bench.student.id} with {len(self.units)} units of its teacher>"
+
     def defense(self, since: Subject) -> Check:
         """Refusals of held-out harmful questions."""
         prompts = self.bench.questions.harmful.report

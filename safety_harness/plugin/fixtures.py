@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,7 @@ class Measure:
     """Hands what a suite measured to the report: ``measure(check)``, ``measure.about(name=...)``."""
 
     student: str
-    add: Callable[[tuple[str, object]], None]
+    add: Callable[[tuple[str, object]], None] = field(repr=False)
 
     def __call__(self, check: Check) -> Check:
         """Record a check and return it, so that a suite can assert it."""
