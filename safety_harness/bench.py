@@ -54,7 +54,6 @@ class Bench:
         self.teacher = teacher
         self.judge = RuleJudge()
         self.units = enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes, family.search.roles)
-        check_lineage(loaded.checkpoint, teacher, self.units)
         self.transplanter = Transplanter(loaded.model, teacher)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
@@ -127,12 +126,13 @@ class Bench:
 
 
 def open_bench(student: Student) -> Bench:
-    """Read the questions first, since they are cheap to get wrong, then load the student beside its teacher.
+    """Check questions, files and lineage, which is cheap, and only then load the student beside its teacher.
 
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
+    own = Checkpoint(prepare(student.spec))
     teacher = Checkpoint(prepare(student.family.teacher))
-    loaded = load(prepare(student.spec), student.family.dtype)
-    return Bench(student, loaded, teacher, questions)
+    check_lineage(own, teacher, enumerate_units(own.model_type, own.shapes, student.family.search.roles))
+    return Bench(student, load(own.folder, student.family.dtype), teacher, questions)

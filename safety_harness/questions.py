@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
-from safety_harness.registry import Family, PromptSource, Split, Student
-from safety_harness.sources import resolve_prompts
+from safety_harness.registry import Family, PromptSource, Source, Split, Student
+from safety_harness.sources import resolve, resolve_prompts
+from safety_harness.weights import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,27 @@ def load_questions(student: Student) -> Questions:
         _read(family.text),
         _sides(task, family) if task else None,
     )
+
+
+def check_local_files(student: Student) -> None:
+    """Find early what is wrong with questions and weights that lie on this machine; downloads are left for later.
+
+    Raises:
+        DataError, SourceError: as :func:`load_questions`, or a weight file is missing, pickled or without config.
+    """
+    if all(source.path for source in _prompt_sources(student)):
+        load_questions(student)
+    for spec in (student.family.teacher, student.spec):
+        if spec.path:
+            Checkpoint(resolve(spec))
+        for adapter in spec.adapters:
+            resolve(Source(path=adapter))
+
+
+def _prompt_sources(student: Student) -> list[PromptSource]:
+    family, task = student.family, student.spec.task
+    splits = [family.harmful, family.harmless, *([task] if task else [])]
+    return [family.text, *(side for split in splits for side in (split.search, split.report))]
 
 
 def _sides(split: Split, family: Family) -> Sides:

@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         students = options.select_students(config)
+        if not hasattr(config, "workerinput"):
+            options.check_files(students)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[STUDENTS] = students

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,18 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     )
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+
+
+def check_files(students: Sequence[Student]) -> None:
+    """Look at every file on this machine before a worker starts.
+
+    Raises:
+        HarnessError: a question or weight file is missing or wrong.
+    """
+    from safety_harness.questions import check_local_files
+
+    for student in students:
+        check_local_files(student)
 
 
 def _given(config: pytest.Config, prefix: str, options: Mapping[str, str]) -> dict[str, str]:
