@@ -62,15 +62,26 @@ def load(folder: Path, dtype: str) -> LoadedModel:
 
     Parameters keep ``requires_grad``: with torch 2.13 on a CPU, bfloat16 generation under ``inference_mode`` is
     five times slower without it.
+
+    Raises:
+        SourceError: transformers cannot load it, or the checkpoint lacks a tensor of its architecture.
     """
     checkpoint = Checkpoint(folder)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SourceError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]}).") from error
+    except Exception as error:  # transformers and its validators raise many kinds, all meaning the same to the user
+        reason = (str(error).splitlines() or [""])[0]
+        raise SourceError(f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}).") from error
+    if missing := sorted(report["missing_keys"]):
+        # transformers would fill it with random numbers and go on.
+        raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
     if torch.cuda.is_available():
         model = model.to("cuda")
     return LoadedModel(model.eval(), tokenizer, checkpoint)

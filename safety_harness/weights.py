@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from safety_harness.units import Shape
 
+# What lies beside the weights and decides answers too: configs, tokenizer, chat template, end-of-answer tokens.
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -36,31 +38,19 @@ class Checkpoint:
             raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
         self.config = _read_json(folder / "config.json")
         self._shards = self._find_shards()
+        self._home: dict[str, Path] = {}
+        self.shapes: Mapping[str, Shape] = self._read_headers()
+        """Name -> shape of every tensor on disk."""
 
     @property
     def model_type(self) -> str:
         return str(self.config.get("model_type", ""))
 
     @functools.cached_property
-    def shapes(self) -> Mapping[str, Shape]:
-        """Name -> shape of every tensor on disk."""
-        found: dict[str, Shape] = {}
-        for shard in self._shards:
-            with _opened(shard) as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    found[name] = tuple(tensors.get_slice(name).get_shape())
-                    self._home[name] = shard
-        return found
-
-    @functools.cached_property
-    def _home(self) -> dict[str, Path]:
-        return {}
-
-    @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over the config and every shard's bytes: the identity of these weights."""
-        parts = [json.dumps(self.config, sort_keys=True), *map(sha256_file, self._shards)]
-        return sha256_text("\n".join(parts))
+        """sha256 over the weights, the configs and the tokenizer: all that decides what this model answers."""
+        beside = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
+        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self._shards, *beside]))
 
     @property
     def parameters(self) -> int:
@@ -81,13 +71,21 @@ class Checkpoint:
             raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity; the checkpoint is damaged.")
         return value
 
+    def _read_headers(self) -> Mapping[str, Shape]:
+        found: dict[str, Shape] = {}
+        for shard in self._shards:
+            with _opened(shard) as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                    found[name] = tuple(tensors.get_slice(name).get_shape())
+                    self._home[name] = shard
+        return found
+
     def _find_shards(self) -> list[Path]:
-        index = self.folder / "model.safetensors.index.json"
-        if index.exists():
-            names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-            shards = [self.folder / name for name in names]
-        else:
-            shards = sorted(self.folder.glob("*.safetensors"))
+        # In the order in which transformers looks, so that both always read the same files.
+        whole, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
+        if whole.exists():
+            return [whole]
+        shards = _indexed(index) if index.exists() else sorted(self.folder.glob("*.safetensors"))
         if missing := [shard for shard in shards if not shard.exists()]:
             raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
         if shards:
@@ -98,6 +96,13 @@ class Checkpoint:
                 "Get the safetensors version, or convert it where you trust it."
             )
         raise SourceError(f"{self.folder}: holds no .safetensors file.")
+
+
+def _indexed(index: Path) -> list[Path]:
+    home = _read_json(index).get("weight_map")
+    if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
+        raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
+    return [index.parent / name for name in sorted(set(home.values()))]
 
 
 def _opened(shard: Path) -> Any:
