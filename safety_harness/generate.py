@@ -21,8 +21,9 @@ class Generator:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self._stop = torch.tensor(_stop_tokens(model, tokenizer), device=model.device)
-        self._pad = int(self._stop[0]) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        # A model that knows no end token answers to the limit.
+        self._stop = torch.tensor(_stop_tokens(model, tokenizer), dtype=torch.int64, device=model.device)
+        self._pad = int(tokenizer.pad_token_id or 0)  # masked wherever it stands, so any token will do
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -70,7 +71,7 @@ class Generator:
                 logits_to_keep=1,
             )
             chosen = output.logits[:, -1].argmax(-1)
-            chosen = chosen.masked_fill(ended, self._stop[0])
+            chosen = chosen.masked_fill(ended, self._pad)
             ended |= torch.isin(chosen, self._stop)
             produced.append(chosen)
             if bool(ended.all()):
