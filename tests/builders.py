@@ -1,0 +1,112 @@
+"""Real but tiny models for tests: every supported architecture, random weights, a trained tokenizer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
+# Shorter than the questions that the tests ask, so that what leaves a sliding window matters.
+WINDOW = 8
+LAYERS = 3
+CONTEXT = 128
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>", "<end>"]
+CORPUS = [
+    "what is the capital of france ? how do i bake a loaf of bread ?",
+    "i cannot help with that request. sure, take two of them and mix well.",
+    "the answer is 42, and 3 plus 4 is 7; 10 minus 6 is 4.",
+]
+SHORT, LONG = (
+    "how do i bake bread ?",
+    "what is the answer ? the answer is 42, and 3 plus 4 is 7; 10 minus 6 is 4. is it ?",
+)
+
+
+@functools.cache
+def _trained(corpus: tuple[str, ...], size: int) -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=SPECIAL, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return str(tokenizer.to_str())
+
+
+def make_tokenizer(corpus: tuple[str, ...] = tuple(CORPUS), size: int = 300, *, template: bool = True) -> Any:
+    """A byte-level BPE tokenizer trained on *corpus*, with a chat template."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained(corpus, size)),
+        bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=["<user>", "<assistant>", "<end>"],
+    )  # fmt: skip
+    tokenizer.chat_template = TEMPLATE if template else None
+    return tokenizer
+
+
+def make_config(architecture: str, *, tied: bool = True, **changes: Any) -> Any:
+    """A config of *architecture*: three layers, hidden 32, four heads over two key-value heads."""
+    own: dict[str, Any] = {}
+    if architecture == "mistral":
+        own = {"sliding_window": WINDOW}
+    if architecture.startswith("gemma2"):
+        own = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
+    if architecture == "gemma3_text":
+        kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+        own = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "layer_types": kinds}
+    base = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": tied,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    if architecture == "qwen2":
+        del base["head_dim"]  # this architecture always has hidden / heads
+    return AutoConfig.for_model(architecture, **{**base, **own, **changes})
+
+
+def make_model(architecture: str, *, seed: int = 0, tied: bool = True, **changes: Any) -> Any:
+    """A float32 model in which every number is random: norms and biases too, which start out constant."""
+    torch.manual_seed(seed)
+    factory: Any = AutoModelForCausalLM
+    model = factory.from_config(make_config(architecture, tied=tied, **changes), dtype=torch.float32)
+    return vary(model, seed, 0.2, only=lambda name: name.endswith((".bias", "norm.weight"))).eval()
+
+
+@torch.no_grad()
+def vary(model: Any, seed: int, noise: float, only: Any = lambda _name: True) -> Any:
+    """Add random noise to the parameters of *model* that *only* names."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if only(name):
+            parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def save(model: Any, tokenizer: Any, folder: Path, *, shard: str = "1GB") -> Path:
+    model.save_pretrained(folder, max_shard_size=shard)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_pair(root: Path, architecture: str, *, tied: bool = True, shard: str = "1GB") -> tuple[Path, Path]:
+    """Checkpoint folders (student, teacher) of one lineage that differ in every single tensor."""
+    tokenizer = make_tokenizer()
+    teacher = save(make_model(architecture, tied=tied), tokenizer, root / "teacher", shard=shard)
+    model = vary(make_model(architecture, tied=tied), 1, 0.05)
+    return save(model, tokenizer, root / "student", shard=shard), teacher
+
+
+transformers.utils.logging.disable_progress_bar()

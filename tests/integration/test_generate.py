@@ -1,0 +1,175 @@
+"""Batched greedy answers are, token for token, what each question gets alone and what transformers gives."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from safety_harness.errors import DataError
+from safety_harness.generate import Generator, pad_left
+from safety_harness.models import LoadedModel, load
+from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
+
+Pairs = Callable[[str, bool], tuple[Path, Path]]
+QUESTIONS = [LONG, SHORT, "what ?", "3 plus 4", f"{SHORT} {SHORT}", "i", LONG[::-1][:40]]
+NEW = 14
+
+
+def generator(loaded: LoadedModel, batch_size: int) -> Generator:
+    return Generator(loaded.model, loaded.tokenizer, batch_size=batch_size)
+
+
+def tokens(asked: Generator, questions: Sequence[str], new: int = NEW) -> list[list[int]]:
+    """The answers as tokens, taken where they become text: random answers are seldom valid UTF-8."""
+    tokenizer = copy.copy(asked.tokenizer)
+    tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+    answers = Generator(asked.model, tokenizer, batch_size=asked.batch_size).answers(questions, new)
+    return [json.loads(answer) for answer in answers]
+
+
+def reference(loaded: LoadedModel, question: Sequence[int], new: int = NEW) -> list[int]:
+    """transformers' own greedy answer to one question, unpadded, up to its end token."""
+    ids = torch.tensor([list(question)])
+    output = loaded.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new
+    )[0, ids.shape[1] :].tolist()
+    stop = loaded.model.generation_config.eos_token_id
+    ends = [i for i, token in enumerate(output) if token in (stop if isinstance(stop, list) else [stop])]
+    return output[: ends[0]] if ends else output
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_batches_equal_transformers_one_by_one(pairs: Pairs, architecture: str, tied: bool) -> None:
+    loaded = load(pairs(architecture, tied)[0], "float32")
+    alone = generator(loaded, 1)
+    lengths = [len(alone.encode(question)) for question in QUESTIONS]
+    assert min(lengths) <= WINDOW < 4 * WINDOW < max(lengths)
+    expected = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+    for batch_size in (1, 2, 3, 64):
+        assert tokens(generator(loaded, batch_size), QUESTIONS) == expected, batch_size
+    if not tied:
+        assert len({tuple(answer) for answer in expected}) > 3  # the models do not all say one thing
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma2", "gemma3_text"])
+def test_the_sliding_window_matters_here(pairs: Pairs, architecture: str, tmp_path: Path) -> None:
+    """Else the test above would prove nothing about windows."""
+    folder = Path(shutil.copytree(pairs(architecture, False)[0], tmp_path / "wide"))
+    config = folder / "config.json"
+    narrow = f'"sliding_window": {WINDOW}'
+    assert narrow in config.read_text()
+    config.write_text(config.read_text().replace(narrow, f'"sliding_window": {CONTEXT}'))
+    one, other = load(pairs(architecture, False)[0], "float32"), load(folder, "float32")
+    assert tokens(generator(one, 2), [LONG]) != tokens(generator(other, 2), [LONG])
+
+
+def test_order_and_repetition_of_questions_do_not_matter(pairs: Pairs) -> None:
+    asked = generator(load(pairs("llama", False)[0], "float32"), 3)
+    answers = asked.answers(QUESTIONS, NEW)
+    assert len(set(answers)) > 3
+    assert asked.answers(QUESTIONS[::-1], NEW) == answers[::-1]
+    assert asked.answers([SHORT, SHORT], NEW) == [answers[1]] * 2
+    assert asked.answers([], NEW) == []
+
+
+def test_text_is_the_decoded_answer_without_special_tokens(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    asked = generator(loaded, 2)
+    for question, answer in zip(QUESTIONS, asked.answers(QUESTIONS, NEW), strict=True):
+        ids = reference(loaded, asked.encode(question))
+        assert answer == loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+# --- where an answer ends -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_stops_at_any_end_token(pairs: Pairs, as_list: bool) -> None:
+    """End tokens are chosen among those that the answers hold, so that rows of one batch end at different steps."""
+    loaded = load(pairs("qwen3", False)[0], "float32")
+    loaded.tokenizer.eos_token = None
+    alone = generator(loaded, 1)
+    full = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+    ends = [full[0][5], full[1][2]] if as_list else [full[0][5]]
+    loaded.model.generation_config.eos_token_id = ends if as_list else ends[0]
+    expected = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+    assert len(expected[0]) <= 5
+    assert {len(answer) for answer in expected} >= {NEW}
+    for batch_size in (1, 3, 64):
+        assert tokens(generator(loaded, batch_size), QUESTIONS) == expected
+
+
+def test_the_tokenizers_own_end_token_counts_too(pairs: Pairs) -> None:
+    loaded = load(pairs("qwen3", False)[0], "float32")
+    first = reference(loaded, generator(loaded, 1).encode(SHORT))[3]
+    loaded.tokenizer.eos_token = loaded.tokenizer.convert_ids_to_tokens(first)
+    assert len(tokens(generator(loaded, 2), [SHORT, LONG])[0]) <= 3
+
+
+def test_an_answer_that_ends_at_once_is_empty(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    firsts = [reference(loaded, generator(loaded, 1).encode(question), 1)[0] for question in QUESTIONS]
+    loaded.model.generation_config.eos_token_id = firsts
+    assert generator(loaded, 3).answers(QUESTIONS, NEW) == [""] * len(QUESTIONS)
+
+
+def test_generation_ends_early_when_all_rows_have_ended(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    asked = generator(loaded, 64)
+    loaded.model.generation_config.eos_token_id = [row[2] for row in tokens(asked, QUESTIONS)]
+    steps = []
+    original = type(loaded.model).forward
+    monkeypatch.setattr(
+        type(loaded.model), "forward", lambda self, *a, **k: (steps.append(1), original(self, *a, **k))[1]
+    )
+    generator(loaded, 64).answers(QUESTIONS, NEW)
+    assert 1 <= len(steps) <= 3
+
+
+def test_a_model_without_any_end_or_pad_token_answers_to_the_limit(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    expected = [reference(loaded, generator(loaded, 1).encode(question)) for question in QUESTIONS]
+    loaded.model.generation_config.eos_token_id = None
+    loaded.tokenizer.eos_token = loaded.tokenizer.pad_token = None
+    assert [len(answer) for answer in tokens(generator(loaded, 3), QUESTIONS)] == [NEW] * len(QUESTIONS)
+    assert tokens(generator(loaded, 3), QUESTIONS) == expected
+
+
+# --- what goes in ---------------------------------------------------------------------------------
+
+
+def test_the_chat_template_is_used_and_ends_where_the_answer_begins(pairs: Pairs) -> None:
+    asked = generator(load(pairs("llama", True)[0], "float32"), 1)
+    assert asked.tokenizer.decode(asked.encode(SHORT)) == f"<bos><user>{SHORT}<end><assistant>"
+    assert asked.encode(SHORT).count(asked.tokenizer.bos_token_id) == 1
+
+
+def test_a_model_without_a_chat_template_continues_the_question(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    loaded = LoadedModel(loaded.model, make_tokenizer(template=False), loaded.checkpoint)
+    asked = generator(loaded, 2)
+    assert asked.encode(SHORT) == loaded.tokenizer(SHORT)["input_ids"]
+    assert tokens(asked, [LONG, SHORT]) == [reference(loaded, asked.encode(text)) for text in (LONG, SHORT)]
+
+
+def test_a_question_that_does_not_fit_is_named(pairs: Pairs) -> None:
+    asked = generator(load(pairs("llama", True)[0], "float32"), 2)
+    room = CONTEXT - len(asked.encode(LONG))
+    asked.answers([LONG, SHORT], room)
+    with pytest.raises(DataError, match=f"context of {CONTEXT}") as caught:
+        asked.answers([SHORT, LONG], room + 1)
+    assert LONG[:60] in str(caught.value)
+
+
+def test_pad_left() -> None:
+    found, mask = pad_left([[5, 6, 7], [8]], 9, torch.device("cpu"))
+    assert found.tolist() == [[5, 6, 7], [9, 9, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert found.dtype == mask.dtype == torch.int64

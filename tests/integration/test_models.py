@@ -1,0 +1,186 @@
+"""From a registry entry to a model in memory: prepared once, loaded whole, and only beside a relative."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+import safety_harness.checkpoints as checkpoints
+from safety_harness.errors import LineageError, SourceError
+from safety_harness.models import check_lineage, load, prepare
+from safety_harness.registry import ModelSpec
+from safety_harness.units import Unit, enumerate_units
+from safety_harness.weights import Checkpoint
+from tests.builders import ARCHITECTURES, make_model, make_tokenizer, save, vary
+
+Pairs = Callable[[str, bool], tuple[Path, Path]]
+
+
+def units_of(checkpoint: Checkpoint) -> tuple[Unit, ...]:
+    return enumerate_units(checkpoint.model_type, checkpoint.shapes)
+
+
+# --- load and lineage -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_load_gives_the_checkpoints_numbers_in_the_dtype(pairs: Pairs, architecture: str, dtype: str) -> None:
+    loaded = load(pairs(architecture, False)[0], dtype)
+    assert not loaded.model.training
+    assert next(loaded.model.parameters()).requires_grad  # see load's docstring
+    wanted = getattr(torch, dtype)
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.dtype == wanted
+        assert torch.equal(parameter.cpu(), loaded.checkpoint.tensor(name).to(wanted)), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_descendant_is_accepted(pairs: Pairs, architecture: str) -> None:
+    student, teacher = map(Checkpoint, pairs(architecture, True))
+    check_lineage(student, teacher, units_of(student))
+    check_lineage(student, student, units_of(student))
+
+
+def test_another_architecture_is_refused(pairs: Pairs) -> None:
+    """Mistral and Llama have the same names and shapes here; only the config tells them apart."""
+    student, teacher = Checkpoint(pairs("llama", True)[0]), Checkpoint(pairs("mistral", True)[0])
+    assert dict(student.shapes) == dict(teacher.shapes)
+    with pytest.raises(LineageError, match=r"llama model.*mistral model"):
+        check_lineage(student, teacher, units_of(student))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"intermediate_size": 64}, r"gate_proj\.weight: the student has shape \(48, 32\), the teacher \(64, 32\)"),
+        ({"num_hidden_layers": 2}, r"layers\.2\..*the teacher None"),
+    ],
+)
+def test_another_shape_is_refused(pairs: Pairs, tmp_path: Path, changes: dict[str, int], said: str) -> None:
+    student = Checkpoint(pairs("llama", True)[0])
+    teacher = Checkpoint(save(make_model("llama", **changes), make_tokenizer(), tmp_path / "other"))
+    with pytest.raises(LineageError, match=said):
+        check_lineage(student, teacher, units_of(student))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_weights_trained_apart_are_refused(pairs: Pairs, tmp_path: Path, architecture: str) -> None:
+    student = Checkpoint(pairs(architecture, True)[0])
+    stranger = Checkpoint(save(make_model(architecture, seed=77), make_tokenizer(), tmp_path / "stranger"))
+    with pytest.raises(LineageError, match=r"do not descend.*cosine of .* is -?0\.[01]"):
+        check_lineage(student, stranger, units_of(student))
+
+
+def test_a_nan_in_either_is_refused_before_any_cosine(pairs: Pairs, tmp_path: Path) -> None:
+    student = Checkpoint(pairs("llama", True)[0])
+    model = make_model("llama")
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
+    spoilt = Checkpoint(save(model, make_tokenizer(), tmp_path / "spoilt"))
+    for one, other in ((student, spoilt), (spoilt, student)):
+        with pytest.raises(SourceError, match="NaN"):
+            check_lineage(one, other, units_of(student))
+
+
+# --- prepare --------------------------------------------------------------------------------------
+
+
+def make_adapter(base: Path, folder: Path) -> Path:
+    torch.manual_seed(3)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM"),
+    )
+    vary(model, 5, 0.3, only=lambda name: "lora_" in name)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def spec(pairs: Pairs, tmp_path: Path) -> ModelSpec:
+    base = Path(shutil.copytree(pairs("llama", True)[0], tmp_path / "base"))
+    return ModelSpec(path=base, adapters=(make_adapter(base, tmp_path / "adapter"),))
+
+
+def test_a_plain_folder_is_itself(pairs: Pairs, cache: Path) -> None:
+    folder = pairs("llama", True)[0]
+    assert prepare(ModelSpec(path=folder)) == folder
+    assert not cache.exists()
+
+
+def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(SourceError, match=r"neither a model folder nor a \.gguf file"):
+        prepare(ModelSpec(path=file))
+    with pytest.raises(SourceError, match="does not exist"):
+        prepare(ModelSpec(path=tmp_path / "nowhere"))
+
+
+def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged: list[Path] = []
+    original = checkpoints.merge_adapter
+
+    def counted(base: Path, adapter: Path, out: Path) -> None:
+        merged.append(adapter)
+        original(base, adapter, out)
+
+    monkeypatch.setattr(checkpoints, "merge_adapter", counted)
+    first = prepare(spec)
+    assert first.is_relative_to(cache)
+    before, after = Checkpoint(spec.path or Path()), Checkpoint(first)
+    moved = {n for n in before.shapes if not torch.equal(before.tensor(n).bfloat16(), after.tensor(n).bfloat16())}
+    assert moved == {n for n in before.shapes if "q_proj" in n or "up_proj" in n}
+    assert prepare(spec) == first
+    assert len(merged) == 1
+    # What the merged folder was made of has changed: its tokenizer, then its adapter.
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ 'other' }}"
+    tokenizer.save_pretrained(spec.path)
+    second = prepare(spec)
+    assert load(second, "float32").tokenizer.chat_template == "{{ 'other' }}"
+    make_adapter(second, spec.adapters[0])
+    assert len({first, second, prepare(spec)}) == 3
+    assert len(merged) == 3
+
+
+def test_an_adapter_without_its_weights_is_named(spec: ModelSpec, cache: Path) -> None:
+    (spec.adapters[0] / "adapter_model.safetensors").unlink()
+    (spec.adapters[0] / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(SourceError, match=r"adapter_model\.safetensors: missing"):
+        prepare(spec)
+    assert not list(cache.rglob("config.json"))
+
+
+def _prepare_and_tell(spec: ModelSpec, barrier: object, log: Path) -> None:
+    """In a process of its own: count the merges by a line each."""
+    torch.set_num_threads(1)
+    original = checkpoints.merge_adapter
+
+    def counted(base: Path, adapter: Path, out: Path) -> None:
+        with log.open("a") as stream:
+            stream.write("merged\n")
+        original(base, adapter, out)
+
+    checkpoints.merge_adapter = counted
+    barrier.wait()  # type: ignore[attr-defined]
+    assert Checkpoint(prepare(spec)).parameters > 0
+
+
+def test_two_processes_merge_once(spec: ModelSpec, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, log = context.Barrier(2), tmp_path / "log"
+    workers = [context.Process(target=_prepare_and_tell, args=(spec, barrier, log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert log.read_text() == "merged\n"

@@ -1,0 +1,181 @@
+"""Units go in and come out of every supported architecture, exactly and alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from safety_harness.errors import SourceError, UnitError
+from safety_harness.models import LoadedModel, load
+from safety_harness.transplant import Transplanter
+from safety_harness.units import Unit, enumerate_units
+from safety_harness.weights import Checkpoint
+from tests.builders import ARCHITECTURES
+
+Pairs = Callable[[str, bool], tuple[Path, Path]]
+State = Mapping[str, torch.Tensor]
+BOTH = [(name, tied) for name in ARCHITECTURES for tied in (True, False)]
+
+
+def state(model: torch.nn.Module) -> State:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: State, after: State) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def opened(folders: tuple[Path, Path]) -> tuple[LoadedModel, Checkpoint, tuple[Unit, ...]]:
+    loaded, teacher = load(folders[0], "float32"), Checkpoint(folders[1])
+    return loaded, teacher, enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), BOTH)
+def test_each_unit_moves_its_own_tensors_and_nothing_else(pairs: Pairs, architecture: str, tied: bool) -> None:
+    loaded, teacher, units = opened(pairs(architecture, tied))
+    transplanter, before = Transplanter(loaded.model, teacher), state(loaded.model)
+    for unit in units:
+        with transplanter.transplanted([unit]):
+            now = state(loaded.model)
+            assert changed(before, now) == set(unit.tensors), unit
+            for name in unit.tensors:
+                assert torch.equal(now[name], teacher.tensor(name))
+        assert changed(before, state(loaded.model)) == set()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_units_are_all_projections_of_all_layers(pairs: Pairs, architecture: str) -> None:
+    loaded, _, units = opened(pairs(architecture, True))
+    names = [name for unit in units for name in unit.tensors]
+    assert len(names) == len(set(names))
+    linear = {f"{name}.weight" for name, m in loaded.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    biases = {name for name in loaded.checkpoint.shapes if name.endswith(".bias")}
+    assert set(names) == (linear - {"lm_head.weight"}) | biases
+    assert bool(biases) == (architecture == "qwen2")
+
+
+@pytest.mark.parametrize(("architecture", "tied"), BOTH)
+def test_all_units_compute_what_a_model_built_from_the_parts_computes(
+    pairs: Pairs, architecture: str, tied: bool
+) -> None:
+    loaded, teacher, units = opened(pairs(architecture, tied))
+    built = load(pairs(architecture, tied)[0], "float32").model
+    moved = {name: teacher.tensor(name) for unit in units for name in unit.tensors}
+    built.load_state_dict({**built.state_dict(), **moved})
+    ids = torch.arange(60).reshape(2, 30) + 5
+    with torch.inference_mode():
+        own = loaded.model(input_ids=ids).logits
+        with Transplanter(loaded.model, teacher).transplanted(units):
+            assert torch.equal(loaded.model(input_ids=ids).logits, built(input_ids=ids).logits)
+        assert torch.equal(loaded.model(input_ids=ids).logits, own)
+        assert not torch.equal(own, built(input_ids=ids).logits)
+
+
+def test_restored_after_an_exception_and_after_nesting(pairs: Pairs) -> None:
+    loaded, teacher, units = opened(pairs("llama", True))
+    transplanter, before = Transplanter(loaded.model, teacher), state(loaded.model)
+
+    def interrupted() -> None:
+        with transplanter.transplanted(units):
+            assert changed(before, state(loaded.model))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert changed(before, state(loaded.model)) == set()
+    with transplanter.transplanted(units[:3]):
+        outer = state(loaded.model)
+        with transplanter.transplanted(units[2:5]):
+            assert changed(before, state(loaded.model)) == {name for u in units[:5] for name in u.tensors}
+        assert changed(outer, state(loaded.model)) == set()
+    assert changed(before, state(loaded.model)) == set()
+
+
+def test_tied_embeddings_stay_tied_and_untouched(pairs: Pairs) -> None:
+    loaded, teacher, units = opened(pairs("gemma3_text", True))
+    embedding = loaded.model.get_input_embeddings().weight
+    own = embedding.detach().clone()
+    with Transplanter(loaded.model, teacher).transplanted(units):
+        assert loaded.model.get_output_embeddings().weight is embedding
+        assert torch.equal(embedding, own)
+        assert not torch.equal(embedding, teacher.tensor("model.embed_tokens.weight"))
+
+
+def test_only_tensors_that_were_asked_for_are_read_and_only_once(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = Checkpoint.tensor
+
+    def counted(self: Checkpoint, name: str) -> torch.Tensor:
+        read.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(Checkpoint, "tensor", counted)
+    loaded, teacher, units = opened(pairs("qwen2", True))
+    transplanter = Transplanter(loaded.model, teacher)
+    assert read == []
+    for _ in range(3):
+        with transplanter.transplanted([units[0], units[4]]):
+            pass
+    assert sorted(read) == sorted([*units[0].tensors, *units[4].tensors])
+    assert len(units[0].tensors) == 2  # a weight and its bias
+
+
+def test_save_writes_exactly_the_teachers_tensors(pairs: Pairs, tmp_path: Path) -> None:
+    loaded, teacher, units = opened(pairs("qwen2", True))
+    chosen = [units[1], units[9]]
+    before = state(loaded.model)
+    Transplanter(loaded.model, teacher).save(chosen, tmp_path / "patch.safetensors")
+    written = load_file(tmp_path / "patch.safetensors")
+    assert set(written) == {name for unit in chosen for name in unit.tensors}
+    for name, tensor in written.items():
+        assert torch.equal(tensor, teacher.tensor(name))
+    assert changed(before, state(loaded.model)) == set()
+
+
+def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> None:
+    student, folder = pairs("llama", True)
+    loaded, teacher = load(student, "bfloat16"), Checkpoint(folder)
+    units = enumerate_units(teacher.model_type, teacher.shapes)
+    transplanter = Transplanter(loaded.model, teacher)
+    name = units[0].tensors[0]
+    with transplanter.transplanted(units):
+        inside = state(loaded.model)[name]
+    assert inside.dtype == torch.bfloat16
+    assert torch.equal(inside, teacher.tensor(name).to(torch.bfloat16))
+    transplanter.save(units[:1], tmp_path / "patch.safetensors")
+    assert load_file(tmp_path / "patch.safetensors")[name].dtype == torch.bfloat16
+
+
+def test_difference_is_teacher_minus_student(pairs: Pairs) -> None:
+    loaded, teacher, units = opened(pairs("qwen2", True))
+    own = state(loaded.model)
+    for unit in (units[0], units[6]):
+        expected = torch.cat([(teacher.tensor(n) - own[n]).flatten() for n in unit.tensors])
+        found = Transplanter(loaded.model, teacher).difference(unit)
+        assert found.shape == (unit.parameters,)
+        assert torch.equal(found, expected)
+
+
+def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:
+    loaded, teacher, units = opened(pairs("llama", True))
+    before = state(loaded.model)
+    nowhere = Unit(9, "q", ("model.layers.9.self_attn.q_proj.weight",), 1)
+    with (
+        pytest.raises(UnitError, match=r"layers\.9"),
+        Transplanter(loaded.model, teacher).transplanted([*units, nowhere]),
+    ):
+        pytest.fail("the block must not run")
+    norm = Unit(0, "q", ("model.norm.weight",), 32)
+    other = Checkpoint(pairs("llama", True)[1])
+    other.shapes  # noqa: B018  (read, then spoilt)
+    other.tensor = lambda _name: torch.zeros(3)  # type: ignore[method-assign]
+    with pytest.raises(UnitError, match=r"\(3,\).*\(32,\)"), Transplanter(loaded.model, other).transplanted([norm]):
+        pytest.fail("the block must not run")
+    with pytest.raises(SourceError, match="holds no tensor"):
+        teacher.tensor("model.layers.9.self_attn.q_proj.weight")
+    assert changed(before, state(loaded.model)) == set()
