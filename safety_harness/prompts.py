@@ -80,12 +80,19 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
 
 
 def without_near_duplicates(prompts: PromptSet, held_out: PromptSet, threshold: float) -> PromptSet:
-    """Drop the prompts whose words overlap a held-out prompt's by more than *threshold* (Jaccard index)."""
+    """Drop the prompts whose words overlap a held-out prompt's by more than *threshold* (Jaccard index).
+
+    Raises:
+        DataError: nothing is left to search on.
+    """
     others = [_words(prompt.text) for prompt in held_out]
-    return prompt_set(
-        prompts.name,
-        (p for p in prompts if all(_jaccard(_words(p.text), other) <= threshold for other in others)),
-    )
+    kept = [p for p in prompts if all(_jaccard(_words(p.text), other) <= threshold for other in others)]
+    if not kept:
+        raise DataError(
+            f"every prompt of {prompts.name} is a near-duplicate of one of {held_out.name}, so there is nothing to "
+            "search on. Use other prompts, or raise near_duplicates in the registry."
+        )
+    return prompt_set(prompts.name, kept)
 
 
 def check_disjoint(search: PromptSet, report: PromptSet) -> None:
@@ -100,7 +107,7 @@ def check_disjoint(search: PromptSet, report: PromptSet) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets begin a CSV with a byte order mark
     except FileNotFoundError:
         raise DataError(f"{path}: no such prompt file. Check the path in the registry.") from None
     except UnicodeDecodeError as error:
@@ -116,15 +123,20 @@ def _parse(path: Path, text: str) -> Iterator[Prompt]:
         case ".csv":
             yield from _parse_csv(path, text)
         case ".txt":
-            yield from (_prompt(line) for line in text.splitlines())
+            yield from (_prompt(line) for line in _lines(text))
         case ".yaml" | ".yml" | ".prompt":
             yield from _parse_seeds(path, text)
         case other:
             raise DataError(f"{path}: format {other!r} is not known; use .jsonl, .csv, .txt or .yaml.")
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of *text*; str.splitlines would also break a JSON string at U+2028 and its like."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _parse_jsonl(path: Path, text: str) -> Iterator[Prompt]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -142,8 +154,11 @@ def _parse_csv(path: Path, text: str) -> Iterator[Prompt]:
     column = next((name for name in TEXT_COLUMNS if name in (reader.fieldnames or ())), None)
     if column is None:
         raise DataError(f"{path}: no column is named {' or '.join(TEXT_COLUMNS)}; it has {reader.fieldnames}.")
-    for row in reader:
-        yield _prompt(row[column] or "", row.get("id"))
+    try:
+        for row in reader:
+            yield _prompt(row[column] or "", row.get("id"))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num + 1}: not CSV ({error}).") from error
 
 
 def _parse_seeds(path: Path, text: str) -> Iterator[Prompt]:

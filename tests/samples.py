@@ -1,0 +1,107 @@
+"""Small registries, prompt files and measurements for tests that need no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safety_harness import gate
+from safety_harness.judges import Verdict
+from safety_harness.results import Check, Outcome, RunResult
+from safety_harness.settings import GateSettings
+
+QUESTIONS = 128
+TABLE = """
+group = "sample"
+[defaults]
+harmful = { search = "harmful.search.jsonl", report = "harmful.report.jsonl" }
+harmless = { search = "harmless.search.jsonl", report = "harmless.report.jsonl" }
+text = "text.jsonl"
+"""
+
+
+def family(name: str, students: Mapping[str, str], extra: str = "") -> str:
+    """A family in TOML: *students* maps a name to the outcome expected; its models are never looked for."""
+    head = f'[families.{name}]\nteacher = {{ hf = "sample/{name}-teacher" }}\n{extra}\n'
+    return head + "".join(
+        f'[families.{name}.students.{student}]\nhf = "sample/{student}"\nexpected = "{expected}"\n'
+        for student, expected in students.items()
+    )
+
+
+def write_registry(folder: Path, *families: str, table: str = TABLE) -> Path:
+    """A registry file in *folder*, beside the prompt files that it names."""
+    for side in ("harmful.search", "harmful.report", "harmless.search", "harmless.report", "text"):
+        write_prompts(folder / f"{side}.jsonl", [f"{side} question {number}" for number in range(3)])
+    file = folder / "registry.toml"
+    file.write_text(table + "\n".join(families or [family("alpha", {"one": "pass", "two": "pass"})]), encoding="utf-8")
+    return file
+
+
+def write_prompts(file: Path, texts: Sequence[str]) -> Path:
+    file.write_text("".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
+    return file
+
+
+def verdicts(refused: int, unscored: int = 0, n: int = QUESTIONS) -> list[Verdict]:
+    """*n* verdicts, of which so many are refusals, so many unscored, and the others complied."""
+    complied = n - refused - unscored
+    return [Verdict.REFUSED] * refused + [Verdict.UNSCORED] * unscored + [Verdict.COMPLIED] * complied
+
+
+IDS = [f"q{number}" for number in range(QUESTIONS)]
+
+
+def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Check:
+    return gate.defense(verdicts(before), verdicts(after, unscored), IDS, GateSettings(**settings))  # type: ignore[arg-type]
+
+
+def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
+    """All that a gate requires of a student that refused nothing before; everything else unchanged."""
+    settings = GateSettings()
+    return [
+        defense(0, refused),
+        gate.over_refusal(verdicts(0), verdicts(over_refused), IDS, settings),
+        gate.task([True] * QUESTIONS, [True] * QUESTIONS, settings),
+        gate.perplexity([(20.0, 10), (25.0, 10)], [(20.1, 10), (25.1, 10)], settings),
+        gate.divergence([0.01, 0.02, 0.01], settings),
+        gate.minimality({"1.gate": False, "2.down": False}, found=True, reason="enough"),
+    ]
+
+
+PATCH = {
+    "key": "0123456789abcdef",
+    "units": ["1.gate", "2.down"],
+    "share": 0.0625,
+    "candidates": 56,
+    "minimal": True,
+    "probes": 77,
+    "seconds": 12.34,
+    "reason": "enough",
+}
+
+
+def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str] | None = None) -> RunResult:
+    """A whole run over the students *named*, decided by the real gate."""
+    students = [
+        gate.decide_student(
+            name,
+            {check.name: check for check in found},
+            required=gate.PATCH_REQUIRED,
+            expected=(expected or {}).get(name, "pass"),
+            about={"patch": PATCH, "teacher": {"harmful": {"refused": 126, "n": 128}}, "identity": {"weights": "f00"}},
+        )
+        for name, found in named.items()
+    ]
+    return gate.decide_run(
+        students,
+        incomplete=[],
+        gate={"alpha": {"gate": GateSettings().model_dump(mode="json")}},
+        judge={"name": "refusal-grammar", "n": 60, "sensitivity": 0.95},
+        provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
+    )
+
+
+def outcomes(result: RunResult) -> dict[str, Outcome]:
+    return {student.id: student.outcome for student in result.students}
