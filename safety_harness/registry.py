@@ -153,7 +153,7 @@ class Registry:
         Raises:
             ConfigError: a name is not known; the message suggests the nearest.
         """
-        groups = {entry.group for entry in self.families.values()}
+        groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [
@@ -224,27 +224,34 @@ def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) 
         raise ConfigError(
             f"{file}: unknown table {sorted(extra)[0]!r}. A registry has `group`, [defaults] and [families.NAME]."
         )
-    defaults = table.get("defaults", {})
+    defaults = {"group": table.get("group", "")} | _table(file, "defaults", table.get("defaults", {}))
     return {
-        name: _family(file, name, {"group": table.get("group", "")} | defaults | entry, search, gate)
+        name: _family(file, name, defaults, _table(file, f"families.{name}", entry), search, gate)
         for name, entry in table["families"].items()
     }
+
+
+def _table(file: Path, where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: {where}: must be a table, not {value!r}.")
+    return value
 
 
 def _family(
     file: Path,
     name: str,
+    defaults: dict[str, Any],
     entry: dict[str, Any],
     search: Mapping[str, object],
     gate: Mapping[str, object],
 ) -> Family:
-    entry = entry | {
-        "name": name,
-        "search": {**entry.get("search", {}), **search},
-        "gate": {**entry.get("gate", {}), **gate},
-    }
+    merged: dict[str, Any] = defaults | entry | {"name": name}
+    # Threshold by threshold: a family that sets one keeps the defaults of the others.
+    for kind, options in (("search", search), ("gate", gate)):
+        common = _table(file, f"defaults.{kind}", defaults.get(kind, {}))
+        merged[kind] = common | _table(file, f"families.{name}.{kind}", entry.get(kind, {})) | dict(options)
     try:
-        family = Family.model_validate(entry)
+        family = Family.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("families", name, *first["loc"]))

@@ -6,7 +6,7 @@ Each has a default here, can be set in a registry file (``[search]``, ``[gate]``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,10 @@ class SearchSettings(BaseModel):
     task: Fraction = Field(0.05, description="Loss of the student's own task accuracy allowed.")
     unscored: Fraction = Field(0.05, description="Share of unscored answers above which a probe is void.")
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
-    strategy: str = Field("adaptive", description="Strategy of delta debugging: adaptive or ddmin.")
-    prior: str = Field("contrast", description="Order of the units: norm or contrast.")
+    strategy: Literal["adaptive", "ddmin"] = Field(
+        "adaptive", description="Strategy of delta debugging."
+    )
+    prior: Literal["norm", "contrast"] = Field("contrast", description="Order of the units: norm or contrast.")
     roles: tuple[str, ...] | None = Field(None, description="Roles that may move; all when unset.")
 
 
