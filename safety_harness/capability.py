@@ -69,8 +69,13 @@ def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+# A number keeps its sign, its point and its digits together: 42 is neither in 142 nor in 4.2, -42 or 42,000.
+_WORD = re.compile(r"[+-]?(?:(?<![\w.])\.)?\w+(?:[.+-]\w+)*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[\w.+-]*\w", text.lower()))
+    return " ".join(_WORD.findall(_THOUSANDS.sub("", text.lower().replace("\N{MINUS SIGN}", "-"))))
 
 
 def _logprobs(
