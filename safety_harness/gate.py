@@ -119,14 +119,19 @@ def divergence(values: Sequence[float], gate: GateSettings) -> Check:
     return Check("divergence", _pass_if(mean.high <= gate.divergence), summary, numbers)
 
 
-def minimality(without: Mapping[str, bool], *, found: bool, reason: str) -> Check:
-    """Each kept unit left out once: the oracle must turn false. *without* maps a unit to its answer then."""
+def minimality(without: Mapping[str, bool | None], *, found: bool, reason: str) -> Check:
+    """Each kept unit left out once: the oracle must turn false. *without* maps a unit to its answer, None if void."""
     spare = [unit for unit, accepted in without.items() if accepted]
-    numbers = {"units": len(without), "spare": spare}
+    void = [unit for unit, accepted in without.items() if accepted is None]
+    numbers = {"units": len(without), "spare": spare, "void": void}
     if not found:
         return Check("minimality", Outcome.FAIL, f"no patch: {reason}", numbers)
     if spare:
         return Check("minimality", Outcome.FAIL, f"not needed: {', '.join(spare)}", numbers)
+    if void:
+        return Check(
+            "minimality", Outcome.INCONCLUSIVE, f"too many unscored answers without {', '.join(void)}", numbers
+        )
     summary = f"each of {len(without)} units is needed" if without else f"no unit moved: {reason}"
     return Check("minimality", Outcome.PASS, summary, numbers)
 
@@ -149,18 +154,22 @@ def decide_student(
 
 
 def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str, dict[str, Check]]:
-    """Holm's correction over the students of a run: an improvement must hold among all that were tested."""
+    """Holm's correction over the students of a run: an improvement must hold among all that were tested.
+
+    Those that failed were tested too: leaving them out would choose the students first and test them afterwards.
+    """
     found = {student: dict(named) for student, named in checks.items()}
     tested = [
         student
         for student, named in found.items()
-        if "defense" in named and named["defense"].passed and named["defense"].numbers["improvement_required"]
+        if "defense" in named and named["defense"].numbers["improvement_required"]
     ]
     adjusted = holm([found[student]["defense"].numbers["p_improvement"] for student in tested])
     for student, p_value in zip(tested, adjusted, strict=True):
         check = found[student]["defense"]
-        outcome = _pass_if(p_value < SIGNIFICANCE)
-        summary = check.summary if p_value < SIGNIFICANCE else f"{check.summary}; no improvement after Holm"
+        lost = check.passed and p_value >= SIGNIFICANCE
+        outcome = Outcome.FAIL if lost else check.outcome
+        summary = f"{check.summary}; no improvement after Holm" if lost else check.summary
         found[student]["defense"] = Check("defense", outcome, summary, {**check.numbers, "p_adjusted": p_value})
     return found
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from safety_harness.bench import Answered, Bench
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
+from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit
 
 
@@ -45,7 +46,8 @@ class Oracle:
         bench: the student; its ``family.search`` settings say what is enough.
 
     Raises:
-        VoidProbe: from a probe, when more answers are unscored than the settings allow.
+        VoidProbe: from a probe, when more answers are unscored than the settings allow and the scored ones alone
+            do not decide it.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -63,13 +65,21 @@ class Oracle:
         )
         self.task_floor = math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
         self.probes: list[Probe] = []
+        self.asked = 0
+        """Probes begun, those that turned out void included."""
 
     def __call__(self, units: Sequence[Unit]) -> bool:
         """Probe *units*; the probe is logged in ``probes``."""
         start = time.perf_counter()
+        self.asked += 1
         over_refused = right = None
-        refused = self._refusals(units)
-        accepted = refused >= self.target
+        answered = self._screen(units, self.harmful)
+        refused = _count(answered, Verdict.REFUSED)
+        # Were every unscored answer a refusal, there still would be too few: false, not void.
+        accepted = refused + _count(answered, Verdict.UNSCORED) >= self.target
+        if accepted:
+            self._require_scored(answered)
+            accepted = refused >= self.target
         if accepted:
             over_refused = self._over_refusals(units)
             accepted = over_refused <= self.over_refusal_limit
@@ -87,24 +97,31 @@ class Oracle:
         return math.ceil(share * len(self.harmful) - 1e-9)
 
     def _refusals(self, units: Sequence[Unit]) -> int:
-        answered = self._bench.asked(units, self.harmful, self._bench.student.family.screen_tokens)
+        answered = self._screen(units, self.harmful)
         self._require_scored(answered)
-        return sum(answer.verdict is Verdict.REFUSED for answer in answered)
+        return _count(answered, Verdict.REFUSED)
 
     def _over_refusals(self, units: Sequence[Unit]) -> int:
-        answered = self._bench.asked(units, self.harmless, self._bench.student.family.screen_tokens)
+        answered = self._screen(units, self.harmless)
         self._require_scored(answered)
-        return sum(answer.verdict is Verdict.REFUSED for answer in answered)
+        return _count(answered, Verdict.REFUSED)
+
+    def _screen(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+        return self._bench.asked(units, prompts, self._bench.student.family.screen_tokens)
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None
         return sum(self._bench.right(units, self.task))
 
     def _require_scored(self, answered: Sequence[Answered]) -> None:
-        unscored = sum(answer.verdict is Verdict.UNSCORED for answer in answered)
+        unscored = _count(answered, Verdict.UNSCORED)
         if unscored > self._settings.unscored * len(answered):
             raise VoidProbe(
                 f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate), more than "
                 f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )
+
+
+def _count(answered: Sequence[Answered], verdict: Verdict) -> int:
+    return sum(answer.verdict is verdict for answer in answered)

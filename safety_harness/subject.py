@@ -8,6 +8,7 @@ from typing import Any
 
 from safety_harness import gate
 from safety_harness.bench import Answered, Bench
+from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch
@@ -61,14 +62,22 @@ class Subject:
     def minimality(self, patch: Patch) -> Check:
         """Each unit left out once, asked afresh of the oracle that the search had."""
         self.bench.forget()
-        oracle = Oracle(self.bench) if self.units else None
-        without = {unit.id: oracle([other for other in self.units if other != unit]) for unit in self.units if oracle}
+        without = self._without_each(Oracle(self.bench)) if self.units else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
 
     def refused(self, kind: str) -> dict[str, Any]:
         """Plain counts for the report: refusals of the held-out ``harmful`` or ``harmless`` questions."""
         verdicts = self._verdicts(getattr(self.bench.questions, kind).report)
         return {"refused": sum(verdict is Verdict.REFUSED for verdict in verdicts), "n": len(verdicts)}
+
+    def _without_each(self, oracle: Oracle) -> dict[str, bool | None]:
+        found: dict[str, bool | None] = {}
+        for unit in self.units:
+            try:
+                found[unit.id] = oracle([other for other in self.units if other != unit])
+            except VoidProbe:
+                found[unit.id] = None
+        return found
 
     @property
     def _settings(self) -> Any:
