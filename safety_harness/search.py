@@ -6,6 +6,7 @@ acceptable), and delta debugging takes out whatever the oracle does not miss.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def search(bench: Bench, key: str) -> Patch:
         parameters=sum(unit.parameters for unit in found.units),
         total_parameters=bench.checkpoint.parameters,
         candidates=len(bench.units),
-        probes=len(oracle.probes),
+        probes=oracle.asked,
         seconds=time.perf_counter() - start,
         strategy=settings.strategy,
         prior=settings.prior,
@@ -97,13 +98,16 @@ def search(bench: Bench, key: str) -> Patch:
 
 
 def _find(bench: Bench, oracle: Oracle) -> _Found:
-    if oracle.whole <= oracle.before:
+    enough = oracle(())
+    if oracle.whole <= oracle.before and not (enough and oracle.target):
         reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
         return _Found((), {}, False, reason, found=False)
-    if oracle(()):
-        return _Found((), {}, True, "the student refuses enough as it is")
+    if enough:
+        reason = f"{oracle.before} of {len(oracle.harmful)} refusals, {oracle.target} are needed"
+        return _Found((), {}, True, f"the student refuses enough as it is: {reason}")
     weights = dict(zip(bench.units, importance(bench), strict=True))
-    start = _acceptable_start(bench.units, weights, oracle)
+    known: dict[frozenset[Unit], bool] = {frozenset(): False}
+    start = _acceptable_start(bench.units, weights, oracle, known)
     if start is None:
         return _Found((), {}, False, _why_not(oracle), found=False)
     settings = bench.student.family.search
@@ -112,7 +116,8 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
         _resolving(oracle),
         strategy=settings.strategy,
         weights=[weights[unit] for unit in start],
-        max_calls=settings.max_probes,
+        max_calls=max(1, settings.max_probes - oracle.asked),
+        assume=known,
     )
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
@@ -121,14 +126,24 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
     return _Found(reduction.kept, certificate, reduction.minimal, reason)
 
 
-def _acceptable_start(units: Sequence[Unit], weights: dict[Unit, float], oracle: Oracle) -> tuple[Unit, ...] | None:
-    """The smallest of a few prefixes, in the prior's order, that the oracle accepts; all units come last."""
+def _acceptable_start(
+    units: Sequence[Unit], weights: dict[Unit, float], oracle: Oracle, known: dict[frozenset[Unit], bool]
+) -> tuple[Unit, ...] | None:
+    """The smallest of a few prefixes, in the prior's order, that the oracle accepts; all units come last.
+
+    Its answers are put into *known*; each prefix holds those before it, so that they are subsets of the start.
+    """
     ranked = sorted(units, key=lambda unit: -weights[unit])
+    probe = _resolving(oracle)
     for share in (*PREFIXES, 1.0):
-        chosen = set(ranked[: round(share * len(ranked))])
+        chosen = frozenset(ranked[: round(share * len(ranked))])
         candidate = tuple(unit for unit in units if unit in chosen)
-        if candidate and oracle(candidate):
-            return candidate
+        # A void prefix says nothing about a longer one.
+        with contextlib.suppress(ddmin.Unresolved):
+            if chosen not in known:
+                known[chosen] = probe(candidate)
+            if known[chosen]:
+                return candidate
     return None
 
 
