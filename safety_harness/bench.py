@@ -107,6 +107,7 @@ class Bench:
             "questions": self.questions.hashes,
             "judge": self.judge.fingerprint,
             "dtype": family.dtype,
+            "device": self.generator.model.device.type,
             "batch_size": family.batch_size,
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
