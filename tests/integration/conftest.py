@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.builders import make_pair
+from tests.refusal_world import build
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,3 +39,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], tup
         return made[key]
 
     return pair
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of a student and its teachers with their questions, trained once a session; read only."""
+    return build(tmp_path_factory.mktemp("world"))
