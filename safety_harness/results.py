@@ -94,6 +94,10 @@ def plain(value: Any) -> Any:
             return int(value)
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
+        case float():
+            return float(value)
+        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
+            return plain(value.tolist())
         case _:
             return float(value)
 
@@ -130,7 +134,7 @@ def read_results(path: Path) -> RunResult:
             table["judge"],
             table["provenance"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: a field is missing or wrong ({error}). Run the suites again.") from error
 
 

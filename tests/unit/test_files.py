@@ -83,9 +83,14 @@ def test_a_folder_replaces_the_old_one_wholly(tmp_path: Path) -> None:
 def test_the_old_folder_stands_when_the_block_fails(tmp_path: Path, error: BaseException) -> None:
     with whole_folder(tmp_path / "out") as temporary:
         (temporary / "old").touch()
-    with pytest.raises((HarnessError, KeyboardInterrupt, ValueError)), whole_folder(tmp_path / "out") as temporary:
-        (temporary / "new").touch()
-        raise error
+
+    def spoil() -> None:
+        with whole_folder(tmp_path / "out") as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises((HarnessError, KeyboardInterrupt, ValueError)):
+        spoil()
     assert names(tmp_path) == ["out"]
     assert names(tmp_path / "out") == ["old"]
 

@@ -33,8 +33,11 @@ def write_wheel(folder: Path, name: str = "sample_data", version: str = "1.0") -
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+pytestmark = pytest.mark.usefixtures("cache")
+
+
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that pip looks into, and no other place."""
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -116,9 +119,7 @@ def test_a_package_that_does_not_exist_is_named_with_pips_reason(index: Path) ->
         resolve(wheel_source("0" * 64, pypi="nowhere==2.0"))
 
 
-def test_a_full_disk_is_told_before_anything_is_downloaded(
-    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_before_anything_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

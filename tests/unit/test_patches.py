@@ -1,0 +1,122 @@
+"""A patch on disk: there whole or not at all, and found again by everything that could change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safety_harness import patches
+from safety_harness.errors import HarnessError
+from safety_harness.patches import Patch, content_key, load_patch, patch_folder, save_patch
+
+PARTS: dict[str, Any] = {"student": "a" * 64, "prompts": {"harmful": "b" * 64}, "settings": {"target_share": 0.9}}
+
+
+def patch(**changes: Any) -> Patch:
+    facts: dict[str, Any] = {
+        "key": "k", "student": "alpha/one", "teacher": "path:t", "found": True, "reason": "enough",
+        "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
+        "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
+        "strategy": "adaptive", "prior": "norm", "search": {"before": 0.0, "target": None, "judge": "rules"},
+    }  # fmt: skip
+    return Patch(**{**facts, **changes})
+
+
+def save(folder: Path, what: Patch) -> None:
+    save_patch(what, folder, lambda file: file.write_bytes(b"tensors") and None)
+
+
+def test_a_patch_survives_the_disk(tmp_path: Path) -> None:
+    save(tmp_path / "p", patch())
+    assert load_patch(tmp_path / "p") == patch()
+    assert (tmp_path / "p" / "patch.safetensors").read_bytes() == b"tensors"
+
+
+def test_the_manifest_is_readable_json(tmp_path: Path) -> None:
+    save(tmp_path / "p", patch())
+    table = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert table["units"] == ["1.gate", "2.down"]
+    assert table["certificate"] == {"1.gate": "tested", "2.down": "untested"}
+
+
+def test_a_patch_without_units_has_no_tensors(tmp_path: Path) -> None:
+    save(tmp_path / "p", patch(units=(), certificate={}, found=False))
+    assert [path.name for path in (tmp_path / "p").iterdir()] == ["manifest.json"]
+    assert load_patch(tmp_path / "p") == patch(units=(), certificate={}, found=False)
+
+
+def test_no_patch_is_none_and_no_error(tmp_path: Path) -> None:
+    assert load_patch(tmp_path / "p") is None
+
+
+def test_a_failure_while_writing_tensors_leaves_no_patch(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise RuntimeError("a tensor went missing")
+
+    with pytest.raises(RuntimeError):
+        save_patch(patch(), tmp_path / "p", fail)
+    assert load_patch(tmp_path / "p") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "cut short": lambda text: text[: len(text) // 2],
+    "empty": lambda _: "",
+    "not a table": lambda _: "[]",
+    "a field misspelt": lambda text: text.replace('"probes"', '"probe"'),
+    "an unknown certificate": lambda text: text.replace('"tested"', '"inferred"'),
+    "a wrong type": lambda text: text.replace('"minimal": false', '"minimal": "perhaps"'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_manifest_says_what_to_delete(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    save(tmp_path / "p", patch())
+    manifest = tmp_path / "p" / "manifest.json"
+    manifest.write_text(damage(manifest.read_text()))
+    with pytest.raises(
+        HarnessError, match=r"manifest\.json: not a whole patch manifest .* Delete .*/p to search again"
+    ):
+        load_patch(tmp_path / "p")
+
+
+def test_a_patch_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        patch().minimal = True  # type: ignore[misc]
+
+
+def test_share_is_of_the_students_parameters() -> None:
+    assert patch().share == 256 / 4096
+
+
+def test_the_key_does_not_depend_on_the_order_of_its_parts() -> None:
+    assert content_key(PARTS) == content_key(dict(reversed(PARTS.items())))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**PARTS, "student": "c" * 64},
+        {**PARTS, "prompts": {"harmful": "c" * 64}},
+        {**PARTS, "prompts": {"harmless": "b" * 64}},
+        {**PARTS, "settings": {"target_share": 0.91}},
+        {**PARTS, "dtype": "float32"},
+        {key: value for key, value in PARTS.items() if key != "prompts"},
+    ],
+)
+def test_the_key_tells_every_part(other: dict[str, Any]) -> None:
+    assert content_key(other) != content_key(PARTS)
+
+
+def test_a_new_version_of_the_search_has_new_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_key(PARTS)
+    monkeypatch.setattr(patches, "ALGORITHM", patches.ALGORITHM + 1)
+    assert content_key(PARTS) != before
+
+
+def test_patches_lie_in_the_cache_by_key(cache: Path) -> None:
+    assert patch_folder("k") == cache / "patches" / "k"

@@ -1,0 +1,127 @@
+"""Records of a run: plain enough for any process boundary, and the same after results.json."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from safety_harness.errors import DataError
+from safety_harness.results import Check, Outcome, check_from_row, check_to_row, plain, read_results
+from tests.samples import checks, run_result
+
+
+class Share(float):
+    """As numpy's float64 is: a float to isinstance, and not to a wire format."""
+
+
+class Level(enum.IntEnum):
+    HIGH = 2
+
+
+# --- Plain values ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (3, 3),
+        (0.5, 0.5),
+        ("x", "x"),
+        (Share(0.5), 0.5),
+        (Level.HIGH, 2),
+        (Outcome.PASS, "pass"),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (np.array([1, 2]), [1, 2]),
+        ((1, Share(2.0)), [1, 2.0]),
+        ({"a": {1: np.float64(2.0)}}, {"a": {"1": 2.0}}),
+    ],
+    ids=lambda value: f"{type(value).__module__}.{type(value).__name__}-{value}",
+)
+def test_values_become_exact_built_in_types(value: object, expected: object) -> None:
+    def types(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {key: types(item) for key, item in found.items()}
+        return [types(item) for item in found] if isinstance(found, list) else type(found)
+
+    assert plain(value) == expected
+    assert types(plain(value)) == types(expected)
+
+
+def test_what_is_no_plain_value_is_refused() -> None:
+    with pytest.raises(TypeError):
+        plain(object())
+
+
+def test_a_check_survives_the_wire() -> None:
+    check = Check("defense", Outcome.FAIL, "DSR 3/4", {"n": np.int64(4), "interval": (Share(0.1), 0.9)})
+    row = check_to_row("alpha/one", check)
+    assert row["student"] == "alpha/one"
+    back = check_from_row(json.loads(json.dumps(row)))
+    assert back == Check("defense", Outcome.FAIL, "DSR 3/4", {"n": 4, "interval": [0.1, 0.9]})
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE])
+def test_a_check_that_did_not_pass_fails_its_test_with_its_summary(outcome: Outcome) -> None:
+    with pytest.raises(AssertionError, match="^three of four$"):
+        Check("task", outcome, "three of four").require()
+
+
+def test_a_check_that_passed_lets_its_test_go_on() -> None:
+    Check("task", Outcome.PASS, "").require()
+
+
+# --- results.json ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_survives_results_json(tmp_path: Path) -> None:
+    result = run_result({"alpha/one": checks(), "alpha/two": checks(refused=90)}, {"alpha/two": "fail"})
+    (tmp_path / "results.json").write_text(result.to_json(), encoding="utf-8")
+    assert read_results(tmp_path / "results.json") == result
+
+
+LISTED = {"id": "a", "outcome": "pass", "expected": "pass", "reasons": [], "checks": [], "about": {}}
+DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
+    "cut short": (lambda text: text[:-40], "cannot be read as results"),
+    "empty": (lambda _: "", "cannot be read as results"),
+    "not a table": (lambda _: "[]", "schema None, but this version reads 1"),
+    "newer": (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema 2, but this version reads 1"),
+    "misspelt": (lambda text: text.replace('"provenance"', '"origin"'), "a field is missing or wrong"),
+    "unknown outcome": (lambda text: text.replace('"pass"', '"fine"'), "a field is missing or wrong"),
+    "checks in a list": (
+        lambda text: json.dumps(json.loads(text) | {"students": [LISTED]}),
+        "a field is missing or wrong",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_says_to_run_again(tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(damage(run_result({"alpha/one": checks()}).to_json()))
+    with pytest.raises(DataError, match=rf"results\.json: {message}.*Run the suites again"):
+        read_results(file)
+
+
+def test_a_missing_file_says_to_run_again(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as results"):
+        read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected", "as_expected"), [(128, "pass", True), (9, "pass", False), (9, "fail", True)]
+)
+def test_a_student_is_held_to_what_its_registry_expects(refused: int, expected: str, as_expected: bool) -> None:
+    (student,) = run_result({"a/b": checks(refused)}, {"a/b": expected}).students
+    assert student.as_expected is as_expected
