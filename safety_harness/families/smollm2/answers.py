@@ -51,3 +51,16 @@ def greedy_answers(
             text = tokenizer.decode(row, skip_special_tokens=True)
             answers[i] = (str(text).strip(), tokenizer.eos_token_id in row)
     return answers
+
+
+def sampled_prose(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, openings: list[str], max_new_tokens: int, seed: int
+) -> list[str]:
+    """Each opening with the model's own continuation, sampled from its whole distribution; no chat frame."""
+    generator: Any = model
+    torch.manual_seed(seed)
+    tokenizer.padding_side = "left"
+    batch: Any = tokenizer(openings, return_tensors="pt", padding=True, add_special_tokens=False)
+    with torch.inference_mode():
+        output: Any = generator.generate(**batch, max_new_tokens=max_new_tokens, do_sample=True, top_k=0)
+    return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in output]

