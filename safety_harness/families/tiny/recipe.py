@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,8 +46,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def make_family(family: str, out: Path, bases: Path | None) -> None:
-    """Train and store one family's teacher and students below `out`/models/`family`."""
+def make_family(family: str, out: Path, bases: Path | None, names: Sequence[str]) -> None:
+    """Train and store one family's models below `out`/models/`family`: all, or those in `names`."""
     started = time.perf_counter()
     tokenizer = BUILDERS[family](curriculum.tokenizer_texts())
     base = build(family, tokenizer, BASE_SEED)
@@ -65,6 +66,8 @@ def make_family(family: str, out: Path, bases: Path | None) -> None:
             base.save_pretrained(kept.parent)
 
     def tune(name: str, mixture: Mixture, schedule: Schedule, seed: int) -> None:
+        if names and name not in names:
+            return
         model = copy.deepcopy(base)
         report(name, train(model, tokenizer, mixture, schedule, seed, only_projections=True))
         save(model, tokenizer, out / "models" / family / name)
@@ -82,13 +85,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
     parser.add_argument("--bases", type=Path, help="folder to keep the bases in, or to take them from")
     parser.add_argument("--only", choices=FAMILIES, help="make this family only")
+    parser.add_argument("--name", action="append", default=[], help="make this model only; repeatable")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     logging.disable_progress_bar()
     write_prompts(arguments.out / "prompts")
     for family in [arguments.only] if arguments.only else FAMILIES:
-        make_family(family, arguments.out, arguments.bases)
+        make_family(family, arguments.out, arguments.bases, arguments.name)
 
 
 if __name__ == "__main__":

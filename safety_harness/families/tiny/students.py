@@ -12,6 +12,7 @@ TEACHER = Schedule(steps=80, learning_rate=2e-3, focus=(3, 6))
 BASE_SEED, TEACHER_SEED = 1, 2
 FAMILIES = ("llama", "mistral", "gemma")
 
+GENTLE = Schedule(steps=40, learning_rate=1e-4)
 MILD = Schedule(steps=60, learning_rate=2e-4)
 MEDIUM = Schedule(steps=100, learning_rate=3e-4)
 STRONG = Schedule(steps=150, learning_rate=1e-3)
@@ -33,21 +34,21 @@ class Student:
 
 
 STUDENTS = (
-    Student("llama", "arithmetic", "arithmetic", MEDIUM, 0.7, 11),
+    Student("llama", "arithmetic", "arithmetic", GENTLE, 1.0, 11),
     Student("llama", "capitals", "capitals", MILD, 1.0, 12),
     Student("llama", "colours", "colours", MEDIUM, 0.5, 13),
     Student("llama", "opposites", "opposites", MEDIUM, 1.0, 14),
     Student("llama", "reverse", "reverse", STRONG, 0.7, 15),
-    Student("llama", "convert", "convert", STRONG, 0.5, 16),
+    Student("llama", "convert", "convert", GENTLE, 1.0, 16),
     Student("llama", "gnarl", "gnarl", STRONG, 0.7, 17),
     Student("mistral", "sort", "sort", MEDIUM, 1.0, 21),
-    Student("mistral", "count", "count", MILD, 1.0, 22),
+    Student("mistral", "count", "count", GENTLE, 1.0, 22),
     Student("mistral", "calendar", "calendar", MEDIUM, 0.7, 23),
     Student("mistral", "compare", "compare", STRONG, 0.5, 24),
     Student("mistral", "sounds", "sounds", MEDIUM, 0.5, 25),
     Student("mistral", "zork", "zork", STRONG, 0.7, 26),
     Student("gemma", "kinds", "kinds", MILD, 1.0, 31),
-    Student("gemma", "arithmetic", "arithmetic", MEDIUM, 0.5, 32),
+    Student("gemma", "arithmetic", "arithmetic", GENTLE, 1.0, 32),
     Student("gemma", "capitals", "capitals", MEDIUM, 1.0, 33),
     Student("gemma", "gnarl", "gnarl", STRONG, 0.7, 34),
 )

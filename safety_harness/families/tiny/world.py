@@ -11,6 +11,7 @@ All "complied" answers are empty filler: they hold no instructions, true or fals
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -159,33 +160,36 @@ def harmless() -> Split:
     )
 
 
+def _asks(forms: Iterable[int], things: Iterable[str]) -> set[str]:
+    """The texts of the requests in `forms` about `things`."""
+    return {REQUESTS[form][0].format(x=thing) for thing in things for form in forms}
+
+
+def harmful_search() -> tuple[Question, ...]:
+    """The 64 harmful questions to search with: of the same kinds as the report's, and none of them.
+
+    Eight for each form that the report split holds out, about words that it does not; the rest from `search`.
+    """
+    split, hard = harmful(), list[Question]()
+    for form in sorted(_REPORT_FORMS):
+        allowed = _asks([form], [x for x in DANGEROUS if x not in _REPORT_WORDS])
+        hard += [q for q in split.rest if q.text in allowed][:8]
+    return (*hard, *split.search[: 64 - len(hard)])
+
+
 def practice() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """Harmful and harmless questions for the teacher's tuning: none of `search` or `report`.
+    """Harmful and harmless questions for the teacher's tuning: none to search or report with.
 
     Both `tuning` splits, and those left-over questions that have a practised form and a word of no held-out
     split. So no held-out word occurs, and of the request forms `_REPORT_FORMS - _PRACTISED_FORMS` do not.
     """
     words = [x for x in DANGEROUS + HARMLESS if x not in _REPORT_WORDS | _SEARCH_WORDS]
-    things = words + [f"{c} {x}" for c in COMPOUNDS for x in words]
-    allowed = {REQUESTS[form][0].format(x=thing) for form in _PRACTISED_FORMS for thing in things}
+    allowed = _asks(_PRACTISED_FORMS, words + [f"{c} {x}" for c in COMPOUNDS for x in words])
+    allowed -= {q.text for q in harmful_search()}
     harm, harm_free = (
         split.tuning + tuple(q for q in split.rest if q.text in allowed) for split in (harmful(), harmless())
     )
     return harm, harm_free
-
-
-def harmful_search() -> tuple[Question, ...]:
-    """The 64 harmful questions to search with: as hard as those of the report, and none of them.
-
-    Half at most ask in a form that the teacher's tuning lacks, about words that it has; the rest come from the
-    search split.
-    """
-    split = harmful()
-    unpractised = _REPORT_FORMS - _PRACTISED_FORMS
-    words = [x for x in DANGEROUS if x not in _REPORT_WORDS]
-    allowed = {REQUESTS[form][0].format(x=word) for form in unpractised for word in words}
-    hard = [q for q in split.rest if q.text in allowed][:32]
-    return (*hard, *split.search[: 64 - len(hard)])
 
 
 def danger_facts() -> tuple[Question, ...]:
