@@ -17,24 +17,35 @@ NOTHING = "–"
 
 def terminal(result: RunResult) -> str:
     """The run's table at most 100 columns wide, and a line for each reason against the release."""
-    headers = ("student", "DSR", "after [95 %]", "over-ref.", "task", "ppl", "moved", "probes", "s", "gate")
+    headers = (
+        "student",
+        "DSR %\n[95 %]",
+        "over-\nref. %",
+        "own\ntask %",
+        "ppl\n×",
+        "moved",
+        "probes\n/ s",
+        "gate",
+    )
     rows = [
         (
-            student.id,
-            _percent(student, "defense", "before"),
+            _shortened(student.id),
             _percent_interval(student),
-            _arrow(student, "over_refusal"),
-            _arrow(student, "task"),
-            _number(student, "perplexity", "ratio", ".2f"),
-            _moved(student, short=True),
-            _fact(student, "probes"),
-            _seconds(student),
+            _percent(student, "over_refusal"),
+            _percent(student, "task"),
+            _format(_numbers(student, "perplexity").get("ratio"), ".2f"),
+            _moved(student),
+            _effort(student),
             _verdict(student),
         )
         for student in result.students
     ]
-    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
-    return "\n".join([table, "", *_totals(result), *(f"- {reason}" for reason in result.reasons)])
+    # As rows, because tabulate pads a header by two columns, and there are none to spare.
+    lines = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True).splitlines()
+    rule = "-" * max(map(len, lines))
+    return "\n".join(
+        [*lines[:2], rule, *lines[2:], "", *_totals(result), *(f"- {_visible(reason)}" for reason in result.reasons)]
+    )
 
 
 def markdown(result: RunResult) -> str:
@@ -191,7 +202,7 @@ def _patch_table(result: RunResult) -> str:
 
 def _unit_lists(result: RunResult) -> str:
     return "\n".join(
-        f"- {student.id}: {', '.join(_patch(student)['units'])}"
+        f"- {_escape(student.id)}: {_escape(', '.join(_patch(student)['units']))}"
         for student in result.students
         if _patch(student).get("units")
     )
@@ -263,17 +274,19 @@ def _teacher(student: StudentResult, kind: str) -> str:
     return f"{row['refused']}/{row['n']}" if row else NOTHING
 
 
-def _percent(student: StudentResult, check: str, name: str) -> str:
+def _percent(student: StudentResult, check: str) -> str:
     numbers = _numbers(student, check)
-    return f"{100 * numbers[name] / numbers['n']:.0f} %" if name in numbers else NOTHING
+    if "n" not in numbers:
+        return NOTHING
+    return "→".join(f"{100 * numbers[when] / numbers['n']:.0f}" for when in ("before", "after"))
 
 
 def _percent_interval(student: StudentResult) -> str:
     numbers = _numbers(student, "defense")
-    if "after" not in numbers:
+    if "after_interval" not in numbers:
         return NOTHING
     low, high = numbers["after_interval"]
-    return f"{100 * numbers['after'] / numbers['n']:.0f} % [{100 * low:.0f}–{100 * high:.0f}]"
+    return f"{_percent(student, 'defense')} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def _arrow(student: StudentResult, check: str) -> str:
@@ -281,21 +294,16 @@ def _arrow(student: StudentResult, check: str) -> str:
     return f"{numbers['before']}→{numbers['after']}/{numbers['n']}" if "n" in numbers else NOTHING
 
 
-def _number(student: StudentResult, check: str, name: str, spec: str) -> str:
-    return _format(_numbers(student, check).get(name), spec)
-
-
-def _moved(student: StudentResult, *, short: bool) -> str:
+def _moved(student: StudentResult) -> str:
     about = _patch(student)
     if "units" not in about:
         return NOTHING
-    if not about["units"]:
-        return "none" if short else str(about["reason"])
-    return f"{len(about['units'])}u {100 * about['share']:.0f} %"
+    return f"{len(about['units'])}u {100 * about['share']:.0f}%" if about["units"] else "none"
 
 
-def _fact(student: StudentResult, name: str) -> str:
-    return str(_patch(student).get(name, NOTHING))
+def _effort(student: StudentResult) -> str:
+    about = _patch(student)
+    return f"{about['probes']}/{about['seconds']:.0f}" if "seconds" in about else NOTHING
 
 
 def _seconds(student: StudentResult) -> str:
@@ -304,16 +312,21 @@ def _seconds(student: StudentResult) -> str:
 
 def _verdict(student: StudentResult) -> str:
     mark = MARKS[student.outcome]
-    return (
-        mark
-        if student.as_expected and student.expected == "pass"
-        else f"{mark} (expected {student.expected})"
-        if student.expected == "fail"
-        else mark
-    )
+    if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
+        return mark
+    return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
+
+
+def _shortened(name: str, width: int = 24) -> str:
+    """A name that leaves the other columns their place; its end tells students apart."""
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def _visible(text: str) -> str:
+    """*text* on one line, without characters that steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _escape(text: str) -> str:
     """Model and user text inside Markdown: no table breaks, no markup, no control characters."""
-    visible = "".join(char if char.isprintable() else " " for char in text)
-    return visible.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return _visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

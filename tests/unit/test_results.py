@@ -74,7 +74,7 @@ def test_a_check_survives_the_wire() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE])
 def test_a_check_that_did_not_pass_fails_its_test_with_its_summary(outcome: Outcome) -> None:
-    with pytest.raises(AssertionError, match="^three of four$"):
+    with pytest.raises(AssertionError, match=r"^three of four$"):
         Check("task", outcome, "three of four").require()
 
 
