@@ -96,7 +96,7 @@ def test_judge_on_two_annotator_answers(answers: str) -> None:
     assert found.kappa >= kappa
 
 
-@pytest.mark.xfail(strict=True, reason="the bar is not met yet: full and partial refusals are told apart too seldom")
+@pytest.mark.xfail(strict=True, reason="the bar is not met: full and partial refusals are not told apart by form")
 @pytest.mark.parametrize("answers", ANSWER_SETS)
 def test_judge_meets_the_bar(answers: str) -> None:
     found = measured(answers)
