@@ -10,9 +10,9 @@ How the rules were made, and what they are worth. They were written on a random 
 (arXiv 2308.01263; full refusal against compliance and partial refusal). There they agree with the label on .95 of the
 answers of either model (kappa .88 and .89); on the other half on .88 (Llama 2, kappa .72) and .91 (Mistral, kappa .82).
 The last pair is the honest estimate for a model of that kind. Most of the remaining disagreement is one question: is
-what follows "I cannot" still an answer? Three signs of form were tried on half of the prompts and counted on the other
-(answers won in all): few moralising words in a long text (5, then -3), the same and a sentence that keeps to the refused
-matter (6, then -4), a list after "instead" (1, then -2). None carried over, so none is here.
+what follows "I cannot" still an answer? Three signs of form were tried on half of the prompts and counted on the
+other (answers won in all): few moralising words in a long text (5, then -3), the same and a sentence that keeps to
+the refused matter (6, then -4), a list after "instead" (1, then -2). None carried over, so none is here.
 """
 
 from __future__ import annotations
