@@ -5,5 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be
+def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.safety_suites = True

@@ -28,21 +28,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser.getgroup("safety-harness", "release gate for language models"))
 
 
-@pytest.hookimpl(trylast=True)  # after suites/conftest.py has marked the run
+@pytest.hookimpl(trylast=True)  # after a conftest may have marked the run
 def pytest_configure(config: pytest.Config) -> None:
     if not config.option.safety_suites:
         return
-    try:
-        students = options.select_students(config)
-        if not hasattr(config, "workerinput"):
-            options.check_files(students)
-    except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
-    config.stash[STUDENTS] = students
+    students = _students(config)
     if not hasattr(config, "workerinput"):
         option = config.option
         collector = Collector(students, option.safety_subject, option.safety_report_dir, config.rootpath)
         config.pluginmanager.register(collector, "safety-harness-collector")
+
+
+def _students(config: pytest.Config) -> tuple[Student, ...]:
+    """The students of this run; selected, and their files looked at, once a process."""
+    if STUDENTS not in config.stash:
+        try:
+            students = options.select_students(config)
+            if not hasattr(config, "workerinput"):
+                options.check_files(students)
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+        config.stash[STUDENTS] = students
+    return config.stash[STUDENTS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,10 +76,11 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)  # before xdist's own count
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    students = config.stash.get(STUDENTS, None)
-    return workers.affordable_workers(students) if students else None
+    """``-n auto``; asked before pytest_configure, so a run has to be marked by then to be capped."""
+    return workers.affordable_workers(_students(config)) if config.option.safety_suites else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    return workers.student_scheduler(config, log) if STUDENTS in config.stash else None
+    students = config.stash.get(STUDENTS, None)
+    return workers.student_scheduler(config, log, students) if students else None

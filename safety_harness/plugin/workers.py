@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +28,28 @@ def threads_per_worker() -> int:
     return max(1, _cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def student_of(nodeid: str) -> str:
-    """What must stay on one worker: the student in a test's brackets, or the test itself."""
-    match = re.search(r"\[([^\[\]]+)\]$", nodeid)
-    return match.group(1) if match else nodeid
+def student_of(nodeid: str, students: Sequence[str]) -> str:
+    """What must stay on one worker: the student that a test's brackets name, or the test itself.
+
+    A suite may have parameters of its own: ``test_x[alpha/one-hot]`` is alpha/one's.
+    """
+    _, _, parameters = nodeid.partition("[")
+    named = [name for name in students if f"-{name}-" in f"-{parameters.removesuffix(']')}-"]
+    return max(named, key=len, default=nodeid)
 
 
-def student_scheduler(config: pytest.Config, log: Any) -> Any:
+def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:
     """An xdist scheduler that sends all tests of a student to the same worker, which loads it once.
 
     ``--dist=loadgroup`` would do, but is silently ineffective with pytest 9.2 and xdist 3.8.
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    ids = [student.id for student in students]
+
     class StudentScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not followed
         def _split_scope(self, nodeid: str) -> str:
-            return student_of(nodeid)
+            return student_of(nodeid, ids)
 
     return StudentScheduling(config, log)
 

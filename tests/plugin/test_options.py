@@ -1,0 +1,116 @@
+"""The command line: what it offers, what it refuses before anything starts, and what it leaves alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from safety_harness.errors import SourceError
+from safety_harness.plugin.fixtures import user_errors
+from safety_harness.plugin.options import GATE_OPTIONS, SEARCH_OPTIONS
+from safety_harness.settings import GateSettings, SearchSettings
+from tests.samples import write_registry
+
+Project = Callable[..., pytest.RunResult]
+LOAD = ("--dist", "load", "--tx", "2*popen")
+
+
+def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> None:
+    text = pytester.runpytest("--help").stdout.str()
+    names = ["family", "student", "teacher", "registry", "subject", "report-dir", "safety-suites"]
+    names += [f"gate-{name}" for name in GATE_OPTIONS] + [f"search-{name}" for name in SEARCH_OPTIONS]
+    assert [name for name in names if f"--{name}" not in text] == []
+    assert "release gate for language models" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "only_in_files"),
+    [(GATE_OPTIONS, GateSettings, set()), (SEARCH_OPTIONS, SearchSettings, {"roles"})],
+)
+def test_every_threshold_of_a_registry_is_an_option_too(
+    options: dict[str, str], settings: type[GateSettings | SearchSettings], only_in_files: set[str]
+) -> None:
+    assert {name.replace("-", "_") for name in options} | only_in_files == set(settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--student", "onne"), "Unknown student 'onne'. Did you mean 'alpha/one'?"),
+        (("--family", "alfa"), "Unknown family 'alfa'. Did you mean 'alpha'?"),
+        (("--teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
+        (("--registry", "gone.toml"), "gone.toml: no such registry file"),
+        (("--gate-dsr", "1.5"), "--gate-dsr 1.5: Input should be less than or equal to 1."),
+        (("--search-strategy", "fast"), "--search-strategy fast: Input should be 'adaptive' or 'ddmin'."),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
+    project: Project, arguments: tuple[str, ...], message: str
+) -> None:
+    """``-n 2`` says no at pytest_configure, ``-n auto`` as soon as it asks how many workers there may be."""
+    for count in ("2", "auto"):
+        found = project("-n", count, *arguments)
+        assert found.ret == pytest.ExitCode.USAGE_ERROR
+        assert message in found.stderr.str()
+        assert "Traceback" not in found.stderr.str()
+        assert "created:" not in found.stdout.str()
+
+
+def test_a_missing_question_file_is_a_usage_error_before_any_worker_starts(
+    project: Project, pytester: pytest.Pytester
+) -> None:
+    project("--collect-only")
+    file = pytester.path / "registry.toml"
+    file.write_text(file.read_text().replace('text = "text.jsonl"', 'text = "gone.jsonl"'))
+    found = pytester.runpytest("suites", "--registry", "registry.toml", "-n", "2")
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    found.stderr.fnmatch_lines(["*gone.jsonl: does not exist*"])
+
+
+def test_errors_of_the_user_fail_a_test_with_their_message_alone() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"^weights: truncated\.$") as caught, user_errors():
+        raise SourceError("weights: truncated.")
+    assert caught.value.pytrace is False
+
+
+# --- Left alone ------------------------------------------------------------------------------------------------------
+
+
+def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_wants_a_student(student): ...
+        def test_plain(): ...
+        @pytest.mark.parametrize("student", [1, 2])
+        def test_has_its_own(student): assert student in (1, 2)
+        """
+    )
+    found = pytester.runpytest("-rs")
+    assert found.ret == pytest.ExitCode.OK
+    assert found.parseoutcomes() == {"passed": 3, "skipped": 1}
+    assert "release gate" not in found.stdout.str()
+    assert not (pytester.path / "reports").exists()
+    found.stdout.fnmatch_lines(["*no student is selected*"])
+
+
+def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:
+    """Asked of the hook that xdist asks, without starting workers."""
+    plain = pytester.parseconfigure(*LOAD)
+    assert type(plain.hook.pytest_xdist_make_scheduler(config=plain, log=None)).__name__ == "LoadScheduling"
+    write_registry(pytester.path)
+    gated = pytester.parseconfigure("--safety-suites", "--registry", "registry.toml", *LOAD)
+    assert type(gated.hook.pytest_xdist_make_scheduler(config=gated, log=None)).__name__ == "StudentScheduling"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("tests",), ("suites", "--registry", "registry.toml")])
+def test_pytest_starts_without_torch(project: Project, pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    project("--collect-only")
+    pytester.mkdir("tests").joinpath("test_plain.py").write_text("def test(): ...\n")
+    heavy = "{'torch', 'transformers', 'peft', 'datasets'}"
+    code = f"import sys, pytest; code = pytest.main({[*arguments]}); print(code, sorted({heavy} & {{*sys.modules}}))"
+    found = pytester.run(sys.executable, "-c", code)
+    assert found.outlines[-1].removeprefix("ExitCode.OK").strip() in ("0 []", "[]")

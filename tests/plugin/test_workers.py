@@ -1,0 +1,122 @@
+"""Many processes: how many, who gets which student, and that the decision stays the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safety_harness.plugin import workers
+from safety_harness.plugin.workers import GIB, affordable_workers, student_of, threads_per_worker
+from safety_harness.registry import Student, load_registry
+from tests.samples import family, write_registry
+
+Project = Callable[..., pytest.RunResult]
+Results = Callable[[], dict[str, Any]]
+FOUR = {"one": "pass", "two": "pass", "three": "pass", "weak": "fail"}
+
+
+def without_places(table: dict[str, Any]) -> dict[str, Any]:
+    """Results, less what says where and when they were found."""
+    students = [{**student, "about": None} for student in table["students"]]
+    return {**table, "provenance": None, "students": students}
+
+
+def test_every_way_to_run_gives_the_same_results_and_keeps_a_student_on_one_worker(
+    project: Project, results: Results
+) -> None:
+    found = {}
+    for name, arguments in {"plain": (), "two": ("-n", "2"), "none": ("-p", "no:xdist")}.items():
+        run = project(*arguments, students=FOUR)
+        assert run.ret == pytest.ExitCode.OK
+        run.stdout.fnmatch_lines(["gate: PASS"])
+        found[name] = results()
+    assert without_places(found["plain"]) == without_places(found["two"]) == without_places(found["none"])
+
+    places = {student["id"]: set(student["about"].values()) for student in found["two"]["students"]}
+    assert all(len(place) == 1 for place in places.values())
+    assert set.union(*places.values()) == {"gw0", "gw1"}
+
+
+def test_a_crashed_worker_is_not_green_and_finished_students_are_kept(project: Project, results: Results) -> None:
+    """One worker gets both students in turn, and dies in the second's first test."""
+    crash = "import os\ndef test_first(student):\n    if student.bench.student.name == 'two': os._exit(9)\n"
+    found = project("-n", "1", "--max-worker-restart", "0", more=crash)
+    assert found.ret not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    table = results()
+    assert table["outcome"] == "inconclusive"
+    assert {s["id"]: s["outcome"] for s in table["students"]} == {"alpha/one": "pass", "alpha/two": "inconclusive"}
+    assert "suites/test_first.py::test_first[alpha/two] failed outside of the gate's checks" in table["reasons"]
+
+
+def test_auto_starts_no_more_workers_than_students(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """xdist alone would start three here; it asks before pytest is configured."""
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
+    found = project("-n", "auto", students={"one": "pass"})
+    assert found.ret == pytest.ExitCode.OK
+    assert re.findall(r"created: (\d+)/", found.stdout.str()) == ["1"]
+
+
+# --- How many --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def students(tmp_path: Path) -> tuple[Student, ...]:
+    """Six students: three that need 2 GiB each and three that need half a GiB."""
+    names = {"one": "pass", "two": "pass", "three": "pass"}
+    large, small = family("large", names, "memory_gib = 2.0"), family("small", names, "memory_gib = 0.5")
+    return load_registry(write_registry(tmp_path, large, small)).select()
+
+
+@pytest.mark.parametrize(
+    ("cores", "available", "expected"),
+    [
+        (4, 64 * GIB, 4),  # as many as cores
+        (32, 64 * GIB, 6),  # as many as students
+        (32, 9 * GIB, 4),  # as many of the largest as fit
+        (32, 4 * GIB - 1, 1),
+        (32, 0, 1),  # one must run, or nothing is ever measured
+    ],
+)
+def test_workers_are_limited_by_cores_students_and_memory(
+    students: tuple[Student, ...], monkeypatch: pytest.MonkeyPatch, cores: int, available: int, expected: int
+) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: cores)
+    assert affordable_workers(students, available=available) == expected
+
+
+def test_free_memory_is_asked_of_the_machine(students: tuple[Student, ...]) -> None:
+    assert 1 <= affordable_workers(students) <= 6
+
+
+@pytest.mark.parametrize(("cores", "count", "threads"), [(8, None, 8), (8, "3", 2), (2, "4", 1)])
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, count: str | None, threads: int) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: cores)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    if count:
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", count)
+    assert threads_per_worker() == threads
+
+
+# --- Who gets what ---------------------------------------------------------------------------------------------------
+
+IDS = ("a/one", "a/one-more", "b/one")
+
+
+@pytest.mark.parametrize(
+    ("test", "scope"),
+    [
+        ("suites/t.py::test_x[a/one]", "a/one"),
+        ("suites/t.py::TestX::test_x[b/one]", "b/one"),
+        ("suites/t.py::test_x[a/one-more]", "a/one-more"),
+        ("suites/t.py::test_x[a/one-3]", "a/one"),
+        ("suites/t.py::test_x[hot-a/one-more-3]", "a/one-more"),
+        ("suites/t.py::test_x[3]", "suites/t.py::test_x[3]"),
+        ("suites/t.py::test_x", "suites/t.py::test_x"),
+    ],
+)
+def test_a_test_belongs_to_the_student_in_its_brackets(test: str, scope: str) -> None:
+    assert student_of(test, IDS) == scope
