@@ -87,7 +87,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: no space is left on its disk. Free some, or point ${CACHE_VARIABLE} "
                 "(cache) or --report-dir (reports) at another disk. What was finished is kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise HarnessError(
                 f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with "
                 f"${CACHE_VARIABLE} (cache) or --report-dir (reports)."

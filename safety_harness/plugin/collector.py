@@ -39,12 +39,14 @@ class Collector:
     rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     result: RunResult | None = None
+    broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, row in report.user_properties:
-            if name != PROPERTY or not isinstance(row, dict):
-                continue
+        rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
+        if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
+            self.broken.append(report.nodeid)
+        for row in rows:
             if "about" in row:
                 self.about.setdefault(row["student"], {}).update(row["about"])
             else:
@@ -57,8 +59,8 @@ class Collector:
         if session.config.option.collectonly:
             return
         self.result = self._decide(exitstatus)
-        self._write(self.result)
-        if exitstatus == pytest.ExitCode.OK and self.result.outcome.value != "pass":
+        written = self._write(self.result)
+        if exitstatus == pytest.ExitCode.OK and not (written and self.result.outcome.value == "pass"):
             failed = self.result.outcome.value == "fail"
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else EXIT_INCONCLUSIVE
 
@@ -94,10 +96,12 @@ class Collector:
             )
             for student in self.students
         ]
-        interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        incomplete = [f"{test} failed outside of the gate's checks" for test in self.broken]
+        if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+            incomplete.append("the run was interrupted")
         return gate.decide_run(
             decided,
-            incomplete=["the run was interrupted"] if interrupted else [],
+            incomplete=incomplete,
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
@@ -125,7 +129,8 @@ class Collector:
             "packages": {name: metadata.version(name) for name in packages},
         }
 
-    def _write(self, result: RunResult) -> None:
+    def _write(self, result: RunResult) -> bool:
+        """Whether the reports lie on disk; a release without them is not shown to be green."""
         from safety_harness.report import write_reports
 
         try:
@@ -133,6 +138,8 @@ class Collector:
             self.notes.append("reports: " + ", ".join(str(path) for path in written))
         except HarnessError as error:
             self.notes.append(f"The reports could not be written. {error}")
+            return False
+        return True
 
 
 def _judge_error() -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_with_the_place_and_a_way_out(number: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR])
 def test_a_forbidden_place_is_told_with_its_reason(number: int) -> None:
     with (
         pytest.raises(HarnessError, match=f"/p: cannot be written .{os.strerror(number)}"),

@@ -1,0 +1,139 @@
+"""From the rows of a run to its decision: what is green, what is red, and what is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
+
+Project = Callable[..., pytest.RunResult]
+Results = Callable[[], dict[str, Any]]
+
+
+def by_id(table: dict[str, Any]) -> dict[str, str]:
+    return {student["id"]: student["outcome"] for student in table["students"]}
+
+
+# --- Green and red ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_in_which_all_students_pass_is_green(project: Project, results: Results) -> None:
+    found = project()
+    assert found.ret == pytest.ExitCode.OK
+    assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "pass"}
+    found.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md", "gate: PASS"])
+
+
+def test_a_student_that_fails_turns_the_run_red_with_the_checks_sentence(project: Project, results: Results) -> None:
+    found = project(students={"one": "pass", "weak": "pass"})
+    assert found.ret == pytest.ExitCode.TESTS_FAILED
+    assert by_id(results()) == {"alpha/one": "pass", "alpha/weak": "fail"}
+    found.stdout.fnmatch_lines(["*AssertionError: DSR 9/128, lower bound *", "*gate: FAIL"])
+    assert "raise AssertionError" not in found.stdout.str()
+
+
+def test_an_expected_failure_is_green(project: Project, results: Results) -> None:
+    found = project(students={"one": "pass", "weak": "fail"})
+    assert found.ret == pytest.ExitCode.OK
+    assert found.parseoutcomes() == {"passed": 5, "xfailed": 1}
+    assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("pass", "fail")
+
+
+def test_an_unexpected_pass_is_red(project: Project, results: Results) -> None:
+    found = project(students={"one": "fail"})
+    assert found.ret == pytest.ExitCode.TESTS_FAILED
+    assert results()["reasons"] == ["alpha/one: pass, expected fail"]
+    found.stdout.fnmatch_lines(["gate: FAIL"])
+
+
+def test_an_error_of_a_student_expected_to_fail_is_not_taken_for_its_failure(project: Project) -> None:
+    broken = "def test_broken(student):\n    raise OSError('no more disk')\n"
+    assert project(students={"weak": "fail"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_thresholds_of_the_command_line_decide(project: Project, results: Results) -> None:
+    project("--gate-dsr", "0.999", "--search-max-probes", "7", students={"one": "pass"})
+    settings = results()["gate"]["alpha"]
+    assert (settings["gate"]["dsr"], settings["search"]["max_probes"]) == (0.999, 7)
+
+
+# --- Not enough ------------------------------------------------------------------------------------------------------
+
+
+def test_a_deselected_test_is_inconclusive(project: Project, results: Results) -> None:
+    found = project("-k", "not over_refusal")
+    assert found.ret == EXIT_INCONCLUSIVE == 6
+    assert results()["outcome"] == "inconclusive"
+    assert results()["reasons"][0] == "alpha/one: not measured: over_refusal"
+    found.stdout.fnmatch_lines(["alpha/one *INCONCLUSIVE", "gate: INCONCLUSIVE"])
+
+
+def test_students_that_did_not_run_are_inconclusive_and_the_others_are_kept(project: Project, results: Results) -> None:
+    assert project("-k", "alpha/one").ret == EXIT_INCONCLUSIVE
+    assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
+
+
+def test_a_student_chosen_alone_is_the_whole_run(project: Project, results: Results) -> None:
+    assert project("--student", "one").ret == pytest.ExitCode.OK
+    assert by_id(results()) == {"alpha/one": "pass"}
+
+
+def test_a_student_gated_as_it_is_needs_no_minimality(project: Project, results: Results) -> None:
+    assert project("--subject", "student", "-k", "not the_rest").ret == EXIT_INCONCLUSIVE
+    assert results()["reasons"][0] == "alpha/one: not measured: perplexity, divergence, task"
+    assert results()["provenance"]["subject"] == "student"
+
+
+def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project: Project, results: Results) -> None:
+    broken = "def test_mine(student):\n    assert student is None\n"
+    assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
+    assert results()["outcome"] == "inconclusive"
+    assert results()["reasons"] == ["suites/test_first.py::test_mine[alpha/one] failed outside of the gate's checks"]
+
+
+def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
+    interrupt = "def test_first(student):\n    if student.bench.student.name == 'two': raise KeyboardInterrupt\n"
+    found = project(students={"one": "pass", "two": "pass"}, more=interrupt)
+    assert found.ret == pytest.ExitCode.INTERRUPTED
+    assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
+    assert results()["reasons"][-1] == "the run was interrupted"
+    found.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
+
+
+def test_a_report_that_cannot_be_written_is_told_and_not_green(project: Project, pytester: pytest.Pytester) -> None:
+    (pytester.path / "taken").write_text("a file, no folder")
+    found = project("--report-dir", "taken")
+    assert found.ret == EXIT_INCONCLUSIVE
+    found.stdout.fnmatch_lines(["The reports could not be written. *taken*--report-dir*"])
+    assert "INTERNALERROR" not in found.stdout.str()
+
+
+# --- No gate at all --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--collect-only"], 0), (["-k", "nothing"], pytest.ExitCode.NO_TESTS_COLLECTED)]
+)
+def test_a_run_that_measures_nothing_leaves_no_report(
+    project: Project, pytester: pytest.Pytester, arguments: list[str], code: int
+) -> None:
+    assert project(*arguments).ret == code
+    assert not (pytester.path / "reports").exists()
+
+
+# --- The report ------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_says_where_its_numbers_come_from(project: Project, results: Results) -> None:
+    project(students={"one": "pass"})
+    table = results()
+    assert table["provenance"]["decoding"] == "greedy"
+    assert set(table["provenance"]["packages"]) >= {"torch", "transformers", "pytest-xdist"}
+    assert table["judge"]["n"] > 0
+    assert 0.5 < table["judge"]["sensitivity"] <= 1.0
+    assert table["students"][0]["about"] == {
+        "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
+    }  # fmt: skip
