@@ -114,13 +114,22 @@ class Family(_Table):
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
 
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        return _plain("family", name)
+
     @field_validator("students")
     @classmethod
     def _plain_names(cls, students: Mapping[str, StudentSpec]) -> Mapping[str, StudentSpec]:
-        for name in students:
-            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                raise ValueError(f"student name {name!r}: use letters, digits, '-', '_' and '.' only")
-        return students
+        return {_plain("student", name): spec for name, spec in students.items()}
+
+
+def _plain(kind: str, name: str) -> str:
+    """A name that can stand in a test's id, a table and a path."""
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"{kind} name {name!r}: use letters, digits, '-', '_' and '.' only")
+    return name
 
 
 @dataclass(frozen=True)

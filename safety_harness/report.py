@@ -29,7 +29,7 @@ def terminal(result: RunResult) -> str:
     )
     rows = [
         (
-            _shortened(student.id),
+            _shortened(_visible(student.id)),
             _percent_interval(student),
             _percent(student, "over_refusal"),
             _percent(student, "task"),

@@ -25,7 +25,7 @@ def family(name: str, students: Mapping[str, str], extra: str = "") -> str:
     """A family in TOML: *students* maps a name to the outcome expected; its models are never looked for."""
     head = f'[families.{name}]\nteacher = {{ hf = "sample/{name}-teacher" }}\n{extra}\n'
     return head + "".join(
-        f'[families.{name}.students.{student}]\nhf = "sample/{student}"\nexpected = "{expected}"\n'
+        f'[families.{name}.students."{student}"]\nhf = "sample/{student}"\nexpected = "{expected}"\n'
         for student, expected in students.items()
     )
 

@@ -133,6 +133,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (TABLE + family("a", BOTH, "gate = { drs = 0.5 }"), "families.a.gate.drs: Extra inputs"),
         (TABLE + family("a", BOTH, "search = { strategy = 'fast' }"), "families.a.search.strategy: Input should be"),
         (with_student('path = "x"').replace(".s]", '."a b"]'), "student name 'a b'"),
+        (TABLE + '[families."a[b]"]\nteacher = "t"\nstudents = { s = "s" }\n', "family name 'a[b]': use letters"),
         (TABLE + family("a", {"s": "maybe"}), "families.a.students.s.expected: Input should be 'pass' or 'fail'"),
         (with_student('path = "x"\nhf = "a/b"'), "families.a.students.s: Value error, give exactly one of"),
         (with_student(""), "give exactly one of path, gguf, hf, pypi; found none"),
