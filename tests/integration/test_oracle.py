@@ -181,7 +181,7 @@ def test_each_measurement_is_made_once_and_for_its_own_key(world: Path, monkeypa
     assert len(calls) == 2
     assert cut != first
     bench.asked(bench.units[:5], report)
-    bench.asked(bench.units[:4], search)
+    bench.asked(bench.units[1:6], search)
     bench.asked(bench.units[:5], search.first(3))
     assert len(calls) == 5
     bench.forget()

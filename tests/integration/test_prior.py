@@ -1,0 +1,93 @@
+"""The priors are the sums that they say they are, question by question and without any batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import safety_harness.prior as prior
+from safety_harness.bench import Bench, open_bench
+from safety_harness.prompts import PromptSet
+from safety_harness.weights import Checkpoint
+from tests.refusal_world import REFUSAL, entry
+
+
+def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, torch.Tensor]:
+    """Gradient of the mean of log p(refusal's opening) - log p(own opening), by tensor."""
+    total: Any = 0.0
+    tokenizer = bench.generator.tokenizer
+    for prompt, own in zip(prompts, bench.asked((), prompts), strict=True):
+        question = bench.generator.encode(prompt.text)
+        for sign, text in ((1, REFUSAL), (-1, own.answer)):
+            opening = tokenizer(text)["input_ids"][: prior.OPENING]
+            logprobs = model(input_ids=torch.tensor([[*question, *opening]])).logits[0].log_softmax(-1)
+            at = range(len(question) - 1, len(question) - 1 + len(opening))
+            total = total + sign * sum(logprobs[i, token] for i, token in zip(at, opening, strict=True)) / len(prompts)
+    model.zero_grad()
+    total.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet) -> list[float]:
+    own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
+    at_student = margin_gradient(bench, bench.generator.model, prompts)
+    with bench.transplanter.transplanted(bench.units):
+        at_teacher = margin_gradient(bench, bench.generator.model, prompts)
+    return [
+        sum(float(((at_student[n] + at_teacher[n]) * (donor.tensor(n) - own.tensor(n))).sum()) for n in unit.tensors)
+        for unit in bench.units
+    ]
+
+
+def close(found: Sequence[float], expected: Sequence[float]) -> bool:
+    scale = max(abs(value) for value in expected)
+    return found == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
+
+
+@pytest.mark.parametrize("teacher", ["good", "prudish"])
+def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
+    world: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "BATCH", 4)  # six questions: more than one batch
+    bench = open_bench(entry(world, teacher=teacher))
+    own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
+    found = prior.importance(bench)
+    assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
+    gains = by_hand(bench, world, teacher, bench.questions.harmful.search)
+    costs = by_hand(bench, world, teacher, bench.questions.harmless.search)
+    expected = [
+        (gain - max(0.0, cost)) / unit.parameters for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
+    ]
+    assert close(found, expected)
+    assert not close(found, [gain / unit.parameters for unit, gain in zip(bench.units, gains, strict=True)])
+    assert max(gains) > 0
+
+
+def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
+    bench = open_bench(entry(world, search={"prior": "norm"}))
+    own, donor = Checkpoint(world / "student"), Checkpoint(world / "good")
+    expected = [
+        math.sqrt(sum(float((donor.tensor(n) - own.tensor(n)).square().sum()) for n in unit.tensors) / unit.parameters)
+        for unit in bench.units
+    ]
+    assert prior.importance(bench) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_bench(entry(world))
+    seen: set[str] = set()
+    original = Bench.asked
+
+    def spy(self: Bench, units: Any, prompts: PromptSet, limit: int | None = None) -> Any:
+        seen.update(prompts.texts)
+        return original(self, units, prompts, limit)
+
+    monkeypatch.setattr(Bench, "asked", spy)
+    prior.importance(bench)
+    questions = bench.questions
+    assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}
