@@ -54,7 +54,7 @@ IDS = [f"q{number}" for number in range(QUESTIONS)]
 
 
 def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Check:
-    return gate.defense(verdicts(before), verdicts(after, unscored), IDS, GateSettings(**settings))  # type: ignore[arg-type]
+    return gate.defense(verdicts(before), verdicts(after, unscored), IDS, GateSettings(**settings))
 
 
 def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:

@@ -27,7 +27,10 @@ def patch(**changes: Any) -> Patch:
 
 
 def save(folder: Path, what: Patch) -> None:
-    save_patch(what, folder, lambda file: file.write_bytes(b"tensors") and None)
+    def write_tensors(file: Path) -> None:
+        file.write_bytes(b"tensors")
+
+    save_patch(what, folder, write_tensors)
 
 
 def test_a_patch_survives_the_disk(tmp_path: Path) -> None:

