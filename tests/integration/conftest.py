@@ -19,11 +19,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing a test prepares or finds is kept for another."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(folder))
-    return folder
+def own_cache(cache: Path) -> Path:
+    """Nothing that a test prepares or finds is kept for another."""
+    return cache
 
 
 @pytest.fixture(scope="session")
