@@ -68,7 +68,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
     def run(*arguments: str, students: dict[str, str] | None = None, more: str = "") -> pytest.RunResult:
         write_registry(pytester.path, family("alpha", students or {"one": "pass", "two": "pass"}))
-        files = {"conftest.py": MARK + STUDENT, "test_gate.py": SUITE, "test_first.py": more}
+        files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
         (pytester.path / "suites").mkdir(exist_ok=True)
         for name, text in files.items():
             (pytester.path / "suites" / name).write_text(text, encoding="utf-8")

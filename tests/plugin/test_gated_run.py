@@ -91,7 +91,7 @@ def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project
     broken = "def test_mine(student):\n    assert student is None\n"
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["outcome"] == "inconclusive"
-    assert results()["reasons"] == ["suites/test_first.py::test_mine[alpha/one] failed outside of the gate's checks"]
+    assert results()["reasons"] == ["suites/test_before_suite.py::test_mine[alpha/one] failed outside of the gate's checks"]
 
 
 def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
