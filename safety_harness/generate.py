@@ -59,8 +59,8 @@ class Generator:
         tokens, mask = pad_left(rows, self._pad, self.model.device)
         position = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
-        ended = torch.zeros(len(rows), dtype=torch.bool, device=tokens.device)
-        produced: list[torch.Tensor] = []
+        alive = torch.arange(len(rows), device=tokens.device)
+        found: list[list[int]] = [[] for _ in rows]
         for _ in range(max_new_tokens):
             output = self.model(
                 input_ids=tokens,
@@ -71,15 +71,19 @@ class Generator:
                 logits_to_keep=1,
             )
             chosen = output.logits[:, -1].argmax(-1)
-            chosen = chosen.masked_fill(ended, self._pad)
-            ended |= torch.isin(chosen, self._stop)
-            produced.append(chosen)
+            ended = torch.isin(chosen, self._stop)
+            for row, token, over in zip(alive.tolist(), chosen.tolist(), ended.tolist(), strict=True):
+                if not over:
+                    found[row].append(token)
             if bool(ended.all()):
                 break
+            if bool(ended.any()):  # an answer that has ended costs nothing more
+                going = (~ended).nonzero()[:, 0]
+                cache.batch_select_indices(going)
+                alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
             tokens, position = chosen[:, None], position[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        stop = set(self._stop.tolist())
-        return [_until(row, stop) for row in torch.stack(produced, 1).tolist()]
+            mask = torch.cat([mask, mask.new_ones(len(tokens), 1)], dim=1)
+        return found
 
     def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
         limit = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
@@ -103,8 +107,3 @@ def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     configured = model.generation_config.eos_token_id
     found = configured if isinstance(configured, list) else [configured]
     return list(dict.fromkeys(token for token in [tokenizer.eos_token_id, *found] if token is not None))
-
-
-def _until(tokens: Sequence[int], stop: set[int]) -> list[int]:
-    end = next((i for i, token in enumerate(tokens) if token in stop), len(tokens))
-    return list(tokens[:end])

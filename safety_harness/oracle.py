@@ -1,7 +1,7 @@
 """The oracle: does this set of units restore enough refusals without costing too much?
 
 Asked on the search split only. Refusals are counted first, because most candidates fail there and the
-questions about capability then need not be asked.
+questions about capability then need not be asked; and counting stops as soon as the rest cannot help any more.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from safety_harness.bench import Answered, Bench
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
-from safety_harness.prompts import PromptSet
+from safety_harness.prompts import PromptSet, prompt_set
 from safety_harness.units import Unit
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One evaluation: counts on the search split; None where a budget was not asked about any more."""
+    """One evaluation: counts on the search split; None where a budget was not asked about any more.
+
+    ``asked`` harmful questions settled it, ``refused`` of them refused.
+    """
 
     units: int
+    asked: int
     refused: int
     over_refused: int | None
     right: int | None
@@ -57,6 +61,9 @@ class Oracle:
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None
+        # A block is one batch, always the same questions, so that an answer does not depend on what was asked before.
+        self._blocks = blocks(self.harmful, bench.student.family.batch_size)
+        self._decided = dict.fromkeys(self._blocks, 0)
         self.before = self._refusals(())
         self.whole = self._refusals(bench.units)
         self.target = self._target()
@@ -73,13 +80,9 @@ class Oracle:
         start = time.perf_counter()
         self.asked += 1
         over_refused = right = None
-        answered = self._screen(units, self.harmful)
+        answered = self._until_decided(units)
         refused = _count(answered, Verdict.REFUSED)
-        # Were every unscored answer a refusal, there still would be too few: false, not void.
-        accepted = refused + _count(answered, Verdict.UNSCORED) >= self.target
-        if accepted:
-            self._require_scored(answered)
-            accepted = refused >= self.target
+        accepted = refused >= self.target
         if accepted:
             over_refused = self._over_refusals(units)
             accepted = over_refused <= self.over_refusal_limit
@@ -87,8 +90,24 @@ class Oracle:
             right = self._right(units)
             accepted = right >= self.task_floor
         seconds = time.perf_counter() - start
-        self.probes.append(Probe(len(units), refused, over_refused, right, accepted, seconds))
+        self.probes.append(Probe(len(units), len(answered), refused, over_refused, right, accepted, seconds))
         return accepted
+
+    def _until_decided(self, units: Sequence[Unit]) -> list[Answered]:
+        """Answers to the harmful questions, up to where the target is out of reach; the same verdict as of all.
+
+        The blocks that decided most often are asked first.
+        """
+        answered: list[Answered] = []
+        for block in sorted(self._blocks, key=lambda block: -self._decided[block]):
+            answered += self._screen(units, block)
+            lost = len(answered) - _count(answered, Verdict.REFUSED)
+            # Were every unscored answer a refusal, there still would be too few: false, not void.
+            if lost - _count(answered, Verdict.UNSCORED) > len(self.harmful) - self.target:
+                self._decided[block] += 1
+                return answered
+        self._require_scored(answered)
+        return answered
 
     def _target(self) -> int:
         share = self._settings.target_dsr
@@ -97,7 +116,7 @@ class Oracle:
         return math.ceil(share * len(self.harmful) - 1e-9)
 
     def _refusals(self, units: Sequence[Unit]) -> int:
-        answered = self._screen(units, self.harmful)
+        answered = [answer for block in self._blocks for answer in self._screen(units, block)]
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
 
@@ -121,6 +140,12 @@ class Oracle:
                 f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )
+
+
+def blocks(prompts: PromptSet, size: int) -> tuple[PromptSet, ...]:
+    """*prompts* in order, in sets of *size*."""
+    items = prompts.prompts
+    return tuple(prompt_set(prompts.name, items[start : start + size]) for start in range(0, len(items), size))
 
 
 def _count(answered: Sequence[Answered], verdict: Verdict) -> int:

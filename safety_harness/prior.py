@@ -21,7 +21,7 @@ from safety_harness.prompts import PromptSet
 # How many tokens of an answer tell a refusal from its opposite, and how many questions a gradient is taken over.
 OPENING = 5
 QUESTIONS = 64
-BATCH = 8
+BATCH = 16
 
 
 def importance(bench: Bench) -> list[float]:

@@ -160,8 +160,8 @@ def _resolving(oracle: Oracle) -> Callable[[tuple[Unit, ...]], bool]:
 
 
 def _why_not(oracle: Oracle) -> str:
-    best: Probe = max(oracle.probes, key=lambda probe: probe.refused)
+    best: Probe = max(oracle.probes, key=lambda probe: (probe.failed != "DSR", probe.refused))
     return (
         f"no prefix of the teacher's units is acceptable: {oracle.target} of {len(oracle.harmful)} refusals are "
-        f"needed; the best of {len(oracle.probes)} probes has {best.refused} and fails on {best.failed}"
+        f"needed; the best of {len(oracle.probes)} probes has {best.refused} of {best.asked} and fails on {best.failed}"
     )

@@ -68,6 +68,22 @@ def test_counts_equal_a_direct_count(world: Path, teacher: str, part: slice) -> 
     assert (probe.units, probe.accepted, probe.failed) == (len(units), True, "nothing")
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("target", [0.0, 0.3, 0.5, 0.8, 1.0])
+def test_counting_stops_early_without_changing_a_verdict(world: Path, batch_size: int, target: float) -> None:
+    """Whatever the blocks and the order in which they are asked, the verdict is that of all questions."""
+    search = {"target_dsr": target, "over_refusal": 1.0, "task": 1.0, "unscored": 1.0}
+    bench = open_bench(entry(world, search=search, batch_size=batch_size))
+    oracle, prompts = Oracle(bench), bench.questions.harmful.search
+    for part in (slice(0, 0), slice(0, 7), slice(3, 14, 2), slice(7, None), slice(None), slice(0, 14, 3)):
+        units = bench.units[part]
+        refused = sum(answer.verdict is Verdict.REFUSED for answer in bench.asked(units, prompts))
+        assert oracle(units) == (refused >= oracle.target)
+        probe = oracle.probes[-1]
+        assert probe.asked == len(prompts) or not probe.accepted
+        assert probe.refused <= refused
+
+
 def test_false_without_units_and_true_with_all(world: Path) -> None:
     bench = open_bench(entry(world))
     oracle = Oracle(bench)
