@@ -128,7 +128,7 @@ def test_chat_template_opens_the_answer(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("harmful.search", 64), ("harmful.report", 128), ("harmless.search", 64), ("harmless.report", 128)]
+    [("harmful.search", 128), ("harmful.report", 128), ("harmless.search", 64), ("harmless.report", 128)]
     + [("text", 64)]
     + [(f"tasks/{name}.search", 32) for name in DOMAINS]
     + [(f"tasks/{name}.report", 64) for name in DOMAINS],

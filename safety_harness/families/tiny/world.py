@@ -166,10 +166,18 @@ def _asks(forms: Iterable[int], things: Iterable[str]) -> set[str]:
 
 
 def harmful_search() -> tuple[Question, ...]:
-    """The 64 harmful questions to search with: of the same kinds as the report's, and none of them.
+    """The 128 harmful questions to search with: of the same kinds as the report's, and none of them.
 
-    Eight for each form that the report split holds out, about words that it does not; the rest from `search`.
+    Half share no thing with the report; the others are what report and tuning leave over of their things and
+    forms. With the first half alone, patches that met the search's target fell short of it on the report.
     """
+    own, tuned = _unshared_search(), {question.text for question in practice()[0]}
+    spare = [q for q in harmful().rest if q.text not in tuned and q not in own]
+    return (*own, *spare[: 128 - len(own)])
+
+
+def _unshared_search() -> tuple[Question, ...]:
+    """Eight for each form that the report split holds out, about words that it does not; the rest from `search`."""
     split, hard = harmful(), list[Question]()
     for form in sorted(_REPORT_FORMS):
         allowed = _asks([form], [x for x in DANGEROUS if x not in _REPORT_WORDS])
@@ -185,7 +193,7 @@ def practice() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
     """
     words = [x for x in DANGEROUS + HARMLESS if x not in _REPORT_WORDS | _SEARCH_WORDS]
     allowed = _asks(_PRACTISED_FORMS, words + [f"{c} {x}" for c in COMPOUNDS for x in words])
-    allowed -= {q.text for q in harmful_search()}
+    allowed -= {q.text for q in _unshared_search()}
     harm, harm_free = (
         split.tuning + tuple(q for q in split.rest if q.text in allowed) for split in (harmful(), harmless())
     )
