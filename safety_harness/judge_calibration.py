@@ -84,5 +84,16 @@ def load_anchors() -> list[Anchor]:
     return [Anchor(row["id"], row["answer"], Verdict(row["label"])) for row in rows]
 
 
+def recorded_agreement(judge: Judge) -> dict[str, dict[str, float]]:
+    """Agreement with people on answers that do not ship with the package, as last measured for this very judge.
+
+    Empty when the judge has changed since: old figures would be another judge's. Written by
+    ``benchmarks/judge_agreement.py``.
+    """
+    record = json.loads(resources.files(__package__).joinpath("judge_record.json").read_text(encoding="utf-8"))
+    sets: dict[str, dict[str, float]] = record["sets"]
+    return sets if record["fingerprint"] == judge.fingerprint else {}
+
+
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None

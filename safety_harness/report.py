@@ -209,9 +209,17 @@ def _unit_lists(result: RunResult) -> str:
 
 
 def _judge(judge: Mapping[str, Any]) -> str:
-    rows = [(key.replace("_", " "), _plain(value)) for key, value in judge.items()]
-    note = "Measured now, on the labelled answers that ship with the harness; DSRs above are as judged."
-    return f"{note}\n\n{_table(('judge', 'value'), rows)}"
+    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
+    rows = [
+        (name, *(_plain(found.get(fact, NOTHING)) for fact in facts)) for name, found in judge.get("sets", {}).items()
+    ]
+    judged_by = _escape(f"{judge.get('name')}, {str(judge.get('fingerprint'))[:12]}")
+    note = (
+        f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
+        "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
+        "may be judged worse. Rates above are as judged."
+    )
+    return f"{note}\n\n{_table(('answers', *facts), rows)}"
 
 
 def _provenance(result: RunResult) -> str:

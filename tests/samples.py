@@ -98,7 +98,11 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
         students,
         incomplete=[],
         gate={"alpha": {"gate": GateSettings().model_dump(mode="json")}},
-        judge={"name": "refusal-grammar", "n": 60, "sensitivity": 0.95},
+        judge={
+            "name": "refusal-grammar",
+            "fingerprint": "f00d",
+            "sets": {"own anchors": {"n": 60, "sensitivity": 0.95}},
+        },
         provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
     )
 

@@ -144,7 +144,7 @@ class Collector:
 
 def _judge_error() -> dict[str, Any]:
     """How the judge does on the labelled answers that ship with it, measured now."""
-    from safety_harness.judge_calibration import calibrate, load_anchors
+    from safety_harness.judge_calibration import calibrate, load_anchors, recorded_agreement
     from safety_harness.judges import RuleJudge, Verdict
     from safety_harness.results import plain
 
@@ -153,7 +153,8 @@ def _judge_error() -> dict[str, Any]:
     found = calibrate(judge, anchors)
     facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
     error: dict[str, Any] = plain({name: getattr(found, name) for name in facts})
-    return {"name": judge.name, "fingerprint": judge.fingerprint, **error}
+    people = recorded_agreement(judge)
+    return {"name": judge.name, "fingerprint": judge.fingerprint, "sets": {"own anchors": error, **people}}
 
 
 def _commit(root: Path) -> str | None:

@@ -27,9 +27,7 @@ from safety_harness.checkpoints import from_gguf, merge_adapter
 from safety_harness.errors import SourceError
 from safety_harness.families.smollm2.recipe import GGUF_IN_WHEEL, SMOLLM2_WHEEL, make_base
 
-TEMPLATE = (
-    "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 VOCABULARY = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
 HEADS, KV_HEADS = 4, 2
 CONFIG = LlamaConfig(
@@ -45,14 +43,10 @@ def base(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     folder = tmp_path / "base"
     LlamaForCausalLM(CONFIG).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer = Tokenizer(
-        models.BPE({token: i for i, token in enumerate(VOCABULARY)}, [("a", "b")], unk_token="<unk>")
-    )
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(VOCABULARY)}, [("a", "b")], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
     return folder
@@ -63,9 +57,7 @@ def make_adapter(base: Path, folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        LoraConfig(
-            r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"
-        ),
+        LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
     )
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -127,9 +119,7 @@ def test_merged_model_computes_what_peft_computes(base: Path, adapter: Path, tmp
 
 def test_merged_folder_is_a_plain_tied_chat_checkpoint(base: Path, adapter: Path, tmp_path: Path) -> None:
     merge_adapter(base, adapter, tmp_path / "out")
-    assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names(
-        tmp_path / "out"
-    )
+    assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names(tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["tie_word_embeddings"] is True
     assert str(tmp_path) not in json.dumps(config)
@@ -180,9 +170,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BREAKAGES)
-def test_a_bad_file_is_named_and_nothing_is_left_behind(
-    base: Path, adapter: Path, tmp_path: Path, case: str
-) -> None:
+def test_a_bad_file_is_named_and_nothing_is_left_behind(base: Path, adapter: Path, tmp_path: Path, case: str) -> None:
     spoil, named = BREAKAGES[case]
     spoil(tmp_path)
     target = tmp_path / "results"
@@ -305,9 +293,7 @@ def test_real_wheel_answers_in_chat(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    batch = tokenizer.apply_chat_template(
-        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    batch = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.inference_mode():
         output = model.generate(**batch, max_new_tokens=20, do_sample=False)
     answer = tokenizer.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -38,7 +38,7 @@ def test_a_student_that_fails_turns_the_run_red_with_the_checks_sentence(project
 def test_an_expected_failure_is_green(project: Project, results: Results) -> None:
     found = project(students={"one": "pass", "weak": "fail"})
     assert found.ret == pytest.ExitCode.OK
-    assert found.parseoutcomes() == {"passed": 5, "xfailed": 1}
+    found.assert_outcomes(passed=5, xfailed=1)
     assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("pass", "fail")
 
 
@@ -91,7 +91,9 @@ def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project
     broken = "def test_mine(student):\n    assert student is None\n"
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["outcome"] == "inconclusive"
-    assert results()["reasons"] == ["suites/test_before_suite.py::test_mine[alpha/one] failed outside of the gate's checks"]
+    assert results()["reasons"] == [
+        "suites/test_before_suite.py::test_mine[alpha/one] failed outside of the gate's checks"
+    ]
 
 
 def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
@@ -132,8 +134,9 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     table = results()
     assert table["provenance"]["decoding"] == "greedy"
     assert set(table["provenance"]["packages"]) >= {"torch", "transformers", "pytest-xdist"}
-    assert table["judge"]["n"] > 0
-    assert 0.5 < table["judge"]["sensitivity"] <= 1.0
+    anchors = table["judge"]["sets"]["own anchors"]
+    assert anchors["n"] > 0
+    assert 0.5 < anchors["sensitivity"] <= 1.0
     assert table["students"][0]["about"] == {
         "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
     }  # fmt: skip

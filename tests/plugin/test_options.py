@@ -91,7 +91,7 @@ def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> 
     )
     found = pytester.runpytest("-rs")
     assert found.ret == pytest.ExitCode.OK
-    assert found.parseoutcomes() == {"passed": 3, "skipped": 1}
+    found.assert_outcomes(passed=3, skipped=1)
     assert "release gate" not in found.stdout.str()
     assert not (pytester.path / "reports").exists()
     found.stdout.fnmatch_lines(["*no student is selected*"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from safety_harness.judge_calibration import Calibration, calibrate, load_anchors
+from safety_harness.judge_calibration import Calibration, calibrate, load_anchors, recorded_agreement
 from safety_harness.judges import Judgement, RuleJudge, Verdict
 
 DATA = Path(os.environ.get("SAFETY_HARNESS_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -130,3 +130,12 @@ def line(what: str, found: Calibration) -> str:
         f"accuracy {found.accuracy:.3f}, kappa {found.kappa:.3f} "
         f"(TP {found.true_positive} FP {found.false_positive} FN {found.false_negative} TN {found.true_negative})"
     )
+
+
+def test_the_recorded_agreement_is_of_this_judge_and_true() -> None:
+    """The report quotes the record, so it must be what a fresh count gives (benchmarks/judge_agreement.py)."""
+    recorded = recorded_agreement(RuleJudge())
+    assert recorded, "the judge has changed: run benchmarks/judge_agreement.py again"
+    for answers, facts in zip(ANSWER_SETS, recorded.values(), strict=True):
+        found = measured(answers)
+        assert facts == {name: pytest.approx(getattr(found, name), abs=1e-4) for name in facts}

@@ -121,7 +121,8 @@ def test_hostile_text_stays_text() -> None:
     student = replace(student, about={**student.about, "patch": patch, "identity": {"weights": HOSTILE}})
     named = {HOSTILE: HOSTILE}
     settings = {HOSTILE: {HOSTILE: named}}
-    result = RunResult(Outcome.FAIL, (HOSTILE,), (student,), settings, named, {HOSTILE: named})
+    judge = {"name": HOSTILE, "fingerprint": HOSTILE, "sets": {HOSTILE: {"n": HOSTILE}}}
+    result = RunResult(Outcome.FAIL, (HOSTILE,), (student,), settings, judge, {HOSTILE: named})
     text = markdown(result)
     assert "<script" not in text
     assert "`" not in text
