@@ -48,10 +48,10 @@ def load_questions(student: Student) -> Questions:
     """
     family, task = student.family, student.spec.task
     return Questions(
-        _sides(family.harmful, family),
-        _sides(family.harmless, family),
+        _sides(family.harmful, family.near_duplicates),
+        _sides(family.harmless, family.near_duplicates),
         _read(family.text),
-        _sides(task, family) if task else None,
+        _sides(task) if task else None,
     )
 
 
@@ -76,11 +76,11 @@ def _prompt_sources(student: Student) -> list[PromptSource]:
     return [family.text, *(side for split in splits for side in (split.search, split.report))]
 
 
-def _sides(split: Split, family: Family) -> Sides:
+def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
     search, report = _read(split.search), _read(split.report)
     check_disjoint(search, report)
-    if family.near_duplicates < 1.0:
-        search = without_near_duplicates(search, report, family.near_duplicates)
+    if near_duplicates < 1.0:
+        search = without_near_duplicates(search, report, near_duplicates)
     return Sides(search.first(split.search.limit), report.first(split.report.limit))
 
 
