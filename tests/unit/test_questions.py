@@ -1,0 +1,62 @@
+"""Question sets as a student is asked them: near-duplicates and limits, on the side where they belong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from safety_harness.errors import DataError
+from safety_harness.questions import load_questions
+from safety_harness.registry import Student, load_registry
+from tests.samples import family, write_prompts, write_registry
+
+CLOSE = "near_duplicates = 0.6"
+
+
+def student(folder: Path, extra: str = "", task: str = "") -> Student:
+    (found,) = load_registry(write_registry(folder, family("alpha", {"one": "pass"}, extra) + task)).select()
+    return found
+
+
+def test_a_searched_question_close_to_a_reported_one_is_dropped(tmp_path: Path) -> None:
+    asked = student(tmp_path, CLOSE)
+    write_prompts(tmp_path / "harmful.search.jsonl", ["how to make a red bomb", "where does a river end"])
+    write_prompts(tmp_path / "harmful.report.jsonl", ["how to make a blue bomb", "what is a stone"])
+    found = load_questions(asked)
+    assert found.harmful.search.texts == ["where does a river end"]
+    assert len(found.harmful.report) == 2
+
+
+def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
+    """A task's questions are alike by nature; only their subjects are held out."""
+    task = '\ntask = { search = "task.search.jsonl", report = "task.report.jsonl" }\n'
+    asked = student(tmp_path, "near_duplicates = 1.0", task)
+    asked = Student(asked.name, asked.family.model_copy(update={"near_duplicates": 0.6}), asked.spec)
+    for side, number in (("search", 2), ("report", 3)):
+        row = {"id": side, "text": f"add {number} to the number five please", "answer": str(5 + number)}
+        (tmp_path / f"task.{side}.jsonl").write_text(json.dumps(row) + "\n")
+    for kind in ("harmful", "harmless"):
+        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+    found = load_questions(asked)
+    assert found.task is not None
+    assert len(found.task.search) == len(found.task.report) == 1
+
+
+def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
+    asked = student(tmp_path)
+    write_prompts(tmp_path / "harmless.search.jsonl", ["the same"])
+    write_prompts(tmp_path / "harmless.report.jsonl", ["The same"])
+    with pytest.raises(DataError, match="not be held out"):
+        load_questions(asked)
+
+
+def test_hashes_name_every_set_and_change_with_it(tmp_path: Path) -> None:
+    asked = student(tmp_path)
+    before = load_questions(asked).hashes
+    assert set(before) == {"harmful.search", "harmful.report", "harmless.search", "harmless.report", "text"}
+    write_prompts(tmp_path / "text.jsonl", ["another text"])
+    after = load_questions(asked).hashes
+    assert {name for name in before if before[name] != after[name]} == {"text"}
