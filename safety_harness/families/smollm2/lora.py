@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from .answers import chat_prompt
 
 PUBLIC_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-TEXTS_PER_STEP = 4
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyper-parameters of one tuning run."""
+    """Hyper-parameters of one tuning run; only the first `answer_tokens` of an answer are taught."""
 
     steps: int
     learning_rate: float = 5e-4
@@ -53,6 +52,8 @@ class Settings:
     alpha: int = 16
     warm_up: int = 10
     seed: int = 0
+    answer_tokens: int = 40
+    texts_per_step: int = 4
 
 
 def tune(
@@ -66,7 +67,7 @@ def tune(
     """Tune a LoRA on all projections of the checkpoint folder `base`, and write it to the folder `out`.
 
     The loss of a step is the mean over its examples of each answer's mean token loss, so that short
-    refusals weigh as much as long answers. With `texts` (plain prose, no chat frame), TEXTS_PER_STEP of them
+    refusals weigh as much as long answers. With `texts` (plain prose, no chat frame), some of them
     add the mean KL divergence a token, in nats, of the tuned model from `base`. With `start`, an adapter
     folder, tuning continues from there. Adapter weights are trained in float32 and stored in bfloat16.
     """
@@ -83,9 +84,9 @@ def tune(
     prose = _endless(list(texts), random.Random(settings.seed)) if texts else iter(())
     began = time.monotonic()
     for step, examples in enumerate(_batches(sources, settings)):
-        loss: Any = _loss(model, tokenizer, examples)
+        loss: Any = _loss(model, tokenizer, examples, settings.answer_tokens)
         loss.backward()
-        if chosen := list(itertools.islice(prose, TEXTS_PER_STEP)):
+        if chosen := list(itertools.islice(prose, settings.texts_per_step)):
             divergence: Any = _divergence(model, tokenizer, chosen)
             divergence.backward()
             loss = loss + divergence
@@ -145,13 +146,15 @@ def _endless(examples: list[T], shuffler: random.Random) -> Iterator[T]:
         yield from list(examples)
 
 
-def _loss(model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> torch.Tensor:
+def _loss(
+    model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], answer_tokens: int
+) -> torch.Tensor:
     rows, starts = [], []
     for example in examples:
         prompt = tokenizer(chat_prompt(tokenizer, example.question), add_special_tokens=False)["input_ids"]
         answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
         end = [tokenizer.eos_token_id] if example.finished else []
-        rows.append(torch.tensor([*prompt, *answer, *end]))
+        rows.append(torch.tensor([*prompt, *[*answer, *end][:answer_tokens]]))
         starts.append(len(prompt))
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
     lengths = torch.tensor([len(row) for row in rows])

