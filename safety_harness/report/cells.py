@@ -1,0 +1,142 @@
+"""What stands in one cell of a table: a number of a student as text, and a dash where it was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safety_harness.results import Outcome, RunResult, StudentResult
+
+MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
+NOTHING = "–"
+
+
+def totals(result: RunResult) -> list[str]:
+    """How many students came out how, the gain in DSR, and how much was moved: a line each."""
+    measured = [s for s in result.students if "defense" in s.checks]
+    if not measured:
+        return ["No student was measured."]
+    gains = [_gain(student) for student in measured]
+    counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
+    found = [patch for patch in map(patch_of, measured) if patch.get("units")]
+    shares = [float(patch["share"]) for patch in found]
+    lines = [
+        f"{len(result.students)} students: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
+        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
+        f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.",
+    ]
+    if shares:
+        lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {len(shares)} patches.")
+    return lines
+
+
+def _gain(student: StudentResult) -> float:
+    numbers = student.checks["defense"].numbers
+    return float(numbers["after"] - numbers["before"]) / float(numbers["n"])
+
+
+def patch_of(student: StudentResult) -> Mapping[str, Any]:
+    """The facts of a student's patch; empty when no patch was looked for."""
+    found: Mapping[str, Any] = student.about.get("patch", {})
+    return found
+
+
+def numbers_of(student: StudentResult, check: str) -> Mapping[str, Any]:
+    """The numbers of one check; empty when it was not measured."""
+    return student.checks[check].numbers if check in student.checks else {}
+
+
+def value_or_dash(numbers: Mapping[str, Any], name: str) -> Any:
+    """A number as it is."""
+    return numbers.get(name, NOTHING)
+
+
+def number(value: Any, spec: str) -> str:
+    """A number in the format *spec*."""
+    return NOTHING if value is None else format(value, spec)
+
+
+def plain(value: Any) -> str:
+    """Any setting or fact, with fractions to three places."""
+    return f"{value:.3f}" if isinstance(value, float) and not value.is_integer() else str(value)
+
+
+def count(numbers: Mapping[str, Any], name: str) -> str:
+    """``k/n`` of a rate."""
+    return f"{numbers[name]}/{numbers['n']}" if name in numbers else NOTHING
+
+
+def interval(numbers: Mapping[str, Any], name: str) -> str:
+    """An interval of rates, lower–upper."""
+    return f"{numbers[name][0]:.3f}–{numbers[name][1]:.3f}" if name in numbers else NOTHING
+
+
+def teacher_count(student: StudentResult, kind: str) -> str:
+    """``k/n`` refused with all of the teacher's units in, of harmful or harmless questions."""
+    row = student.about.get("teacher", {}).get(kind)
+    return f"{row['refused']}/{row['n']}" if row else NOTHING
+
+
+def percent(student: StudentResult, check: str) -> str:
+    """A rate before→after, in whole per cent."""
+    numbers = numbers_of(student, check)
+    if "n" not in numbers:
+        return NOTHING
+    return "→".join(f"{100 * numbers[when] / numbers['n']:.0f}" for when in ("before", "after"))
+
+
+def percent_interval(student: StudentResult) -> str:
+    """DSR before→after with the interval after, in whole per cent."""
+    numbers = numbers_of(student, "defense")
+    if "after_interval" not in numbers:
+        return NOTHING
+    low, high = numbers["after_interval"]
+    return f"{percent(student, 'defense')} [{100 * low:.0f}–{100 * high:.0f}]"
+
+
+def arrow(student: StudentResult, check: str) -> str:
+    """Counts before→after of n."""
+    numbers = numbers_of(student, check)
+    return f"{numbers['before']}→{numbers['after']}/{numbers['n']}" if "n" in numbers else NOTHING
+
+
+def moved(student: StudentResult) -> str:
+    """Units and share of the parameters in the patch."""
+    about = patch_of(student)
+    if "units" not in about:
+        return NOTHING
+    return f"{len(about['units'])}u {100 * about['share']:.0f}%" if about["units"] else "none"
+
+
+def effort(student: StudentResult) -> str:
+    """Probes and seconds that the search took."""
+    about = patch_of(student)
+    return f"{about['probes']}/{about['seconds']:.0f}" if "seconds" in about else NOTHING
+
+
+def seconds(student: StudentResult) -> str:
+    """Seconds that the search took."""
+    return number(patch_of(student).get("seconds"), ".1f")
+
+
+def verdict(student: StudentResult) -> str:
+    """The gate's outcome, and whether the registry expected it."""
+    mark = MARKS[student.outcome]
+    if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
+        return mark
+    return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
+
+
+def shortened(name: str, width: int = 24) -> str:
+    """A name that leaves the other columns their place; its end tells students apart."""
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def visible(text: str) -> str:
+    """*text* on one line, without characters that steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def escape(text: str) -> str:
+    """Model and user text inside Markdown: no table breaks, no markup, no control characters."""
+    return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
