@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
-from safety_harness.registry import Family, PromptSource, Source, Split, Student
+from safety_harness.registry import PromptSource, Source, Split, Student
 from safety_harness.sources import resolve, resolve_prompts
 from safety_harness.weights import Checkpoint
 
