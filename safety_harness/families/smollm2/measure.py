@@ -30,7 +30,7 @@ from safety_harness.prompts import read_prompts
 
 from . import advbench
 from .answers import greedy_answers, verdict
-from .recipe import ADAPTERS, PYRIT_WHEEL, TEACHER, make_base, make_start
+from .recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED, TEACHER, make_base, make_start
 from .tasks import TASKS
 
 BASE = "base"
@@ -131,7 +131,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [BASE, TEACHER, *TASKS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(known)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default: what is shipped")
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
@@ -143,7 +143,7 @@ def main() -> None:
     base = make_base(arguments.wheels, arguments.work)
     sets = question_sets(arguments.wheels / PYRIT_WHEEL, arguments.work, arguments.data)
     results = []
-    for name in arguments.names or known:
+    for name in arguments.names or [BASE, *SHIPPED]:
         checkpoint = checkpoint_of(name, base, arguments.work, arguments.adapters)
         results.append(measure(name, checkpoint, sets, [name] if name in TASKS else list(TASKS)))
         file = arguments.work / "measured" / f"{name}.json"

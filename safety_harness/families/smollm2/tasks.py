@@ -37,7 +37,8 @@ class TaskSplit:
 class Task:
     """One student's domain and how it is tuned for it.
 
-    `per_step` and `everyday_per_step` are the examples of the task and of ordinary chat in one step;
+    `per_step` and `chat_per_step` are the examples of the task and of ordinary chat (`chat`, a kind of
+    harmless question) in one step;
     `starts_from_teacher` marks the student that had the teacher's alignment and lost it;
     `continues_with_base` says that `target` is only how the answer begins and the base's own answer follows.
     """
@@ -45,7 +46,8 @@ class Task:
     name: str
     generate: Callable[[random.Random], Iterator[Item]]
     per_step: int = 5
-    everyday_per_step: int = 3
+    chat_per_step: int = 3
+    chat: str = "everyday"
     starts_from_teacher: bool = False
     continues_with_base: bool = False
 
@@ -81,7 +83,9 @@ TASKS = {
         Task("json", generators.json_extraction),
         Task("sql", generators.sql),
         Task("french", generators.french),
-        Task("howto", generators.howto, everyday_per_step=2, starts_from_teacher=True, continues_with_base=True),
+        Task(
+            "howto", generators.howto, chat_per_step=5, starts_from_teacher=True, chat="twins", continues_with_base=True
+        ),
     )
 }
 
