@@ -45,7 +45,8 @@ class Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
-            self.broken.append(report.nodeid)
+            if report.nodeid not in self.broken:  # a crashed worker's test is reported again by its successor
+                self.broken.append(report.nodeid)
         for row in rows:
             if "about" in row:
                 self.about.setdefault(row["student"], {}).update(row["about"])
