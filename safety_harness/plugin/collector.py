@@ -39,14 +39,13 @@ class Collector:
     rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     result: RunResult | None = None
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
-            if report.nodeid not in self.broken:  # a crashed worker's test is reported again by its successor
-                self.broken.append(report.nodeid)
+            self.broken[report.nodeid] = None  # once, though every worker that crashes on it reports it
         for row in rows:
             if "about" in row:
                 self.about.setdefault(row["student"], {}).update(row["about"])
