@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safety_harness.bench import Answered, Bench
+from safety_harness.capability import batches
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet, prompt_set
@@ -144,8 +145,7 @@ class Oracle:
 
 def blocks(prompts: PromptSet, size: int) -> tuple[PromptSet, ...]:
     """*prompts* in order, in sets of *size*."""
-    items = prompts.prompts
-    return tuple(prompt_set(prompts.name, items[start : start + size]) for start in range(0, len(items), size))
+    return tuple(prompt_set(prompts.name, batch) for batch in batches(prompts.prompts, size))
 
 
 def _count(answered: Sequence[Answered], verdict: Verdict) -> int:
