@@ -116,12 +116,13 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
         _resolving(oracle),
         strategy=settings.strategy,
         weights=[weights[unit] for unit in start],
+        certificate="explicit",
         max_calls=max(1, settings.max_probes - oracle.asked),
         assume=known,
     )
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
-    certificate = {unit.id: reduction.certificate[unit] for unit in reduction.kept}
+    certificate = {unit.id: _seen(reduction.certificate[unit]) for unit in reduction.kept}
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
     return _Found(reduction.kept, certificate, reduction.minimal, reason)
 
@@ -157,6 +158,11 @@ def _resolving(oracle: Oracle) -> Callable[[tuple[Unit, ...]], bool]:
             raise ddmin.Unresolved(str(error)) from error
 
     return probe
+
+
+def _seen(evidence: ddmin.Evidence) -> Certificate:
+    """What a patch may claim of a unit: an inference, which only a search cut short leaves, is no test."""
+    return evidence if evidence in ("tested", "unresolved") else "untested"
 
 
 def _why_not(oracle: Oracle) -> str:

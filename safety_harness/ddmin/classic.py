@@ -7,38 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Self
 
-from safety_harness.ddmin.types import Answer, Plan
+from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.types import Answer, Question, Ranks
 
 
-def ddmin(order: Sequence[int]) -> Plan:
+class Classic:
     """Try each chunk alone, then all but each; without success halve the chunks, down to single units.
 
     The paper leaves the order of the chunks open: here the most important are the first to be tried alone,
     and the least important the first to be left out.
     """
-    current = list(order)
-    chunks = 2
-    while len(current) >= 2:
-        parts = _split(current, chunks)
-        for part in reversed(parts):
-            if (yield frozenset(part)) is Answer.TRUE:
-                current, chunks = part, 2
-                break
-        else:
-            for part in parts:
-                rest = frozenset(current).difference(part)
-                if (yield rest) is Answer.TRUE:
-                    current, chunks = [i for i in current if i in rest], max(chunks - 1, 2)
-                    break
-            else:
-                if chunks >= len(current):
-                    break
-                chunks = min(2 * chunks, len(current))
-    return current
+
+    def __init__(self, kept: Question, _: Ranks = None) -> None:
+        self.kept = kept
+        self._cut(2)
+
+    def question(self) -> Question | None:
+        return self._tries[self._next] if self._next < len(self._tries) else None
+
+    def tell(self, answer: Answer) -> None:
+        question = self._tries[self._next]
+        self._next += 1
+        if answer is Answer.TRUE:
+            alone = self._next <= self._chunks
+            self.kept = question
+            self._cut(2 if alone else max(self._chunks - 1, 2))
+        elif self._next == len(self._tries) and self._chunks < self.kept.bit_count():
+            self._cut(min(2 * self._chunks, self.kept.bit_count()))
+
+    def fork(self) -> Self:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))  # `_tries` is replaced, never changed
+        return twin
+
+    def chance(self) -> float:
+        return 0.3
+
+    def remaining(self) -> float:
+        return len(self._tries) - self._next
+
+    def _cut(self, chunks: int) -> None:
+        self._chunks, self._next = chunks, 0
+        self._tries: list[Question] = []
+        if self.kept.bit_count() >= 2:
+            parts = [sum(1 << rank for rank in part) for part in _split(ranks(self.kept), chunks)]
+            self._tries = parts[::-1] + [self.kept ^ part for part in parts]
 
 
-def _split(items: Sequence[int], parts: int) -> list[list[int]]:
+def _split(items: Sequence[int], parts: int) -> list[Sequence[int]]:
     """`parts` runs of neighbours, lengths differing by one at most; none empty if parts <= len(items)."""
     bounds = [len(items) * k // parts for k in range(parts + 1)]
-    return [list(items[a:b]) for a, b in pairwise(bounds)]
+    return [items[a:b] for a, b in pairwise(bounds)]

@@ -1,19 +1,14 @@
-"""The entry: checks the arguments and both ends, runs the search, then the proof."""
+"""The plain function: one question at a time, or several at once in threads."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
-from safety_harness.ddmin.adaptive import adaptive
-from safety_harness.ddmin.certify import certify
-from safety_harness.ddmin.classic import ddmin
-from safety_harness.ddmin.errors import ArgumentError, NotReproduced, attach_partial
-from safety_harness.ddmin.ledger import BudgetSpent, Ledger
-from safety_harness.ddmin.types import Answer, Event, Plan, Question, Reduction, Stop, Strategy, T
-
-STRATEGIES: Mapping[str, Strategy] = {"adaptive": adaptive, "ddmin": ddmin}
+from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
+from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, T
 
 
 def minimize(
@@ -22,27 +17,38 @@ def minimize(
     *,
     strategy: str = "adaptive",
     weights: Sequence[float] | None = None,
+    certificate: Level = "monotone",
+    check_empty: bool = False,
     max_calls: int | None = None,
     max_seconds: float | None = None,
+    target_size: int | None = None,
+    workers: int = 1,
     on_event: Callable[[Event], None] | None = None,
     assume: Mapping[frozenset[T], bool] | None = None,
 ) -> Reduction[T]:
-    """A subset of `units` that the oracle accepts and from which no single unit can be left out.
-
-    That holds for any deterministic oracle, monotone or not. If the oracle is monotone (adding units never
-    turns true into false) the result is minimal in the strong sense, too: no proper subset is accepted.
+    """A small subset of `units` that the oracle accepts, with what is known about each unit in it.
 
     units: hashable, no two equal. oracle: gets a subset as a tuple in original order.
     strategy: a key of STRATEGIES; "adaptive" asks least, "ddmin" is the algorithm of 2002, for comparison.
     weights: one importance per unit; those of small weight are tried first, so those of large weight tend to
-        stay. They change what is asked and which minimal set is found, never whether it is one.
-    max_calls, max_seconds: budget of distinct oracle calls (the full and the empty set included) and of wall
-        time, looked at before each call: a call under way is not cut short.
-    on_event: called at every step, e.g. for a progress bar.
+        stay. They change what is asked and which set is found, never what is promised of it.
+    certificate: how well each kept unit must be shown to be needed:
+        "none": the search alone;
+        "monotone": each was missed by the oracle in some larger set. If the oracle is monotone (adding units
+            never turns true into false), no proper subset is accepted. A few of these inferences are put to
+            the test; if an answer shows that the oracle is not monotone, "explicit" takes over;
+        "explicit", "confidence": the oracle is false on the result without that unit: 1-minimal, whatever
+            the oracle is.
+    check_empty: ask about the empty set right after the full one. A monotone oracle that accepts it is found
+        out anyway, within log2 of the number of units.
+    max_calls, max_seconds: budget of distinct oracle calls (the full set included) and of wall time, looked
+        at before each call: a call under way is not cut short. target_size: stop at a set of so few units.
+    workers: threads that call the oracle. Besides the next question they answer the likeliest later ones;
+        the result is that of one worker, sooner, for more calls in all (`Reduction.speculated`).
+    on_event: called at every step, from this thread, e.g. for a progress bar.
     assume: answers of this same oracle known beforehand, e.g. {frozenset(units): True}; they count as seen,
         are never asked, and cost no budget.
 
-    The full set is asked first, then the empty set: if the oracle accepts that, `kept` is () after two calls.
     When the budget ends or on Ctrl-C the best set so far is returned, with `stopped` set; a Ctrl-C before the
     full set was accepted has nothing to return and propagates. The oracle may raise Unresolved to say that
     there is no answer. Any other exception, from `on_event` as well, propagates unchanged and carries the
@@ -51,112 +57,88 @@ def minimize(
     Raises ArgumentError for arguments that cannot be used, NotReproduced if the oracle does not accept the
     full set, BadAnswer if it returns something other than a bool.
     """
-    every = _check_units(units)
-    plan = _choose(strategy)
-    order = _ordered(every, weights)
-    _check_budget(max_calls, max_seconds)
-    known = _known_answers(every, assume)
-    ledger = Ledger(every, oracle, known=known, max_calls=max_calls, max_seconds=max_seconds, on_event=on_event)
-    try:
-        stopped = _run(ledger, plan, order)
-    except KeyboardInterrupt:
-        if ledger.best is None:
-            raise
-        stopped = "interrupted"
-    except BaseException as error:
-        if ledger.best is not None:
-            attach_partial(error, ledger.reduction(None))
-        raise
-    return ledger.reduction(stopped)
-
-
-def _run(ledger: Ledger[Any], strategy: Strategy, order: Sequence[int]) -> Stop | None:
-    """Both ends, the search, the proof; returns what stopped it early, if anything did."""
-    ledger.begin("check")
-    _check_full(ledger, len(order))
-    try:
-        if ledger.ask(frozenset()) is Answer.TRUE:
-            return None
-        ledger.begin("search")
-        kept = _drive(strategy(order), ledger)
-        ledger.begin("certify")
-        _drive(certify(kept), ledger)
-    except BudgetSpent as spent:
-        return spent.reason
-    return None
-
-
-def _drive(plan: Plan, ledger: Ledger[Any]) -> Sequence[int]:
-    """Answer a plan's questions until it returns."""
-    answer: Answer | None = None
-    while True:
-        try:
-            question = next(plan) if answer is None else plan.send(answer)
-        except StopIteration as end:
-            kept: Sequence[int] = end.value
-            return kept
-        answer = ledger.ask(question)
-
-
-def _check_full(ledger: Ledger[Any], count: int) -> None:
-    answer = ledger.ask(frozenset(range(count)))
-    if answer is Answer.TRUE:
-        return
-    said = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
-    raise NotReproduced(
-        f"the oracle {said} on the full set of {count} units, so there is nothing to reduce; "
-        "check that the oracle is deterministic and that the units together do what is wanted"
+    if workers < 1:
+        raise ArgumentError(f"workers is {workers}; use 1 or more")
+    reducer = Reducer(
+        units,
+        strategy=strategy,
+        weights=weights,
+        certificate=certificate,
+        check_empty=check_empty,
+        max_calls=max_calls,
+        max_seconds=max_seconds,
+        target_size=target_size,
+        on_event=on_event,
+        assume=assume,
     )
+    with keeping_best(reducer):
+        if workers == 1:
+            run(reducer, oracle)
+        else:
+            run_parallel(reducer, oracle, workers)
+    return reducer.result()
 
 
-def _check_units(units: Sequence[T]) -> tuple[T, ...]:
-    every = tuple(units)
-    first: dict[T, int] = {}
-    for position, unit in enumerate(every):
+def run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], bool]) -> None:
+    """Answer every question of a reducer, one after the other."""
+    while (ask := reducer.ask()) is not None:
+        reducer.tell(ask, call(oracle, ask.units))
+
+
+def run_parallel(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], bool], workers: int) -> None:
+    """Answer a reducer's questions and likely later ones in threads; results enter in the sequential order.
+
+    An exception of the oracle counts when its question's turn comes, so a question that one worker would
+    never have asked cannot end the run. Calls under way at the end are waited for: threads cannot be stopped.
+    """
+    running: dict[Question, tuple[Ask[T], Future[bool | Answer]]] = {}
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            earlier = first.setdefault(unit, position)
-        except TypeError as error:
-            raise ArgumentError(
-                f"unit {position} ({unit!r}) is not hashable; pass e.g. names, indices or tuples"
-            ) from error
-        if earlier != position:
-            raise ArgumentError(f"units {earlier} and {position} are equal ({unit!r}); units must be distinct")
-    return every
+            while asks := reducer.ask_many(workers):
+                for ask in asks:
+                    if ask.question not in running and _busy(running) < workers:
+                        running[ask.question] = ask, pool.submit(call, oracle, ask.units)
+                head = asks[0].question
+                if head not in running or not running[head][1].done():
+                    wait([f for _, f in running.values() if not f.done()], return_when=FIRST_COMPLETED)
+                _hand_in(reducer, running, head)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _choose(strategy: str) -> Strategy:
-    if strategy not in STRATEGIES:
-        raise ArgumentError(f"unknown strategy {strategy!r}; choose one of: {', '.join(sorted(STRATEGIES))}")
-    return STRATEGIES[strategy]
+def _busy(running: Mapping[Question, tuple[Ask[T], Future[bool | Answer]]]) -> int:
+    return sum(not future.done() for _, future in running.values())
 
 
-def _ordered(units: tuple[T, ...], weights: Sequence[float] | None) -> list[int]:
-    """Positions, least important first; equal weights keep the original order."""
-    if weights is None:
-        return list(range(len(units)))
-    if len(weights) != len(units):
-        raise ArgumentError(f"{len(weights)} weights for {len(units)} units; give exactly one per unit")
-    for position, weight in enumerate(weights):
-        if not math.isfinite(weight):
-            raise ArgumentError(f"the weight of unit {position} is {weight}; weights must be finite numbers")
-    return sorted(range(len(units)), key=lambda i: weights[i])
+def _hand_in(
+    reducer: Reducer[T], running: dict[Question, tuple[Ask[T], Future[bool | Answer]]], head: Question
+) -> None:
+    """Tell the reducer all answers that have come; an error only if it is the head's."""
+    for question, (ask, future) in list(running.items()):
+        if not future.done() or (future.exception() is not None and question != head):
+            continue
+        del running[question]
+        reducer.tell(ask, future.result())
 
 
-def _check_budget(max_calls: int | None, max_seconds: float | None) -> None:
-    if max_calls is not None and max_calls < 1:
-        raise ArgumentError(f"max_calls is {max_calls}; the full set alone takes one call, so use at least 1")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ArgumentError(f"max_seconds is {max_seconds}; use a number above 0")
+def call(oracle: Callable[[tuple[T, ...]], bool], units: tuple[T, ...]) -> bool | Answer:
+    """The oracle's answer, with Unresolved as an answer like the others."""
+    try:
+        return oracle(units)
+    except Unresolved:
+        return Answer.UNRESOLVED
 
 
-def _known_answers(units: tuple[T, ...], assume: Mapping[frozenset[T], bool] | None) -> dict[Question, Answer]:
-    position = {unit: i for i, unit in enumerate(units)}
-    known: dict[Question, Answer] = {}
-    for subset, answer in (assume or {}).items():
-        foreign = [unit for unit in subset if unit not in position]
-        if foreign:
-            raise ArgumentError(f"assume names {foreign[0]!r}, which is not among the units")
-        if not isinstance(answer, bool):
-            raise ArgumentError(f"assume holds {answer!r} for a set of {len(subset)} units; use True or False")
-        known[frozenset(position[unit] for unit in subset)] = Answer.TRUE if answer else Answer.FALSE
-    return known
+@contextmanager
+def keeping_best(reducer: Reducer[T]) -> Iterator[None]:
+    """Ctrl-C stops the reducer, once it has a result; other exceptions carry its best set along."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not reducer.has_result:
+            raise
+        reducer.stop("interrupted")
+    except BaseException as error:
+        if reducer.has_result:
+            attach_partial(error, reducer.result())
+        raise

@@ -9,7 +9,9 @@ questions, never correctness.
 
 from __future__ import annotations
 
-from math import exp, lgamma, log
+from copy import copy
+from math import exp, lgamma, log, log2
+from typing import Self
 
 _DISCOUNT = 0.7  # how much of a view's record counts after one more observation
 _FLOOR = 1e-12
@@ -29,6 +31,8 @@ class _Rate:
 
     def survival(self, length: int) -> float:
         """Probability that none of the next `length` units is required (beta-binomial)."""
+        if length == 0:
+            return 1.0
         a, b = self._a0 + self._required, self._b0 + self._removable
         return exp(lgamma(b + length) - lgamma(b) + lgamma(a + b) - lgamma(a + b + length))
 
@@ -44,6 +48,11 @@ class _Even:
 
     def observe(self, run: int) -> None:
         self._rate.observe(1, run)
+
+    def fork(self) -> Self:
+        twin = copy(self)
+        twin._rate = copy(self._rate)
+        return twin
 
 
 class _Clustered(_Even):
@@ -69,6 +78,11 @@ class _Clustered(_Even):
             self._rate.observe(1, run - 1)
         self._after_required = True
 
+    def fork(self) -> Self:
+        twin = super().fork()
+        twin._next = copy(self._next)
+        return twin
+
 
 class RunForecast:
     """Forecasts the run of removable units ahead; told of every removal and of every required unit met."""
@@ -83,20 +97,29 @@ class RunForecast:
         )
         self._credit = [0.0] * len(self._views)  # discounted log-likelihood of each view
         self._run = 0  # units removed since the last required one
+        self._weights = [1.0] * len(self._views)
+        self._now = sum(self._weights)
+
+    def fork(self) -> Self:
+        """An independent copy."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._views = tuple(view.fork() for view in self._views)
+        twin._credit = self._credit.copy()
+        return twin
 
     def survival(self, length: int) -> float:
         """Probability that the next `length` units can all go, given the run so far."""
-        top = max(self._credit)
-        weights = [exp(credit - top) for credit in self._credit]
-        now, later = (
-            sum(w * view.survival(run) for w, view in zip(weights, self._views, strict=True))
-            for run in (self._run, self._run + length)
-        )
-        return later / max(now, _FLOOR)
+        return self._mixed(self._run + length) / self._now
+
+    def questions(self, left: int) -> float:
+        """Roughly how many questions the next `left` units will take."""
+        return left * min(1.0, 2 * (1 - self.survival(1))) + log2(left + 1)
 
     def removed(self, length: int) -> None:
         """The next `length` units have gone."""
         self._run += length
+        self._now = max(self._mixed(self._run), _FLOOR)
 
     def required(self) -> None:
         """The next unit could not go: a run has ended."""
@@ -105,3 +128,9 @@ class RunForecast:
             self._credit[k] = self._credit[k] * _DISCOUNT + log(max(likelihood, _FLOOR))
             view.observe(self._run)
         self._run = 0
+        top = max(self._credit)
+        self._weights = [exp(credit - top) for credit in self._credit]
+        self._now = sum(self._weights)
+
+    def _mixed(self, run: int) -> float:
+        return sum(w * view.survival(run) for w, view in zip(self._weights, self._views, strict=True))

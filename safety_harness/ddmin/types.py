@@ -1,18 +1,19 @@
-"""What goes in and out of a reduction: answers, questions, events and the result."""
+"""What goes in and out of a reduction: answers, questions, plans, events and the result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Stop: TypeAlias = Literal["calls", "seconds", "interrupted"]
+Stop: TypeAlias = Literal["calls", "seconds", "size", "interrupted"]
 Phase: TypeAlias = Literal["check", "search", "certify"]
-EventKind: TypeAlias = Literal["phase", "asked", "answered", "accepted"]
-Evidence: TypeAlias = Literal["tested", "unresolved", "untested"]
+EventKind: TypeAlias = Literal["phase", "asked", "answered", "accepted", "distrusted"]
+Evidence: TypeAlias = Literal["tested", "inferred", "stale", "unresolved", "untested"]
+Level: TypeAlias = Literal["none", "monotone", "explicit", "confidence"]
 
 
 class Answer(Enum):
@@ -23,18 +24,42 @@ class Answer(Enum):
     UNRESOLVED = "unresolved"
 
 
-Question: TypeAlias = frozenset[int]
-"""A subset to ask about, as positions in the original sequence."""
+Question: TypeAlias = int
+"""A subset to ask about, as a bit mask over ranks: bit r is the unit of rank r, rank 0 the least important."""
 
-Plan: TypeAlias = Generator[Question, Answer, Sequence[int]]
-"""Yields questions, is sent their answers, returns the positions it keeps, oldest evidence first.
 
-Plans never call the oracle, so the same plan serves any driver. A plan starts from an accepted set, and each
-of its questions is a proper subset of the set accepted last.
-"""
+class Plan(Protocol):
+    """A search as a state: the next question, and what each answer makes of it.
 
-Strategy: TypeAlias = Callable[[Sequence[int]], Plan]
-"""Makes a plan from the positions to reduce, least important first."""
+    Plans never call the oracle, so the same plan serves every driver; a fork answers "what would be asked
+    next, if". A plan starts from an accepted set, and each of its questions is a proper subset of the set
+    accepted last.
+    """
+
+    @property
+    def kept(self) -> Question:
+        """The set accepted last."""
+
+    def question(self) -> Question | None:
+        """The next question, the same until it is answered; None at the end."""
+
+    def tell(self, answer: Answer) -> None:
+        """The answer to the current question."""
+
+    def fork(self) -> Self:
+        """An independent copy."""
+
+    def chance(self) -> float:
+        """The forecast probability that the current question is answered TRUE, 0 to 1."""
+
+    def remaining(self) -> float:
+        """Roughly how many more questions there will be."""
+
+
+Strategy: TypeAlias = Callable[[Question, "Ranks"], Plan]
+"""Makes a plan from the set to reduce and, where a prior gave the ranks, the original position of each."""
+
+Ranks: TypeAlias = "tuple[int, ...] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +67,13 @@ class Event:
     """One step of a running reduction.
 
     kind: "phase" (a phase begins), "asked" (the oracle is about to be called), "answered" (it has answered),
-    "accepted" (a smaller set is now the best). Answers already known cause no "asked" and no "answered".
-    size: units in the set concerned ("phase": in the best set; 0 before there is one).
+    "accepted" (a smaller set is now the best), "distrusted" (an answer showed that the oracle is not monotone:
+    from here on only explicit tests count). Answers already known cause no "asked" and no "answered".
+    size: units in the set concerned ("phase", "distrusted": in the best set; 0 before there is one).
     calls: oracle calls begun so far, this one included.
     answer: for "answered": True, False, or None if unresolved; otherwise None.
+    best: units in the best set so far; 0 before there is one. estimate: roughly how many calls are still to
+    come, by the forecast that steers the search.
     """
 
     kind: EventKind
@@ -53,6 +81,8 @@ class Event:
     size: int
     calls: int
     answer: bool | None = None
+    best: int = 0
+    estimate: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,9 +92,15 @@ class Reduction(Generic[T]):
     kept, removed: the units, both in original order.
     minimal: every kept unit was tested: without it alone, the oracle is false (1-minimal). An empty `kept`
         is minimal too: the oracle accepts the empty set, so no unit is needed at all.
-    certificate: per kept unit, what was seen on `kept` without it: "tested" (the oracle said false),
-        "unresolved" (it had no answer) or "untested" (never asked, as something stopped the run).
+    certificate: per kept unit, what was seen:
+        "tested": the oracle said false on `kept` without it;
+        "inferred": it said false on a larger set without it, so if the oracle is monotone the unit is needed;
+        "stale": likewise, but the oracle has shown that it is not monotone, so this proves nothing;
+        "unresolved": `kept` without it has no answer; "untested": nothing was seen.
+    monotone: False if some answers contradict monotonicity: a set was accepted and a larger one refused.
     calls: distinct questions put to the oracle; cached: questions answered from memory or from `assume`.
+    replayed: how many of `calls` were answered by the journal. speculated: answers that a parallel driver
+        obtained ahead and that were never needed; they are not part of `calls`.
     seconds: wall time. stopped: what ended the run early, None if it ran to its end.
     history: (calls, size) whenever a set was accepted, the full set first.
     """
@@ -73,8 +109,11 @@ class Reduction(Generic[T]):
     removed: tuple[T, ...]
     minimal: bool
     certificate: Mapping[T, Evidence]
+    monotone: bool
     calls: int
     cached: int
+    replayed: int
+    speculated: int
     seconds: float
     stopped: Stop | None
     history: tuple[tuple[int, int], ...]
@@ -83,6 +122,12 @@ class Reduction(Generic[T]):
         total = len(self.kept) + len(self.removed)
         if not self.kept:
             return f"0 of {total} units: the oracle accepts the empty set"
-        proof = "1-minimal" if self.minimal else "not proven minimal"
         stop = f", stopped: {self.stopped}" if self.stopped else ""
-        return f"{len(self.kept)} of {total} units, {proof}{stop}"
+        return f"{len(self.kept)} of {total} units, {self._proof()}{stop}"
+
+    def _proof(self) -> str:
+        if self.minimal:
+            return "1-minimal"
+        if set(self.certificate.values()) <= {"tested", "inferred"}:
+            return "1-minimal if the oracle is monotone"
+        return "not proven minimal"

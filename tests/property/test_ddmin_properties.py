@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from math import ceil, log2
 
 import pytest
@@ -11,14 +12,15 @@ from hypothesis import assume as given_that
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from safety_harness.ddmin import Event, Reduction, Unresolved, minimize, partial_result
-from safety_harness.ddmin.certify import certify
-from safety_harness.ddmin.types import Answer
+from safety_harness import ddmin
+from safety_harness.ddmin import Answer, Event, Reduction, Unresolved, partial_result
+from safety_harness.ddmin.certify import Certify
 
 Subset = tuple[str, ...]
 Oracle = Callable[[Subset], bool]
 UNITS = tuple(f"u{i:02}" for i in range(40))
 strategies = st.sampled_from(["adaptive", "ddmin"])
+minimize = partial(ddmin.minimize, certificate="explicit", check_empty=True)
 
 
 class Recorder:
@@ -92,6 +94,19 @@ def prior(units: Subset, seed: int | None) -> list[float] | None:
     return None if seed is None else [random.Random(f"{seed}{u}").gauss(0, 3) for u in units]
 
 
+def expected_evidence(result: Reduction[str], asked: dict[Subset, bool | None], unit: str) -> str:
+    """What may be claimed for one kept unit, worked out from the questions alone."""
+    without = set(result.kept) - {unit}
+    direct = asked.get(tuple(u for u in result.kept if u != unit), True)
+    if direct is not True:
+        return "unresolved" if direct is None else "tested"
+    refused = [set(subset) for subset, answer in asked.items() if answer is False]
+    if not any(without <= subset and unit not in subset for subset in refused):
+        return "untested"
+    accepted = [set(subset) for subset, answer in asked.items() if answer is True]
+    return "stale" if any(a <= r for a in accepted for r in refused) else "inferred"
+
+
 def check_honest(result: Reduction[str], recorder: Recorder) -> None:
     """Order, partition, and that every claim of the result was seen by the recorder."""
     units, asked = recorder.units, recorder.asked
@@ -101,11 +116,7 @@ def check_honest(result: Reduction[str], recorder: Recorder) -> None:
     assert result.calls == len(asked)
     assert set(result.certificate) == set(result.kept)
     for unit, evidence in result.certificate.items():
-        without = tuple(u for u in result.kept if u != unit)
-        expected = (
-            {False: "tested", None: "unresolved", True: "accepted"}[asked[without]] if without in asked else "untested"
-        )
-        assert evidence == expected
+        assert evidence == expected_evidence(result, asked, unit)
     assert result.minimal == all(e == "tested" for e in result.certificate.values())
     sizes = [size for _, size in result.history]
     assert sizes == sorted(set(sizes), reverse=True)
@@ -156,16 +167,13 @@ def test_additive_thresholds_cost_little_more_than_their_proof(
 def test_the_proof_alone_makes_any_accepted_set_one_minimal(problem: tuple[Subset, Oracle], rng: random.Random) -> None:
     units, oracle = problem
     kept = frozenset(range(len(units)))
-    plan = certify(rng.sample(range(len(units)), len(units)))
-    try:
-        question = next(plan)
-        while True:
-            accepted = oracle(tuple(units[i] for i in sorted(question)))
-            kept = question if accepted else kept
-            question = plan.send(Answer.TRUE if accepted else Answer.FALSE)
-    except StopIteration as end:
-        returned = frozenset(end.value)
-    assert returned == kept
+    plan = Certify(rng.sample(range(len(units)), len(units)))
+    while (question := plan.question()) is not None:
+        asked = frozenset(i for i in range(len(units)) if question >> i & 1)
+        accepted = oracle(tuple(units[i] for i in sorted(asked)))
+        kept = asked if accepted else kept
+        plan.tell(Answer.TRUE if accepted else Answer.FALSE)
+    assert sum(1 << i for i in kept) == plan.kept
     assert not any(oracle(tuple(units[i] for i in sorted(kept - {gone}))) for gone in kept)
 
 
@@ -230,6 +238,8 @@ def test_events_tell_the_whole_run(problem: tuple[Subset, Oracle], strategy: str
     assert [(e.calls, e.size) for e in events if e.kind == "accepted"] == list(result.history)
     phases = [e.phase for e in events if e.kind == "phase"]
     assert phases == (["check", "search", "certify"] if result.kept else ["check"])
+    assert [e.best for e in events if e.kind == "accepted"] == [size for _, size in result.history]
+    assert all(e.estimate >= 0 for e in events)
 
 
 @given(strategies, st.integers(2, 30), st.randoms(use_true_random=False))

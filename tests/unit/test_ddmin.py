@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 
 import safety_harness.ddmin as package
-from safety_harness.ddmin import Event, ledger, minimize, partial_result
+from safety_harness.ddmin import Event, partial_result, reducer
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
 
+minimize = partial(package.minimize, certificate="explicit", check_empty=True)
 BOTH = pytest.mark.parametrize("strategy", ["adaptive", "ddmin"])
 
 
@@ -189,7 +191,7 @@ def test_an_exception_of_the_listener_keeps_the_best_so_far() -> None:
 @BOTH
 def test_seconds_stop_before_the_next_call(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reducer, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def oracle(subset: tuple[int, ...]) -> bool:
         now[0] += 4.0

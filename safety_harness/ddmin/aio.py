@@ -1,0 +1,70 @@
+"""The asynchronous function, for oracles that await: a service, a queue, a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from safety_harness.ddmin.errors import ArgumentError, Unresolved
+from safety_harness.ddmin.minimize import keeping_best
+from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.types import Answer, Question, Reduction, T
+
+
+async def minimize_async(
+    units: Sequence[T],
+    oracle: Callable[[tuple[T, ...]], Awaitable[bool]],
+    *,
+    workers: int = 1,
+    **options: Any,
+) -> Reduction[T]:
+    """`minimize` for an asynchronous oracle: same options, same result, up to `workers` questions in flight.
+
+    Questions in flight when it ends, for whatever reason, are cancelled and awaited. A cancellation of this
+    coroutine propagates and carries the best set so far: `partial_result(error)`.
+    """
+    if workers < 1:
+        raise ArgumentError(f"workers is {workers}; use 1 or more")
+    reducer: Reducer[T] = Reducer(units, **options)
+    with keeping_best(reducer):
+        await _run(reducer, oracle, workers)
+    return reducer.result()
+
+
+async def _run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[bool]], workers: int) -> None:
+    running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]] = {}
+    try:
+        while asks := reducer.ask_many(workers):
+            for ask in asks:
+                if ask.question not in running and sum(not t.done() for _, t in running.values()) < workers:
+                    running[ask.question] = ask, asyncio.create_task(_call(oracle, ask.units))
+            head = asks[0].question
+            if head not in running or not running[head][1].done():
+                await asyncio.wait(
+                    [t for _, t in running.values() if not t.done()], return_when=asyncio.FIRST_COMPLETED
+                )
+            _hand_in(reducer, running, head)
+    finally:
+        tasks = [task for _, task in running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _hand_in(
+    reducer: Reducer[T], running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]], head: Question
+) -> None:
+    """Tell the reducer all answers that have come; an error only if it is the head's."""
+    for question, (ask, task) in list(running.items()):
+        if not task.done() or (question != head and (task.cancelled() or task.exception() is not None)):
+            continue
+        del running[question]
+        reducer.tell(ask, task.result())
+
+
+async def _call(oracle: Callable[[tuple[T, ...]], Awaitable[bool]], units: tuple[T, ...]) -> bool | Answer:
+    try:
+        return await oracle(units)
+    except Unresolved:
+        return Answer.UNRESOLVED

@@ -1,0 +1,68 @@
+"""Checks of what a caller hands in: every mistake is named before the oracle is called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from safety_harness.ddmin.errors import ArgumentError
+from safety_harness.ddmin.types import Answer, Level, Question, T
+
+
+def check_units(units: Sequence[T]) -> tuple[T, ...]:
+    """The units as a tuple; raises ArgumentError if one is not hashable or equals another."""
+    every = tuple(units)
+    first: dict[T, int] = {}
+    for position, unit in enumerate(every):
+        try:
+            earlier = first.setdefault(unit, position)
+        except TypeError as error:
+            raise ArgumentError(
+                f"unit {position} ({unit!r}) is not hashable; pass e.g. names, indices or tuples"
+            ) from error
+        if earlier != position:
+            raise ArgumentError(f"units {earlier} and {position} are equal ({unit!r}); units must be distinct")
+    return every
+
+
+def ordered(count: int, weights: Sequence[float] | None) -> tuple[int, ...]:
+    """Positions, least important first; equal weights keep the original order."""
+    if weights is None:
+        return tuple(range(count))
+    if len(weights) != count:
+        raise ArgumentError(f"{len(weights)} weights for {count} units; give exactly one per unit")
+    for position, weight in enumerate(weights):
+        if not math.isfinite(weight):
+            raise ArgumentError(f"the weight of unit {position} is {weight}; weights must be finite numbers")
+    return tuple(sorted(range(count), key=lambda i: weights[i]))
+
+
+def check_budget(max_calls: int | None, max_seconds: float | None, target_size: int | None) -> None:
+    """Raises ArgumentError for a budget that cannot be used."""
+    if max_calls is not None and max_calls < 1:
+        raise ArgumentError(f"max_calls is {max_calls}; the full set alone takes one call, so use at least 1")
+    if max_seconds is not None and not max_seconds > 0:
+        raise ArgumentError(f"max_seconds is {max_seconds}; use a number above 0")
+    if target_size is not None and target_size < 0:
+        raise ArgumentError(f"target_size is {target_size}; use 0 or more units")
+
+
+def check_level(level: str) -> None:
+    """Raises ArgumentError for a certificate that does not exist."""
+    if level not in get_args(Level):
+        raise ArgumentError(f"unknown certificate {level!r}; choose one of: {', '.join(get_args(Level))}")
+
+
+def known_answers(rank_of: Mapping[T, int], assume: Mapping[frozenset[T], bool] | None) -> dict[Question, Answer]:
+    """The answers known beforehand, by question."""
+    known: dict[Question, Answer] = {}
+    for subset, answer in (assume or {}).items():
+        foreign = [unit for unit in subset if unit not in rank_of]
+        if foreign:
+            raise ArgumentError(f"assume names {foreign[0]!r}, which is not among the units")
+        if not isinstance(answer, bool):
+            raise ArgumentError(f"assume holds {answer!r} for a set of {len(subset)} units; use True or False")
+        question = sum(1 << rank_of[unit] for unit in subset)
+        known[question] = Answer.TRUE if answer else Answer.FALSE
+    return known

@@ -1,0 +1,67 @@
+"""What the answers say about each other: witnesses for kept units, and signs against monotonicity."""
+
+from __future__ import annotations
+
+from safety_harness.ddmin.types import Answer, Evidence, Question
+
+
+class Record:
+    """All answers, and what follows from them for a set.
+
+    An oracle is monotone if adding units never turns true into false. Then one refused set speaks for every
+    subset of it; one accepted set inside a refused one shows that the oracle is not monotone.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[Question, Answer] = {}
+        self.monotone = True
+        self._refused: list[Question] = []
+        self._smallest: list[Question] = []  # accepted sets without an accepted proper subset
+
+    def note(self, question: Question, answer: Answer) -> None:
+        """Remember an answer; `monotone` turns false for good when it contradicts an earlier one."""
+        if self.answers.get(question) is answer:
+            return
+        self.answers[question] = answer
+        if answer is Answer.FALSE:
+            self._refused.append(question)
+            if any(accepted & question == accepted for accepted in self._smallest):
+                self.monotone = False
+        elif answer is Answer.TRUE:
+            if any(refused & question == question for refused in self._refused):
+                self.monotone = False
+            self._smallest = [a for a in self._smallest if a & question != question] + [question]
+
+    def witnessed(self, kept: Question) -> Question:
+        """The units of `kept` for which some refused set holds all of `kept` but them."""
+        found = 0
+        for refused in self._refused:
+            missing = kept & ~refused
+            if missing & (missing - 1) == 0:  # one bit; none, if the set itself was once refused
+                found |= missing
+        return found
+
+    def of(self, kept: Question) -> dict[int, Evidence]:
+        """Per rank in `kept`, what was seen for that unit."""
+        witnessed = self.witnessed(kept)
+        return {rank: self._of_one(kept, 1 << rank, witnessed) for rank in ranks(kept)}
+
+    def _of_one(self, kept: Question, unit: Question, witnessed: Question) -> Evidence:
+        direct = self.answers.get(kept ^ unit)
+        if direct is Answer.FALSE:
+            return "tested"
+        if direct is Answer.UNRESOLVED:
+            return "unresolved"
+        if not witnessed & unit:
+            return "untested"
+        return "inferred" if self.monotone else "stale"
+
+
+def ranks(question: Question) -> list[int]:
+    """The ranks in a set, ascending."""
+    bits = bin(question)[:1:-1]
+    found, rank = [], bits.find("1")
+    while rank >= 0:
+        found.append(rank)
+        rank = bits.find("1", rank + 1)
+    return found

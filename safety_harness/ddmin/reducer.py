@@ -1,0 +1,225 @@
+"""The core: hands out questions, takes answers, and says what they amount to. It never calls an oracle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Generic
+
+from safety_harness.ddmin.ahead import look_ahead
+from safety_harness.ddmin.arguments import check_budget, check_level, check_units, known_answers, ordered
+from safety_harness.ddmin.course import Course
+from safety_harness.ddmin.errors import BadAnswer, NotReproduced
+from safety_harness.ddmin.strategies import choose
+from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Stop, T
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """One question to the oracle: is this set of units enough? `units` are in original order."""
+
+    units: tuple[T, ...]
+    question: Question
+
+
+class Reducer(Generic[T]):
+    """A reduction that asks and is told.
+
+        reducer = Reducer(units)
+        while (ask := reducer.ask()) is not None:
+            reducer.tell(ask, oracle(ask.units))
+        reducer.result().kept
+
+    Arguments as for `minimize`. Not safe for use by several threads at once: one asks and tells, whoever
+    works out the answers.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[T],
+        *,
+        strategy: str = "adaptive",
+        weights: Sequence[float] | None = None,
+        certificate: Level = "monotone",
+        check_empty: bool = False,
+        max_calls: int | None = None,
+        max_seconds: float | None = None,
+        target_size: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        assume: Mapping[frozenset[T], bool] | None = None,
+    ) -> None:
+        self._started = time.monotonic()
+        self._units = check_units(units)
+        order = ordered(len(self._units), weights)
+        check_budget(max_calls, max_seconds, target_size)
+        check_level(certificate)
+        self._order = order
+        self._ranked = tuple(self._units[i] for i in order)
+        self._in_order = order == tuple(range(len(order)))
+        self._max_calls, self._max_seconds, self._target_size = max_calls, max_seconds, target_size
+        self._on_event = on_event
+        self._assumed = known_answers({unit: rank for rank, unit in enumerate(self._ranked)}, assume)
+        self._early: dict[Question, Answer] = {}  # told before they were asked
+        full = (1 << len(order)) - 1
+        make = choose(strategy, None if weights is None else order)
+        self._course = Course(full, make, certificate, check_empty=check_empty)
+        self._history: list[tuple[int, int]] = []
+        self._calls = self._cached = 0
+        self._open: Ask[T] | None = None
+        self._stopped: Stop | None = None
+        self._emit("phase", 0)
+
+    def ask(self) -> Ask[T] | None:
+        """The next question, the same until it is told; None when the reduction has ended.
+
+        Raises NotReproduced when the full set was not accepted.
+        """
+        self._go_on()
+        return self._open
+
+    def ask_many(self, wanted: int) -> list[Ask[T]]:
+        """Up to `wanted` distinct questions: the next one, and those most likely to follow it.
+
+        Answers to the later ones may be told at once; they count, as calls and otherwise, when their turn comes.
+        """
+        first = self.ask()
+        if first is None:
+            return []
+        rest = look_ahead(self._course, self._known, wanted) if wanted > 1 else []
+        return [first, *(Ask(self._subset(q), q) for q in rest if q != first.question)][:wanted]
+
+    def tell(self, ask: Ask[T], answer: bool | Answer) -> None:
+        """The oracle's answer; Answer.UNRESOLVED if it has none. Raises BadAnswer for anything else.
+
+        An answer to a question that is not the current one is kept until it is needed.
+        """
+        self._early.setdefault(ask.question, _checked(answer, len(ask.units)))
+        self._go_on()
+
+    def stop(self, reason: Stop) -> None:
+        """End the reduction here; `result` then gives the best set so far."""
+        self._stopped = self._stopped or reason
+        self._open = None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a set has been accepted yet."""
+        return self._course.best is not None
+
+    def result(self) -> Reduction[T]:
+        """The result as it stands, before the end as well; raises ValueError before a set was accepted."""
+        best = self._course.best
+        if best is None:
+            raise ValueError("no set has been accepted yet")
+        evidence = self._course.record.of(best)
+        certificate = {self._ranked[rank]: seen for rank, seen in evidence.items()}
+        kept = self._subset(best)
+        return Reduction(
+            kept=kept,
+            removed=tuple(unit for unit in self._units if unit not in certificate),
+            minimal=all(seen == "tested" for seen in certificate.values()),
+            certificate={unit: certificate[unit] for unit in kept},
+            monotone=self._course.record.monotone,
+            calls=self._calls,
+            cached=self._cached,
+            replayed=0,
+            speculated=len(self._early),
+            seconds=time.monotonic() - self._started,
+            stopped=self._stopped,
+            history=tuple(self._history),
+        )
+
+    def _go_on(self) -> None:
+        """Fold in all answers that are there, up to a question that somebody must answer."""
+        while self._stopped is None and (question := self._course.question()) is not None:
+            answer = self._course.record.answers.get(question, self._assumed.get(question))
+            if answer is not None:
+                self._cached += 1
+                self._fold(answer)
+                continue
+            if not self._call_begun(question):
+                return
+            early = self._early.pop(question, None)
+            if early is None:
+                return
+            self._open = None
+            said = None if early is Answer.UNRESOLVED else early is Answer.TRUE
+            self._emit("answered", question.bit_count(), said)
+            self._fold(early)
+        self._open = None
+
+    def _call_begun(self, question: Question) -> bool:
+        """Make the question the open one, if it is not yet and the budget allows."""
+        if self._open is not None and self._open.question == question:
+            return True
+        reason = self._over_budget()
+        if reason is not None:
+            self.stop(reason)
+            return False
+        self._calls += 1
+        self._open = Ask(self._subset(question), question)
+        self._emit("asked", question.bit_count())
+        return True
+
+    def _over_budget(self) -> Stop | None:
+        if self._max_calls is not None and self._calls >= self._max_calls:
+            return "calls"
+        if self._max_seconds is None or self._course.best is None:
+            return None  # the full set is asked whatever the clock says: without it there is nothing to return
+        return "seconds" if time.monotonic() - self._started >= self._max_seconds else None
+
+    def _fold(self, answer: Answer) -> None:
+        course = self._course
+        phase, best, monotone = course.phase, course.best, course.record.monotone
+        if best is None and answer is not Answer.TRUE:
+            raise _not_reproduced(answer, len(self._units))
+        course.tell(answer)
+        if course.best is not None and course.best != best:
+            size = course.best.bit_count()
+            self._history.append((self._calls, size))
+            self._emit("accepted", size)
+            if self._target_size is not None and size <= self._target_size:
+                self.stop("size")
+        if monotone and not course.record.monotone:
+            self._emit("distrusted", (course.best or 0).bit_count())
+        if course.phase != phase:
+            self._emit("phase", (course.best or 0).bit_count())
+
+    def _known(self, question: Question) -> Answer | None:
+        for source in (self._course.record.answers, self._assumed, self._early):
+            if question in source:
+                return source[question]
+        return None
+
+    def _subset(self, question: Question) -> tuple[T, ...]:
+        chosen = map(int, bin(question)[:1:-1])
+        if self._in_order:
+            return tuple(compress(self._units, chosen))
+        return tuple(self._units[i] for i in sorted(compress(self._order, chosen)))
+
+    def _emit(self, kind: EventKind, size: int, answer: bool | None = None) -> None:
+        if self._on_event is not None:
+            course = self._course
+            best = 0 if course.best is None else course.best.bit_count()
+            self._on_event(Event(kind, course.phase, size, self._calls, answer, best, course.remaining()))
+
+
+def _checked(answer: bool | Answer, size: int) -> Answer:
+    if isinstance(answer, Answer):
+        return answer
+    if not isinstance(answer, bool):
+        raise BadAnswer(
+            f"the oracle must return True or False, but returned {answer!r} ({type(answer).__name__}) "
+            f"on a set of {size} units; wrap its result in bool(), or raise Unresolved"
+        )
+    return Answer.TRUE if answer else Answer.FALSE
+
+
+def _not_reproduced(answer: Answer, count: int) -> NotReproduced:
+    said = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
+    return NotReproduced(
+        f"the oracle {said} on the full set of {count} units, so there is nothing to reduce; "
+        "check that the oracle is deterministic and that the units together do what is wanted"
+    )
