@@ -6,34 +6,39 @@ unit, together with the very question that shows it: everything still held, with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
-from safety_harness.ddmin.evidence import ranks
 from safety_harness.ddmin.predict import RunForecast
-from safety_harness.ddmin.types import Answer, Question, Ranks
+from safety_harness.ddmin.types import Answer, Question
+
+_STRIDE = 64
 
 
 class Adaptive:
     """Exact core of a monotone oracle; for others an accepted set that certification still has to finish.
 
+    line: the ranks to reduce, those to try first coming first.
+    sorted_by_prior: the line runs from unimportant to important, so the first required unit may be anywhere
+        in it with equal chance, and from there on required units are frequent.
     At most n * (1 + ceil(log2 n)) questions for n units: each step settles at least one unit.
     """
 
-    def __init__(self, kept: Question, _: Ranks = None) -> None:
-        self._line = ranks(kept)
+    def __init__(self, line: Sequence[int], *, sorted_by_prior: bool = False) -> None:
+        self._line = _Line(line)
         self._kept: Question = 0  # found to be required
-        self._rest = kept  # the line from _start on
-        self._start = 0
+        self._start = 0  # units before this one are settled, the rest is still there
         self._accepted, self._refused = 0, 0  # of the rest, this many can go, and that many cannot; 0: unknown
-        self._forecast = RunForecast(len(self._line))
+        self._forecast = RunForecast(len(line), even_at_first=sorted_by_prior)
+        self._test_one = sorted_by_prior  # is the unit after the first required one required as well?
         self._ahead = self._choose()
 
     @property
     def kept(self) -> Question:
-        return self._kept | self._without(self._accepted)
+        return self._kept | self._line.tail(self._start + self._accepted)
 
     def question(self) -> Question | None:
-        return self._kept | self._without(self._ahead) if self._rest else None
+        return self._kept | self._line.tail(self._start + self._ahead) if self._left else None
 
     def tell(self, answer: Answer) -> None:
         if answer is Answer.TRUE:
@@ -54,39 +59,64 @@ class Adaptive:
         return twin
 
     def chance(self) -> float:
-        return self._forecast.survival(self._ahead) if self._rest else 0.0
+        return self._forecast.survival(self._ahead) if self._left else 0.0
 
     def remaining(self) -> float:
-        return self._forecast.questions(len(self._line) - self._start)
+        return self._forecast.questions(self._left)
 
-    def _without(self, count: int) -> Question:
-        """The rest without its first `count` units."""
-        end = self._start + count
-        if end >= len(self._line):
-            return 0
-        return self._rest >> self._line[end] << self._line[end]
+    @property
+    def _left(self) -> int:
+        return len(self._line) - self._start
 
     def _drop(self, count: int) -> None:
-        self._rest = self._without(count)
         self._start += count
         self._forecast.removed(count)
         self._accepted, self._refused = 0, max(self._refused - count, 0)
 
     def _keep_next(self) -> None:
         self._kept |= 1 << self._line[self._start]
-        self._rest = self._without(1)
         self._start += 1
         self._forecast.required()
         self._refused = 0
 
     def _choose(self) -> int:
         """How many units of the rest the next question leaves out."""
-        left = len(self._line) - self._start
-        if left == 0:
+        if self._left == 0:
             return 0
         if self._refused:
             return _even_split(self._forecast, self._accepted, self._refused)
-        return _run_length(self._forecast, left)
+        if self._test_one and self._kept:
+            self._test_one = False
+            return 1
+        return _run_length(self._forecast, self._left)
+
+
+class _Line:
+    """Ranks in a row and, quickly and in little memory, the set of all from a given place on."""
+
+    def __init__(self, ranks: Sequence[int]) -> None:
+        self._ranks = tuple(ranks)
+        tails, tail = [0], 0
+        for place in range(len(self._ranks) - 1, -1, -1):
+            tail |= 1 << self._ranks[place]
+            if place % _STRIDE == 0:
+                tails.append(tail)
+        tails.reverse()
+        self._tails = tails  # from every _STRIDE-th place on, then the empty set
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def __getitem__(self, place: int) -> int:
+        return self._ranks[place]
+
+    def tail(self, place: int) -> Question:
+        """The set of the ranks from `place` on."""
+        later = -(-place // _STRIDE)
+        tail = self._tails[later]
+        for rank in self._ranks[place : later * _STRIDE]:
+            tail |= 1 << rank
+        return tail
 
 
 def _run_length(forecast: RunForecast, limit: int) -> int:

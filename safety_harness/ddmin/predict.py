@@ -87,7 +87,8 @@ class _Clustered(_Even):
 class RunForecast:
     """Forecasts the run of removable units ahead; told of every removal and of every required unit met."""
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units: int, *, even_at_first: bool = False) -> None:
+        self._places = units + 1 if even_at_first else 0  # equally likely ends of the first run; 0: no such view
         # This prior makes half of all units the even bet for the first run, however many there are.
         a = log(2) / log(max(units, 4) / 2)
         self._views: tuple[_Even, ...] = (
@@ -110,6 +111,8 @@ class RunForecast:
 
     def survival(self, length: int) -> float:
         """Probability that the next `length` units can all go, given the run so far."""
+        if self._places:
+            return 1 - length / (self._places - self._run)
         return self._mixed(self._run + length) / self._now
 
     def questions(self, left: int) -> float:
@@ -123,6 +126,7 @@ class RunForecast:
 
     def required(self) -> None:
         """The next unit could not go: a run has ended."""
+        self._places = 0
         for k, view in enumerate(self._views):
             likelihood = view.survival(self._run) - view.survival(self._run + 1)
             self._credit[k] = self._credit[k] * _DISCOUNT + log(max(likelihood, _FLOOR))

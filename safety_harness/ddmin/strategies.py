@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from safety_harness.ddmin.adaptive import Adaptive
 from safety_harness.ddmin.classic import Classic
 from safety_harness.ddmin.errors import ArgumentError
+from safety_harness.ddmin.guided import adaptive
 from safety_harness.ddmin.types import Plan, Question, Ranks, Strategy
 
-STRATEGIES: Mapping[str, Strategy] = {"adaptive": Adaptive, "ddmin": Classic}
+STRATEGIES: Mapping[str, Strategy] = {"adaptive": adaptive, "ddmin": Classic}
 
 
 def choose(name: str, order: Ranks) -> Callable[[Question], Plan]:

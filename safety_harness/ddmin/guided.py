@@ -1,0 +1,88 @@
+"""The default search where a prior orders the units: by importance, unless required units are neighbours.
+
+Sorting by a prior is what makes a good one pay, and it tears apart what lies together. So as soon as the sorted
+order meets its first refusal, a few questions ask whether one half of the units, as they lie originally, is
+enough. If required units are neighbours, one half is; if not, neither will do, and two questions are lost.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from safety_harness.ddmin.adaptive import Adaptive
+from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.types import Answer, Plan, Question, Ranks
+
+_TOO_FEW = 16  # units among which the question of neighbours is not worth its price
+
+
+def adaptive(kept: Question, order: Ranks) -> Plan:
+    """The adaptive search, in the original order if there is no prior."""
+    return Adaptive(ranks(kept)) if order is None else Guided(kept, order)
+
+
+class Guided:
+    """Adaptive search in order of importance that changes over to the original order if that pays.
+
+    order: the original position of each rank.
+    """
+
+    def __init__(self, kept: Question, order: tuple[int, ...]) -> None:
+        self._order = order
+        self._plan = Adaptive(ranks(kept), sorted_by_prior=True)
+        self._doubts: tuple[Question, ...] = ()  # sets whose removal would show that neighbours belong together
+        self._refusals = 0
+        self._settled = False
+
+    @property
+    def kept(self) -> Question:
+        return self._plan.kept
+
+    def question(self) -> Question | None:
+        return self.kept ^ self._doubts[0] if self._doubts else self._plan.question()
+
+    def tell(self, answer: Answer) -> None:
+        if self._doubts:
+            smaller, self._doubts = self.kept ^ self._doubts[0], self._doubts[1:]
+            if answer is Answer.TRUE:
+                self._plan = Adaptive(self._as_they_lie(smaller))
+                self._doubts, self._settled = (), True
+            return
+        self._plan.tell(answer)
+        if not self._settled:
+            self._doubt(answer)
+
+    def fork(self) -> Self:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._plan = self._plan.fork()
+        return twin
+
+    def chance(self) -> float:
+        return 0.3 if self._doubts else self._plan.chance()
+
+    def remaining(self) -> float:
+        return len(self._doubts) + self._plan.remaining()
+
+    def _doubt(self, answer: Answer) -> None:
+        """After the first refusal try halves; after a second without any success try the outer quarters."""
+        if answer is Answer.TRUE:
+            self._settled = self._refusals > 0
+            return
+        self._refusals += 1
+        self._settled = self._refusals > 1
+        line = self._as_they_lie(self.kept)
+        if len(line) < _TOO_FEW:
+            return
+        size = len(line) // (2 if self._refusals == 1 else 4)
+        if self._refusals == 1:
+            parts = [line[:size], line[size:]]
+        elif len(line) == len(self._order):
+            parts = [line[:size], line[-size:]]
+        else:
+            return
+        parts.sort(key=sum)  # the less important by rank first
+        self._doubts = tuple(sum(1 << rank for rank in part) for part in parts)
+
+    def _as_they_lie(self, kept: Question) -> list[int]:
+        return sorted(ranks(kept), key=self._order.__getitem__)
