@@ -1,77 +1,161 @@
-"""Median oracle calls of each ddmin strategy on synthetic oracles.
+"""Oracle calls of `safety_harness.ddmin` and of published reducers on the same oracles, in the same run.
 
-    python benchmarks/ddmin_calls.py                       # n = 56 and 90, seeds 0-19
-    python benchmarks/ddmin_calls.py --n 224 --cells c_exp_0.5 b_k16
+    pip install picire lithium-reducer hypothesis shrinkray 'setuptools<80'      # Python 3.12 or newer
+    PYTHONPATH=. python benchmarks/ddmin_calls.py --out benchmarks/ddmin_calls.md
+    PYTHONPATH=. python benchmarks/ddmin_calls.py --n 90 --cells c_exp_0.5 b_k16 --seeds 5
 
-Cells over n units in a row, one generator per seed; the oracle is asked about a set S:
-a_kK: K units drawn without replacement are all needed; b_kK: K neighbours at a uniform start are all needed;
-c_exp_T: weights Exponential(1), the sum over S must reach T times the total; d_exp_T: the same with each
-    weight made negative with probability .2, redrawn until the total exceeds .2 of the sum of |weights|.
-The prior column hands `minimize` importances: c, d: |weight|; a, b: 1 if needed, else .25; each times
-lognormal(0, 1). Counted: distinct questions, the empty set included; the full set is assumed true and free.
-Every result is proven 1-minimal by explicit tests (checked here), which are part of the count.
+`ddmin_cells.py` states the oracles, `ddmin_peers.py` how each peer is called. Counted: distinct subsets
+evaluated; the full set is known to be true and free. Medians over the seeds. Every result is checked against
+the noiseless oracle: it must be accepted, and "explicit" and the peers are checked for 1-minimality as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-from safety_harness.ddmin import minimize
+from ddmin_cells import NOISELESS, SIZES, Cell, make_cell
+from ddmin_peers import PEERS, versions
 
-Oracle = Callable[[tuple[int, ...]], bool]
-CELLS = ("a_k8", "b_k8", "c_exp_0.5", "c_exp_0.8", "d_exp_0.5", "d_exp_0.8")
-COLUMNS = (("ddmin", False), ("adaptive", False), ("adaptive", True))
+from safety_harness.ddmin import Level, minimize
 
 
-def make_cell(cell: str, n: int, rng: random.Random) -> tuple[Oracle, list[float]]:
-    """The oracle of a cell and a noisy prior for it."""
-    kind, _, size = cell.partition("_")
-    if kind in "ab":
-        count = int(size.removeprefix("k"))
-        start = rng.randrange(n - count + 1)
-        needed = frozenset(rng.sample(range(n), count) if kind == "a" else range(start, start + count))
-        return needed.issubset, [(1.0 if i in needed else 0.25) * rng.lognormvariate(0, 1) for i in range(n)]
-    weights = [rng.expovariate(1) for _ in range(n)]
-    while kind == "d":
-        weights = [w if rng.random() >= 0.2 else -w for w in (rng.expovariate(1) for _ in range(n))]
-        if sum(weights) > 0.2 * sum(map(abs, weights)):
-            break
-    threshold = float(size.removeprefix("exp_")) * sum(weights) - 1e-9
+@dataclass(frozen=True)
+class Run:
+    """One reduction: distinct calls, final size, and whether the result is accepted and 1-minimal in truth."""
+
+    calls: int
+    size: int
+    valid: bool
+    minimal: bool
+
+
+Column = Callable[[Cell], Run]
+
+
+def own(certificate: Level = "monotone", *, prior: bool = False) -> Column:
+    def run(cell: Cell) -> Run:
+        result = minimize(
+            range(cell.n),
+            cell.truth,
+            certificate=certificate,
+            weights=cell.prior if prior else None,
+            assume={frozenset(range(cell.n)): True},
+        )
+        return Run(result.calls, len(result.kept), cell.truth(result.kept), cell.one_minimal(result.kept))
+
+    return run
+
+
+def peer(name: str) -> Column:
+    def run(cell: Cell) -> Run:
+        memo = {tuple(range(cell.n)): True}
+
+        def test(units: tuple[int, ...]) -> bool:
+            if units not in memo:
+                memo[units] = cell.truth(units)
+            return memo[units]
+
+        kept = tuple(sorted(PEERS[name](tuple(range(cell.n)), test)))
+        return Run(len(memo) - 1, len(kept), cell.truth(kept), cell.one_minimal(kept))
+
+    return run
+
+
+OWN: dict[str, Column] = {
+    "default": own(),
+    "explicit": own("explicit"),
+    "default, prior": own(prior=True),
+    "search only, prior": own("none", prior=True),
+}
+COLUMNS: dict[str, Column] = {**{name: peer(name) for name in PEERS}, **OWN}
+
+Table = dict[tuple[str, int], dict[str, list[Run]]]
+
+
+def measure(cells: Sequence[str], sizes: Sequence[int], seeds: int) -> Table:
+    table: Table = {}
+    for n in sizes:
+        for name in cells:
+            drawn = [make_cell(name, n, seed) for seed in range(seeds)]
+            table[name, n] = {column: [run(cell) for cell in drawn] for column, run in COLUMNS.items()}
+            print(f"{name}@{n}", calls_of(table[name, n]), file=sys.stderr, flush=True)
+    return table
+
+
+def calls_of(row: dict[str, list[Run]]) -> dict[str, float]:
+    return {column: median(run.calls for run in runs) for column, runs in row.items()}
+
+
+def render(table: Table) -> str:
+    """The table in Markdown, medians of calls with the median size in brackets, and what it comes to."""
+    lines = ["| cell | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for (name, n), row in table.items():
+        calls = calls_of(row)
+        texts = (f"{calls[c]:g} ({median(run.size for run in row[c]):g})" for c in COLUMNS)
+        lines.append(f"| {name}@{n} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", *summary(table)])
+
+
+def summary(table: Table) -> list[str]:
+    return [
+        _against_peers(table, "default", table),
+        _against_peers(table, "explicit", {key: row for key, row in table.items() if key[0].startswith(("c", "d"))}),
+        _blocks(table),
+        *(_checked(table, column) for column in COLUMNS),
+    ]
+
+
+def _against_peers(table: Table, column: str, chosen: Table) -> str:
+    best = {key: min(calls_of(table[key])[p] for p in PEERS) for key in chosen}
+    mine = {key: calls_of(table[key])[column] for key in chosen}
+    fewest = sum(mine[key] < best[key] for key in chosen)
+    more = [f"{name}@{n} by {mine[name, n] - best[name, n]:g}" for name, n in chosen if mine[name, n] > best[name, n]]
+    ties = len(chosen) - fewest - len(more)
     return (
-        lambda subset: sum(weights[i] for i in subset) >= threshold,
-        [abs(w) * rng.lognormvariate(0, 1) for w in weights],
+        f"- {column}: fewer calls than every peer in {fewest} of {len(chosen)}"
+        f"{'' if len(chosen) == len(table) else ' additive'} cells, {ties} ties, behind in {len(more)}: "
+        f"{', '.join(more) or 'none'}."
     )
 
 
-def measure(cell: str, n: int, seeds: int, strategy: str, prior: bool) -> tuple[float, float]:
-    """Median calls and median size over the seeds."""
-    calls, sizes = [], []
-    for seed in range(seeds):
-        oracle, weights = make_cell(cell, n, random.Random(f"{cell}/{n}/{seed}"))
-        full = frozenset(range(n))
-        result = minimize(range(n), oracle, strategy=strategy, weights=weights if prior else None, assume={full: True})
-        if not result.minimal or not oracle(result.kept):
-            raise SystemExit(f"{strategy} on {cell}, n={n}, seed {seed}: not a proven 1-minimal result")
-        calls.append(result.calls)
-        sizes.append(len(result.kept))
-    return median(calls), median(sizes)
+def _blocks(table: Table) -> str:
+    ratios = {}
+    for key, row in table.items():
+        if key[0].startswith("b"):
+            calls = calls_of(row)
+            ratios[f"{key[0]}@{key[1]}"] = calls["default, prior"] / calls["default"]
+    over = [f"{cell} {ratio:.2f}" for cell, ratio in ratios.items() if ratio > 1.1]
+    return f"- block cells, calls with the prior over calls without: above 1.1 in {', '.join(over) or 'none'}."
+
+
+def _checked(table: Table, column: str) -> str:
+    runs = [run for row in table.values() for run in row[column]]
+    signed = [run for (name, _), row in table.items() if name.startswith("d") for run in row[column]]
+    return (
+        f"- {column}: accepted {sum(r.valid for r in runs)} of {len(runs)}, 1-minimal {sum(r.minimal for r in runs)}; "
+        f"of the non-monotone {len(signed)}: {sum(r.minimal for r in signed)}."
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, nargs="+", default=[56, 90])
-    parser.add_argument("--cells", nargs="+", default=list(CELLS))
+    parser.add_argument("--n", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--cells", nargs="+", default=list(NOISELESS))
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--out", type=Path, help="write the table there, in Markdown")
     args = parser.parse_args(argv)
-    heads = [name + (" + prior" if prior else "") for name, prior in COLUMNS]
-    print(f"{'cell':<10} {'n':>4}  " + "  ".join(f"{head:>18}" for head in heads) + "   calls (size)")
-    for n in args.n:
-        for cell in args.cells:
-            row = (measure(cell, n, args.seeds, name, prior) for name, prior in COLUMNS)
-            print(f"{cell:<10} {n:>4}  " + "  ".join(f"{f'{c:g} ({s:g})':>18}" for c, s in row), flush=True)
+    text = (
+        f"{versions()}; Python {sys.version.split()[0]}; seeds 0-{args.seeds - 1}; median distinct calls "
+        f"(median size).\n\n{render(measure(args.cells, args.n, args.seeds))}\n"
+    )
+    print(text)
+    if args.out is not None:
+        args.out.write_text(f"# Oracle calls\n\n`python benchmarks/{Path(__file__).name}`: {text}", encoding="utf-8")
 
 
 if __name__ == "__main__":
