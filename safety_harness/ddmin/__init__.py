@@ -19,11 +19,13 @@ from safety_harness.ddmin.errors import (
     ArgumentError,
     BadAnswer,
     DdminError,
+    JournalError,
     NotReproduced,
     Unresolved,
     partial_result,
 )
 from safety_harness.ddmin.minimize import minimize
+from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.strategies import STRATEGIES
 from safety_harness.ddmin.types import Answer, Event, Evidence, Level, Reduction, Stop
@@ -37,7 +39,9 @@ __all__ = [
     "DdminError",
     "Event",
     "Evidence",
+    "JournalError",
     "Level",
+    "Noise",
     "NotReproduced",
     "Reducer",
     "Reduction",

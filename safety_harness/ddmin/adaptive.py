@@ -6,7 +6,7 @@ unit, together with the very question that shows it: everything still held, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from safety_harness.ddmin.predict import RunForecast
@@ -30,6 +30,7 @@ class Adaptive:
         self._start = 0  # units before this one are settled, the rest is still there
         self._accepted, self._refused = 0, 0  # of the rest, this many can go, and that many cannot; 0: unknown
         self._forecast = RunForecast(len(line), even_at_first=sorted_by_prior)
+        self.in_a_row = 0  # required units met one right after the other
         self._test_one = sorted_by_prior  # is the unit after the first required one required as well?
         self._ahead = self._choose()
 
@@ -38,7 +39,7 @@ class Adaptive:
         return self._kept | self._line.tail(self._start + self._accepted)
 
     def question(self) -> Question | None:
-        return self._kept | self._line.tail(self._start + self._ahead) if self._left else None
+        return self._kept | self._line.tail(self._start + self._ahead) if self.left else None
 
     def tell(self, answer: Answer) -> None:
         if answer is Answer.TRUE:
@@ -59,42 +60,57 @@ class Adaptive:
         return twin
 
     def chance(self) -> float:
-        return self._forecast.survival(self._ahead) if self._left else 0.0
+        return self._forecast.survival(self._ahead) if self.left else 0.0
 
     def remaining(self) -> float:
-        return self._forecast.questions(self._left)
+        return self._forecast.questions(self.left)
+
+    def skip(self, count: int, ahead: int) -> None:
+        """Take it that the next `count` units can go, and try `ahead` more; for a search not yet begun."""
+        self._drop(count)
+        self._ahead = min(ahead, self.left)
+
+    def forget(self, count: int) -> None:
+        """The last `count` units are gone; none of them may be settled yet."""
+        self._line = _Line(self._line[place] for place in range(len(self._line) - count))
+        self._refused = min(self._refused, self.left)
+        self._ahead = self._choose()
 
     @property
-    def _left(self) -> int:
+    def left(self) -> int:
+        """How many units are not settled yet."""
         return len(self._line) - self._start
 
     def _drop(self, count: int) -> None:
         self._start += count
         self._forecast.removed(count)
         self._accepted, self._refused = 0, max(self._refused - count, 0)
+        if count:
+            self.in_a_row = 0
 
     def _keep_next(self) -> None:
         self._kept |= 1 << self._line[self._start]
         self._start += 1
         self._forecast.required()
         self._refused = 0
+        self.in_a_row += 1
 
     def _choose(self) -> int:
         """How many units of the rest the next question leaves out."""
-        if self._left == 0:
+        if self.left == 0:
             return 0
         if self._refused:
             return _even_split(self._forecast, self._accepted, self._refused)
         if self._test_one and self._kept:
             self._test_one = False
             return 1
-        return _run_length(self._forecast, self._left)
+        return _run_length(self._forecast, self.left)
 
 
 class _Line:
     """Ranks in a row and, quickly and in little memory, the set of all from a given place on."""
 
-    def __init__(self, ranks: Sequence[int]) -> None:
+    def __init__(self, ranks: Iterable[int]) -> None:
         self._ranks = tuple(ranks)
         tails, tail = [0], 0
         for place in range(len(self._ranks) - 1, -1, -1):

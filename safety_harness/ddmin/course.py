@@ -16,10 +16,14 @@ class Course:
     A fork is for looking ahead: it goes its own way and leaves the record of answers as it is.
     """
 
+    repeats = disagreements = 0  # nothing is asked twice
+    frozen = False
+
     def __init__(self, full: Question, make: Callable[[Question], Plan], level: Level, *, check_empty: bool) -> None:
         self.record = Record()
         self.phase: Phase = "check"
         self.best: Question | None = None
+        self.refused: Answer | None = None  # what was said of the full set, unless it was accepted
         self._make = make
         self._level = level
         self._ends = [full, 0] if check_empty and full else [full]
@@ -28,6 +32,8 @@ class Course:
 
     def question(self) -> Question | None:
         """The next question; None when all is done."""
+        if self.refused is not None:
+            return None
         if self._ends:
             return self._ends[0]
         return self._plan.question() if self._plan is not None else None
@@ -39,6 +45,8 @@ class Course:
             raise ValueError("nothing has been asked")
         if not self._ahead:
             self.record.note(question, answer)
+        if self.best is None and answer is not Answer.TRUE:
+            self.refused = answer
         if answer is Answer.TRUE and (self.best is None or question.bit_count() < self.best.bit_count()):
             self.best = question
         if self._ends:
@@ -53,6 +61,12 @@ class Course:
         vars(twin).update(vars(self))
         twin._plan = self._plan.fork() if self._plan is not None else None
         twin._ahead = True
+        return twin
+
+    def snapshot(self) -> Self:
+        """A copy to come back to: like a fork, but with a record of its own to go on with."""
+        twin = self.fork()
+        twin.record, twin._ahead = self.record.copy(), self._ahead
         return twin
 
     def chance(self) -> float:

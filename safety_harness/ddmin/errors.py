@@ -3,7 +3,8 @@
 DdminError
 ├── ArgumentError (ValueError)     units, weights, budget, strategy or known answers cannot be used
 ├── NotReproduced (RuntimeError)   the oracle does not accept the full set: there is nothing to reduce
-└── BadAnswer     (RuntimeError)   the oracle returned something that is not a bool
+├── BadAnswer     (RuntimeError)   the oracle returned something that is not a bool
+└── JournalError  (RuntimeError)   the journal cannot be opened, read or written, or is another oracle's
 
 Unresolved stands apart: the oracle raises it to say that a question has no answer.
 """
@@ -31,6 +32,10 @@ class NotReproduced(DdminError, RuntimeError):  # noqa: N818 - says what happene
 
 class BadAnswer(DdminError, RuntimeError):  # noqa: N818 - says what happened
     """The oracle returned a value that is not a bool, e.g. because it forgot to return one."""
+
+
+class JournalError(DdminError, RuntimeError):
+    """The journal cannot be used; the file is left as it was."""
 
 
 class Unresolved(Exception):  # noqa: N818 - an answer, not an error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from safety_harness.ddmin.types import Answer, Evidence, Question
 
 
@@ -17,6 +19,13 @@ class Record:
         self.monotone = True
         self._refused: list[Question] = []
         self._smallest: list[Question] = []  # accepted sets without an accepted proper subset
+
+    def copy(self) -> Self:
+        """An independent copy."""
+        twin = object.__new__(type(self))
+        twin.answers, twin.monotone = self.answers.copy(), self.monotone
+        twin._refused, twin._smallest = self._refused.copy(), self._smallest
+        return twin
 
     def note(self, question: Question, answer: Answer) -> None:
         """Remember an answer; `monotone` turns false for good when it contradicts an earlier one."""

@@ -11,6 +11,7 @@ from typing import Self
 
 from safety_harness.ddmin.adaptive import Adaptive
 from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.twoended import TwoEnded
 from safety_harness.ddmin.types import Answer, Plan, Question, Ranks
 
 _TOO_FEW = 16  # units among which the question of neighbours is not worth its price
@@ -18,7 +19,7 @@ _TOO_FEW = 16  # units among which the question of neighbours is not worth its p
 
 def adaptive(kept: Question, order: Ranks) -> Plan:
     """The adaptive search, in the original order if there is no prior."""
-    return Adaptive(ranks(kept)) if order is None else Guided(kept, order)
+    return TwoEnded(kept) if order is None else Guided(kept, order)
 
 
 class Guided:

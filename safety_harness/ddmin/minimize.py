@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
+from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, T
 
@@ -25,6 +27,9 @@ def minimize(
     workers: int = 1,
     on_event: Callable[[Event], None] | None = None,
     assume: Mapping[frozenset[T], bool] | None = None,
+    noise: Noise | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    fingerprint: str = "",
 ) -> Reduction[T]:
     """A small subset of `units` that the oracle accepts, with what is known about each unit in it.
 
@@ -48,6 +53,9 @@ def minimize(
     on_event: called at every step, from this thread, e.g. for a progress bar.
     assume: answers of this same oracle known beforehand, e.g. {frozenset(units): True}; they count as seen,
         are never asked, and cost no budget.
+    noise: how often the oracle errs, if it does. Then no set is returned that it did not accept again and again.
+    journal, fingerprint: a file that keeps every answer, and what identifies the oracle that gives them. A run
+        that was killed, called again with both, asks nothing twice and ends with the same result.
 
     When the budget ends or on Ctrl-C the best set so far is returned, with `stopped` set; a Ctrl-C before the
     full set was accepted has nothing to return and propagates. The oracle may raise Unresolved to say that
@@ -55,7 +63,7 @@ def minimize(
     best set so far: `partial_result(error)`.
 
     Raises ArgumentError for arguments that cannot be used, NotReproduced if the oracle does not accept the
-    full set, BadAnswer if it returns something other than a bool.
+    full set, BadAnswer if it returns something other than a bool, JournalError if the journal cannot be used.
     """
     if workers < 1:
         raise ArgumentError(f"workers is {workers}; use 1 or more")
@@ -70,6 +78,9 @@ def minimize(
         target_size=target_size,
         on_event=on_event,
         assume=assume,
+        noise=noise,
+        journal=journal,
+        fingerprint=fingerprint,
     )
     with keeping_best(reducer):
         if workers == 1:
@@ -142,3 +153,5 @@ def keeping_best(reducer: Reducer[T]) -> Iterator[None]:
         if reducer.has_result:
             attach_partial(error, reducer.result())
         raise
+    finally:
+        reducer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ from safety_harness.ddmin.ahead import look_ahead
 from safety_harness.ddmin.arguments import check_budget, check_level, check_units, known_answers, ordered
 from safety_harness.ddmin.course import Course
 from safety_harness.ddmin.errors import BadAnswer, NotReproduced
+from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.journal import Journal
+from safety_harness.ddmin.noise import Noise, NoisyCourse
 from safety_harness.ddmin.strategies import choose
 from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Stop, T
+from safety_harness.ddmin.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,9 @@ class Reducer(Generic[T]):
         target_size: int | None = None,
         on_event: Callable[[Event], None] | None = None,
         assume: Mapping[frozenset[T], bool] | None = None,
+        noise: Noise | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        fingerprint: str = "",
     ) -> None:
         self._started = time.monotonic()
         self._units = check_units(units)
@@ -61,12 +69,23 @@ class Reducer(Generic[T]):
         self._max_calls, self._max_seconds, self._target_size = max_calls, max_seconds, target_size
         self._on_event = on_event
         self._assumed = known_answers({unit: rank for rank, unit in enumerate(self._ranked)}, assume)
-        self._early: dict[Question, Answer] = {}  # told before they were asked
         full = (1 << len(order)) - 1
         make = choose(strategy, None if weights is None else order)
-        self._course = Course(full, make, certificate, check_empty=check_empty)
+        course = Course(full, make, certificate, check_empty=check_empty)
+        self._noisy = noise is not None
+        self._course: Course | NoisyCourse = course
+        if noise is not None:
+            self._course = NoisyCourse(course, noise, frozenset(self._assumed), confident=certificate == "confidence")
+        self._waiting = Waiting(repeats=self._noisy)
+        self._journal = None if journal is None else Journal(journal, fingerprint, self._units)
+        if self._journal is not None:
+            rank_of = {position: rank for rank, position in enumerate(order)}
+            self._waiting.replay(
+                (sum(1 << rank_of[position] for position in ranks(mask)), answer)
+                for mask, answer in self._journal.answers
+            )
         self._history: list[tuple[int, int]] = []
-        self._calls = self._cached = 0
+        self._calls = self._cached = self._replayed = 0
         self._open: Ask[T] | None = None
         self._stopped: Stop | None = None
         self._emit("phase", 0)
@@ -93,10 +112,23 @@ class Reducer(Generic[T]):
     def tell(self, ask: Ask[T], answer: bool | Answer) -> None:
         """The oracle's answer; Answer.UNRESOLVED if it has none. Raises BadAnswer for anything else.
 
-        An answer to a question that is not the current one is kept until it is needed.
+        An answer to a question that is not the current one is kept until it is needed. Raises JournalError if
+        the answer could not be written down; it counts nevertheless.
         """
-        self._early.setdefault(ask.question, _checked(answer, len(ask.units)))
-        self._go_on()
+        answer = _checked(answer, len(ask.units))
+        settled = not self._noisy and ask.question in self._course.record.answers
+        if settled or not self._waiting.put(ask.question, answer):
+            return
+        try:
+            if self._journal is not None:
+                self._journal.append(self._by_position(ask.question), answer)
+        finally:
+            self._go_on()  # what the journal could not take still counts
+
+    def close(self) -> None:
+        """Let go of the journal; nothing can be told after that."""
+        if self._journal is not None:
+            self._journal.close()
 
     def stop(self, reason: Stop) -> None:
         """End the reduction here; `result` then gives the best set so far."""
@@ -124,8 +156,11 @@ class Reducer(Generic[T]):
             monotone=self._course.record.monotone,
             calls=self._calls,
             cached=self._cached,
-            replayed=0,
-            speculated=len(self._early),
+            replayed=self._replayed,
+            repeats=self._course.repeats,
+            disagreements=self._course.disagreements,
+            frozen=self._course.frozen,
+            speculated=self._waiting.count(),
             seconds=time.monotonic() - self._started,
             stopped=self._stopped,
             history=tuple(self._history),
@@ -134,23 +169,31 @@ class Reducer(Generic[T]):
     def _go_on(self) -> None:
         """Fold in all answers that are there, up to a question that somebody must answer."""
         while self._stopped is None and (question := self._course.question()) is not None:
-            answer = self._course.record.answers.get(question, self._assumed.get(question))
+            answer = self._free(question)
             if answer is not None:
                 self._cached += 1
                 self._fold(answer)
                 continue
-            if not self._call_begun(question):
+            early = self._waiting.next(question)
+            if not self._begun(question, quietly=early is not None and early.replayed) or early is None:
                 return
-            early = self._early.pop(question, None)
-            if early is None:
-                return
+            self._waiting.take(question)
             self._open = None
-            said = None if early is Answer.UNRESOLVED else early is Answer.TRUE
-            self._emit("answered", question.bit_count(), said)
-            self._fold(early)
+            if early.replayed:
+                self._replayed += 1
+            else:
+                said = None if early.answer is Answer.UNRESOLVED else early.answer is Answer.TRUE
+                self._emit("answered", question.bit_count(), said)
+            self._fold(early.answer)
         self._open = None
 
-    def _call_begun(self, question: Question) -> bool:
+    def _free(self, question: Question) -> Answer | None:
+        """The answer if it costs no call: assumed, or given before by an oracle that does not err."""
+        if question in self._assumed:
+            return self._assumed[question]
+        return None if self._noisy else self._course.record.answers.get(question)
+
+    def _begun(self, question: Question, *, quietly: bool) -> bool:
         """Make the question the open one, if it is not yet and the budget allows."""
         if self._open is not None and self._open.question == question:
             return True
@@ -160,7 +203,8 @@ class Reducer(Generic[T]):
             return False
         self._calls += 1
         self._open = Ask(self._subset(question), question)
-        self._emit("asked", question.bit_count())
+        if not quietly:
+            self._emit("asked", question.bit_count())
         return True
 
     def _over_budget(self) -> Stop | None:
@@ -173,9 +217,9 @@ class Reducer(Generic[T]):
     def _fold(self, answer: Answer) -> None:
         course = self._course
         phase, best, monotone = course.phase, course.best, course.record.monotone
-        if best is None and answer is not Answer.TRUE:
-            raise _not_reproduced(answer, len(self._units))
         course.tell(answer)
+        if course.refused is not None:
+            raise _not_reproduced(course.refused, len(self._units))
         if course.best is not None and course.best != best:
             size = course.best.bit_count()
             self._history.append((self._calls, size))
@@ -188,10 +232,11 @@ class Reducer(Generic[T]):
             self._emit("phase", (course.best or 0).bit_count())
 
     def _known(self, question: Question) -> Answer | None:
-        for source in (self._course.record.answers, self._assumed, self._early):
-            if question in source:
-                return source[question]
-        return None
+        early = self._waiting.next(question)
+        return self._free(question) if early is None else early.answer
+
+    def _by_position(self, question: Question) -> int:
+        return question if self._in_order else sum(1 << self._order[rank] for rank in ranks(question))
 
     def _subset(self, question: Question) -> tuple[T, ...]:
         chosen = map(int, bin(question)[:1:-1])

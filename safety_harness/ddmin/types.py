@@ -32,8 +32,8 @@ class Plan(Protocol):
     """A search as a state: the next question, and what each answer makes of it.
 
     Plans never call the oracle, so the same plan serves every driver; a fork answers "what would be asked
-    next, if". A plan starts from an accepted set, and each of its questions is a proper subset of the set
-    accepted last.
+    next, if". A plan starts from an accepted set, and each of its questions is a proper subset of it with fewer
+    units than the set accepted last.
     """
 
     @property
@@ -99,6 +99,9 @@ class Reduction(Generic[T]):
         "unresolved": `kept` without it has no answer; "untested": nothing was seen.
     monotone: False if some answers contradict monotonicity: a set was accepted and a larger one refused.
     calls: distinct questions put to the oracle; cached: questions answered from memory or from `assume`.
+    repeats: how many of `calls` put a question once more, for an oracle that errs; disagreements: how many of
+        these were answered otherwise than the first time. frozen: repeats agreed too well to be evidence of
+        their own, so the oracle's first answers were taken as they are.
     replayed: how many of `calls` were answered by the journal. speculated: answers that a parallel driver
         obtained ahead and that were never needed; they are not part of `calls`.
     seconds: wall time. stopped: what ended the run early, None if it ran to its end.
@@ -113,6 +116,9 @@ class Reduction(Generic[T]):
     calls: int
     cached: int
     replayed: int
+    repeats: int
+    disagreements: int
+    frozen: bool
     speculated: int
     seconds: float
     stopped: Stop | None

@@ -1,0 +1,103 @@
+"""Answers on disk, so that a run that was killed is resumed without asking anything twice.
+
+One line of JSON per answer, appended and synced before the search goes on; a first line says whose answers they
+are. A line without its end is what a kill leaves behind: it is dropped. Anything else that cannot be read, or
+that belongs to another oracle or other units, is refused and left untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from safety_harness.ddmin.errors import JournalError
+from safety_harness.ddmin.types import Answer
+
+if sys.platform != "win32":
+    import fcntl
+
+_FORMAT = "ddmin journal 1"
+_SAID = {Answer.TRUE: True, Answer.FALSE: False, Answer.UNRESOLVED: None}
+_MEANT = {said: answer for answer, said in _SAID.items()}
+
+
+class Journal:
+    """An append-only file of answers. Sets are given as bit masks over the original positions.
+
+    fingerprint: whatever identifies the oracle: its version, its inputs, its settings. Together with the
+    `repr` of every unit it is the key; a file with another key is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: str, units: Sequence[object]) -> None:
+        """Open or create the file and read it. Raises JournalError if it cannot be used."""
+        self.path = Path(path)
+        key = hashlib.sha256(json.dumps([fingerprint, *map(repr, units)]).encode()).hexdigest()
+        self._head = json.dumps({"format": _FORMAT, "key": key}).encode() + b"\n"
+        try:
+            self._file: IO[bytes] = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise JournalError(f"the journal {self.path} cannot be opened: {error.strerror}") from error
+        try:
+            self._lock()
+            self.answers = list(self._read())
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, mask: int, answer: Answer) -> None:
+        """Add an answer and wait until it is on disk. Raises JournalError if it cannot be written."""
+        self._write(json.dumps({"set": f"{mask:x}", "answer": _SAID[answer]}).encode() + b"\n")
+
+    def close(self) -> None:
+        """Let go of the file; another run may use it then."""
+        self._file.close()
+
+    def _lock(self) -> None:
+        if sys.platform != "win32":  # there, nothing keeps two runs apart
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise JournalError(f"the journal {self.path} is in use by another run") from error
+
+    def _read(self) -> Iterator[tuple[int, Answer]]:
+        self._file.seek(0)
+        content = self._file.read()
+        if self._head.startswith(content):  # empty, or killed while it was begun
+            self._file.truncate(0)
+            self._write(self._head)
+            return
+        if not content.startswith(self._head):
+            raise JournalError(
+                f"{self.path} is not a journal of this oracle over these units; "
+                "give another path, or remove the file if its answers are no longer wanted"
+            )
+        body = content[len(self._head) :]
+        whole = body[: body.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=2):
+            yield self._entry(line, number)
+        if len(whole) < len(body):
+            self._file.truncate(len(self._head) + len(whole))
+
+    def _entry(self, line: bytes, number: int) -> tuple[int, Answer]:
+        try:
+            entry = json.loads(line)
+            return int(entry["set"], 16), _MEANT[entry["answer"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(f"line {number} of the journal {self.path} is damaged") from error
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(None, f"only {written} of {len(line)} bytes could be written")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise JournalError(
+                f"the journal {self.path} cannot be written: {error.strerror}; "
+                "what it holds already stays good, so the run can be resumed once that is mended"
+            ) from error
