@@ -144,9 +144,8 @@ class NoisyCourse:
         return self._course.remaining() + (self._sure if self._credits else 0)
 
     def _weigh(self, question: Question) -> None:
-        lead = self._lead[question]
         if self._confirming:
-            if lead <= -self._noise.likely:
+            if self._lead[question] <= -self._against(self._credits[-1].before):
                 self._go_back()
             return
         answer = self._settled(question)
@@ -156,14 +155,15 @@ class NoisyCourse:
     def _settled(self, question: Question) -> Answer | None:
         """What the answers so far amount to, if they lead by enough."""
         lead = self._lead.get(question, 0)
-        if lead >= self._noise.likely:
+        if lead >= (1 if self.frozen else self._noise.likely):
             return Answer.TRUE
-        against = self._noise.likely
-        if self._course.best is None:
-            against = self._sure
-        elif self._confident and self.phase == "certify":
-            against = self._noise.certain
-        return Answer.FALSE if lead <= -against or (lead < 0 and self.frozen) else None
+        return Answer.FALSE if lead <= -(1 if self.frozen else self._against(self._course)) else None
+
+    def _against(self, course: Course) -> int:
+        """By how many refusals a question of the course must lead to be answered FALSE."""
+        if course.best is None:
+            return self._sure
+        return self._noise.certain if self._confident and course.phase == "certify" else self._noise.likely
 
     def _decide(self, question: Question, answer: Answer) -> None:
         """Let the course go on with an answer, on credit if it is TRUE."""
@@ -185,7 +185,7 @@ class NoisyCourse:
         self._credits = tuple(earlier)
         for credit in self._credits:  # it no longer vouches for them
             self._lead[credit.question] -= 1
-        self._course = wrong.before
+        self._course = wrong.before.snapshot()  # copies of this state may go back to the same one
         self._course.tell(answer)
         self._in_a_row = 0
 
