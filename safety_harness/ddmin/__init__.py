@@ -27,6 +27,7 @@ from safety_harness.ddmin.errors import (
 from safety_harness.ddmin.minimize import minimize
 from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.strategies import STRATEGIES
 from safety_harness.ddmin.types import Answer, Event, Evidence, Level, Reduction, Stop
 
@@ -45,6 +46,7 @@ __all__ = [
     "NotReproduced",
     "Reducer",
     "Reduction",
+    "Refiner",
     "Stop",
     "Unresolved",
     "minimize",

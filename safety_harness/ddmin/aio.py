@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved
-from safety_harness.ddmin.minimize import keeping_best
+from safety_harness.ddmin.minimize import AnyReducer, keeping_best
 from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.types import Answer, Question, Reduction, T
 
 
@@ -17,6 +18,7 @@ async def minimize_async(
     oracle: Callable[[tuple[T, ...]], Awaitable[bool]],
     *,
     workers: int = 1,
+    split: Callable[[T], Sequence[T]] | None = None,
     **options: Any,
 ) -> Reduction[T]:
     """`minimize` for an asynchronous oracle: same options, same result, up to `workers` questions in flight.
@@ -26,13 +28,13 @@ async def minimize_async(
     """
     if workers < 1:
         raise ArgumentError(f"workers is {workers}; use 1 or more")
-    reducer: Reducer[T] = Reducer(units, **options)
+    reducer: AnyReducer[T] = Reducer(units, **options) if split is None else Refiner(units, split, **options)
     with keeping_best(reducer):
         await _run(reducer, oracle, workers)
     return reducer.result()
 
 
-async def _run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[bool]], workers: int) -> None:
+async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[bool]], workers: int) -> None:
     running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]] = {}
     try:
         while asks := reducer.ask_many(workers):
@@ -53,7 +55,7 @@ async def _run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[
 
 
 def _hand_in(
-    reducer: Reducer[T], running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]], head: Question
+    reducer: AnyReducer[T], running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]], head: Question
 ) -> None:
     """Tell the reducer all answers that have come; an error only if it is the head's."""
     for question, (ask, task) in list(running.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 from safety_harness.ddmin.errors import ArgumentError
@@ -26,16 +26,17 @@ def check_units(units: Sequence[T]) -> tuple[T, ...]:
     return every
 
 
-def ordered(count: int, weights: Sequence[float] | None) -> tuple[int, ...]:
+def ordered(units: Sequence[T], weights: Sequence[float] | Callable[[T], float] | None) -> tuple[int, ...]:
     """Positions, least important first; equal weights keep the original order."""
     if weights is None:
-        return tuple(range(count))
-    if len(weights) != count:
-        raise ArgumentError(f"{len(weights)} weights for {count} units; give exactly one per unit")
-    for position, weight in enumerate(weights):
+        return tuple(range(len(units)))
+    given = [weights(unit) for unit in units] if callable(weights) else weights
+    if len(given) != len(units):
+        raise ArgumentError(f"{len(given)} weights for {len(units)} units; give exactly one per unit")
+    for position, weight in enumerate(given):
         if not math.isfinite(weight):
             raise ArgumentError(f"the weight of unit {position} is {weight}; weights must be finite numbers")
-    return tuple(sorted(range(count), key=lambda i: weights[i]))
+    return tuple(sorted(range(len(units)), key=lambda i: given[i]))
 
 
 def check_budget(max_calls: int | None, max_seconds: float | None, target_size: int | None) -> None:

@@ -6,11 +6,32 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Generic, TypeAlias, TypedDict
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
 from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, T
+
+AnyReducer: TypeAlias = Reducer[T] | Refiner[T]
+
+
+class _Options(TypedDict, Generic[T]):
+    """What `minimize` hands on."""
+
+    strategy: str
+    weights: Sequence[float] | Callable[[T], float] | None
+    certificate: Level
+    check_empty: bool
+    max_calls: int | None
+    max_seconds: float | None
+    target_size: int | None
+    on_event: Callable[[Event], None] | None
+    assume: Mapping[frozenset[T], bool] | None
+    noise: Noise | None
+    journal: str | os.PathLike[str] | None
+    fingerprint: str
 
 
 def minimize(
@@ -18,13 +39,14 @@ def minimize(
     oracle: Callable[[tuple[T, ...]], bool],
     *,
     strategy: str = "adaptive",
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Callable[[T], float] | None = None,
     certificate: Level = "monotone",
     check_empty: bool = False,
     max_calls: int | None = None,
     max_seconds: float | None = None,
     target_size: int | None = None,
     workers: int = 1,
+    split: Callable[[T], Sequence[T]] | None = None,
     on_event: Callable[[Event], None] | None = None,
     assume: Mapping[frozenset[T], bool] | None = None,
     noise: Noise | None = None,
@@ -35,8 +57,8 @@ def minimize(
 
     units: hashable, no two equal. oracle: gets a subset as a tuple in original order.
     strategy: a key of STRATEGIES; "adaptive" asks least, "ddmin" is the algorithm of 2002, for comparison.
-    weights: one importance per unit; those of small weight are tried first, so those of large weight tend to
-        stay. They change what is asked and which set is found, never what is promised of it.
+    weights: one importance per unit, or a function of the unit; those of small weight are tried first, so those
+        of large weight tend to stay. They change what is asked and which set is found, never what is promised of it.
     certificate: how well each kept unit must be shown to be needed:
         "none": the search alone;
         "monotone": each was missed by the oracle in some larger set. If the oracle is monotone (adding units
@@ -50,6 +72,8 @@ def minimize(
         at before each call: a call under way is not cut short. target_size: stop at a set of so few units.
     workers: threads that call the oracle. Besides the next question they answer the likeliest later ones;
         the result is that of one worker, sooner, for more calls in all (`Reduction.speculated`).
+    split: the parts of a unit, none if it has none. Coarse units are reduced first, then the parts of those kept;
+        the certificate is about the finest. A unit stands for all of its parts.
     on_event: called at every step, from this thread, e.g. for a progress bar.
     assume: answers of this same oracle known beforehand, e.g. {frozenset(units): True}; they count as seen,
         are never asked, and cost no budget.
@@ -67,8 +91,7 @@ def minimize(
     """
     if workers < 1:
         raise ArgumentError(f"workers is {workers}; use 1 or more")
-    reducer = Reducer(
-        units,
+    options = _Options(
         strategy=strategy,
         weights=weights,
         certificate=certificate,
@@ -82,6 +105,7 @@ def minimize(
         journal=journal,
         fingerprint=fingerprint,
     )
+    reducer: AnyReducer[T] = Reducer(units, **options) if split is None else Refiner(units, split, **options)
     with keeping_best(reducer):
         if workers == 1:
             run(reducer, oracle)
@@ -90,13 +114,13 @@ def minimize(
     return reducer.result()
 
 
-def run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], bool]) -> None:
+def run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], bool]) -> None:
     """Answer every question of a reducer, one after the other."""
     while (ask := reducer.ask()) is not None:
         reducer.tell(ask, call(oracle, ask.units))
 
 
-def run_parallel(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], bool], workers: int) -> None:
+def run_parallel(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], bool], workers: int) -> None:
     """Answer a reducer's questions and likely later ones in threads; results enter in the sequential order.
 
     An exception of the oracle counts when its question's turn comes, so a question that one worker would
@@ -122,7 +146,7 @@ def _busy(running: Mapping[Question, tuple[Ask[T], Future[bool | Answer]]]) -> i
 
 
 def _hand_in(
-    reducer: Reducer[T], running: dict[Question, tuple[Ask[T], Future[bool | Answer]]], head: Question
+    reducer: AnyReducer[T], running: dict[Question, tuple[Ask[T], Future[bool | Answer]]], head: Question
 ) -> None:
     """Tell the reducer all answers that have come; an error only if it is the head's."""
     for question, (ask, future) in list(running.items()):
@@ -141,7 +165,7 @@ def call(oracle: Callable[[tuple[T, ...]], bool], units: tuple[T, ...]) -> bool 
 
 
 @contextmanager
-def keeping_best(reducer: Reducer[T]) -> Iterator[None]:
+def keeping_best(reducer: AnyReducer[T]) -> Iterator[None]:
     """Ctrl-C stops the reducer, once it has a result; other exceptions carry its best set along."""
     try:
         yield
