@@ -111,15 +111,17 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
     if start is None:
         return _Found((), {}, False, _why_not(oracle), found=False)
     settings = bench.student.family.search
-    reduction = ddmin.minimize(
-        start,
-        _resolving(oracle),
-        strategy=settings.strategy,
-        weights=[weights[unit] for unit in start],
-        certificate="explicit",
-        max_calls=max(1, settings.max_probes - oracle.asked),
-        assume=known,
-    )
+    with ddmin.Progress() as progress:
+        reduction = ddmin.minimize(
+            start,
+            _resolving(oracle),
+            strategy=settings.strategy,
+            weights=[weights[unit] for unit in start],
+            certificate="explicit",
+            max_calls=max(1, settings.max_probes - oracle.asked),
+            on_event=progress,
+            assume=known,
+        )
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
     certificate = {unit.id: _seen(reduction.certificate[unit]) for unit in reduction.kept}

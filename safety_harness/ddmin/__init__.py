@@ -26,6 +26,7 @@ from safety_harness.ddmin.errors import (
 )
 from safety_harness.ddmin.minimize import minimize
 from safety_harness.ddmin.noise import Noise
+from safety_harness.ddmin.progress import Progress
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.strategies import STRATEGIES
@@ -44,6 +45,7 @@ __all__ = [
     "Level",
     "Noise",
     "NotReproduced",
+    "Progress",
     "Reducer",
     "Reduction",
     "Refiner",

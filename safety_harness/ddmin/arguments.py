@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
-from safety_harness.ddmin.errors import ArgumentError
+from safety_harness.ddmin.errors import ArgumentError, BadAnswer
 from safety_harness.ddmin.types import Answer, Level, Question, T
 
 
@@ -67,3 +67,15 @@ def known_answers(rank_of: Mapping[T, int], assume: Mapping[frozenset[T], bool] 
         question = sum(1 << rank_of[unit] for unit in subset)
         known[question] = Answer.TRUE if answer else Answer.FALSE
     return known
+
+
+def check_answer(answer: bool | Answer, size: int) -> Answer:
+    """An answer on a set of `size` units; raises BadAnswer unless it is a bool or an Answer."""
+    if isinstance(answer, Answer):
+        return answer
+    if not isinstance(answer, bool):
+        raise BadAnswer(
+            f"the oracle must return True or False, but returned {answer!r} ({type(answer).__name__}) "
+            f"on a set of {size} units; wrap its result in bool(), or raise Unresolved"
+        )
+    return Answer.TRUE if answer else Answer.FALSE

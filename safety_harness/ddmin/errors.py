@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from safety_harness.ddmin.types import Reduction
+from safety_harness.ddmin.types import Answer, Reduction
 
 _PARTIAL = "__ddmin_partial__"
 
@@ -52,3 +52,12 @@ def attach_partial(error: BaseException, partial: Reduction[Any]) -> None:
     """Let `error` carry the best reduction so far, for `partial_result` and, in words, for its traceback."""
     vars(error)[_PARTIAL] = partial
     error.add_note(f"Delta debugging ended here after {partial.calls} calls; best so far: {partial}.")
+
+
+def not_reproduced(answer: Answer, count: int) -> NotReproduced:
+    """The error for an oracle that answered so on the full set of `count` units."""
+    said = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
+    return NotReproduced(
+        f"the oracle {said} on the full set of {count} units, so there is nothing to reduce; "
+        "check that the oracle is deterministic and that the units together do what is wanted"
+    )

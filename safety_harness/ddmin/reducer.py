@@ -10,9 +10,9 @@ from itertools import compress
 from typing import Generic
 
 from safety_harness.ddmin.ahead import look_ahead
-from safety_harness.ddmin.arguments import check_budget, check_level, check_units, known_answers, ordered
+from safety_harness.ddmin.arguments import check_answer, check_budget, check_level, check_units, known_answers, ordered
 from safety_harness.ddmin.course import Course
-from safety_harness.ddmin.errors import BadAnswer, NotReproduced
+from safety_harness.ddmin.errors import not_reproduced
 from safety_harness.ddmin.evidence import ranks
 from safety_harness.ddmin.journal import Journal
 from safety_harness.ddmin.noise import Noise, NoisyCourse
@@ -118,7 +118,7 @@ class Reducer(Generic[T]):
         An answer to a question that is not the current one is kept until it is needed. Raises JournalError if
         the answer could not be written down; it counts nevertheless.
         """
-        answer = _checked(answer, len(ask.units))
+        answer = check_answer(answer, len(ask.units))
         settled = not self._noisy and ask.question in self._course.record.answers
         if settled or not self._waiting.put(ask.question, answer):
             return
@@ -233,7 +233,7 @@ class Reducer(Generic[T]):
         phase, best, monotone = course.phase, course.best, course.record.monotone
         course.tell(answer)
         if course.refused is not None:
-            raise _not_reproduced(course.refused, len(self._units))
+            raise not_reproduced(course.refused, len(self._units))
         if course.best is not None and course.best != best:
             size = course.best.bit_count()
             self._history.append((self._calls, size))
@@ -263,22 +263,3 @@ class Reducer(Generic[T]):
             course = self._course
             best = 0 if course.best is None else course.best.bit_count()
             self._on_event(Event(kind, course.phase, size, self._calls, answer, best, course.remaining()))
-
-
-def _checked(answer: bool | Answer, size: int) -> Answer:
-    if isinstance(answer, Answer):
-        return answer
-    if not isinstance(answer, bool):
-        raise BadAnswer(
-            f"the oracle must return True or False, but returned {answer!r} ({type(answer).__name__}) "
-            f"on a set of {size} units; wrap its result in bool(), or raise Unresolved"
-        )
-    return Answer.TRUE if answer else Answer.FALSE
-
-
-def _not_reproduced(answer: Answer, count: int) -> NotReproduced:
-    said = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
-    return NotReproduced(
-        f"the oracle {said} on the full set of {count} units, so there is nothing to reduce; "
-        "check that the oracle is deterministic and that the units together do what is wanted"
-    )

@@ -1,0 +1,87 @@
+"""Files as units, and a script as oracle: the convention that line reducers share.
+
+The script is run with the path of a candidate file as its last argument, in an empty directory of its own, and
+says with exit code 0 that the candidate still does what the file is about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from safety_harness.ddmin.errors import ArgumentError, Unresolved
+
+
+def pieces(content: bytes, separator: bytes) -> list[bytes]:
+    """The content cut after every separator; together the pieces are the content. An empty one cuts each byte."""
+    if not separator:
+        return [content[i : i + 1] for i in range(len(content))]
+    cut = [piece + separator for piece in content.split(separator)]
+    cut[-1] = cut[-1][: -len(separator)]
+    return cut if cut[-1] else cut[:-1]
+
+
+class Script:
+    """An oracle over positions in `parts`: writes the candidate, runs the command on it, exit code 0 is true.
+
+    name: of the candidate file. seconds: a run that takes longer has no answer; it and what it started is killed.
+    """
+
+    def __init__(self, command: Sequence[str], parts: Sequence[bytes], name: str, seconds: float | None = None) -> None:
+        self._command = [_found(command[0]), *command[1:]]
+        self._parts = parts
+        self._name = name
+        self._seconds = seconds
+
+    def __call__(self, kept: tuple[int, ...]) -> bool:
+        with tempfile.TemporaryDirectory(prefix="reduce-", ignore_cleanup_errors=True) as folder:
+            candidate = Path(folder, self._name)
+            candidate.write_bytes(b"".join(self._parts[i] for i in kept))
+            return self._run([*self._command, str(candidate)], folder) == 0
+
+    def fingerprint(self) -> str:
+        """What the answers depend on: the command, the script's text, the pieces."""
+        script = Path(self._command[0])
+        text = script.read_bytes() if script.is_file() else b""
+        digest = hashlib.sha256(repr((self._command, text, self._name)).encode())
+        for part in self._parts:
+            digest.update(hashlib.sha256(part).digest())
+        return digest.hexdigest()
+
+    def _run(self, command: list[str], folder: str) -> int:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ArgumentError(f"{command[0]} cannot be run: {error.strerror}; is it executable?") from error
+        try:
+            return process.wait(self._seconds)
+        except subprocess.TimeoutExpired as error:
+            raise Unresolved(f"no answer within {self._seconds} s") from error
+        finally:
+            if process.poll() is None:
+                _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _found(program: str) -> str:
+    """A script given by a relative path must be found from the candidate's directory as well."""
+    return str(Path(program).resolve()) if Path(program).is_file() else program
