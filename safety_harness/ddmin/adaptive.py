@@ -12,7 +12,7 @@ from typing import Self
 from safety_harness.ddmin.predict import RunForecast
 from safety_harness.ddmin.types import Answer, Question
 
-_STRIDE = 64
+_STRIDE = 16
 
 
 class Adaptive:

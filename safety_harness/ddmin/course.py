@@ -108,5 +108,5 @@ class Course:
 
 def _spread(inferred: list[int]) -> list[int]:
     """The inferences to audit: a few, more if there are many, from the oldest on."""
-    count = len(inferred).bit_length() // 4
+    count = len(inferred).bit_length() // 5
     return [inferred[len(inferred) * k // count] for k in range(count)]

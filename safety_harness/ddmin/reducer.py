@@ -21,6 +21,9 @@ from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question
 from safety_harness.ddmin.waiting import Waiting
 
 
+_BITS = bytes.maketrans(b"01", b"\x00\x01")
+
+
 @dataclass(frozen=True, slots=True)
 class Ask(Generic[T]):
     """One question to the oracle: is this set of units enough? `units` are in original order."""
@@ -253,7 +256,7 @@ class Reducer(Generic[T]):
         return question if self._in_order else sum(1 << self._order[rank] for rank in ranks(question))
 
     def _subset(self, question: Question) -> tuple[T, ...]:
-        chosen = map(int, bin(question)[:1:-1])
+        chosen = bin(question)[:1:-1].encode().translate(_BITS)  # one byte per rank, 0 or 1
         if self._in_order:
             return tuple(compress(self._units, chosen))
         return tuple(self._units[i] for i in sorted(compress(self._order, chosen)))
