@@ -20,7 +20,6 @@ from safety_harness.ddmin.strategies import choose
 from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Stop, T
 from safety_harness.ddmin.waiting import Waiting
 
-
 _BITS = bytes.maketrans(b"01", b"\x00\x01")
 
 
