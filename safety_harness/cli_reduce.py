@@ -30,7 +30,7 @@ def add_reduce(commands: Any) -> None:
     parser.add_argument(
         "--separator", default="\\n", help=r"where pieces end; \n, \t and the like work; '' is every byte"
     )
-    parser.add_argument("--strategy", choices=sorted(ddmin.STRATEGIES), default="adaptive")
+    parser.add_argument("--strategy", choices=sorted(ddmin.STRATEGIES), default="halving")
     parser.add_argument("--certificate", choices=("none", "monotone", "explicit", "confidence"), default="explicit")
     parser.add_argument("--workers", type=int, default=1, help="scripts that run at the same time")
     parser.add_argument("--seconds", type=float, help="stop after so long")

@@ -8,9 +8,10 @@ from functools import partial
 from safety_harness.ddmin.classic import Classic
 from safety_harness.ddmin.errors import ArgumentError
 from safety_harness.ddmin.guided import adaptive
+from safety_harness.ddmin.halving import Halving
 from safety_harness.ddmin.types import Plan, Question, Ranks, Strategy
 
-STRATEGIES: Mapping[str, Strategy] = {"adaptive": adaptive, "ddmin": Classic}
+STRATEGIES: Mapping[str, Strategy] = {"adaptive": adaptive, "halving": Halving, "ddmin": Classic}
 
 
 def choose(name: str, order: Ranks) -> Callable[[Question], Plan]:

@@ -55,7 +55,7 @@ def problems(draw: st.DrawFn) -> tuple[int, Oracle]:
 
 options = st.fixed_dictionaries(
     {
-        "strategy": st.sampled_from(["adaptive", "ddmin"]),
+        "strategy": st.sampled_from(["adaptive", "halving", "ddmin"]),
         "certificate": st.sampled_from(["none", "monotone", "explicit"]),
         "check_empty": st.booleans(),
     },

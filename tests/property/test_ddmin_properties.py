@@ -1,4 +1,4 @@
-"""Every promise of `safety_harness.ddmin`, over arbitrary oracles, for both strategies."""
+"""Every promise of `safety_harness.ddmin`, over arbitrary oracles, for every strategy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safety_harness.ddmin.certify import Certify
 Subset = tuple[str, ...]
 Oracle = Callable[[Subset], bool]
 UNITS = tuple(f"u{i:02}" for i in range(40))
-strategies = st.sampled_from(["adaptive", "ddmin"])
+strategies = st.sampled_from(["adaptive", "halving", "ddmin"])
 minimize = partial(ddmin.minimize, certificate="explicit", check_empty=True)
 
 
@@ -138,8 +138,8 @@ def test_accepted_ordered_one_minimal_and_bounded_for_any_oracle(
     assert result.stopped is None
     assert (result.kept == ()) == oracle(())
     n = len(units)
-    search = n * (1 + ceil(log2(n))) if strategy == "adaptive" else n * n + 3 * n
-    assert result.calls <= 2 + search + n * (n + 1) // 2
+    search = {"adaptive": n * (1 + ceil(log2(n))), "halving": n * (n + 5) // 2, "ddmin": n * n + 3 * n}[strategy]
+    assert result.calls <= 2 + 2 * search + n * (n + 1) // 2
 
 
 @given(conjunctions(), strategies, priors)
@@ -237,8 +237,9 @@ def test_events_tell_the_whole_run(problem: tuple[Subset, Oracle], strategy: str
     assert [(e.size, e.answer) for e in answered] == [(len(s), a) for s, a in recorder.asked.items()]
     assert [(e.calls, e.size) for e in events if e.kind == "accepted"] == list(result.history)
     phases = [e.phase for e in events if e.kind == "phase"]
-    assert phases == [phase for phase in ("check", "search", "certify") if phase in phases]
     assert phases[0] == "check"
+    assert "check" not in phases[1:]
+    assert phases[1:] in ([], ["certify"], ["search", "certify"], ["search", "certify", "search", "certify"])
     assert phases[-1] == ("certify" if result.kept else "check")
     assert [e.best for e in events if e.kind == "accepted"] == [size for _, size in result.history]
     assert all(e.estimate >= 0 for e in events)

@@ -41,7 +41,7 @@ def calls(folder: Path) -> int:
     return len((folder / "calls").read_text().splitlines())
 
 
-@pytest.mark.parametrize("options", [[], ["--workers", "3"], ["--strategy", "ddmin"], ["--certificate", "monotone"]])
+@pytest.mark.parametrize("options", [[], ["--workers", "3"], ["--strategy", "adaptive"], ["--certificate", "monotone"]])
 def test_the_lines_that_matter_are_left(
     file: Path, options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from safety_harness.ddmin import Event, partial_result, reducer
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
 
 minimize = partial(package.minimize, certificate="explicit", check_empty=True)
-BOTH = pytest.mark.parametrize("strategy", ["adaptive", "ddmin"])
+EACH = pytest.mark.parametrize("strategy", ["adaptive", "halving", "ddmin"])
 
 
 def needs(*required: int) -> Callable[[tuple[int, ...]], bool]:
@@ -36,20 +36,26 @@ def additive(n: int, share: float, seed: int) -> tuple[list[float], Callable[[tu
 
 
 @pytest.mark.parametrize(
-    ("n", "required", "adaptive", "ddmin"),
+    ("n", "required", "adaptive", "halving", "ddmin"),
     [
-        (1, (0,), 2, 2),
-        (8, (3,), 8, 6),
-        (56, (17,), 11, 12),
-        (56, (3, 20, 41), 26, 74),
-        (56, tuple(range(24, 32)), 28, 67),
-        (56, tuple(range(56)), 60, 220),
+        (1, (0,), 2, 2, 2),
+        (8, (3,), 8, 7, 6),
+        (56, (17,), 11, 11, 12),
+        (56, (3, 20, 41), 26, 33, 74),
+        (56, tuple(range(24, 32)), 28, 20, 67),
+        (56, tuple(range(56)), 60, 112, 220),
     ],
 )
-def test_exact_calls_of_conjunctions(n: int, required: tuple[int, ...], adaptive: int, ddmin: int) -> None:
-    results = {name: minimize(range(n), needs(*required), strategy=name) for name in ("adaptive", "ddmin")}
+def test_exact_calls_of_conjunctions(
+    n: int, required: tuple[int, ...], adaptive: int, halving: int, ddmin: int
+) -> None:
+    results = {name: minimize(range(n), needs(*required), strategy=name) for name in package.STRATEGIES}
     assert {name: result.kept for name, result in results.items()} == dict.fromkeys(results, required)
-    assert {name: result.calls for name, result in results.items()} == {"adaptive": adaptive, "ddmin": ddmin}
+    assert {name: result.calls for name, result in results.items()} == {
+        "adaptive": adaptive,
+        "halving": halving,
+        "ddmin": ddmin,
+    }
 
 
 def test_exact_calls_of_an_additive_threshold() -> None:
@@ -72,7 +78,7 @@ def test_additive_thresholds_over_56_units_cost_a_few_dozen_calls_beyond_the_res
     assert max(extra) <= 51
 
 
-@BOTH
+@EACH
 def test_empty_set_accepted_is_found_in_two_calls_and_said(strategy: str) -> None:
     result = minimize("abcdef", lambda _: True, strategy=strategy)
     assert (result.kept, result.removed, result.calls) == ((), tuple("abcdef"), 2)
@@ -81,7 +87,7 @@ def test_empty_set_accepted_is_found_in_two_calls_and_said(strategy: str) -> Non
     assert str(result) == "0 of 6 units: the oracle accepts the empty set"
 
 
-@BOTH
+@EACH
 def test_false_on_the_full_set_is_not_reproduced(strategy: str) -> None:
     with pytest.raises(NotReproduced, match="is false on the full set of 5 units") as caught:
         minimize(range(5), lambda _: False, strategy=strategy)
@@ -103,7 +109,7 @@ def test_without_the_full_set_there_is_nothing_to_return(
     assert partial_result(caught.value) is None
 
 
-@BOTH
+@EACH
 def test_no_units(strategy: str) -> None:
     none: tuple[str, ...] = ()
     result = minimize(none, lambda _: True, strategy=strategy)
@@ -117,7 +123,7 @@ def test_no_units(strategy: str) -> None:
     [
         ({"units": ["a", "b", "a"]}, r"units 0 and 2 are equal \('a'\)"),
         ({"units": ["a", ["b"]]}, r"unit 1 \(\['b'\]\) is not hashable"),
-        ({"strategy": "quick"}, "unknown strategy 'quick'; choose one of: adaptive, ddmin"),
+        ({"strategy": "quick"}, "unknown strategy 'quick'; choose one of: adaptive, ddmin, halving"),
         ({"weights": [1.0]}, "1 weights for 3 units"),
         ({"weights": [1.0, float("nan"), 2.0]}, "weight of unit 1 is nan"),
         ({"max_calls": 0}, "max_calls is 0"),
@@ -188,7 +194,7 @@ def test_an_exception_of_the_listener_keeps_the_best_so_far() -> None:
     assert len(partial.kept) < 8
 
 
-@BOTH
+@EACH
 def test_seconds_stop_before_the_next_call(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(reducer, "time", SimpleNamespace(monotonic=lambda: now[0]))
