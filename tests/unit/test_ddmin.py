@@ -7,7 +7,7 @@ import pickle
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -156,6 +156,15 @@ def test_an_oracle_that_returns_no_bool_is_an_error_that_keeps_the_best_so_far(s
     assert "best so far: 8 of 8 units, not proven minimal" in caught.value.__notes__[0]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Also where this process was started in the background, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_real_interrupt_keeps_the_best_so_far() -> None:
     def oracle(subset: tuple[int, ...]) -> bool:
         if len(subset) == 1:
@@ -255,3 +264,86 @@ def test_the_package_imports_nothing_but_the_standard_library() -> None:
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     assert {".".join(n.split(".")[: 2 if n.startswith("safety_harness") else 1]) for n in names} <= allowed
+
+
+def turns_non_monotone(subset: tuple[int, ...]) -> bool:
+    """0, 4, ... 60 are needed, but once 63 has gone, 0 is not any more."""
+    needed = set(range(0, 64, 4))
+    return needed <= set(subset) or (63 not in subset and needed - {0} <= set(subset))
+
+
+def test_an_audit_that_contradicts_monotonicity_turns_explicit_tests_on_and_says_so() -> None:
+    events: list[Event] = []
+    result = package.minimize(range(64), turns_non_monotone, on_event=events.append)
+    assert result.kept == tuple(range(4, 64, 4))
+    assert (result.monotone, result.minimal) == (False, True)
+    assert set(result.certificate.values()) == {"tested"}
+    distrusted = next(event for event in events if event.kind == "distrusted")
+    assert distrusted.phase == "certify"
+    trusting = package.minimize(range(64), turns_non_monotone, certificate="none")
+    assert trusting.kept == tuple(range(0, 64, 4))
+    assert (trusting.monotone, trusting.minimal) == (True, False)
+    assert str(trusting) == "16 of 64 units, 1-minimal if the oracle is monotone"
+
+
+def test_evidence_is_stale_once_the_oracle_is_known_not_to_be_monotone() -> None:
+    result = package.minimize(range(64), turns_non_monotone, max_calls=result_calls_until_distrust())
+    assert not result.monotone
+    assert set(result.certificate.values()) == {"stale"}
+    assert str(result).endswith("not proven minimal, stopped: calls")
+
+
+def result_calls_until_distrust() -> int:
+    events: list[Event] = []
+    package.minimize(range(64), turns_non_monotone, on_event=events.append)
+    return next(event.calls for event in events if event.kind == "distrusted")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "calls", "evidence"),
+    [("none", 92, {"inferred"}), ("monotone", 93, {"inferred", "tested"}), ("explicit", 108, {"tested"})],
+)
+def test_what_each_certificate_costs_and_claims(certificate: Any, calls: int, evidence: set[str]) -> None:
+    required = tuple(sorted(random.Random(1).sample(range(224), 16)))
+    result = package.minimize(range(224), needs(*required), certificate=certificate)
+    assert (result.kept, result.calls) == (required, calls)
+    assert set(result.certificate.values()) >= evidence
+    assert result.monotone
+    assert result.minimal == (certificate == "explicit")
+
+
+def test_a_prior_that_tears_a_block_apart_costs_little() -> None:
+    """Sorting by these weights scatters the 16 neighbours; without any doubt that costs over 60 calls."""
+    rng = random.Random(2)
+    block = range(100, 116)
+    weights = [(1.0 if i in block else 0.25) * rng.lognormvariate(0, 1) for i in range(224)]
+    plain = package.minimize(range(224), needs(*block))
+    informed = package.minimize(range(224), needs(*block), weights=weights)
+    assert plain.kept == informed.kept == tuple(block)
+    assert informed.calls <= 1.1 * plain.calls
+
+
+def test_something_heavy_thrown_out_early_is_taken_back_from_the_other_end() -> None:
+    """Unit 3 outweighs hundreds of others. Going from the front alone keeps most of them in its place."""
+    weights = [1.0] * 400
+    weights[3] = 150.0
+    need = 0.65 * sum(weights)
+    result = package.minimize(range(400), lambda subset: sum(weights[i] for i in subset) >= need)
+    assert 3 in result.kept
+    assert len(result.kept) == 208  # the least there is: 206.5 of others, in whole units, and unit 3
+
+
+def test_target_size_and_answers_from_outside_the_current_question() -> None:
+    result = package.minimize(range(100), needs(3), target_size=20)
+    assert result.stopped == "size"
+    assert 1 <= len(result.kept) <= 20
+    core = package.Reducer(range(8))
+    ask = core.ask()
+    assert ask is not None
+    core.tell(ask, package.Answer.TRUE)
+    core.tell(ask, False)  # said already
+    assert core.result().kept == tuple(range(8))
+    core.stop("interrupted")
+    assert core.ask() is None
+    with pytest.raises(ValueError, match="no set has been accepted"):
+        package.Reducer(range(8)).result()
