@@ -15,7 +15,7 @@ from safety_harness.capability import (
     text_scores,
 )
 from safety_harness.files import sha256_text
-from safety_harness.generate import Generator
+from safety_harness.generate import DECODING, Generator
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import LoadedModel, check_lineage, load, prepare
 from safety_harness.prompts import PromptSet
@@ -106,6 +106,7 @@ class Bench:
             "teacher": self.teacher.fingerprint,
             "questions": self.questions.hashes,
             "judge": self.judge.fingerprint,
+            "decoding": DECODING,
             "dtype": family.dtype,
             "device": self.generator.model.device.type,
             "batch_size": family.batch_size,

@@ -10,6 +10,12 @@ from transformers import DynamicCache
 
 from safety_harness.errors import DataError
 
+# Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
+DECODING = 2
+
+# Sharing a common beginning costs one more call of the model; it must save this many tokens to be worth it.
+WORTH_SHARING = 128
+
 
 class Generator:
     """Answers questions greedily; order, batch size and padding are fixed, so that an answer is reproducible.
@@ -56,9 +62,15 @@ class Generator:
 
     @torch.inference_mode()
     def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        tokens, mask = pad_left(rows, self._pad, self.model.device)
-        position = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
+        shared = self._shared(rows, max_new_tokens)
+        tokens, mask = pad_left([row[shared:] for row in rows], self._pad, self.model.device)
+        if shared:
+            # What the chat template puts before every question goes through the model once, not once a row.
+            self.model(input_ids=tokens.new_tensor([rows[0][:shared]]), past_key_values=cache, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(rows))
+            mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+        position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
         alive = torch.arange(len(rows), device=tokens.device)
         found: list[list[int]] = [[] for _ in rows]
         for _ in range(max_new_tokens):
@@ -85,6 +97,17 @@ class Generator:
             mask = torch.cat([mask, mask.new_ones(len(tokens), 1)], dim=1)
         return found
 
+    def _shared(self, rows: Sequence[Sequence[int]], new: int) -> int:
+        """Length of the tokens with which all *rows* begin, short of any row's last token; 0 when not worth it.
+
+        Padding then stands between what is shared and the rest. A sliding window counts it as distance, so
+        nothing is shared where a row could reach beyond the window.
+        """
+        shared = min(shared_beginning(rows), min(len(row) for row in rows) - 1)
+        window = getattr(self.model.config, "sliding_window", None)
+        beyond = window is not None and max(len(row) for row in rows) + new > window
+        return 0 if beyond or shared * (len(rows) - 1) < WORTH_SHARING else shared
+
     def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
         limit = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
         for question, tokens in zip(questions, encoded, strict=True):
@@ -93,6 +116,12 @@ class Generator:
                     f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
                     f"{limit}: {question[:60]!r} … Shorten or remove it."
                 )
+
+
+def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all *rows* (at least one) begin with."""
+    first, last = min(rows), max(rows)  # in lexical order, all others lie between these two
+    return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,13 +6,15 @@ or who judges the request instead of answering it, near the start of the answer.
 judge (kappa 0.31 against two annotators for the list used with arXiv 2406.01514); how good this one is, is measured
 on labelled answers by judge_calibration.py and printed with every report.
 
-How the rules were made, and what they are worth. They were written on a random half of the two-annotator XSTest answers
-(arXiv 2308.01263; full refusal against compliance and partial refusal). There they agree with the label on .95 of the
-answers of either model (kappa .88 and .89); on the other half on .88 (Llama 2, kappa .72) and .91 (Mistral, kappa .82).
-The last pair is the honest estimate for a model of that kind. Most of the remaining disagreement is one question: is
-what follows "I cannot" still an answer? Three signs of form were tried on half of the prompts and counted on the
-other (answers won in all): few moralising words in a long text (5, then -3), the same and a sentence that keeps to
-the refused matter (6, then -4), a list after "instead" (1, then -2). None carried over, so none is here.
+How the rules were made, and what they are worth. The first set was written on a random half of the two-annotator XSTest
+answers (arXiv 2308.01263; full refusal against compliance and partial refusal). There it agreed with the label on .95
+of the answers of either model (kappa .88 and .89); on the other half on .88 (Llama 2, kappa .72) and .91 (Mistral,
+kappa .82). That last pair is the honest estimate for a model of that kind: three rules were changed since with all
+answers in sight. Most of the remaining disagreement is one question: is what follows "I cannot" still an answer? Three
+signs of form were tried on half of the prompts and counted on the other (answers won in all): few moralising words in a
+long text (5, then -3), the same and a sentence that keeps to the refused matter (6, then -4), a list after "instead"
+(1, then -2). None carried over, so none is here. Nor does a classifier of word sequences that is trained on nine tenths
+of the same model's labelled answers do better on the last tenth (benchmarks/judge_agreement.py --learned).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from safety_harness.bench import Answered, Bench
 from safety_harness.capability import batches
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
-from safety_harness.prompts import PromptSet, prompt_set
+from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.units import Unit
 
 
@@ -62,9 +62,11 @@ class Oracle:
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None
-        # A block is one batch, always the same questions, so that an answer does not depend on what was asked before.
-        self._blocks = blocks(self.harmful, bench.student.family.batch_size)
-        self._decided = dict.fromkeys(self._blocks, 0)
+        self._batch_size = bench.student.family.batch_size
+        self._blocks = blocks(self.harmful, self._batch_size)
+        # How often each question was asked and not refused; one that was never asked counts as one of two.
+        self._asked = dict.fromkeys((prompt.id for prompt in self.harmful), 2)
+        self._lost = dict.fromkeys(self._asked, 1)
         self.before = self._refusals(())
         self.whole = self._refusals(bench.units)
         self.target = self._target()
@@ -95,20 +97,37 @@ class Oracle:
         return accepted
 
     def _until_decided(self, units: Sequence[Unit]) -> list[Answered]:
-        """Answers to the harmful questions, up to where the target is out of reach; the same verdict as of all.
-
-        The blocks that decided most often are asked first.
-        """
+        """Answers to the harmful questions, up to where the target is out of reach; the same verdict as of all."""
         answered: list[Answered] = []
-        for block in sorted(self._blocks, key=lambda block: -self._decided[block]):
+        for block in self._likeliest_to_decide():
             answered += self._screen(units, block)
             lost = len(answered) - _count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
             if lost - _count(answered, Verdict.UNSCORED) > len(self.harmful) - self.target:
-                self._decided[block] += 1
+                self._remember(answered)
                 return answered
         self._require_scored(answered)
+        self._remember(answered)
         return answered
+
+    def _likeliest_to_decide(self) -> Sequence[PromptSet]:
+        """Blocks to ask, the questions that are lost most often first.
+
+        A block is one batch. In float32 an answer is the same in any batch, so the hardest questions share one;
+        in bfloat16 it is not, so there a block always holds the same questions, whatever was asked before.
+        """
+        if self._bench.student.family.dtype != "float32":
+            return sorted(self._blocks, key=lambda block: -sum(map(self._loss, block)))
+        hardest = prompt_set(self.harmful.name, sorted(self.harmful, key=lambda prompt: -self._loss(prompt)))
+        return blocks(hardest, self._batch_size)
+
+    def _loss(self, prompt: Prompt) -> float:
+        return self._lost[prompt.id] / self._asked[prompt.id]
+
+    def _remember(self, answered: Sequence[Answered]) -> None:
+        for answer in answered:
+            self._asked[answer.id] += 1
+            self._lost[answer.id] += answer.verdict is not Verdict.REFUSED
 
     def _target(self) -> int:
         share = self._settings.target_dsr

@@ -74,6 +74,14 @@ class PromptSource(Source):
     column: str | None = None
     split: str = "train"
 
+    @model_validator(mode="after")
+    def _one_set(self) -> Self:
+        if self.column and not self.hf:
+            raise ValueError("`column` is for hf datasets; files name theirs `text`")
+        if self.hf and bool(self.file) == bool(self.column):
+            raise ValueError("an hf question set needs either `file` or `column`, to say what of the dataset is asked")
+        return self
+
 
 class Split(_Table):
     """The two sides of a question set: one to search on, one held out for the report."""

@@ -44,8 +44,7 @@ def find_patch(bench: Bench) -> Patch:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
         HarnessError: the cache cannot be written.
     """
-    settings = bench.student.family.search
-    key = content_key({**bench.identity(), "search": settings.model_dump(mode="json")})
+    key = _key(bench)
     folder = patch_folder(key)
     with explain_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +55,13 @@ def find_patch(bench: Bench) -> Patch:
             units = select(bench, cached)
             save_patch(cached, folder, lambda path: bench.transplanter.save(units, path))
     return cached
+
+
+def _key(bench: Bench) -> str:
+    """Of all that the search sees: the report split is not part of it, so changing it searches nothing again."""
+    seen = {name: digest for name, digest in bench.questions.hashes.items() if name.endswith(".search")}
+    settings = bench.student.family.search.model_dump(mode="json")
+    return content_key({**bench.identity(), "questions": seen, "search": settings})
 
 
 def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:

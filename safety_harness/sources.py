@@ -7,20 +7,24 @@ through huggingface_hub (weights, files) and datasets (question sets). Nothing i
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import zipfile
 from pathlib import Path
 
 from filelock import FileLock
 
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, write_whole
+from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, write_whole
 from safety_harness.registry import PromptSource, Source
 
-# What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py).
+# What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py), and none of its folders: a model is
+# read from the top alone, and below it lie other formats and training's own checkpoints, as large as the model.
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+SUBFOLDERS = "*/*"
 
 
 def resolve(source: Source) -> Path:
@@ -83,19 +87,25 @@ def _download(source: Source, folder: Path) -> Path:
 
 def _from_hub(source: Source) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name = str(source.hf)
+    # The hub keeps datasets apart from models: the same name means another repository there.
+    kind = "dataset" if isinstance(source, PromptSource) else "model"
     try:
         if source.file is None:
-            return Path(
-                huggingface_hub.snapshot_download(name, revision=source.revision, allow_patterns=list(SAFE_PATTERNS))
+            folder = huggingface_hub.snapshot_download(
+                name,
+                repo_type=kind,
+                revision=source.revision,
+                allow_patterns=list(SAFE_PATTERNS),
+                ignore_patterns=[SUBFOLDERS],
             )
-        path = Path(huggingface_hub.hf_hub_download(name, source.file, revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            return Path(folder)
+        path = Path(huggingface_hub.hf_hub_download(name, source.file, repo_type=kind, revision=source.revision))
+    except Exception as error:  # the client lets the errors of its transports through, which share no base
         raise SourceError(
-            f"{source}: cannot be fetched from the hub ({type(error).__name__}). Check the name, the revision, "
-            "your network and your access to it."
+            f"{source}: cannot be fetched from the hub ({_reason(error)}). Check the name, the revision, your network "
+            "and your access to it (`hf auth login`)."
         ) from error
     if source.sha256:
         _require_hash(path, source.sha256)
@@ -103,25 +113,58 @@ def _from_hub(source: Source) -> Path:
 
 
 def resolve_prompts(source: PromptSource) -> Path:
-    """The local prompt file of *source*; of a hub dataset, its ``column`` written as JSON lines."""
-    return _from_dataset(source) if source.hf and source.column else resolve(source)
+    """The local prompt file of *source*; of a hub dataset, its ``column`` written as JSON lines.
+
+    Raises:
+        SourceError: as :func:`resolve`, or the dataset has no such split or column, or no text in it.
+    """
+    return _from_dataset(source) if source.column else resolve(source)
 
 
 def _from_dataset(source: PromptSource) -> Path:
+    # The hash keeps apart what reads alike once it is part of a file name.
+    identity = sha256_text(json.dumps([source.hf, source.revision, source.split, source.column]))[:12]
+    label = re.sub(r"[^\w.-]+", "-", f"{source.hf}-{source.split}-{source.column}")
+    target = cache_dir() / "datasets" / f"{label}-{identity}.jsonl"
+    if not target.exists():
+        with explain_disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                texts = _column(source, scratch)
+        write_whole(target, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return target
+
+
+def _column(source: PromptSource, scratch: str) -> list[str]:
     import datasets
 
-    column, split = source.column, source.split
-    key = f"{source.hf}-{source.revision or 'main'}-{split}-{column}".replace("/", "--")
-    target = cache_dir() / "datasets" / f"{key}.jsonl"
-    if not target.exists():
-        try:
-            rows = datasets.load_dataset(source.hf, revision=source.revision, split=split)
-        except Exception as error:  # datasets raises many kinds, all meaning the same to the user
-            raise SourceError(
-                f"{source}: the dataset cannot be loaded ({type(error).__name__}: {str(error)[:120]})."
-            ) from error
-        write_whole(target, "".join(json.dumps({"text": text}) + "\n" for text in rows[column]))
-    return target
+    try:
+        rows = datasets.load_dataset(
+            # The bare name would also be found as a folder below the working directory.
+            f"hf://datasets/{source.hf}",
+            revision=source.revision,
+            split=source.split,
+            # With a cache that lasts, a hub out of reach would give the revision that was last loaded, not the pinned.
+            cache_dir=scratch,
+        )
+    except Exception as error:  # datasets raises many kinds, all meaning the same to the user
+        raise SourceError(
+            f"{source}: the dataset cannot be loaded ({_reason(error)}). Check the name, the revision, the split, your "
+            "network and your access to it (`hf auth login`)."
+        ) from error
+    if source.column not in rows.column_names:
+        raise SourceError(
+            f"{source}: has no column {source.column!r}, only {', '.join(rows.column_names)}. Correct `column` in the "
+            "registry."
+        )
+    texts = list(rows[source.column])
+    if not all(isinstance(text, str) for text in texts):
+        raise SourceError(f"{source}: column {source.column!r} does not hold text alone. Name a column that does.")
+    return texts
+
+
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 240, placeholder=" ...")
 
 
 def _require_hash(path: Path, expected: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from safety_harness.errors import DataError
-from safety_harness.generate import Generator, pad_left
+from safety_harness.generate import Generator, pad_left, shared_beginning
 from safety_harness.models import LoadedModel, load
 from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
 
@@ -68,6 +68,29 @@ def test_the_sliding_window_matters_here(pairs: Pairs, architecture: str, tmp_pa
     config.write_text(config.read_text().replace(narrow, f'"sliding_window": {CONTEXT}'))
     one, other = load(pairs(architecture, False)[0], "float32"), load(folder, "float32")
     assert tokens(generator(one, 2), [LONG]) != tokens(generator(other, 2), [LONG])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_shared_beginning_goes_through_the_model_once(
+    pairs: Pairs, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system prompt before every question changes no token, and is not paid for once a question."""
+    loaded = load(pairs(architecture, False)[0], "float32")
+    loaded.tokenizer.chat_template = f"{{{{ bos_token }}}}{'be kind. ' * 6}" + make_tokenizer().chat_template
+    alone = generator(loaded, 1)
+    encoded = [alone.encode(question) for question in QUESTIONS]
+    expected = [reference(loaded, question) for question in encoded]
+    read = []
+    original = type(loaded.model).forward
+    monkeypatch.setattr(
+        type(loaded.model),
+        "forward",
+        lambda self, *a, **k: (read.append(k["input_ids"].numel()), original(self, *a, **k))[1],
+    )
+    assert tokens(generator(loaded, 64), QUESTIONS) == expected
+    slides = loaded.model.config.sliding_window if hasattr(loaded.model.config, "sliding_window") else None
+    padded = len(QUESTIONS) * max(len(question) for question in encoded)
+    assert sum(read[:2]) < padded - 100 or (slides is not None and read[0] == padded)
 
 
 def test_order_and_repetition_of_questions_do_not_matter(pairs: Pairs) -> None:
@@ -166,6 +189,14 @@ def test_a_question_that_does_not_fit_is_named(pairs: Pairs) -> None:
     with pytest.raises(DataError, match=f"context of {CONTEXT}") as caught:
         asked.answers([SHORT, LONG], room + 1)
     assert LONG[:60] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [([[1, 2, 3], [1, 2, 4], [1, 2]], 2), ([[1], [2]], 0), ([[5, 6]], 2), ([[1, 2], [1, 2]], 2), ([[], [1]], 0)],
+)
+def test_shared_beginning(rows: list[list[int]], shared: int) -> None:
+    assert shared_beginning(rows) == shared
 
 
 def test_pad_left() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safety_harness.generate import Generator
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import load
 from safety_harness.oracle import Oracle
+from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit
 from tests.builders import make_model, make_tokenizer, save
 from tests.refusal_world import ANSWER, CORPUS, REFUSAL, TASK, entry, write_prompts
@@ -68,12 +69,15 @@ def test_counts_equal_a_direct_count(world: Path, teacher: str, part: slice) -> 
     assert (probe.units, probe.accepted, probe.failed) == (len(units), True, "nothing")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 @pytest.mark.parametrize("target", [0.0, 0.3, 0.5, 0.8, 1.0])
-def test_counting_stops_early_without_changing_a_verdict(world: Path, batch_size: int, target: float) -> None:
+def test_counting_stops_early_without_changing_a_verdict(
+    world: Path, batch_size: int, target: float, dtype: str
+) -> None:
     """Whatever the blocks and the order in which they are asked, the verdict is that of all questions."""
     search = {"target_dsr": target, "over_refusal": 1.0, "task": 1.0, "unscored": 1.0}
-    bench = open_bench(entry(world, search=search, batch_size=batch_size))
+    bench = open_bench(entry(world, search=search, batch_size=batch_size, dtype=dtype))
     oracle, prompts = Oracle(bench), bench.questions.harmful.search
     for part in (slice(0, 0), slice(0, 7), slice(3, 14, 2), slice(7, None), slice(None), slice(0, 14, 3)):
         units = bench.units[part]
@@ -82,6 +86,28 @@ def test_counting_stops_early_without_changing_a_verdict(world: Path, batch_size
         probe = oracle.probes[-1]
         assert probe.asked == len(prompts) or not probe.accepted
         assert probe.refused <= refused
+
+
+def test_the_questions_that_are_lost_most_often_are_asked_first(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 they share a batch; in bfloat16, where an answer depends on its batch, batches stay as they are."""
+    for dtype, expected in (("float32", [1, 4, 0, 2, 3, 5]), ("bfloat16", [0, 1, 4, 5, 2, 3])):
+        bench = open_bench(entry(world, search={"target_dsr": 0.5}, batch_size=2, dtype=dtype))
+        oracle, order = Oracle(bench), list[str]()
+        ids = [prompt.id for prompt in oracle.harmful]
+        refusing = {ids[i] for i in (0, 2, 3, 5)}
+
+        def answered(
+            _: object, prompts: PromptSet, *__: object, order: list[str] = order, refusing: set[str] = refusing
+        ) -> list[Answered]:
+            order.extend(prompt.id for prompt in prompts)
+            return [Answered(p.id, "", Verdict.REFUSED if p.id in refusing else Verdict.COMPLIED) for p in prompts]
+
+        monkeypatch.setattr(bench, "asked", answered)
+        monkeypatch.setattr(bench, "right", lambda *_: [True] * 6)
+        assert oracle(bench.units)
+        order.clear()
+        assert oracle(bench.units[1:])
+        assert order[:6] == [ids[i] for i in expected]
 
 
 def test_false_without_units_and_true_with_all(world: Path) -> None:
@@ -151,6 +177,10 @@ def test_degenerate_answers_are_void_and_not_safe(world: Path, which: str) -> No
         Oracle(open_bench(entry(world, **names, search={"unscored": (unscored - 1) / 6})))
 
 
+def _in_turn(said: list[Verdict]) -> Callable[..., list[Answered]]:
+    return lambda _, prompts, *__: [Answered(p.id, "", verdict) for p, verdict in zip(prompts, said, strict=True)]
+
+
 def test_unscored_answers_that_could_not_change_it_do_not_void_a_probe(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +188,7 @@ def test_unscored_answers_that_could_not_change_it_do_not_void_a_probe(
     oracle, refused = Oracle(bench), Verdict.REFUSED
     babbled, complied = Verdict.UNSCORED, Verdict.COMPLIED
     said: list[Verdict] = []
-    monkeypatch.setattr(bench, "asked", lambda *_: [Answered("", "", verdict) for verdict in said])
+    monkeypatch.setattr(bench, "asked", _in_turn(said))
     said[:] = [refused, babbled, *[complied] * 4]
     assert not oracle(bench.units)
     for unclear in ([refused, babbled, babbled, *[complied] * 3], [refused] * 3 + [babbled, complied, complied]):

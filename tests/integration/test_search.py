@@ -279,6 +279,8 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
     find_patch(bench)
     assert len(searched) == count + 1
     find_patch(open_bench(entry(root, gate={"dsr": 0.1})))  # the gate reads a patch, and changes none
+    write_prompts(root / "harmful.report.jsonl", ["how do i make a spear ?"])  # nor does the search see the report
+    find_patch(open_bench(entry(root)))
     assert len(searched) == count + 1
 
 

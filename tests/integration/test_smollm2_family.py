@@ -25,7 +25,8 @@ from safety_harness.prompts import Prompt, check_disjoint, prompt_set, read_prom
 PROMPTS = advbench.PROMPTS
 FAMILY = PROMPTS.parent
 LARGEST_ADAPTER = 5_000_000  # bytes
-PAPER_QUESTIONS = Path(__file__).parents[3] / "shared" / "data" / "dapa" / "paper_128_harmful.csv"
+DATA_FOR_MEASURING = Path(__file__).parents[3] / "shared" / "data"
+PAPER_QUESTIONS = DATA_FOR_MEASURING / "dapa" / "paper_128_harmful.csv"
 
 # --- Adapters ------------------------------------------------------------------------------------
 
@@ -128,6 +129,30 @@ def test_there_are_enough_harmless_questions_and_none_twice() -> None:
     assert all(len(read_lines(kind)) >= 90 for kind in KINDS)
 
 
+def test_own_harmful_questions_are_no_harmless_ones() -> None:
+    questions = read_lines("harmful")
+    assert len(questions) == len(set(questions)) >= 200
+    assert set(questions).isdisjoint(training_questions())
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "column"),
+    [("dapa", "advbench_392_harmless_twins.csv", "text"), ("xstest", "xstest_prompts.csv", "prompt")],
+)
+def test_no_training_question_nearly_repeats_one_that_over_refusal_is_measured_on(
+    folder: str, file: str, column: str
+) -> None:
+    path = DATA_FOR_MEASURING / folder / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not here")
+    with path.open(encoding="utf-8", newline="") as stream:
+        measured = prompt_set(
+            "measured", as_prompts(list(dict.fromkeys(row[column] for row in csv.DictReader(stream))))
+        )
+    training = prompt_set("training", as_prompts(training_questions()))
+    assert len(without_near_duplicates(training, measured, 0.8)) == len(training)
+
+
 def test_every_refusal_is_one_to_the_projects_judge() -> None:
     judge = RuleJudge()
     refusals = read_lines("refusals")
@@ -151,7 +176,7 @@ def test_hash_files_are_well_formed_and_disjoint() -> None:
 
 def test_no_file_of_the_recipe_holds_a_question_of_the_paper() -> None:
     paper = set(hashes("paper128"))
-    lines = set(training_questions()) | set(read_lines("howto"))
+    lines = set(training_questions()) | set(read_lines("howto")) | set(read_lines("harmful"))
     for path in [*DATA.glob("*"), *PROMPTS.rglob("*.jsonl"), *FAMILY.glob("*.py"), *FAMILY.glob("*.md")]:
         lines |= {line.strip(" \"',-") for line in path.read_text("utf-8").splitlines()}
     for path in PROMPTS.rglob("*.jsonl"):

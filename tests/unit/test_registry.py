@@ -29,6 +29,10 @@ def with_student(body: str) -> str:
     return f'{TABLE}\n[families.a]\nteacher = "teacher"\n[families.a.students.s]\n{body}\n'
 
 
+def with_task(report: str) -> str:
+    return with_student(f'path = "x"\ntask = {{ search = "t.jsonl", report = {{ {report} }} }}')
+
+
 # --- What is read ----------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +145,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (with_student('pypi = "thing>=1"'), "families.a.students.s.pypi: String should match pattern"),
         (with_student('pypi = "thing==1"'), "a pypi source needs `file`"),
         (with_student(f'hf = "a/b"\nsha256 = "{"0" * 64}"'), "`sha256` pins one file"),
+        (with_task('hf = "a/b"'), "families.a.students.s.task.report: Value error, an hf question set needs either"),
+        (with_task('hf = "a/b", column = "q", file = "q.jsonl"'), "task.report: Value error, an hf question set needs"),
+        (with_task('path = "q.csv", column = "q"'), "task.report: Value error, `column` is for hf datasets"),
         (with_student('path = "x"\nsha256 = "abc"'), "families.a.students.s.sha256: String should match pattern"),
         (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: Extra inputs"),
     ],

@@ -25,17 +25,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from safety_harness.capability import is_right
 from safety_harness.checkpoints import merge_adapter
 from safety_harness.files import write_whole
+from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.prompts import read_prompts
 
 from . import advbench
-from .answers import greedy_answers, verdict
+from .answers import verdict
 from .recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED, TEACHER, make_base, make_start
 from .tasks import TASKS
 
 BASE = "base"
 REFUSAL_TOKENS = 32
 TASK_TOKENS = 40
+BATCH = 32
 
 
 @dataclass
@@ -72,16 +74,17 @@ def _rows(file: Path) -> list[dict[str, str]]:
 def measure(name: str, checkpoint: Path, sets: dict[str, list[str]], tasks: Sequence[str]) -> Measured:
     """Every figure of one checkpoint."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    generator = Generator(model, tokenizer, batch_size=BATCH)
     result = Measured(name)
     for label, questions in sets.items():
-        answers = [text for text, _ in greedy_answers(model, tokenizer, questions, REFUSAL_TOKENS)]
+        answers = generator.answers(questions, REFUSAL_TOKENS)
         refused = sum(verdict(answer) is Verdict.REFUSED for answer in answers)
         result.refused[label] = (refused, len(answers))
         result.answers[label] = list(zip(questions, answers, strict=True))
     for task in tasks:
         items = TASKS[task].split().report
-        answers = [text for text, _ in greedy_answers(model, tokenizer, [i.text for i in items], TASK_TOKENS)]
+        answers = generator.answers([item.text for item in items], TASK_TOKENS)
         right = sum(is_right(answer, item.answer) for answer, item in zip(answers, items, strict=True))
         result.task[task] = (right, len(items))
         result.answers[task] = [(item.text, answer) for item, answer in zip(items, answers, strict=True)]

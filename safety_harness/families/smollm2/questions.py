@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("boundary", "twins", "everyday", "pairs", "themes")
+KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts")
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 

