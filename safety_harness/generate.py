@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,8 +121,8 @@ class Generator:
 
 def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all *rows* (at least one) begin with."""
-    first, last = min(rows), max(rows)  # in lexical order, all others lie between these two
-    return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return sum(1 for _ in alike)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
