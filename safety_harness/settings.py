@@ -30,7 +30,7 @@ class SearchSettings(BaseModel):
     task: Fraction = Field(0.05, description="Loss of the student's own task accuracy allowed.")
     unscored: Fraction = Field(0.05, description="Share of unscored answers above which a probe is void.")
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
-    strategy: Literal["adaptive", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
+    strategy: Literal["adaptive", "halving", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
     prior: Literal["norm", "contrast"] = Field("contrast", description="Order of the units: norm or contrast.")
     roles: tuple[str, ...] | None = Field(None, description="Roles that may move; all when unset.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from safety_harness.ddmin.minimize import STRATEGIES
+from safety_harness.ddmin import STRATEGIES
 from safety_harness.errors import ConfigError
 from safety_harness.settings import GateSettings, SearchSettings, parse_overrides
 
