@@ -43,7 +43,7 @@ def test_every_threshold_of_a_registry_is_an_option_too(
         (("--teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
         (("--registry", "gone.toml"), "gone.toml: no such registry file"),
         (("--gate-dsr", "1.5"), "--gate-dsr 1.5: Input should be less than or equal to 1."),
-        (("--search-strategy", "fast"), "--search-strategy fast: Input should be 'adaptive' or 'ddmin'."),
+        (("--search-strategy", "fast"), "--search-strategy fast: Input should be 'adaptive', 'halving' or 'ddmin'."),
     ],
 )
 def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
