@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from safety_harness import ddmin
 from safety_harness.ddmin.filetest import Script, pieces
+from safety_harness.files import write_whole
 
 _ABOUT = """Reduce FILE to the pieces without which the script fails. The script is run with a candidate's path as its
 last argument, in an empty directory, and exits 0 if the candidate still does what matters. Ctrl-C, an error or a
@@ -84,7 +84,4 @@ def _minimize(parts: list[bytes], script: Script, options: argparse.Namespace) -
 
 
 def _write(path: Path, parts: list[bytes], result: ddmin.Reduction[int]) -> None:
-    """The kept pieces, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(b"".join(parts[i] for i in result.kept))
-    beside.replace(path)
+    write_whole(path, b"".join(parts[i] for i in result.kept))

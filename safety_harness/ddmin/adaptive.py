@@ -7,6 +7,7 @@ unit, together with the very question that shows it: everything still held, with
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.predict import RunForecast
@@ -54,8 +55,7 @@ class Adaptive:
         self._ahead = self._choose()
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._forecast = self._forecast.fork()
         return twin
 

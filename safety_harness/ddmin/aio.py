@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved
-from safety_harness.ddmin.minimize import AnyReducer, keeping_best
-from safety_harness.ddmin.reducer import Ask, Reducer
+from safety_harness.ddmin.minimize import AnyReducer, Running, busy, hand_in, keeping_best
+from safety_harness.ddmin.reducer import Reducer
 from safety_harness.ddmin.refine import Refiner
-from safety_harness.ddmin.types import Answer, Question, Reduction, T
+from safety_harness.ddmin.types import Answer, Reduction, T
 
 
 async def minimize_async(
@@ -35,34 +35,23 @@ async def minimize_async(
 
 
 async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[bool]], workers: int) -> None:
-    running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]] = {}
+    running: Running[T, asyncio.Task[bool | Answer]] = {}
     try:
         while asks := reducer.ask_many(workers):
             for ask in asks:
-                if ask.question not in running and sum(not t.done() for _, t in running.values()) < workers:
+                if ask.question not in running and busy(running) < workers:
                     running[ask.question] = ask, asyncio.create_task(_call(oracle, ask.units))
             head = asks[0].question
             if head not in running or not running[head][1].done():
                 await asyncio.wait(
                     [t for _, t in running.values() if not t.done()], return_when=asyncio.FIRST_COMPLETED
                 )
-            _hand_in(reducer, running, head)
+            hand_in(reducer, running, head)
     finally:
         tasks = [task for _, task in running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _hand_in(
-    reducer: AnyReducer[T], running: dict[Question, tuple[Ask[T], asyncio.Task[bool | Answer]]], head: Question
-) -> None:
-    """Tell the reducer all answers that have come; an error only if it is the head's."""
-    for question, (ask, task) in list(running.items()):
-        if not task.done() or (question != head and (task.cancelled() or task.exception() is not None)):
-            continue
-        del running[question]
-        reducer.tell(ask, task.result())
 
 
 async def _call(oracle: Callable[[tuple[T, ...]], Awaitable[bool]], units: tuple[T, ...]) -> bool | Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.types import Answer, Question
@@ -35,8 +36,8 @@ class Certify:
             self._proven += 1
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        twin._queue, twin.kept, twin._proven = self._queue.copy(), self.kept, self._proven
+        twin = copy(self)
+        twin._queue = self._queue.copy()
         return twin
 
     def chance(self) -> float:
@@ -66,8 +67,8 @@ class Complete:
             self.kept ^= 1 << rank
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        twin.kept, twin._open = self.kept, self._open.copy()
+        twin = copy(self)
+        twin._open = self._open.copy()
         return twin
 
     def chance(self) -> float:

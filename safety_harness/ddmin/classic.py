@@ -6,6 +6,7 @@ Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE T
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Self
 
@@ -38,9 +39,7 @@ class Classic:
             self._cut(min(2 * self._chunks, self.kept.bit_count()))
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))  # `_tries` is replaced, never changed
-        return twin
+        return copy(self)  # `_tries` is replaced, never changed
 
     def chance(self) -> float:
         return 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.certify import Certify, Complete
@@ -59,8 +60,7 @@ class Course:
 
     def fork(self) -> Self:
         """A copy to look ahead with."""
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._plan = self._plan.fork() if self._plan is not None else None
         twin._ahead = True
         return twin

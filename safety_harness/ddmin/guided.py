@@ -7,6 +7,7 @@ enough. If required units are neighbours, one half is; if not, neither will do, 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.adaptive import Adaptive
@@ -54,8 +55,7 @@ class Guided:
             self._doubt(answer)
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._plan = self._plan.fork()
         return twin
 

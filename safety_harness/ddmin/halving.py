@@ -7,6 +7,7 @@ monotonicity, so it is not led astray where neighbours can only go together, as 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.evidence import ranks
@@ -40,9 +41,7 @@ class Halving:
             self._next_round()
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))  # `_line` is replaced, never changed
-        return twin
+        return copy(self)  # `_line` is replaced, never changed
 
     def chance(self) -> float:
         return 0.3

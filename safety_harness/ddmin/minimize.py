@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from asyncio import Task
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Generic, TypeAlias, TypedDict
+from typing import Generic, TypeAlias, TypedDict, TypeVar
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
 from safety_harness.ddmin.noise import Noise
@@ -15,6 +16,9 @@ from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, T
 
 AnyReducer: TypeAlias = Reducer[T] | Refiner[T]
+Call = TypeVar("Call", Future[bool | Answer], Task[bool | Answer])
+Running: TypeAlias = dict[Question, tuple[Ask[T], Call]]
+"""Calls of the oracle under way, in threads or as tasks."""
 
 
 class _Options(TypedDict, Generic[T]):
@@ -126,31 +130,30 @@ def run_parallel(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], bool]
     An exception of the oracle counts when its question's turn comes, so a question that one worker would
     never have asked cannot end the run. Calls under way at the end are waited for: threads cannot be stopped.
     """
-    running: dict[Question, tuple[Ask[T], Future[bool | Answer]]] = {}
+    running: Running[T, Future[bool | Answer]] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             while asks := reducer.ask_many(workers):
                 for ask in asks:
-                    if ask.question not in running and _busy(running) < workers:
+                    if ask.question not in running and busy(running) < workers:
                         running[ask.question] = ask, pool.submit(call, oracle, ask.units)
                 head = asks[0].question
                 if head not in running or not running[head][1].done():
                     wait([f for _, f in running.values() if not f.done()], return_when=FIRST_COMPLETED)
-                _hand_in(reducer, running, head)
+                hand_in(reducer, running, head)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _busy(running: Mapping[Question, tuple[Ask[T], Future[bool | Answer]]]) -> int:
+def busy(running: Running[T, Call]) -> int:
+    """How many calls are under way."""
     return sum(not future.done() for _, future in running.values())
 
 
-def _hand_in(
-    reducer: AnyReducer[T], running: dict[Question, tuple[Ask[T], Future[bool | Answer]]], head: Question
-) -> None:
+def hand_in(reducer: AnyReducer[T], running: Running[T, Call], head: Question) -> None:
     """Tell the reducer all answers that have come; an error only if it is the head's."""
     for question, (ask, future) in list(running.items()):
-        if not future.done() or (future.exception() is not None and question != head):
+        if not future.done() or (question != head and (future.cancelled() or future.exception() is not None)):
             continue
         del running[question]
         reducer.tell(ask, future.result())

@@ -8,6 +8,7 @@ sequential probability ratio test) or it is refuted. Then the search goes back t
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from math import ceil, log
 from typing import Self
@@ -129,8 +130,7 @@ class NoisyCourse:
 
     def fork(self) -> Self:
         """A copy to look ahead with."""
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._course = self._course.fork()
         twin._lead, twin._first = self._lead.copy(), self._first.copy()
         return twin

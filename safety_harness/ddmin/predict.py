@@ -103,8 +103,7 @@ class RunForecast:
 
     def fork(self) -> Self:
         """An independent copy."""
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._views = tuple(view.fork() for view in self._views)
         twin._credit = self._credit.copy()
         return twin

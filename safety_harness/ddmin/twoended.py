@@ -8,6 +8,7 @@ spares many units and so many questions, above all if something heavy was thrown
 
 from __future__ import annotations
 
+from copy import copy
 from math import isqrt
 from typing import Self
 
@@ -44,8 +45,7 @@ class TwoEnded:
             self._without_half(answer)
 
     def fork(self) -> Self:
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = copy(self)
         twin._plan = self._plan.fork()
         return twin
 
