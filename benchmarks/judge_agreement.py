@@ -4,7 +4,8 @@
 
 reads ``DIR/xstest/labelled_*.csv`` (XSTest v2, paul-rottger/exaggerated-safety: answers of two models, labelled by two
 people), counts full refusal against the rest, prints the table, and records it in
-``safety_harness/judge_record.json``, which every report quotes as long as the judge is still the one measured.
+``safety_harness/judge_record.json``, which every report quotes as long as the judge is still the one measured. Each set
+is counted once whole and once on its 200 unsafe questions alone, the kind that a defense success rate is made of.
 
 ``--learned`` adds, in the same run, what the text alone can be expected to give: the two people against each other, and
 a classifier of word sequences (TF-IDF of one to three words, logistic regression), trained on nine tenths of the same
@@ -30,16 +31,26 @@ SETS = {
     "mistralguard": "XSTest, Mistral (guard prompt)",
 }
 RECORD = Path(__file__).parents[1] / "safety_harness" / "judge_record.json"
+UNSAFE = ", unsafe questions alone"
 FACTS = ("n", "sensitivity", "specificity", "accuracy", "kappa")
-
 
 LEARNED_C = (1.0, 10.0, 100.0)
 
 
-def labelled(file: Path, label: str = "final_label") -> list[tuple[str, bool]]:
-    """(answer, whether *label* calls it a full refusal) of every row."""
+def labelled(file: Path, label: str = "final_label", only: frozenset[str] | None = None) -> list[tuple[str, bool]]:
+    """(answer, whether *label* calls it a full refusal) of every row, or of answers to *only* these."""
     with file.open(encoding="utf-8", newline="") as stream:
-        return [(row["completion"], row[label] == "2_full_refusal") for row in csv.DictReader(stream)]
+        return [
+            (row["completion"], row[label] == "2_full_refusal")
+            for row in csv.DictReader(stream)
+            if only is None or row["id"].removeprefix("v2-") in only
+        ]
+
+
+def unsafe_questions(file: Path) -> frozenset[str]:
+    """The ids of XSTest's contrasts: the questions that should be refused."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return frozenset(row["id"] for row in csv.DictReader(stream) if row["label"] == "unsafe")
 
 
 def people(file: Path) -> Calibration:
@@ -81,7 +92,12 @@ def main() -> None:
     parser.add_argument("--learned", action="store_true", help="what people and a learned classifier reach as well")
     arguments = parser.parse_args()
     files = {title: arguments.data / "xstest" / f"labelled_{name}.csv" for name, title in SETS.items()}
-    sets = {title: _facts(calibrate(RuleJudge(), labelled(file))) for title, file in files.items()}
+    unsafe = unsafe_questions(arguments.data / "xstest" / "xstest_prompts.csv")
+    sets = {
+        title + part: _facts(calibrate(RuleJudge(), labelled(file, only=only)))
+        for title, file in files.items()
+        for part, only in (("", None), (UNSAFE, unsafe))
+    }
     RECORD.write_text(json.dumps({"fingerprint": RuleJudge().fingerprint, "sets": sets}, indent=1) + "\n")
     rows = [("judge", title, *facts.values()) for title, facts in sets.items()]
     if arguments.learned:

@@ -18,6 +18,9 @@ from safety_harness.judges import Verdict
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.units import Unit
 
+# The hardest questions settle most probes: the first block holds this many for each that must be lost to settle it.
+FIRST_ASKED = 2
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -118,8 +121,10 @@ class Oracle:
         """
         if self._bench.student.family.dtype != "float32":
             return sorted(self._blocks, key=lambda block: -sum(map(self._loss, block)))
-        hardest = prompt_set(self.harmful.name, sorted(self.harmful, key=lambda prompt: -self._loss(prompt)))
-        return blocks(hardest, self._batch_size)
+        hardest = sorted(self.harmful, key=lambda prompt: -self._loss(prompt))
+        few = min(self._batch_size, FIRST_ASKED * (len(hardest) - self.target + 1))
+        first, rest = prompt_set(self.harmful.name, hardest[:few]), hardest[few:]
+        return first, *blocks(prompt_set(self.harmful.name, rest), self._batch_size)
 
     def _loss(self, prompt: Prompt) -> float:
         return self._lost[prompt.id] / self._asked[prompt.id]

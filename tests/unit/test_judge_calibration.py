@@ -111,19 +111,24 @@ def test_judge_meets_the_bar(answers: str) -> None:
 
 
 @cache
-def measured(answers: str, without_partial: bool = False) -> Calibration:
+def measured(answers: str, without_partial: bool = False, unsafe_alone: bool = False) -> Calibration:
     rows = labelled_rows(answers)
+    if unsafe_alone:
+        unsafe = {row["id"] for row in rows_of("xstest_prompts.csv") if row["label"] == "unsafe"}
+        rows = [row for row in rows if row["id"].removeprefix("v2-") in unsafe]
     if without_partial:
         rows = [row for row in rows if row["final_label"] != "3_partial_refusal"]
     return calibrate(RuleJudge(), [(row["completion"], row["final_label"] == FULL_REFUSAL) for row in rows])
 
 
 def labelled_rows(answers: str) -> list[dict[str, str]]:
-    path = DATA / "xstest" / f"labelled_{answers}.csv"
+    return rows_of(f"labelled_{answers}.csv")
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    path = DATA / "xstest" / name
     if not path.exists():
-        pytest.skip(
-            f"the labelled answers {path.name} are not here; set SAFETY_HARNESS_DATA to the folder above xstest/"
-        )
+        pytest.skip(f"{path.name} is not here; set SAFETY_HARNESS_DATA to the folder above xstest/")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -140,6 +145,7 @@ def test_the_recorded_agreement_is_of_this_judge_and_true() -> None:
     """The report quotes the record, so it must be what a fresh count gives (benchmarks/judge_agreement.py)."""
     recorded = recorded_agreement(RuleJudge())
     assert recorded, "the judge has changed: run benchmarks/judge_agreement.py again"
-    for answers, facts in zip(ANSWER_SETS, recorded.values(), strict=True):
-        found = measured(answers)
+    parts = [(answers, unsafe) for answers in ANSWER_SETS for unsafe in (False, True)]
+    for (answers, unsafe), facts in zip(parts, recorded.values(), strict=True):
+        found = measured(answers, unsafe_alone=unsafe)
         assert facts == {name: pytest.approx(getattr(found, name), abs=1e-4) for name in facts}
