@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
-DECODING = 2
+DECODING = 3
+
+# Tokens of a guess that go through the model at once.
+LONGEST_GUESS = 16
 
 # Sharing a common beginning costs one more call of the model; it must save this many tokens to be worth it.
 WORTH_SHARING = 128
@@ -29,8 +33,10 @@ class Generator:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         # A model that knows no end token answers to the limit.
-        self._stop = torch.tensor(_stop_tokens(model, tokenizer), dtype=torch.int64, device=model.device)
+        self._stop = frozenset(_stop_tokens(model, tokenizer))
         self._pad = int(tokenizer.pad_token_id or 0)  # masked wherever it stands, so any token will do
+        # In bfloat16 an answer depends on how it was decoded, so there it may not depend on what was asked before.
+        self._drafts = Drafts() if model.dtype == torch.float32 else None
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -63,40 +69,90 @@ class Generator:
 
     @torch.inference_mode()
     def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
+        guess is kept what the model chooses itself, so that every pass gains at least one token."""
         cache = DynamicCache(config=self.model.config)
         shared = self._shared(rows, max_new_tokens)
-        tokens, mask = pad_left([row[shared:] for row in rows], self._pad, self.model.device)
+        seen = torch.ones(len(rows), shared, dtype=torch.int64, device=self.model.device)
         if shared:
             # What the chat template puts before every question goes through the model once, not once a row.
-            self.model(input_ids=tokens.new_tensor([rows[0][:shared]]), past_key_values=cache, logits_to_keep=1)
+            beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
+            self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
-            mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
-        position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-        alive = torch.arange(len(rows), device=tokens.device)
+        alive = list(range(len(rows)))
         found: list[list[int]] = [[] for _ in rows]
-        for _ in range(max_new_tokens):
-            output = self.model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            chosen = output.logits[:, -1].argmax(-1)
-            ended = torch.isin(chosen, self._stop)
-            for row, token, over in zip(alive.tolist(), chosen.tolist(), ended.tolist(), strict=True):
-                if not over:
-                    found[row].append(token)
-            if bool(ended.all()):
-                break
-            if bool(ended.any()):  # an answer that has ended costs nothing more
-                going = (~ended).nonzero()[:, 0]
-                cache.batch_select_indices(going)
-                alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
-            tokens, position = chosen[:, None], position[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(tokens), 1)], dim=1)
+        unread = [list(row[shared:]) for row in rows]
+        while alive:
+            guesses = self._guesses([rows[i] for i in alive], [found[i] for i in alive], unread, seen, max_new_tokens)
+            tokens, fresh = pad_between(unread, guesses, self._pad, self.model.device)
+            position = seen.sum(1, keepdim=True) + (fresh.cumsum(1) - 1).clamp(min=0)
+            seen = torch.cat([seen, fresh], dim=1)
+            width = max(map(len, guesses))
+            chosen = self._choose(tokens, seen, position, cache, width + 1)
+            kept = [agreed(guess, row) for guess, row in zip(guesses, chosen, strict=True)]
+            going = []
+            for at, (row, agreeing) in enumerate(zip(alive, kept, strict=True)):
+                said = chosen[at][: agreeing + 1]
+                ends = next((i for i, token in enumerate(said) if token in self._stop), None)
+                found[row] += said[:ends]
+                if ends is None and len(found[row]) < max_new_tokens:
+                    going.append(at)
+            if width:
+                # A guess that was wrong stays in the cache, where nothing may look at it.
+                right = torch.arange(width, device=seen.device) < torch.tensor(kept, device=seen.device)[:, None]
+                seen[:, -width:] *= right
+            if going and len(going) < len(alive):  # an answer that has ended costs nothing more
+                rest = torch.tensor(going, device=seen.device)
+                cache.batch_select_indices(rest)
+                seen = seen[rest]
+            alive = [alive[at] for at in going]
+            unread = [found[row][-1:] for row in alive]
+        if self._drafts is not None:
+            for question, answer in zip(rows, found, strict=True):
+                self._drafts.remember(question, answer)
         return found
+
+    def _choose(
+        self, tokens: torch.Tensor, seen: torch.Tensor, position: torch.Tensor, cache: DynamicCache, last: int
+    ) -> list[list[int]]:
+        """The likeliest token after each of the *last* tokens of every row."""
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=seen,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=last,
+        )
+        chosen: list[list[int]] = output.logits.argmax(-1).tolist()
+        return chosen
+
+    def _guesses(
+        self,
+        questions: Sequence[Sequence[int]],
+        found: Sequence[Sequence[int]],
+        unread: Sequence[Sequence[int]],
+        seen: torch.Tensor,
+        max_new_tokens: int,
+    ) -> list[tuple[int, ...]]:
+        """How each row may go on, no longer than half of the rows have a guess: the others are only padded.
+
+        A wrong guess takes room in the cache, which a sliding window counts as distance, so there is none where
+        a row could reach beyond the window for it.
+        """
+        if self._drafts is None:
+            return [()] * len(questions)
+        most = LONGEST_GUESS
+        window = getattr(self.model.config, "sliding_window", None)
+        if window is not None:
+            left = max_new_tokens - min(map(len, found))
+            most = max(0, min(most, window - seen.shape[1] - max(map(len, unread)) - left))
+        guesses = [
+            self._drafts.guess(question, answer, min(most, max_new_tokens - len(answer) - 1))
+            for question, answer in zip(questions, found, strict=True)
+        ]
+        usual = sorted(map(len, guesses), reverse=True)[(len(guesses) - 1) // 2]
+        return [guess[:usual] for guess in guesses]
 
     def _shared(self, rows: Sequence[Sequence[int]], new: int) -> int:
         """Length of the tokens with which all *rows* begin, short of any row's last token; 0 when not worth it.
@@ -125,12 +181,28 @@ def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in alike)
 
 
+def agreed(guess: Sequence[int], chosen: Sequence[int]) -> int:
+    """How many tokens of *guess* the model chose itself, one after the other."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(guess, chosen, strict=False)))
+
+
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and attention mask of *rows*, both int64 of shape (rows, longest), padded on the left."""
-    width = max(len(row) for row in rows)
-    tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return tokens, mask
+    return pad_between(rows, [()] * len(rows), pad, device)
+
+
+def pad_between(
+    heads: Sequence[Sequence[int]], tails: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and attention mask of rows that each join a head, padded on its left, and a tail, padded on its right:
+    both int64 of shape (rows, longest head + longest tail), with every tail beginning in the same column."""
+    before, after = max(map(len, heads)), max(map(len, tails))
+    tokens, mask = [], []
+    for head, tail in zip(heads, tails, strict=True):
+        left, right = before - len(head), after - len(tail)
+        tokens.append([pad] * left + [*head, *tail] + [pad] * right)
+        mask.append([0] * left + [1] * (len(head) + len(tail)) + [0] * right)
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:

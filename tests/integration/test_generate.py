@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from safety_harness.errors import DataError
-from safety_harness.generate import Generator, pad_left, shared_beginning
+from safety_harness.generate import Generator, agreed, pad_between, pad_left, shared_beginning
 from safety_harness.models import LoadedModel, load
 from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
 
@@ -91,6 +91,65 @@ def test_a_shared_beginning_goes_through_the_model_once(
     slides = loaded.model.config.sliding_window if hasattr(loaded.model.config, "sliding_window") else None
     padded = len(QUESTIONS) * max(len(question) for question in encoded)
     assert sum(read[:2]) < padded - 100 or (slides is not None and read[0] == padded)
+
+
+# --- guesses at an answer -------------------------------------------------------------------------
+
+
+def misleading(answers: Sequence[Sequence[int]], how: str) -> list[list[int]]:
+    """Earlier answers that are right up to a point, which differs from row to row."""
+    other = {"right": lambda a, _: a, "wrong": lambda a, _: [token + 1 for token in a], "short": lambda a, i: a[:i]}
+    other["astray"] = lambda a, i: [*a[: i % 5], *(token ^ 1 for token in a[i % 5 :]), 7, 7, 7]
+    return [list(other[how](answer, i)) for i, answer in enumerate(answers)]
+
+
+@pytest.mark.parametrize("how", ["right", "wrong", "short", "astray", "all"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_guess_changes_a_token(pairs: Pairs, architecture: str, how: str) -> None:
+    loaded = load(pairs(architecture, False)[0], "float32")
+    asked = generator(loaded, 1)
+    encoded = [asked.encode(question) for question in QUESTIONS]
+    expected = [reference(loaded, question) for question in encoded]
+    for batch_size in (2, 64):
+        asked = generator(loaded, batch_size)
+        asked.tokenizer = copy.copy(asked.tokenizer)
+        asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+        for kind in ("short", "wrong", "astray", "right") if how == "all" else (how,):
+            for question, answer in zip(encoded, misleading(expected, kind), strict=True):
+                asked._drafts.remember(question, answer)
+        assert [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)] == expected
+
+
+def test_guesses_end_where_an_answer_ends(pairs: Pairs) -> None:
+    """An end token within a guess, and a limit that is shorter than the guess."""
+    loaded = load(pairs("llama", False)[0], "float32")
+    alone = generator(loaded, 64)
+    full = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+    loaded.model.generation_config.eos_token_id = [full[0][5], full[1][2]]
+    expected = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+    for new in (1, 3, NEW):
+        asked = generator(loaded, 64)
+        for question, answer in zip(QUESTIONS, full, strict=True):
+            asked._drafts.remember(asked.encode(question), answer)
+        asked.tokenizer = copy.copy(asked.tokenizer)
+        asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+        assert [json.loads(answer) for answer in asked.answers(QUESTIONS, new)] == [e[:new] for e in expected]
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [("float32", 1), ("bfloat16", NEW)])
+def test_an_answer_given_before_is_read_in_one_pass(
+    pairs: Pairs, dtype: str, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But in bfloat16, where the way of decoding may change an answer, nothing is guessed."""
+    asked = generator(load(pairs("llama", False)[0], dtype), 64)
+    first = asked.answers(QUESTIONS, NEW)
+    steps = []
+    original = type(asked.model).forward
+    monkeypatch.setattr(
+        type(asked.model), "forward", lambda self, *a, **k: (steps.append(1), original(self, *a, **k))[1]
+    )
+    assert asked.answers(QUESTIONS, NEW) == first
+    assert len(steps) == passes
 
 
 def test_order_and_repetition_of_questions_do_not_matter(pairs: Pairs) -> None:
@@ -197,6 +256,17 @@ def test_a_question_that_does_not_fit_is_named(pairs: Pairs) -> None:
 )
 def test_shared_beginning(rows: list[list[int]], shared: int) -> None:
     assert shared_beginning(rows) == shared
+
+
+def test_pad_between() -> None:
+    found, mask = pad_between([[5, 6, 7], [8]], [(1,), (2, 3)], 9, torch.device("cpu"))
+    assert found.tolist() == [[5, 6, 7, 1, 9], [9, 9, 8, 2, 3]]
+    assert mask.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("guess", "agreeing"), [((), 0), ((1, 2), 2), ((1, 3), 1), ((2, 2), 0), ((1, 2, 5), 2)])
+def test_agreed(guess: tuple[int, ...], agreeing: int) -> None:
+    assert agreed(guess, [1, 2, 4, 9]) == agreeing
 
 
 def test_pad_left() -> None:
