@@ -12,6 +12,7 @@ from safety_harness.capability import (
     batches,
     divergence,
     is_right,
+    rows_at_once,
     text_scores,
 )
 from safety_harness.files import sha256_text
@@ -26,9 +27,6 @@ from safety_harness.units import Unit, enumerate_units
 from safety_harness.weights import Checkpoint
 
 T = TypeVar("T")
-
-# The divergence keeps a vocabulary of log-probabilities a token in memory, so it takes few rows at a time.
-DIVERGENCE_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,8 @@ class Bench:
         """KL of the patched student from the student on its own answers: nats a token, one mean a question."""
         pairs = [(p.text, a.answer) for p, a in zip(prompts, self.asked((), prompts), strict=True)]
         found: list[float] = []
-        for batch in batches(pairs, DIVERGENCE_BATCH):
+        # The end token is scored as well.
+        for batch in batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1)):
             texts, answers = zip(*batch, strict=True)
             before = answer_logprobs(self.generator, texts, answers)
             with self.transplanter.transplanted(units):

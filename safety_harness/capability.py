@@ -11,8 +11,8 @@ import torch
 
 from safety_harness.generate import Generator, pad_left
 
-# Scoring a text keeps a whole vocabulary of log-probabilities a token, so it takes few documents at a time.
-TEXT_BATCH = 8
+# Scoring keeps a whole vocabulary of log-probabilities a token: this many numbers at a time (256 MiB in float32).
+LOGPROBS = 2**26
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
     The first token is predicted from the tokenizer's own beginning-of-text token where it adds one.
     """
     scores = []
-    for batch in batches(documents, TEXT_BATCH):
-        rows = [generator.tokenizer(document)["input_ids"] for document in batch]
+    encoded = [generator.tokenizer(document)["input_ids"] for document in documents]
+    for rows in batches(encoded, rows_at_once(generator, max(map(len, encoded), default=1))):
         logprobs, tokens, predicted = _logprobs(generator, rows, [1] * len(rows))
-        picked = logprobs.gather(-1, tokens[:, 1:, None])[..., 0] * predicted
+        picked = logprobs.gather(-1, tokens[..., None])[..., 0] * predicted
         scores += [
             TextScore(-float(total), int(count)) for total, count in zip(picked.sum(1), predicted.sum(1), strict=True)
         ]
@@ -52,6 +52,11 @@ def answer_logprobs(generator: Generator, questions: Sequence[str], answers: Seq
     rows = [[*prompt, *reply, 0] for prompt, reply in zip(prompts, replies, strict=True)]
     logprobs, _, _ = _logprobs(generator, rows, [len(prompt) for prompt in prompts])
     return [found[-(len(reply) + 1) :] for found, reply in zip(logprobs, replies, strict=True)]
+
+
+def rows_at_once(generator: Generator, tokens: int) -> int:
+    """How many rows of *tokens* to score may go through the model together."""
+    return max(1, LOGPROBS // (tokens * int(generator.model.config.vocab_size)))
 
 
 def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
@@ -81,9 +86,25 @@ def _plain(text: str) -> str:
 def _logprobs(
     generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities of every next token, the tokens, and which of them count (from each row's start on)."""
+    """Log-probabilities of the next tokens of every row from its start on, those tokens, and which of them count.
+
+    Shapes (rows, longest, vocabulary), (rows, longest) and (rows, longest); a shorter row's numbers come last.
+    """
     tokens, mask = pad_left(rows, 0, generator.model.device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = generator.model(input_ids=tokens, attention_mask=mask, position_ids=position, use_cache=False).logits
-    counted = position >= torch.tensor(starts, device=tokens.device)[:, None]
-    return logits[:, :-1].float().log_softmax(-1), tokens, (counted & mask.bool())[:, 1:]
+    # At least one: for zero, transformers would return the logits of every token.
+    longest = max([1, *(len(row) - start for row, start in zip(rows, starts, strict=True))])
+    logits = generator.model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=position,
+        use_cache=False,
+        logits_to_keep=min(longest + 1, tokens.shape[1]),
+    ).logits
+    counted = (position >= torch.tensor(starts, device=tokens.device)[:, None]) & mask.bool()
+    kept = logits.shape[1] - 1
+    return (
+        logits[:, :-1].float().log_softmax(-1),
+        tokens[:, tokens.shape[1] - kept :],
+        counted[:, tokens.shape[1] - kept :],
+    )

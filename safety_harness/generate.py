@@ -35,11 +35,17 @@ class Generator:
         # A model that knows no end token answers to the limit.
         self._stop = frozenset(_stop_tokens(model, tokenizer))
         self._pad = int(tokenizer.pad_token_id or 0)  # masked wherever it stands, so any token will do
+        self._encoded: dict[str, list[int]] = {}
         # In bfloat16 an answer depends on how it was decoded, so there it may not depend on what was asked before.
         self._drafts = Drafts() if model.dtype == torch.float32 else None
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
+        if question not in self._encoded:
+            self._encoded[question] = self._encode(question)
+        return self._encoded[question]
+
+    def _encode(self, question: str) -> list[int]:
         if self.tokenizer.chat_template is None:
             return list(self.tokenizer(question)["input_ids"])
         return list(

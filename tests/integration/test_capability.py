@@ -10,13 +10,14 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from safety_harness import capability
 from safety_harness.capability import (
-    TEXT_BATCH,
     TextScore,
     answer_logprobs,
     batches,
     divergence,
     is_right,
+    rows_at_once,
     text_scores,
 )
 from safety_harness.generate import Generator
@@ -36,9 +37,14 @@ def opened(pairs: Pairs, architecture: str, side: int = 0) -> tuple[LoadedModel,
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_scores_are_transformers_loss_times_tokens(pairs: Pairs, architecture: str) -> None:
+def test_scores_are_transformers_loss_times_tokens(
+    pairs: Pairs, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded, generator = opened(pairs, architecture)
-    assert len(DOCUMENTS) > TEXT_BATCH  # more than one batch, of different widths
+    longest = max(len(row) for row in loaded.tokenizer(DOCUMENTS)["input_ids"])
+    # More than one batch, of different widths.
+    monkeypatch.setattr(capability, "LOGPROBS", 5 * longest * loaded.model.config.vocab_size)
+    assert len(DOCUMENTS) > rows_at_once(generator, longest) == 5
     for document, score in zip(DOCUMENTS, text_scores(generator, DOCUMENTS), strict=True):
         ids = torch.tensor([loaded.tokenizer(document)["input_ids"]])
         count = ids.shape[1] - 1
