@@ -18,7 +18,7 @@ from safety_harness.files import cache_dir, sha256_file, sha256_text
 from safety_harness.registry import ModelSpec
 from safety_harness.sources import resolve
 from safety_harness.units import Unit
-from safety_harness.weights import Checkpoint
+from safety_harness.weights import Checkpoint, check_shapes
 
 # Raised when preparing changes its output, so that old caches are not taken for new.
 PREPARATION = 1
@@ -94,18 +94,8 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
         LineageError: another architecture, another shape, or weights that do not descend from one ancestor
             (median cosine of the units' tensors).
     """
-    if student.model_type != teacher.model_type:
-        raise LineageError(
-            f"{student.folder.name} is a {student.model_type} model and its teacher {teacher.folder.name} is a "
-            f"{teacher.model_type} model. Choose a teacher of the student's architecture."
-        )
+    check_shapes(student, teacher, units)
     names = [name for unit in units for name in unit.tensors]
-    for name in names:
-        if student.shapes[name] != teacher.shapes.get(name):
-            raise LineageError(
-                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes.get(name)}. "
-                "Choose a teacher of the student's size."
-            )
     cosines = sorted(_cosine(student.tensor(name), teacher.tensor(name)) for name in names)
     median = cosines[len(cosines) // 2]
     if median < MINIMAL_COSINE:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safety_harness.errors import DataError
 from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
 from safety_harness.registry import PromptSource, Source, Split, Student
 from safety_harness.sources import resolve, resolve_prompts
-from safety_harness.weights import Checkpoint
+from safety_harness.units import enumerate_units
+from safety_harness.weights import Checkpoint, check_shapes
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ def load_questions(student: Student) -> Questions:
     """Read every prompt file of *student*.
 
     Raises:
-        DataError, SourceError: a file is missing, wrong, or on both sides of the split.
+        DataError, SourceError: a file is missing, wrong, or on both sides of the split; a task has no answer.
     """
     family, task = student.family, student.spec.task
     return Questions(
         _sides(family.harmful, family.near_duplicates),
         _sides(family.harmless, family.near_duplicates),
         _read(family.text),
-        _sides(task) if task else None,
+        _task_sides(task) if task else None,
     )
 
 
@@ -60,6 +62,7 @@ def check_local_files(student: Student) -> None:
 
     Raises:
         DataError, SourceError: as :func:`load_questions`, or a weight file is missing, pickled or without config.
+        LineageError, UnitError: student and teacher do not fit together, or have no unit of a wanted role.
     """
     if all(source.path for source in _prompt_sources(student)):
         load_questions(student)
@@ -68,6 +71,9 @@ def check_local_files(student: Student) -> None:
             Checkpoint(resolve(spec))
         for adapter in spec.adapters:
             resolve(Source(path=adapter))
+    if student.spec.path and student.family.teacher.path:
+        own, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(student.family.teacher))
+        check_shapes(own, teacher, enumerate_units(own.model_type, own.shapes, student.family.search.roles))
 
 
 def _prompt_sources(student: Student) -> list[PromptSource]:
@@ -82,6 +88,14 @@ def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
     if near_duplicates < 1.0:
         search = without_near_duplicates(search, report, near_duplicates)
     return Sides(search.first(split.search.limit), report.first(split.report.limit))
+
+
+def _task_sides(split: Split) -> Sides:
+    sides = _sides(split)
+    for prompts in (sides.search, sides.report):
+        if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:
+            raise DataError(f'{prompts.name}: the task {unanswered[0]!r} has no "answer". Give it one.')
+    return sides
 
 
 def _read(source: PromptSource) -> PromptSet:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import sha256_file, sha256_text
 
 if TYPE_CHECKING:
     import torch
 
-    from safety_harness.units import Shape
+    from safety_harness.units import Shape, Unit
 
 # What lies beside the weights and decides answers too: configs, tokenizer, chat template, end-of-answer tokens.
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -96,6 +96,25 @@ class Checkpoint:
                 "Get the safetensors version, or convert it where you trust it."
             )
         raise SourceError(f"{self.folder}: holds no .safetensors file.")
+
+
+def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]) -> None:
+    """Refuse a teacher whose weights do not fit into the student; reads headers alone.
+
+    Raises:
+        LineageError: another architecture, or another shape of a unit's tensor.
+    """
+    if student.model_type != teacher.model_type:
+        raise LineageError(
+            f"{student.folder.name} is a {student.model_type} model and its teacher {teacher.folder.name} is a "
+            f"{teacher.model_type} model. Choose a teacher of the student's architecture."
+        )
+    for name in (name for unit in units for name in unit.tensors):
+        if student.shapes[name] != teacher.shapes.get(name):
+            raise LineageError(
+                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes.get(name)}. "
+                "Choose a teacher of the student's size."
+            )
 
 
 def _indexed(index: Path) -> list[Path]:

@@ -39,13 +39,14 @@ class Collector:
     rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     result: RunResult | None = None
-    broken: dict[str, None] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    """Test -> why it failed outside of the gate's checks."""
     notes: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
-            self.broken[report.nodeid] = None  # once, though every worker that crashes on it reports it
+            self.broken[report.nodeid] = _reason(report)  # once, though every worker that crashes on it reports it
         for row in rows:
             if "about" in row:
                 self.about.setdefault(row["student"], {}).update(row["about"])
@@ -96,7 +97,7 @@ class Collector:
             )
             for student in self.students
         ]
-        incomplete = [f"{test} failed outside of the gate's checks" for test in self.broken]
+        incomplete = _by_reason(self.broken)
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
             incomplete.append("the run was interrupted")
         return gate.decide_run(
@@ -140,6 +141,23 @@ class Collector:
             self.notes.append(f"The reports could not be written. {error}")
             return False
         return True
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
+    return text.splitlines()[0] if text else "no reason given"
+
+
+def _by_reason(broken: Mapping[str, str]) -> list[str]:
+    """One line a reason: a model that cannot be loaded fails all of its student's tests."""
+    tests: dict[str, list[str]] = {}
+    for test, reason in broken.items():
+        tests.setdefault(reason, []).append(test)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} could not be measured: {reason}"
+        for reason, names in tests.items()
+    ]
 
 
 def _judge_error() -> dict[str, Any]:

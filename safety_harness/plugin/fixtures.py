@@ -45,10 +45,13 @@ class Measure:
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Errors that are the user's to resolve fail a test with their message alone."""
+    message = None
     try:
         yield
     except HarnessError as error:
-        pytest.fail(str(error), pytrace=False)
+        message = str(error)
+    if message is not None:  # out here, so that pytest does not print the message once more as the failure's cause
+        pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope="session")

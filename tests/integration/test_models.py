@@ -15,10 +15,12 @@ from transformers import AutoModelForCausalLM
 import safety_harness.checkpoints as checkpoints
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.models import check_lineage, load, prepare
-from safety_harness.registry import ModelSpec
+from safety_harness.questions import check_local_files
+from safety_harness.registry import ModelSpec, load_registry
 from safety_harness.units import Unit, enumerate_units
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES, make_model, make_tokenizer, save, vary
+from tests.samples import write_registry
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 
@@ -69,6 +71,15 @@ def test_another_shape_is_refused(pairs: Pairs, tmp_path: Path, changes: dict[st
     teacher = Checkpoint(save(make_model("llama", **changes), make_tokenizer(), tmp_path / "other"))
     with pytest.raises(LineageError, match=said):
         check_lineage(student, teacher, units_of(student))
+
+
+def test_a_pair_that_cannot_fit_is_found_before_any_model_is_loaded(pairs: Pairs, tmp_path: Path) -> None:
+    folder = pairs("llama", True)[0]
+    other = save(make_model("llama", intermediate_size=64), make_tokenizer(), tmp_path / "other")
+    models = f'[families.alpha]\nteacher = "{other}"\n[families.alpha.students.one]\npath = "{folder}"\n'
+    (student,) = load_registry(write_registry(tmp_path, models)).select()
+    with pytest.raises(LineageError, match="the student has shape"):
+        check_local_files(student)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

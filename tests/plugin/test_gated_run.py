@@ -88,11 +88,11 @@ def test_a_student_gated_as_it_is_needs_no_minimality(project: Project, results:
 
 
 def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project: Project, results: Results) -> None:
-    broken = "def test_mine(student):\n    assert student is None\n"
+    broken = "def test_mine(student):\n    raise ValueError('no such thing')\n"
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["outcome"] == "inconclusive"
     assert results()["reasons"] == [
-        "suites/test_before_suite.py::test_mine[alpha/one] failed outside of the gate's checks"
+        "suites/test_before_suite.py::test_mine[alpha/one] could not be measured: ValueError: no such thing"
     ]
 
 
@@ -140,3 +140,12 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     assert table["students"][0]["about"] == {
         "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
     }  # fmt: skip
+
+
+def test_one_cause_is_told_once(project: Project, results: Results) -> None:
+    broken = "".join(f"def test_{name}(student):\n    open('/no/such/file')\n" for name in ("this", "that", "other"))
+    assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
+    assert results()["reasons"] == [
+        "suites/test_before_suite.py::test_this[alpha/one] and 2 more could not be measured: "
+        "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
+    ]

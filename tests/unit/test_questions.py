@@ -45,6 +45,18 @@ def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
     assert len(found.task.search) == len(found.task.report) == 1
 
 
+def test_a_task_without_an_answer_is_refused(tmp_path: Path) -> None:
+    """Python's None would else be what counts as right."""
+    asked = student(tmp_path, task='\ntask = { search = "task.search.jsonl", report = "task.report.jsonl" }\n')
+    write_prompts(tmp_path / "task.search.jsonl", ["one and one"])
+    (tmp_path / "task.report.jsonl").write_text('{"text": "two and two", "answer": "four"}\n')
+    for kind in ("harmful", "harmless"):
+        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+    with pytest.raises(DataError, match=r"task\.search\.jsonl: the task 'one and one' has no \"answer\""):
+        load_questions(asked)
+
+
 def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
     asked = student(tmp_path)
     write_prompts(tmp_path / "harmless.search.jsonl", ["the same"])
