@@ -6,10 +6,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
 
@@ -81,15 +84,24 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or forbidden disk into a message that names the place and the way out."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        number = _errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise HarnessError(
                 f"{path}: no space is left on its disk. Free some, or point ${CACHE_VARIABLE} "
                 "(cache) or --report-dir (reports) at another disk. What was finished is kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise HarnessError(
-                f"{path}: cannot be written ({error.strerror}). Choose a folder you may write to with "
+                f"{path}: cannot be written ({os.strerror(number)}). Choose a folder you may write to with "
                 f"${CACHE_VARIABLE} (cache) or --report-dir (reports)."
             ) from error
         raise
+
+
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """safetensors tells the system's error in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import FileLock
 
 from safety_harness import ddmin
 from safety_harness.bench import Bench
-from safety_harness.errors import VoidProbe
+from safety_harness.errors import HarnessError, VoidProbe
 from safety_harness.files import explain_disk_errors
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
@@ -40,21 +42,28 @@ def find_patch(bench: Bench) -> Patch:
 
     Two processes never search for the same patch: the second waits for the first.
 
+    A disk that fills up meanwhile costs the cache, with a warning, never the patch that was found.
+
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
-        HarnessError: the cache cannot be written.
+        HarnessError: the cache cannot be written to; said before the search.
     """
     key = _key(bench)
     folder = patch_folder(key)
-    with explain_disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        cached = load_patch(folder)
-        if cached is None:
-            cached = search(bench, key)
-            units = select(bench, cached)
-            save_patch(cached, folder, lambda path: bench.transplanter.save(units, path))
-    return cached
+    with contextlib.ExitStack() as held:
+        with explain_disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{folder}.lock"))
+        return load_patch(folder) or _kept(bench, search(bench, key), folder)
+
+
+def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
+    units = select(bench, patch)
+    try:
+        save_patch(patch, folder, lambda path: bench.transplanter.save(units, path))
+    except HarnessError as error:
+        warnings.warn(f"The patch of {patch.student} is used, but could not be kept. {error}", stacklevel=2)
+    return patch
 
 
 def _key(bench: Bench) -> str:

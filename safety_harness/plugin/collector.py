@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,8 +61,13 @@ class Collector:
         if session.config.option.collectonly:
             return
         self.result = self._decide(exitstatus)
-        written = self._write(self.result)
-        if exitstatus == pytest.ExitCode.OK and not (written and self.result.outcome.value == "pass"):
+        try:
+            self._write(self.result, self.report_dir)
+        except HarnessError as error:
+            # A release without its report is not shown to be green.
+            self.result = self._decide(exitstatus, f"the reports could not be written: {error}")
+            self._write_elsewhere(self.result)
+        if exitstatus == pytest.ExitCode.OK and self.result.outcome.value != "pass":
             failed = self.result.outcome.value == "fail"
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else EXIT_INCONCLUSIVE
 
@@ -76,7 +82,7 @@ class Collector:
         colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
 
-    def _decide(self, exitstatus: int) -> RunResult:
+    def _decide(self, exitstatus: int, *incomplete: str) -> RunResult:
         from safety_harness import gate
         from safety_harness.results import check_from_row
 
@@ -97,12 +103,12 @@ class Collector:
             )
             for student in self.students
         ]
-        incomplete = _by_reason(self.broken)
+        missing = [*_by_reason(self.broken), *incomplete]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            incomplete.append("the run was interrupted")
+            missing.append("the run was interrupted")
         return gate.decide_run(
             decided,
-            incomplete=incomplete,
+            incomplete=missing,
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
@@ -130,17 +136,18 @@ class Collector:
             "packages": {name: metadata.version(name) for name in packages},
         }
 
-    def _write(self, result: RunResult) -> bool:
-        """Whether the reports lie on disk; a release without them is not shown to be green."""
+    def _write(self, result: RunResult, folder: Path) -> None:
         from safety_harness.report import write_reports
 
+        written = write_reports(result, folder)
+        self.notes.append("reports: " + ", ".join(str(path) for path in written))
+
+    def _write_elsewhere(self, result: RunResult) -> None:
+        """Nothing that was measured is lost, as long as any disk takes it."""
         try:
-            written = write_reports(result, self.report_dir)
-            self.notes.append("reports: " + ", ".join(str(path) for path in written))
-        except HarnessError as error:
-            self.notes.append(f"The reports could not be written. {error}")
-            return False
-        return True
+            self._write(result, Path(tempfile.mkdtemp(prefix="safety-harness-")))
+        except (HarnessError, OSError) as error:
+            self.notes.append(f"Nor could they be written elsewhere: {error}")
 
 
 def _reason(report: pytest.TestReport) -> str:

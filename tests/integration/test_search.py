@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import safety_harness.search as search_module
@@ -20,6 +21,7 @@ from safety_harness.patches import Patch, patch_folder
 from safety_harness.results import Outcome
 from safety_harness.search import find_patch, search, select
 from safety_harness.subject import Subject
+from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import entry, write_prompts
@@ -219,6 +221,22 @@ def test_ctrl_c_propagates_and_nothing_half_done_is_kept(
 
 
 # --- the cache ------------------------------------------------------------------------------------
+
+
+def test_a_patch_that_cannot_be_kept_is_used_all_the_same(
+    world: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What safetensors really raises on a full disk."""
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(Transplanter, "save", full)
+    with pytest.warns(UserWarning, match=r"used, but could not be kept. .*no space is left"):
+        patch = find_patch(open_bench(entry(world)))
+    assert patch.found
+    assert patch.units
+    assert not cached(cache)
 
 
 def test_the_second_time_costs_no_probe(world: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

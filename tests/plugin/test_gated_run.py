@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -105,11 +107,20 @@ def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, re
     found.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
 
 
-def test_a_report_that_cannot_be_written_is_told_and_not_green(project: Project, pytester: pytest.Pytester) -> None:
+def test_a_report_that_cannot_be_written_is_not_green_and_lies_elsewhere(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (pytester.path / "taken").write_text("a file, no folder")
+    elsewhere = pytester.path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
     found = project("--report-dir", "taken")
     assert found.ret == EXIT_INCONCLUSIVE
-    found.stdout.fnmatch_lines(["The reports could not be written. *taken*--report-dir*"])
+    found.stdout.fnmatch_lines(
+        ["- the reports could not be written: *taken*--report-dir*", f"reports: {elsewhere}*", "gate: INCONCLUSIVE"]
+    )
+    (saved,) = elsewhere.glob("*/results.json")
+    assert by_id(json.loads(saved.read_text())) == {"alpha/one": "pass", "alpha/two": "pass"}
     assert "INTERNALERROR" not in found.stdout.str()
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
 from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, whole_folder, write_whole
@@ -105,6 +106,12 @@ def test_a_full_disk_is_told_with_the_place_and_a_way_out(number: int) -> None:
         explain_disk_errors(Path("/some/place")),
     ):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_full_disk_is_told_when_safetensors_meets_it() -> None:
+    """Its errors are no OSError, and carry the number in their text."""
+    with pytest.raises(HarnessError, match="no space is left"), explain_disk_errors(Path("/p")):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR])
