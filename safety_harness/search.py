@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from filelock import FileLock
 from safety_harness import ddmin
 from safety_harness.bench import Bench
 from safety_harness.errors import HarnessError, VoidProbe
-from safety_harness.files import explain_disk_errors
+from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
 from safety_harness.prior import importance
@@ -35,6 +35,7 @@ class _Found:
     minimal: bool
     reason: str
     found: bool = True
+    replayed: int = 0
 
 
 def find_patch(bench: Bench) -> Patch:
@@ -54,7 +55,7 @@ def find_patch(bench: Bench) -> Patch:
         with explain_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(f"{folder}.lock"))
-        return load_patch(folder) or _kept(bench, search(bench, key), folder)
+        return load_patch(folder) or _kept(bench, search(bench, key, folder), folder)
 
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
@@ -63,6 +64,9 @@ def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
         save_patch(patch, folder, lambda path: bench.transplanter.save(units, path))
     except HarnessError as error:
         warnings.warn(f"The patch of {patch.student} is used, but could not be kept. {error}", stacklevel=2)
+    else:
+        for journal in folder.parent.glob(f"{folder.name}.*.journal"):
+            journal.unlink()
     return patch
 
 
@@ -79,12 +83,18 @@ def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
     return tuple(unit for unit in bench.units if unit.id in wanted)
 
 
-def search(bench: Bench, key: str) -> Patch:
-    """Search for the patch of *bench*, whatever the cache holds."""
+def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
+    """Search for the patch of *bench*, whatever the cache holds.
+
+    Answers are kept in a file whose name begins with *journal*, so that a search that was killed can go on.
+
+    Raises:
+        HarnessError: the journal cannot be read or written; what it holds is kept.
+    """
     settings = bench.student.family.search
     start = time.perf_counter()
     oracle = Oracle(bench)
-    found = _find(bench, oracle)
+    found = _find(bench, oracle, key, journal)
     return Patch(
         key=key,
         student=bench.student.id,
@@ -97,7 +107,7 @@ def search(bench: Bench, key: str) -> Patch:
         parameters=sum(unit.parameters for unit in found.units),
         total_parameters=bench.checkpoint.parameters,
         candidates=len(bench.units),
-        probes=oracle.asked,
+        probes=oracle.asked + found.replayed,
         seconds=time.perf_counter() - start,
         strategy=settings.strategy,
         prior=settings.prior,
@@ -112,7 +122,7 @@ def search(bench: Bench, key: str) -> Patch:
     )
 
 
-def _find(bench: Bench, oracle: Oracle) -> _Found:
+def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Found:
     enough = oracle(())
     if oracle.whole <= oracle.before and not (enough and oracle.target):
         reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
@@ -126,7 +136,7 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
     if start is None:
         return _Found((), {}, False, _why_not(oracle), found=False)
     settings = bench.student.family.search
-    with ddmin.Progress() as progress:
+    with ddmin.Progress() as progress, _explained_journal():
         reduction = ddmin.minimize(
             start,
             _resolving(oracle),
@@ -136,12 +146,28 @@ def _find(bench: Bench, oracle: Oracle) -> _Found:
             max_calls=max(1, settings.max_probes - oracle.asked),
             on_event=progress,
             assume=known,
+            journal=_journal_of(start, journal),
+            fingerprint=key,
         )
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
     certificate = {unit.id: _seen(reduction.certificate[unit]) for unit in reduction.kept}
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
-    return _Found(reduction.kept, certificate, reduction.minimal, reason)
+    return _Found(reduction.kept, certificate, reduction.minimal, reason, replayed=reduction.replayed)
+
+
+def _journal_of(start: Sequence[Unit], journal: Path | None) -> Path | None:
+    """One file a start: on another processor the prior may order the units otherwise, and begin elsewhere."""
+    begun = sha256_text(" ".join(unit.id for unit in start))[:8]
+    return journal and journal.with_name(f"{journal.name}.{begun}.journal")
+
+
+@contextlib.contextmanager
+def _explained_journal() -> Iterator[None]:
+    try:
+        yield
+    except ddmin.JournalError as error:
+        raise HarnessError(f"{error}. Run again to go on from the answers that are there.") from error
 
 
 def _acceptable_start(

@@ -223,6 +223,35 @@ def test_ctrl_c_propagates_and_nothing_half_done_is_kept(
 # --- the cache ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at", [13, 15])
+def test_a_killed_search_asks_nothing_twice_of_delta_debugging(
+    world: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """The start (the student, prefixes of the prior) is asked afresh: that is what tells which journal is meant."""
+    chosen = entry(world, search={"prior": "norm"})
+    whole = search(open_bench(chosen), "key")
+
+    def killed(oracle: Oracle, units: Sequence[Unit]) -> bool:
+        if len(sets) == at:
+            raise SystemExit
+        return ASK(oracle, units)
+
+    sets = probed(monkeypatch, killed)
+    with pytest.raises(SystemExit):
+        find_patch(open_bench(chosen))
+    before = sets[:-1]
+    assert len(list((cache / "patches").glob("*.journal"))) == 1
+
+    sets = probed(monkeypatch)
+    resumed = find_patch(open_bench(chosen))
+    assert (resumed.units, resumed.certificate, resumed.probes) == (whole.units, whole.certificate, whole.probes)
+    twice = [units for units in sets if units in before]
+    assert len(sets) + len(before) - len(twice) == whole.probes
+    assert twice == before[: len(twice)]
+    assert all(units < twice[-1] for units in before[len(twice) :])
+    assert list((cache / "patches").glob("*.journal")) == []
+
+
 def test_a_patch_that_cannot_be_kept_is_used_all_the_same(
     world: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +283,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
 ) -> None:
     searched: list[str] = []
 
-    def recorded(bench: Bench, key: str) -> Patch:
+    def recorded(bench: Bench, key: str, journal: Path) -> Patch:
         searched.append(key)
         return Patch(
             key=key, student=bench.student.id, teacher="", found=True, reason="", units=(), certificate={},
@@ -306,10 +335,10 @@ def _find_and_tell(world: Path, barrier: Any, log: Path) -> None:
     """In a process of its own: count the searches by a line each."""
     bench, original = open_bench(entry(world)), search_module.search
 
-    def counted(bench: Bench, key: str) -> Patch:
+    def counted(bench: Bench, key: str, journal: Path) -> Patch:
         with log.open("a") as stream:
             stream.write("searched\n")
-        return original(bench, key)
+        return original(bench, key, journal)
 
     search_module.search = counted
     barrier.wait(60)
