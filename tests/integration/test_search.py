@@ -283,7 +283,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
 ) -> None:
     searched: list[str] = []
 
-    def recorded(bench: Bench, key: str, journal: Path) -> Patch:
+    def recorded(bench: Bench, key: str, _: Path) -> Patch:
         searched.append(key)
         return Patch(
             key=key, student=bench.student.id, teacher="", found=True, reason="", units=(), certificate={},

