@@ -10,6 +10,7 @@ d_exp_T: n weights `expovariate(1)`, then one `random()` per unit that makes its
     again until the total exceeds .2 of the sum of the absolute weights. Threshold on the signed total.
 e_exp_T: c_exp_T, with each evaluation's answer flipped when a second generator, `Random(f"flip/{cell}/{n}/{seed}")`,
     draws below .02; the full set is never flipped.
+Scores: c, d, e: the sum over S as a share of the total, measured with a normal error by whoever asks.
 Prior: c, d, e: |weight|; a, b: 1 if needed, else .25; each times `lognormvariate(0, 1)`, one per unit, drawn last.
 """
 
@@ -33,7 +34,10 @@ Oracle = Callable[[tuple[int, ...]], bool]
 
 @dataclass(frozen=True)
 class Cell:
-    """One oracle over `range(n)`: `truth` as it is, `ask` as it answers (noisy in the e cells), and a prior."""
+    """One oracle over `range(n)`: `truth` as it is, `ask` as it answers (noisy in the e cells), and a prior.
+
+    `share` is what a threshold cell compares with its threshold; in the others it is the truth as 0 or 1.
+    """
 
     name: str
     n: int
@@ -41,6 +45,7 @@ class Cell:
     truth: Oracle
     ask: Oracle
     prior: list[float]
+    share: Callable[[tuple[int, ...]], float]
 
     def one_minimal(self, kept: tuple[int, ...]) -> bool:
         """Whether `kept` is accepted and no single unit can be left out of it, in truth."""
@@ -54,14 +59,24 @@ def make_cell(name: str, n: int, seed: int) -> Cell:
     if kind in ("a", "b") and rest.startswith("k"):
         count = int(rest[1:])
         truth, worth = _conjunction(rng, n, count, block=kind == "b")
+        share: Callable[[tuple[int, ...]], float] = truth
     elif kind in ("c", "d", "e"):
-        shape, _, share = rest.partition("_")
-        truth, worth = _threshold(rng, n, shape, float(share), signed=kind == "d")
+        shape, _, at = rest.partition("_")
+        weights = _weights(rng, n, shape, signed=kind == "d")
+        total, worth = sum(weights), [abs(weight) for weight in weights]
+        threshold = float(at) * total - 1e-9
+
+        def truth(subset: tuple[int, ...]) -> bool:
+            return sum(weights[i] for i in subset) >= threshold
+
+        def share(subset: tuple[int, ...]) -> float:
+            return sum(weights[i] for i in subset) / total
+
     else:
         raise ValueError(f"no such cell: {name}")
     prior = [value * rng.lognormvariate(0, 1) for value in worth]
     ask = _flipping(truth, n, random.Random(f"flip/{name}/{n}/{seed}")) if kind == "e" else truth
-    return Cell(name, n, seed, truth, ask, prior)
+    return Cell(name, n, seed, truth, ask, prior, share)
 
 
 def _conjunction(rng: random.Random, n: int, count: int, *, block: bool) -> tuple[Oracle, list[float]]:
@@ -73,19 +88,17 @@ def _conjunction(rng: random.Random, n: int, count: int, *, block: bool) -> tupl
     return needed.issubset, [1.0 if i in needed else 0.25 for i in range(n)]
 
 
-def _threshold(rng: random.Random, n: int, shape: str, share: float, *, signed: bool) -> tuple[Oracle, list[float]]:
+def _weights(rng: random.Random, n: int, shape: str, *, signed: bool) -> list[float]:
     while True:
         if shape == "exp":
             weights = [rng.expovariate(1) for _ in range(n)]
         else:
             weights = [(1 - rng.random()) ** (-1 / 1.16) for _ in range(n)]
         if not signed:
-            break
+            return weights
         weights = [-w if rng.random() < 0.2 else w for w in weights]
         if sum(weights) > 0.2 * sum(map(abs, weights)):
-            break
-    threshold = share * sum(weights) - 1e-9
-    return lambda subset: sum(weights[i] for i in subset) >= threshold, [abs(w) for w in weights]
+            return weights
 
 
 def _flipping(truth: Oracle, n: int, rng: random.Random) -> Oracle:

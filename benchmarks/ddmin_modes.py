@@ -1,10 +1,12 @@
-"""What `safety_harness.ddmin` costs beyond plain calls: noise, priors, the first calls, its own time.
+"""What `safety_harness.ddmin` costs beyond plain calls: noise, scores, the first calls, its own time.
 
     PYTHONPATH=. python benchmarks/ddmin_modes.py --out benchmarks/ddmin_modes.md
 
 Oracles as in `ddmin_cells.py`, n = 32, 90, 224, 672, seeds 0-19, medians. Noise: e cells, calls against the default
-on the same cell without flips, validity judged without flips. Anytime: the share of the reduction that the first 25
-calls bring, of all that the default reaches, on the c cells at n = 672. Own time: everything but the oracle.
+on the same cell without flips, validity judged without flips. Scores: c cells, the share measured with a normal
+error of .03 (about what 256 questions give), the margin at one, two and four times that. Anytime: the share of the
+reduction that the first 25 calls bring, of all that the default reaches, at n = 672. Own time: everything but the
+oracle.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from ddmin_cells import FLIPS, NOISY, SIZES, make_cell
+from ddmin_cells import FLIPS, NOISY, SIZES, Cell, make_cell
 
-from safety_harness.ddmin import Noise, Reducer, Reduction, minimize
+from safety_harness.ddmin import Noise, Reducer, Reduction, Scores, minimize
+
+SPREAD = 0.03
 
 
 def noise(seeds: int) -> list[str]:
@@ -38,6 +42,34 @@ def noise(seeds: int) -> list[str]:
             small = sum(cell.one_minimal(result.kept) for cell, result in zip(cells, results, strict=True))
             lines.append(f"| {name}@{n} | {clean:g} | {calls:g} | {calls / clean:.2f} | {valid} | {small} |")
     return lines
+
+
+def scores(seeds: int) -> list[str]:
+    lines = [
+        "| cell | margin | calls without error | calls | ratio | within the margin in truth | units kept, ratio |",
+        "|---" * 7 + "|",
+    ]
+    for n in SIZES:
+        for name in ("c_exp_0.5", "c_exp_0.8"):
+            for margin in (SPREAD, 2 * SPREAD, 4 * SPREAD):
+                lines.append(_scored([make_cell(name, n, seed) for seed in range(seeds)], margin))
+    return lines
+
+
+def _scored(cells: Sequence[Cell], margin: float) -> str:
+    name, n = cells[0].name, cells[0].n
+    test = Scores(float(name.rpartition("_")[2]), margin, SPREAD)
+    plain = [minimize(range(n), cell.truth) for cell in cells]
+    results = [minimize(range(n), _measured(cell), noise=test) for cell in cells]
+    valid = sum(cell.share(result.kept) >= test.threshold - margin for cell, result in zip(cells, results, strict=True))
+    calls, clean = median(result.calls for result in results), median(result.calls for result in plain)
+    size = sum(len(result.kept) for result in results) / sum(len(result.kept) for result in plain)
+    return f"| {name}@{n} | {margin:g} | {clean:g} | {calls:g} | {calls / clean:.2f} | {valid} | {size:.2f} |"
+
+
+def _measured(cell: Cell) -> Callable[[tuple[int, ...]], float]:
+    rng = random.Random(f"score/{cell.name}/{cell.n}/{cell.seed}")
+    return lambda subset: cell.share(subset) + rng.gauss(0, SPREAD)
 
 
 def anytime(seeds: int) -> list[str]:
@@ -91,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, help="write the tables there, in Markdown")
     args = parser.parse_args(argv)
-    parts = (("2 % flips", noise), ("Anytime", anytime), ("Own time", own_time))
+    parts = (("2 % flips", noise), ("Scores", scores), ("Anytime", anytime), ("Own time", own_time))
     texts = [f"## {title}\n\n" + "\n".join(make(args.seeds)) for title, make in parts]
     text = f"Python {sys.version.split()[0]}; seeds 0-{args.seeds - 1}.\n\n" + "\n\n".join(texts) + "\n"
     print(text)

@@ -25,10 +25,10 @@ from safety_harness.ddmin.errors import (
     partial_result,
 )
 from safety_harness.ddmin.minimize import minimize
-from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.progress import Progress
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.refine import Refiner
+from safety_harness.ddmin.sprt import Noise, Scores
 from safety_harness.ddmin.strategies import STRATEGIES
 from safety_harness.ddmin.types import Answer, Event, Evidence, Level, Reduction, Stop
 
@@ -49,6 +49,7 @@ __all__ = [
     "Reducer",
     "Reduction",
     "Refiner",
+    "Scores",
     "Stop",
     "Unresolved",
     "minimize",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from safety_harness.ddmin.types import Answer, Question
+from safety_harness.ddmin.types import Answer, Question, Reply
 
 _PATIENCE = 16  # states looked at per question wanted; known answers use some up
 
@@ -16,12 +16,12 @@ class Foreseeable(Protocol):
     """A state that can be asked, told, copied, and that forecasts its answers."""
 
     def question(self) -> Question | None: ...
-    def tell(self, answer: Answer) -> None: ...
+    def tell(self, answer: Any) -> None: ...
     def fork(self) -> Self: ...
     def chance(self) -> float: ...
 
 
-def look_ahead(state: Foreseeable, known: Callable[[Question], Answer | None], wanted: int) -> list[Question]:
+def look_ahead(state: Foreseeable, known: Callable[[Question], Reply | None], wanted: int) -> list[Question]:
     """Up to `wanted` unanswered questions, the next one first, the others by how likely they will be asked.
 
     Follows both answers to each question, the likelier path first. `known` gives answers already there.

@@ -10,12 +10,12 @@ from safety_harness.ddmin.errors import ArgumentError, Unresolved
 from safety_harness.ddmin.minimize import AnyReducer, Running, busy, hand_in, keeping_best
 from safety_harness.ddmin.reducer import Reducer
 from safety_harness.ddmin.refine import Refiner
-from safety_harness.ddmin.types import Answer, Reduction, T
+from safety_harness.ddmin.types import Answer, Reduction, Reply, T
 
 
 async def minimize_async(
     units: Sequence[T],
-    oracle: Callable[[tuple[T, ...]], Awaitable[bool]],
+    oracle: Callable[[tuple[T, ...]], Awaitable[float]],
     *,
     workers: int = 1,
     split: Callable[[T], Sequence[T]] | None = None,
@@ -34,8 +34,8 @@ async def minimize_async(
     return reducer.result()
 
 
-async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[bool]], workers: int) -> None:
-    running: Running[T, asyncio.Task[bool | Answer]] = {}
+async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[float]], workers: int) -> None:
+    running: Running[T, asyncio.Task[Reply]] = {}
     try:
         while asks := reducer.ask_many(workers):
             for ask in asks:
@@ -54,7 +54,7 @@ async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitab
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _call(oracle: Callable[[tuple[T, ...]], Awaitable[bool]], units: tuple[T, ...]) -> bool | Answer:
+async def _call(oracle: Callable[[tuple[T, ...]], Awaitable[float]], units: tuple[T, ...]) -> Reply:
     try:
         return await oracle(units)
     except Unresolved:

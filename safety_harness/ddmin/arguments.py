@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer
-from safety_harness.ddmin.types import Answer, Level, Question, T
+from safety_harness.ddmin.types import Answer, Level, Question, Reply, T
 
 
 def check_units(units: Sequence[T]) -> tuple[T, ...]:
@@ -69,7 +69,7 @@ def known_answers(rank_of: Mapping[T, int], assume: Mapping[frozenset[T], bool] 
     return known
 
 
-def check_answer(answer: bool | Answer, size: int) -> Answer:
+def check_answer(answer: Reply, size: int) -> Answer:
     """An answer on a set of `size` units; raises BadAnswer unless it is a bool or an Answer."""
     if isinstance(answer, Answer):
         return answer
@@ -79,3 +79,15 @@ def check_answer(answer: bool | Answer, size: int) -> Answer:
             f"on a set of {size} units; wrap its result in bool(), or raise Unresolved"
         )
     return Answer.TRUE if answer else Answer.FALSE
+
+
+def check_score(score: Reply, size: int) -> Reply:
+    """A score of a set of `size` units; raises BadAnswer unless it is a finite number or an Answer."""
+    if isinstance(score, Answer):
+        return score
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise BadAnswer(
+            f"with noise=Scores(...) the oracle must return a finite number, but returned {score!r} "
+            f"({type(score).__name__}) on a set of {size} units; wrap its result in float(), or raise Unresolved"
+        )
+    return float(score)

@@ -3,7 +3,7 @@
 DdminError
 ├── ArgumentError (ValueError)     units, weights, budget, strategy or known answers cannot be used
 ├── NotReproduced (RuntimeError)   the oracle does not accept the full set: there is nothing to reduce
-├── BadAnswer     (RuntimeError)   the oracle returned something that is not a bool
+├── BadAnswer     (RuntimeError)   the oracle returned neither a bool nor, where one is expected, a score
 └── JournalError  (RuntimeError)   the journal cannot be opened, read or written, or is another oracle's
 
 Unresolved stands apart: the oracle raises it to say that a question has no answer.
@@ -31,7 +31,7 @@ class NotReproduced(DdminError, RuntimeError):  # noqa: N818 - says what happene
 
 
 class BadAnswer(DdminError, RuntimeError):  # noqa: N818 - says what happened
-    """The oracle returned a value that is not a bool, e.g. because it forgot to return one."""
+    """The oracle returned neither a bool nor a score that was asked for, e.g. because it forgot to return one."""
 
 
 class JournalError(DdminError, RuntimeError):

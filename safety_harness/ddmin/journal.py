@@ -12,18 +12,19 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import IO
 
 from safety_harness.ddmin.errors import JournalError
-from safety_harness.ddmin.types import Answer
+from safety_harness.ddmin.types import Answer, Reply
 
 if sys.platform != "win32":
     import fcntl
 
 _FORMAT = "ddmin journal 1"
 _SAID = {Answer.TRUE: True, Answer.FALSE: False, Answer.UNRESOLVED: None}
-_MEANT = {said: answer for answer, said in _SAID.items()}
+_MEANT: dict[object, Answer] = {said: answer for answer, said in _SAID.items()}
 
 
 class Journal:
@@ -33,11 +34,15 @@ class Journal:
     `repr` of every unit it is the key; a file with another key is refused.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fingerprint: str, units: Sequence[object]) -> None:
-        """Open or create the file and read it. Raises JournalError if it cannot be used."""
+    def __init__(
+        self, path: str | os.PathLike[str], fingerprint: str, units: Sequence[object], *, scores: bool = False
+    ) -> None:
+        """Open or create the file, for answers or for scores, and read it. Raises JournalError if it cannot be used."""
         self.path = Path(path)
+        self._scores = scores
         key = hashlib.sha256(json.dumps([fingerprint, *map(repr, units)]).encode()).hexdigest()
-        self._head = json.dumps({"format": _FORMAT, "key": key}).encode() + b"\n"
+        format_ = f"{_FORMAT}, scores" if scores else _FORMAT
+        self._head = json.dumps({"format": format_, "key": key}).encode() + b"\n"
         try:
             self._file: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
@@ -49,9 +54,10 @@ class Journal:
             self._file.close()
             raise
 
-    def append(self, mask: int, answer: Answer) -> None:
+    def append(self, mask: int, answer: Reply) -> None:
         """Add an answer and wait until it is on disk. Raises JournalError if it cannot be written."""
-        self._write(json.dumps({"set": f"{mask:x}", "answer": _SAID[answer]}).encode() + b"\n")
+        said = _SAID[answer] if isinstance(answer, Answer) else answer
+        self._write(json.dumps({"set": f"{mask:x}", "answer": said}).encode() + b"\n")
 
     def close(self) -> None:
         """Let go of the file; another run may use it then."""
@@ -64,7 +70,7 @@ class Journal:
             except OSError as error:
                 raise JournalError(f"the journal {self.path} is in use by another run") from error
 
-    def _read(self) -> Iterator[tuple[int, Answer]]:
+    def _read(self) -> Iterator[tuple[int, Reply]]:
         self._file.seek(0)
         content = self._file.read()
         if self._head.startswith(content):  # empty, or killed while it was begun
@@ -83,12 +89,19 @@ class Journal:
         if len(whole) < len(body):
             self._file.truncate(len(self._head) + len(whole))
 
-    def _entry(self, line: bytes, number: int) -> tuple[int, Answer]:
+    def _entry(self, line: bytes, number: int) -> tuple[int, Reply]:
         try:
             entry = json.loads(line)
-            return int(entry["set"], 16), _MEANT[entry["answer"]]
+            return int(entry["set"], 16), self._reply(entry["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(f"line {number} of the journal {self.path} is damaged") from error
+
+    def _reply(self, said: object) -> Reply:
+        if isinstance(said, float):  # looked up, 1.0 would be True
+            if self._scores and isfinite(said):
+                return said
+            raise ValueError(said)
+        return _MEANT[said]
 
     def _write(self, line: bytes) -> None:
         try:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Generic, TypeAlias, TypedDict, TypeVar
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
-from safety_harness.ddmin.noise import Noise
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.refine import Refiner
-from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, T
+from safety_harness.ddmin.sprt import Noise, Scores
+from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, Reply, T
 
 AnyReducer: TypeAlias = Reducer[T] | Refiner[T]
-Call = TypeVar("Call", Future[bool | Answer], Task[bool | Answer])
+Call = TypeVar("Call", Future[Reply], Task[Reply])
 Running: TypeAlias = dict[Question, tuple[Ask[T], Call]]
 """Calls of the oracle under way, in threads or as tasks."""
 
@@ -33,14 +33,14 @@ class _Options(TypedDict, Generic[T]):
     target_size: int | None
     on_event: Callable[[Event], None] | None
     assume: Mapping[frozenset[T], bool] | None
-    noise: Noise | None
+    noise: Noise | Scores | None
     journal: str | os.PathLike[str] | None
     fingerprint: str
 
 
 def minimize(
     units: Sequence[T],
-    oracle: Callable[[tuple[T, ...]], bool],
+    oracle: Callable[[tuple[T, ...]], float],
     *,
     strategy: str = "adaptive",
     weights: Sequence[float] | Callable[[T], float] | None = None,
@@ -53,7 +53,7 @@ def minimize(
     split: Callable[[T], Sequence[T]] | None = None,
     on_event: Callable[[Event], None] | None = None,
     assume: Mapping[frozenset[T], bool] | None = None,
-    noise: Noise | None = None,
+    noise: Noise | Scores | None = None,
     journal: str | os.PathLike[str] | None = None,
     fingerprint: str = "",
 ) -> Reduction[T]:
@@ -81,7 +81,8 @@ def minimize(
     on_event: called at every step, from this thread, e.g. for a progress bar.
     assume: answers of this same oracle known beforehand, e.g. {frozenset(units): True}; they count as seen,
         are never asked, and cost no budget.
-    noise: how often the oracle errs, if it does. Then no set is returned that it did not accept again and again.
+    noise: for an oracle that errs: Noise(flips) if some answers come out wrong, Scores(threshold, margin, spread)
+        if it returns scores. Then no set is returned that it did not accept again and again.
     journal, fingerprint: a file that keeps every answer, and what identifies the oracle that gives them. A run
         that was killed, called again with both, asks nothing twice and ends with the same result.
 
@@ -91,7 +92,8 @@ def minimize(
     best set so far: `partial_result(error)`.
 
     Raises ArgumentError for arguments that cannot be used, NotReproduced if the oracle does not accept the
-    full set, BadAnswer if it returns something other than a bool, JournalError if the journal cannot be used.
+    full set, BadAnswer if it returns neither a bool nor, where one is expected, a score, JournalError if the
+    journal cannot be used.
     """
     if workers < 1:
         raise ArgumentError(f"workers is {workers}; use 1 or more")
@@ -118,19 +120,19 @@ def minimize(
     return reducer.result()
 
 
-def run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], bool]) -> None:
+def run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], float]) -> None:
     """Answer every question of a reducer, one after the other."""
     while (ask := reducer.ask()) is not None:
         reducer.tell(ask, call(oracle, ask.units))
 
 
-def run_parallel(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], bool], workers: int) -> None:
+def run_parallel(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], float], workers: int) -> None:
     """Answer a reducer's questions and likely later ones in threads; results enter in the sequential order.
 
     An exception of the oracle counts when its question's turn comes, so a question that one worker would
     never have asked cannot end the run. Calls under way at the end are waited for: threads cannot be stopped.
     """
-    running: Running[T, Future[bool | Answer]] = {}
+    running: Running[T, Future[Reply]] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             while asks := reducer.ask_many(workers):
@@ -159,7 +161,7 @@ def hand_in(reducer: AnyReducer[T], running: Running[T, Call], head: Question) -
         reducer.tell(ask, future.result())
 
 
-def call(oracle: Callable[[tuple[T, ...]], bool], units: tuple[T, ...]) -> bool | Answer:
+def call(oracle: Callable[[tuple[T, ...]], float], units: tuple[T, ...]) -> Reply:
     """The oracle's answer, with Unresolved as an answer like the others."""
     try:
         return oracle(units)

@@ -2,68 +2,22 @@
 
 Sets that are refused cost one question each, as ever. Sets that are accepted are taken on credit: the search
 goes on from them at once, and each further success vouches for the sets before it. Only when successes fail to
-come, or at the end, is the latest set asked about again, until the answers for it lead by enough (Wald's
-sequential probability ratio test) or it is refuted. Then the search goes back to the state before it.
+come, or at the end, is the latest set asked about again, until the answers for it lead by enough or it is
+refuted. Then the search goes back to the state before it. How much is enough, `sprt.py` says.
 """
 
 from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from math import ceil, log
 from typing import Self
 
 from safety_harness.ddmin.course import Course
-from safety_harness.ddmin.errors import ArgumentError
 from safety_harness.ddmin.evidence import Record
-from safety_harness.ddmin.types import Answer, Phase, Question
+from safety_harness.ddmin.sprt import Noise, Scores
+from safety_harness.ddmin.types import Answer, Phase, Question, Reply
 
 _DOUBT = 3  # refusals in a row after which an unconfirmed set is asked about again
-_HASTY = 0.05  # tolerated chance that one step of the search goes wrong: the search can go back
-_CERTAIN = 1e-3  # tolerated chance that a kept unit is not needed, where confidence is asked for
-_FROZEN = 0.01  # chance of so many agreeing repeats below which they are taken for one answer
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How much an oracle errs, and how sure its result is to be.
-
-    flips: the share of answers that come out wrong, 0 < flips < .5, each independently of the others, repeats
-        included. A repeat is evidence only if it is a new measurement: fresh seeds or other samples.
-    error: tolerated probability that the returned set is not one that the oracle truly accepts. A long search
-        gives chance many openings, so more units need more answers.
-    """
-
-    flips: float = 0.02
-    error: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.flips < 0.5:
-            raise ArgumentError(f"flips is {self.flips}; use a share above 0 and below .5")
-        if not 0 < self.error < 1:
-            raise ArgumentError(f"error is {self.error}; use a probability above 0 and below 1")
-
-    def sure(self, units: int) -> int:
-        """By how many answers one side must lead to settle a question for good, in a search over `units`."""
-        return self._lead(self.error / max(units, 1))
-
-    @property
-    def likely(self) -> int:
-        """By how many answers one side must lead for the search to go on from there."""
-        return self._lead(_HASTY)
-
-    @property
-    def certain(self) -> int:
-        """By how many refusals a kept unit counts as tested, where confidence is asked for."""
-        return self._lead(_CERTAIN)
-
-    def frozen(self, repeats: int, disagreements: int) -> bool:
-        """Whether repeats agree too well to be measurements of their own."""
-        agree = (1 - self.flips) ** 2 + self.flips**2
-        return disagreements == 0 and agree**repeats < _FROZEN
-
-    def _lead(self, error: float) -> int:
-        return ceil(log(1 / error) / log((1 - self.flips) / self.flips))
 
 
 @dataclass(frozen=True)
@@ -78,13 +32,18 @@ class NoisyCourse:
     """A course over an oracle that errs: the same questions, some of them more than once."""
 
     def __init__(
-        self, course: Course, noise: Noise, sure_of: frozenset[Question] = frozenset(), *, confident: bool = False
+        self,
+        course: Course,
+        noise: Noise | Scores,
+        sure_of: frozenset[Question] = frozenset(),
+        *,
+        confident: bool = False,
     ) -> None:
         self._course = course
         self._noise = noise
         self._sure = noise.sure((course.question() or 0).bit_count())
-        self._lead: dict[Question, int] = {}  # answers for a set, its accepted subsets included, less those against
-        self._first: dict[Question, Answer] = {}
+        self._lead: dict[Question, float] = {}  # evidence for a set, its accepted subsets included, less that against
+        self._replies: dict[Question, tuple[Reply, ...]] = {}
         self._sure_of = sure_of  # sets of which the answer is known beforehand
         self._confident = confident  # refusals in the proof must be certain, too
         self._credits: tuple[_Credit, ...] = ()
@@ -114,17 +73,16 @@ class NoisyCourse:
         """The next question, which may have been asked before; None when all is done."""
         return self._credits[-1].question if self._confirming else self._course.question()
 
-    def tell(self, answer: Answer) -> None:
-        """Take one more answer to the current question."""
+    def tell(self, reply: Reply) -> None:
+        """Take one more answer to the current question, or one more score."""
         question = self.question()
         if question is None:
             raise ValueError("nothing has been asked")
-        if answer is Answer.UNRESOLVED or question in self._sure_of:
-            self._decide(question, answer)
+        if isinstance(reply, Answer) and (reply is Answer.UNRESOLVED or question in self._sure_of):
+            self._decide(question, reply)
         else:
-            self._count_repeat(question, answer)
-            lead = self._lead.get(question, 0) + (1 if answer is Answer.TRUE else -1)
-            self._lead[question] = lead
+            self._count_repeat(question, reply)
+            self._lead[question] = self._lead.get(question, 0) + self._noise.weight(reply)
             self._weigh(question)
         self._go_on()
 
@@ -132,7 +90,7 @@ class NoisyCourse:
         """A copy to look ahead with."""
         twin = copy(self)
         twin._course = self._course.fork()
-        twin._lead, twin._first = self._lead.copy(), self._first.copy()
+        twin._lead, twin._replies = self._lead.copy(), self._replies.copy()
         return twin
 
     def chance(self) -> float:
@@ -141,11 +99,11 @@ class NoisyCourse:
 
     def remaining(self) -> int:
         """Roughly how many questions are still to come."""
-        return self._course.remaining() + (self._sure if self._credits else 0)
+        return self._course.remaining() + (round(self._sure / self._noise.vouches) if self._credits else 0)
 
     def _weigh(self, question: Question) -> None:
         if self._confirming:
-            if self._lead[question] <= -self._against(self._credits[-1].before):
+            if self._refuted(question):
                 self._go_back()
             return
         answer = self._settled(question)
@@ -154,16 +112,26 @@ class NoisyCourse:
 
     def _settled(self, question: Question) -> Answer | None:
         """What the answers so far amount to, if they lead by enough."""
+        replies = self._replies.get(question, ())
+        if self.frozen:
+            return self._noise.plain(replies[0]) if replies else None
         lead = self._lead.get(question, 0)
-        if lead >= (1 if self.frozen else self._noise.likely):
-            return Answer.TRUE
-        return Answer.FALSE if lead <= -(1 if self.frozen else self._against(self._course)) else None
+        certain = self._certain(self._course)
+        refused = bool(replies) and (self._noise.refused(replies) if certain is None else lead <= -certain)
+        if refused:
+            return Answer.FALSE
+        return Answer.TRUE if lead >= self._noise.likely else None
 
-    def _against(self, course: Course) -> int:
-        """By how many refusals a question of the course must lead to be answered FALSE."""
+    def _refuted(self, question: Question) -> bool:
+        """Whether the latest set accepted on credit has turned out not to be enough."""
+        certain = self._certain(self._credits[-1].before)
+        return self._lead[question] <= (self._noise.doubtful if certain is None else -certain)
+
+    def _certain(self, course: Course) -> float | None:
+        """By how much the evidence against a question of the course must lead, where more is at stake than a unit."""
         if course.best is None:
             return self._sure
-        return self._noise.certain if self._confident and course.phase == "certify" else self._noise.likely
+        return self._noise.certain if self._confident and course.phase == "certify" else None
 
     def _decide(self, question: Question, answer: Answer) -> None:
         """Let the course go on with an answer, on credit if it is TRUE."""
@@ -172,7 +140,7 @@ class NoisyCourse:
             return
         if answer is Answer.TRUE:
             for credit in self._credits:
-                self._lead[credit.question] = self._lead.get(credit.question, 0) + 1
+                self._lead[credit.question] = self._lead.get(credit.question, 0) + self._noise.vouches
             self._credits += (_Credit(question, self._course.snapshot()),)
             self._in_a_row = 0
         else:
@@ -184,7 +152,7 @@ class NoisyCourse:
         *earlier, wrong = self._credits
         self._credits = tuple(earlier)
         for credit in self._credits:  # it no longer vouches for them
-            self._lead[credit.question] -= 1
+            self._lead[credit.question] -= self._noise.vouches
         self._course = wrong.before.snapshot()  # copies of this state may go back to the same one
         self._course.tell(answer)
         self._in_a_row = 0
@@ -215,9 +183,9 @@ class NoisyCourse:
                 self._in_a_row = 0
                 return
 
-    def _count_repeat(self, question: Question, answer: Answer) -> None:
-        if question in self._first:
+    def _count_repeat(self, question: Question, reply: Reply) -> None:
+        earlier = self._replies.get(question, ())
+        if earlier:
             self.repeats += 1
-            self.disagreements += answer is not self._first[question]
-        else:
-            self._first[question] = answer
+            self.disagreements += reply != earlier[0]
+        self._replies[question] = (*earlier, reply)

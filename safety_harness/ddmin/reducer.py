@@ -10,14 +10,23 @@ from itertools import compress
 from typing import Generic
 
 from safety_harness.ddmin.ahead import look_ahead
-from safety_harness.ddmin.arguments import check_answer, check_budget, check_level, check_units, known_answers, ordered
+from safety_harness.ddmin.arguments import (
+    check_answer,
+    check_budget,
+    check_level,
+    check_score,
+    check_units,
+    known_answers,
+    ordered,
+)
 from safety_harness.ddmin.course import Course
 from safety_harness.ddmin.errors import not_reproduced
 from safety_harness.ddmin.evidence import ranks
 from safety_harness.ddmin.journal import Journal
-from safety_harness.ddmin.noise import Noise, NoisyCourse
+from safety_harness.ddmin.noise import NoisyCourse
+from safety_harness.ddmin.sprt import Noise, Scores
 from safety_harness.ddmin.strategies import choose
-from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Stop, T
+from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Reply, Stop, T
 from safety_harness.ddmin.waiting import Waiting
 
 _BITS = bytes.maketrans(b"01", b"\x00\x01")
@@ -57,7 +66,7 @@ class Reducer(Generic[T]):
         target_size: int | None = None,
         on_event: Callable[[Event], None] | None = None,
         assume: Mapping[frozenset[T], bool] | None = None,
-        noise: Noise | None = None,
+        noise: Noise | Scores | None = None,
         journal: str | os.PathLike[str] | None = None,
         fingerprint: str = "",
         level: int = 0,
@@ -77,13 +86,14 @@ class Reducer(Generic[T]):
         full = (1 << len(order)) - 1
         make = choose(strategy, None if weights is None else order)
         course = Course(full, make, certificate, check_empty=check_empty)
-        self._noisy = noise is not None
+        self._noise = noise
         self._course: Course | NoisyCourse = course
         if noise is not None:
             self._course = NoisyCourse(course, noise, frozenset(self._assumed), confident=certificate == "confidence")
-        self._waiting = Waiting(repeats=self._noisy)
-        self._journal = None if journal is None else Journal(journal, fingerprint, self._units)
-        if self._journal is not None:
+        self._waiting = Waiting(repeats=noise is not None)
+        self._journal: Journal | None = None
+        if journal is not None:
+            self._journal = Journal(journal, fingerprint, self._units, scores=isinstance(noise, Scores))
             rank_of = {position: rank for rank, position in enumerate(order)}
             self._waiting.replay(
                 (sum(1 << rank_of[position] for position in ranks(mask)), answer)
@@ -114,14 +124,15 @@ class Reducer(Generic[T]):
         rest = look_ahead(self._course, self._known, wanted) if wanted > 1 else []
         return [first, *(Ask(self._subset(q), q, self._level) for q in rest if q != first.question)][:wanted]
 
-    def tell(self, ask: Ask[T], answer: bool | Answer) -> None:
-        """The oracle's answer; Answer.UNRESOLVED if it has none. Raises BadAnswer for anything else.
+    def tell(self, ask: Ask[T], answer: Reply) -> None:
+        """The oracle's answer, or its score; Answer.UNRESOLVED if it has none. Raises BadAnswer for anything else.
 
         An answer to a question that is not the current one is kept until it is needed. Raises JournalError if
         the answer could not be written down; it counts nevertheless.
         """
-        answer = check_answer(answer, len(ask.units))
-        settled = not self._noisy and ask.question in self._course.record.answers
+        check = check_score if isinstance(self._noise, Scores) else check_answer
+        answer = check(answer, len(ask.units))
+        settled = self._noise is None and ask.question in self._course.record.answers
         if settled or not self._waiting.put(ask.question, answer):
             return
         try:
@@ -179,7 +190,7 @@ class Reducer(Generic[T]):
         return {
             frozenset(self._subset(question)): answer is Answer.TRUE
             for question, answer in answers.items()
-            if question & ~whole == 0 and answer is not Answer.UNRESOLVED and (question == whole or not self._noisy)
+            if question & ~whole == 0 and answer is not Answer.UNRESOLVED and (question == whole or self._noise is None)
         }
 
     def _go_on(self) -> None:
@@ -198,8 +209,7 @@ class Reducer(Generic[T]):
             if early.replayed:
                 self._replayed += 1
             else:
-                said = None if early.answer is Answer.UNRESOLVED else early.answer is Answer.TRUE
-                self._emit("answered", question.bit_count(), said)
+                self._emit("answered", question.bit_count(), self._plain(early.answer))
             self._fold(early.answer)
         self._open = None
 
@@ -207,7 +217,7 @@ class Reducer(Generic[T]):
         """The answer if it costs no call: assumed, or given before by an oracle that does not err."""
         if question in self._assumed:
             return self._assumed[question]
-        return None if self._noisy else self._course.record.answers.get(question)
+        return None if self._noise is not None else self._course.record.answers.get(question)
 
     def _begun(self, question: Question, *, quietly: bool) -> bool:
         """Make the question the open one, if it is not yet and the budget allows."""
@@ -230,10 +240,18 @@ class Reducer(Generic[T]):
             return None  # the full set is asked whatever the clock says: without it there is nothing to return
         return "seconds" if time.monotonic() - self._started >= self._max_seconds else None
 
-    def _fold(self, answer: Answer) -> None:
+    def _plain(self, reply: Reply) -> bool | None:
+        if reply is Answer.UNRESOLVED:
+            return None
+        return reply is Answer.TRUE if self._noise is None else self._noise.plain(reply) is Answer.TRUE
+
+    def _fold(self, answer: Reply) -> None:
         course = self._course
         phase, best, monotone = course.phase, course.best, course.record.monotone
-        course.tell(answer)
+        if isinstance(course, NoisyCourse):
+            course.tell(answer)
+        else:
+            course.tell(check_answer(answer, len(self._units)))
         if course.refused is not None:
             raise not_reproduced(course.refused, len(self._units))
         if course.best is not None and course.best != best:
@@ -247,7 +265,7 @@ class Reducer(Generic[T]):
         if course.phase != phase:
             self._emit("phase", (course.best or 0).bit_count())
 
-    def _known(self, question: Question) -> Answer | None:
+    def _known(self, question: Question) -> Reply | None:
         early = self._waiting.next(question)
         return self._free(question) if early is None else early.answer
 

@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from safety_harness.ddmin.errors import ArgumentError
 from safety_harness.ddmin.reducer import Ask, Reducer
-from safety_harness.ddmin.types import Answer, Level, Reduction, Stop, T
+from safety_harness.ddmin.types import Level, Reduction, Reply, Stop, T
 
 Split = Callable[[T], Sequence[T]]
 
@@ -60,7 +60,7 @@ class Refiner(Generic[T]):
         """The next question and likely later ones of the same level, as in `Reducer.ask_many`."""
         return [] if self.ask() is None else self._reducer.ask_many(wanted)
 
-    def tell(self, ask: Ask[T], answer: bool | Answer) -> None:
+    def tell(self, ask: Ask[T], answer: Reply) -> None:
         """The oracle's answer, as in `Reducer.tell`; one to a question of an earlier level is of no use any more."""
         if ask.level == len(self._done):
             self._reducer.tell(ask, answer)

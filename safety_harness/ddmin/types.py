@@ -24,6 +24,9 @@ class Answer(Enum):
     UNRESOLVED = "unresolved"
 
 
+Reply: TypeAlias = Answer | float
+"""What an oracle says: an answer, or a score that a test makes an answer of."""
+
 Question: TypeAlias = int
 """A subset to ask about, as a bit mask over ranks: bit r is the unit of rank r, rank 0 the least important."""
 
@@ -71,7 +74,8 @@ class Event:
     from here on only explicit tests count). Answers already known cause no "asked" and no "answered".
     size: units in the set concerned ("phase", "distrusted": in the best set; 0 before there is one).
     calls: oracle calls begun so far, this one included.
-    answer: for "answered": True, False, or None if unresolved; otherwise None.
+    answer: for "answered": True, False, or None if unresolved; otherwise None. A score counts as True from the
+    threshold on.
     best: units in the best set so far; 0 before there is one. estimate: roughly how many calls are still to
     come, by the forecast that steers the search.
     """

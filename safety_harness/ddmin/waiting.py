@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from safety_harness.ddmin.types import Answer, Question
+from safety_harness.ddmin.types import Question, Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Early:
     """An answer; `replayed` if a journal gave it."""
 
-    answer: Answer
+    answer: Reply
     replayed: bool
 
 
@@ -27,7 +27,7 @@ class Waiting:
         self._repeats = repeats
         self._answers: dict[Question, deque[Early]] = {}
 
-    def put(self, question: Question, answer: Answer, *, replayed: bool = False) -> bool:
+    def put(self, question: Question, answer: Reply, *, replayed: bool = False) -> bool:
         """Keep an answer; whether it is news."""
         there = self._answers.setdefault(question, deque())
         if there and not self._repeats:
@@ -35,7 +35,7 @@ class Waiting:
         there.append(Early(answer, replayed))
         return True
 
-    def replay(self, answers: Iterable[tuple[Question, Answer]]) -> None:
+    def replay(self, answers: Iterable[tuple[Question, Reply]]) -> None:
         """Keep what a journal holds."""
         for question, answer in answers:
             self.put(question, answer, replayed=True)
