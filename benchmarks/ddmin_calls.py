@@ -77,11 +77,11 @@ COLUMNS: dict[str, Column] = {**{name: peer(name) for name in PEERS}, **OWN}
 Table = dict[tuple[str, int], dict[str, list[Run]]]
 
 
-def measure(cells: Sequence[str], sizes: Sequence[int], seeds: int) -> Table:
+def measure(cells: Sequence[str], sizes: Sequence[int], seeds: range) -> Table:
     table: Table = {}
     for n in sizes:
         for name in cells:
-            drawn = [make_cell(name, n, seed) for seed in range(seeds)]
+            drawn = [make_cell(name, n, seed) for seed in seeds]
             table[name, n] = {column: [run(cell) for cell in drawn] for column, run in COLUMNS.items()}
             print(f"{name}@{n}", calls_of(table[name, n]), file=sys.stderr, flush=True)
     return table
@@ -146,12 +146,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--n", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--cells", nargs="+", default=list(NOISELESS))
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, help="write the table there, in Markdown")
     args = parser.parse_args(argv)
+    seeds = range(args.first, args.first + args.seeds)
     text = (
-        f"{versions()}; Python {sys.version.split()[0]}; seeds 0-{args.seeds - 1}; median distinct calls "
-        f"(median size).\n\n{render(measure(args.cells, args.n, args.seeds))}\n"
+        f"{versions()}; Python {sys.version.split()[0]}; seeds {seeds[0]}-{seeds[-1]}; median distinct calls "
+        f"(median size).\n\n{render(measure(args.cells, args.n, seeds))}\n"
     )
     print(text)
     if args.out is not None:

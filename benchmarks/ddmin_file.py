@@ -14,6 +14,7 @@ import argparse
 import ast
 import heapq
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,7 @@ def tool(name: str, options: argparse.Namespace, folder: Path, script: Path) -> 
         module = folder / "condition.py"
         module.write_text(MODULE.format(script=str(script)))
         return measure(name, [f"{options.peers}/lithium", str(module), str(source)], source, folder)
-    own = [*shlex.split(options.own), "--certificate", name.split()[-1], str(source), str(script)]
+    own = [*shlex.split(options.own), *name.split()[2:], str(source), str(script)]
     return measure(name, own, folder / "input.reduced.py", folder)
 
 
@@ -77,14 +78,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--peers", required=True, help="directory with the commands of picire and lithium")
     parser.add_argument("--out", type=Path, help="write the table there, in Markdown")
     options = parser.parse_args(argv)
+    for command in ("picire", "lithium"):
+        if shutil.which(f"{options.peers}/{command}") is None:
+            parser.error(f"no {command} in {options.peers}; pip install picire lithium-reducer 'setuptools<80' there")
     lines = len(Path(heapq.__file__).read_text().splitlines())
     rows = ["| command | runs of the script | time | lines left | still interesting |", "|---" * 5 + "|"]
     for name in (
         "picire",
         "picire skip",
         "lithium",
-        "safety-harness reduce explicit",
-        "safety-harness reduce monotone",
+        "safety-harness reduce",
+        "safety-harness reduce --strategy adaptive",
     ):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)

@@ -22,15 +22,17 @@ class Adaptive:
     line: the ranks to reduce, those to try first coming first.
     sorted_by_prior: the line runs from unimportant to important, so the first required unit may be anywhere
         in it with equal chance, and from there on required units are frequent.
+    refused: so many units from the first on are known not to go together; 0: unknown.
     At most n * (1 + ceil(log2 n)) questions for n units: each step settles at least one unit.
     """
 
-    def __init__(self, line: Sequence[int], *, sorted_by_prior: bool = False) -> None:
+    def __init__(self, line: Sequence[int], *, sorted_by_prior: bool = False, refused: int = 0) -> None:
         self._line = _Line(line)
         self._kept: Question = 0  # found to be required
         self._start = 0  # units before this one are settled, the rest is still there
-        self._accepted, self._refused = 0, 0  # of the rest, this many can go, and that many cannot; 0: unknown
-        self._forecast = RunForecast(len(line), even_at_first=sorted_by_prior)
+        self._accepted, self._refused = 0, refused  # of the rest, this many can go, and that many cannot; 0: unknown
+        first_within = len(line) + 1 if sorted_by_prior else refused
+        self._forecast = RunForecast(len(line), first_within=first_within)
         self.in_a_row = 0  # required units met one right after the other
         self._test_one = sorted_by_prior  # is the unit after the first required one required as well?
         self._ahead = self._choose()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
+from itertools import islice
 from typing import Self
 
+from safety_harness.ddmin.evidence import united
 from safety_harness.ddmin.types import Answer, Question
 
 
@@ -15,25 +17,38 @@ class Certify:
 
     Units with the oldest evidence come first: they are the likeliest to have become removable. A success
     makes all evidence stale, as it was about a larger set, so counting starts again with the next unit.
-    At most len(kept) * (len(kept) + 1) / 2 questions; those that the search has already asked cost nothing.
+    Where successes follow each other, runs of doubling length are tried, until one is refused.
+    At most n * (n + 1) / 2 questions about single units and n about runs, for n units; those that the search has
+    already asked cost nothing.
     """
 
     def __init__(self, kept: Sequence[int]) -> None:
         self._queue = deque(kept)  # ranks
-        self.kept: Question = sum(1 << rank for rank in kept)
+        self.kept: Question = united(kept)
         self._proven = 0
+        self._in_a_row = 0  # successes
 
     def question(self) -> Question | None:
-        return None if self._proven == len(self._queue) else self.kept ^ (1 << self._queue[0])
+        return None if self._proven == len(self._queue) else self.kept ^ self._run()
 
     def tell(self, answer: Answer) -> None:
-        rank = self._queue.popleft()
+        run = self._run()
         if answer is Answer.TRUE:
-            self.kept ^= 1 << rank
+            self.kept ^= run
+            for _ in range(run.bit_count()):
+                self._queue.popleft()
+            self._in_a_row += 1
             self._proven = 0
-        else:
-            self._queue.append(rank)
+            return
+        if run.bit_count() == 1:
+            self._queue.append(self._queue.popleft())
             self._proven += 1
+        self._in_a_row = 0
+
+    def _run(self) -> Question:
+        """The next unit, or several where the last ones could go."""
+        length = 1 << max(self._in_a_row - 1, 0)
+        return united(islice(self._queue, length))
 
     def fork(self) -> Self:
         twin = copy(self)

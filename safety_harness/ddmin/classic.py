@@ -10,7 +10,7 @@ from copy import copy
 from itertools import pairwise
 from typing import Self
 
-from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.evidence import ranks, united
 from safety_harness.ddmin.types import Answer, Question, Ranks
 
 
@@ -51,7 +51,7 @@ class Classic:
         self._chunks, self._next = chunks, 0
         self._tries: list[Question] = []
         if self.kept.bit_count() >= 2:
-            parts = [sum(1 << rank for rank in part) for part in _split(ranks(self.kept), chunks)]
+            parts = [united(part) for part in _split(ranks(self.kept), chunks)]
             self._tries = parts[::-1] + [self.kept ^ part for part in parts]
 
 

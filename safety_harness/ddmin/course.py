@@ -30,7 +30,6 @@ class Course:
         self._ends = [full, 0] if check_empty and full else [full]
         self._plan: Plan | None = None
         self._ahead = False
-        self._again = True  # a second search may follow where the proof finds something to remove
 
     def question(self) -> Question | None:
         """The next question; None when all is done."""
@@ -55,7 +54,6 @@ class Course:
             self._ends = self._ends[1:] if question or answer is not Answer.TRUE else []
         elif self._plan is not None:
             self._plan.tell(answer)
-            self._search_again(answer)
         self._settle()
 
     def fork(self) -> Self:
@@ -88,13 +86,6 @@ class Course:
             if following is None:
                 return
             self._plan = following
-
-    def _search_again(self, answer: Answer) -> None:
-        """Once the proof has shown that units kept early can go after all, runs of them may go as well."""
-        if isinstance(self._plan, Certify) and answer is Answer.TRUE and self._again and self.best:
-            self._again = False
-            self.phase = "search"
-            self._plan = self._make(self.best)
 
     def _following(self, best: Question) -> Plan | None:
         if self.phase == "check":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from safety_harness.ddmin.types import Answer, Evidence, Question
@@ -64,6 +65,11 @@ class Record:
         if not witnessed & unit:
             return "untested"
         return "inferred" if self.monotone else "stale"
+
+
+def united(line: Iterable[int]) -> Question:
+    """The set of these ranks."""
+    return sum(1 << rank for rank in line)
 
 
 def ranks(question: Question) -> list[int]:

@@ -7,20 +7,27 @@ enough. If required units are neighbours, one half is; if not, neither will do, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.adaptive import Adaptive
-from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.eitherhalf import EitherHalf
+from safety_harness.ddmin.evidence import ranks, united
 from safety_harness.ddmin.twoended import TwoEnded
 from safety_harness.ddmin.types import Answer, Plan, Question, Ranks
 
+_MANY = 128  # units among which one half is seldom enough, and another end can be looked at later
 _TOO_FEW = 16  # units among which the question of neighbours is not worth its price
 
 
 def adaptive(kept: Question, order: Ranks) -> Plan:
     """The adaptive search, in the original order if there is no prior."""
-    return TwoEnded(kept) if order is None else Guided(kept, order)
+    return _as_they_lie(ranks(kept)) if order is None else Guided(kept, order)
+
+
+def _as_they_lie(line: Sequence[int]) -> Plan:
+    return EitherHalf(line) if len(line) < _MANY else TwoEnded(line)
 
 
 class Guided:
@@ -31,7 +38,7 @@ class Guided:
 
     def __init__(self, kept: Question, order: tuple[int, ...]) -> None:
         self._order = order
-        self._plan = Adaptive(ranks(kept), sorted_by_prior=True)
+        self._plan: Plan = Adaptive(ranks(kept), sorted_by_prior=True)
         self._doubts: tuple[Question, ...] = ()  # sets whose removal would show that neighbours belong together
         self._refusals = 0
         self._settled = False
@@ -47,7 +54,7 @@ class Guided:
         if self._doubts:
             smaller, self._doubts = self.kept ^ self._doubts[0], self._doubts[1:]
             if answer is Answer.TRUE:
-                self._plan = Adaptive(self._as_they_lie(smaller))
+                self._plan = EitherHalf(self._original(smaller))
                 self._doubts, self._settled = (), True
             return
         self._plan.tell(answer)
@@ -72,7 +79,7 @@ class Guided:
             return
         self._refusals += 1
         self._settled = self._refusals > 1
-        line = self._as_they_lie(self.kept)
+        line = self._original(self.kept)
         if len(line) < _TOO_FEW:
             return
         if self._refusals == 1:
@@ -84,9 +91,9 @@ class Guided:
         else:
             return
         parts.sort(key=sum)  # the less important by rank first
-        self._doubts = tuple(sum(1 << rank for rank in part) for part in parts)
+        self._doubts = tuple(united(part) for part in parts)
 
-    def _as_they_lie(self, kept: Question) -> list[int]:
+    def _original(self, kept: Question) -> list[int]:
         return sorted(ranks(kept), key=self._order.__getitem__)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Self
 
-from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.evidence import ranks, united
 from safety_harness.ddmin.types import Answer, Question, Ranks
 
 
@@ -50,7 +50,7 @@ class Halving:
         return self._end / self._size + 2 * len(self._line) / self._size
 
     def _chunk(self) -> Question:
-        return sum(1 << rank for rank in self._line[max(self._end - self._size, 0) : self._end])
+        return united(self._line[max(self._end - self._size, 0) : self._end])
 
     def _next_round(self) -> None:
         if self._size > 1 or self._removed:

@@ -15,6 +15,7 @@ from typing import Self
 
 _DISCOUNT = 0.7  # how much of a view's record counts after one more observation
 _FLOOR = 1e-12
+_TOLD = 2  # units that a run counts for if something else than the views has told where it may end
 
 
 class _Rate:
@@ -85,10 +86,13 @@ class _Clustered(_Even):
 
 
 class RunForecast:
-    """Forecasts the run of removable units ahead; told of every removal and of every required unit met."""
+    """Forecasts the run of removable units ahead; told of every removal and of every required unit met.
 
-    def __init__(self, units: int, *, even_at_first: bool = False) -> None:
-        self._places = units + 1 if even_at_first else 0  # equally likely ends of the first run; 0: no such view
+    first_within: the first required unit is any of the next so many, with equal chance; 0: nothing is known.
+    """
+
+    def __init__(self, units: int, *, first_within: int = 0) -> None:
+        self._places = first_within  # equally likely ends of the first run; 0: no such view
         # This prior makes half of all units the even bet for the first run, however many there are.
         a = log(2) / log(max(units, 4) / 2)
         self._views: tuple[_Even, ...] = (
@@ -125,7 +129,8 @@ class RunForecast:
 
     def required(self) -> None:
         """The next unit could not go: a run has ended."""
-        self._places = 0
+        if self._places:
+            self._places, self._run = 0, min(self._run, _TOLD)
         for k, view in enumerate(self._views):
             likelihood = view.survival(self._run) - view.survival(self._run + 1)
             self._credit[k] = self._credit[k] * _DISCOUNT + log(max(likelihood, _FLOOR))

@@ -8,12 +8,13 @@ spares many units and so many questions, above all if something heavy was thrown
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from math import isqrt
 from typing import Self
 
 from safety_harness.ddmin.adaptive import Adaptive
-from safety_harness.ddmin.evidence import ranks
+from safety_harness.ddmin.evidence import united
 from safety_harness.ddmin.types import Answer, Question
 
 _ROW = 5  # required units in a row that say: it has run dry
@@ -21,12 +22,15 @@ _WORTH = 128  # units that must be left for two questions to pay
 
 
 class TwoEnded:
-    """Adaptive search from the first unit on, which may start again from the last one, once."""
+    """Adaptive search from the first unit of a line on, which may start again from the last one, once.
 
-    def __init__(self, kept: Question) -> None:
-        self.kept = kept
-        self._line = ranks(kept)
-        self._plan = Adaptive(self._line)
+    refused: so many units from the first on are known not to go together; 0: unknown.
+    """
+
+    def __init__(self, line: Sequence[int], *, refused: int = 0) -> None:
+        self.kept = united(line)
+        self._line = line
+        self._plan = Adaptive(self._line, refused=refused)
         self._special: Question | None = None  # asked instead of the plan's question
         self._done = False  # with special questions
 
@@ -56,7 +60,7 @@ class TwoEnded:
         return self._plan.remaining() + (self._special is not None)
 
     def _half_of_rest(self) -> Question:
-        return sum(1 << rank for rank in self._line[len(self._line) - self._plan.left // 2 :])
+        return united(self._line[len(self._line) - self._plan.left // 2 :])
 
     def _without_half(self, answer: Answer) -> None:
         self._special = None
@@ -70,7 +74,7 @@ class TwoEnded:
         gone = len(self._line) - self.kept.bit_count()
         run = gone + isqrt(gone)
         if gone > 0 and run < len(self._line):
-            self._special = sum(1 << rank for rank in self._line[:-run])
+            self._special = united(self._line[:-run])
 
     def _from_the_other_end(self, answer: Answer) -> None:
         if answer is Answer.TRUE and self._special is not None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import safety_harness.ddmin as package
-from safety_harness.ddmin import Event, partial_result, reducer
+from safety_harness.ddmin import Answer, Event, partial_result, reducer
+from safety_harness.ddmin.certify import Certify
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
 
 minimize = partial(package.minimize, certificate="explicit", check_empty=True)
@@ -39,11 +40,11 @@ def additive(n: int, share: float, seed: int) -> tuple[list[float], Callable[[tu
     ("n", "required", "adaptive", "halving", "ddmin"),
     [
         (1, (0,), 2, 2, 2),
-        (8, (3,), 8, 7, 6),
-        (56, (17,), 11, 11, 12),
-        (56, (3, 20, 41), 26, 33, 74),
-        (56, tuple(range(24, 32)), 28, 20, 67),
-        (56, tuple(range(56)), 60, 112, 220),
+        (8, (3,), 6, 7, 6),
+        (56, (17,), 12, 11, 12),
+        (56, (3, 20, 41), 29, 33, 74),
+        (56, tuple(range(24, 32)), 30, 20, 67),
+        (56, tuple(range(56)), 64, 112, 220),
     ],
 )
 def test_exact_calls_of_conjunctions(
@@ -62,7 +63,7 @@ def test_exact_calls_of_an_additive_threshold() -> None:
     weights, oracle = additive(56, 0.5, seed=1)
     plain = minimize(range(56), oracle)
     informed = minimize(range(56), oracle, weights=weights)
-    assert (len(plain.kept), plain.calls) == (20, 40)
+    assert (len(plain.kept), plain.calls) == (20, 37)
     assert (len(informed.kept), informed.calls) == (11, 18)
     assert informed.kept == tuple(sorted(sorted(range(56), key=lambda i: weights[i])[-len(informed.kept) :]))
 
@@ -74,8 +75,8 @@ def test_additive_thresholds_over_56_units_cost_a_few_dozen_calls_beyond_the_res
             result = minimize(range(56), additive(56, share, seed)[1])
             assert result.minimal
             extra.append(result.calls - len(result.kept))
-    assert median(extra) <= 30
-    assert max(extra) <= 51
+    assert median(extra) <= 27.5
+    assert max(extra) <= 53
 
 
 @EACH
@@ -242,6 +243,17 @@ def test_unresolved_removal_leaves_the_result_unproven() -> None:
     assert len(result.kept) == 2
     assert not result.minimal
     assert result.certificate == {2: "tested"} | {u: "unresolved" for u in result.kept if u != 2}
+
+
+def test_successes_in_a_row_make_the_proof_try_runs_of_doubling_length() -> None:
+    """The proof of an accepted set of 100 units of which only the last is needed."""
+    proof = Certify(range(100))
+    sizes = []
+    while (question := proof.question()) is not None:
+        sizes.append((proof.kept ^ question).bit_count())
+        proof.tell(Answer.TRUE if question >> 99 else Answer.FALSE)
+    assert proof.kept == 1 << 99
+    assert sizes == [1, 1, 2, 4, 8, 16, 32, 36, 1, 1, 2, 4, 8, 16, 4, 1, 1, 2, 1, 1]
 
 
 def test_a_success_of_the_proof_sends_it_round_again() -> None:
