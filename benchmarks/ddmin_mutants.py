@@ -25,7 +25,12 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
 ROOM = Path("safety_harness/ddmin")
-TESTS = ("tests/unit/test_ddmin.py", "tests/unit/test_cli_reduce.py", "tests/property")
+TESTS = (
+    "tests/unit/test_ddmin_calls.py",
+    "tests/unit/test_ddmin.py",
+    "tests/unit/test_cli_reduce.py",
+    "tests/property",
+)
 SLOWEST = 180.0  # seconds; a mutant that never ends is noticed as well
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
