@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -176,6 +179,44 @@ def test_a_journal_that_cannot_be_opened(tmp_path: Path) -> None:
         minimize(range(9), Counting(9, 3), journal=tmp_path)
     with pytest.raises(JournalError, match="cannot be opened"):
         minimize(range(9), Counting(9, 3), journal=tmp_path / "no" / "such")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_journal_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    path.touch(mode=0o400)
+    with pytest.raises(JournalError, match="cannot be opened: Permission denied"):
+        minimize(range(9), Counting(9, 3), journal=path)
+
+
+KILLED = """
+import os, signal, sys
+from safety_harness.ddmin import minimize
+
+def oracle(subset):
+    print(*subset, flush=True)
+    if len(sys.argv) > 2 and next(budget) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {3, 20} <= set(subset)
+
+budget = iter(range(int(sys.argv[2]), -1, -1)) if len(sys.argv) > 2 else None
+print("kept", *minimize(range(30), oracle, journal=sys.argv[1]).kept)
+"""
+
+
+def test_a_process_killed_in_the_middle_of_a_question_goes_on_with_that_question(tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()
+
+    code, whole = run(str(tmp_path / "whole"))
+    assert (code, whole[-1]) == (0, "kept 3 20")
+    code, begun = run(str(tmp_path / "answers"), "8")
+    assert code == -signal.SIGKILL
+    code, rest = run(str(tmp_path / "answers"))
+    assert code == 0
+    assert begun == whole[:9]
+    assert rest == whole[8:]
 
 
 def test_two_runs_cannot_share_a_journal(tmp_path: Path) -> None:
