@@ -32,7 +32,7 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
     scores = []
     encoded = [generator.tokenizer(document)["input_ids"] for document in documents]
     for rows in batches(encoded, rows_at_once(generator, max(map(len, encoded), default=1))):
-        logprobs, tokens, predicted = _logprobs(generator, rows, [1] * len(rows))
+        logprobs, tokens, predicted = next_logprobs(generator, rows, [1] * len(rows))
         picked = logprobs.gather(-1, tokens[..., None])[..., 0] * predicted
         scores += [
             TextScore(-float(total), int(count)) for total, count in zip(picked.sum(1), predicted.sum(1), strict=True)
@@ -50,8 +50,35 @@ def answer_logprobs(generator: Generator, questions: Sequence[str], answers: Seq
     prompts = [generator.encode(question) for question in questions]
     replies = [generator.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
     rows = [[*prompt, *reply, 0] for prompt, reply in zip(prompts, replies, strict=True)]
-    logprobs, _, _ = _logprobs(generator, rows, [len(prompt) for prompt in prompts])
+    logprobs, _, _ = next_logprobs(generator, rows, [len(prompt) for prompt in prompts])
     return [found[-(len(reply) + 1) :] for found, reply in zip(logprobs, replies, strict=True)]
+
+
+def next_logprobs(
+    generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the next tokens of every row from its start on, those tokens, and which of them count.
+
+    Shapes (rows, longest, vocabulary), (rows, longest) and (rows, longest); a shorter row's numbers come last.
+    """
+    tokens, mask = pad_left(rows, 0, generator.model.device)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    # At least one: for zero, transformers would return the logits of every token.
+    longest = max([1, *(len(row) - start for row, start in zip(rows, starts, strict=True))])
+    logits = generator.model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=position,
+        use_cache=False,
+        logits_to_keep=min(longest + 1, tokens.shape[1]),
+    ).logits
+    counted = (position >= torch.tensor(starts, device=tokens.device)[:, None]) & mask.bool()
+    kept = logits.shape[1] - 1
+    return (
+        logits[:, :-1].float().log_softmax(-1),
+        tokens[:, tokens.shape[1] - kept :],
+        counted[:, tokens.shape[1] - kept :],
+    )
 
 
 def rows_at_once(generator: Generator, tokens: int) -> int:
@@ -81,30 +108,3 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 def _plain(text: str) -> str:
     return " ".join(_WORD.findall(_THOUSANDS.sub("", text.lower().replace("\N{MINUS SIGN}", "-"))))
-
-
-def _logprobs(
-    generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the next tokens of every row from its start on, those tokens, and which of them count.
-
-    Shapes (rows, longest, vocabulary), (rows, longest) and (rows, longest); a shorter row's numbers come last.
-    """
-    tokens, mask = pad_left(rows, 0, generator.model.device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    # At least one: for zero, transformers would return the logits of every token.
-    longest = max([1, *(len(row) - start for row, start in zip(rows, starts, strict=True))])
-    logits = generator.model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=position,
-        use_cache=False,
-        logits_to_keep=min(longest + 1, tokens.shape[1]),
-    ).logits
-    counted = (position >= torch.tensor(starts, device=tokens.device)[:, None]) & mask.bool()
-    kept = logits.shape[1] - 1
-    return (
-        logits[:, :-1].float().log_softmax(-1),
-        tokens[:, tokens.shape[1] - kept :],
-        counted[:, tokens.shape[1] - kept :],
-    )

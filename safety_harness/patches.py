@@ -13,7 +13,7 @@ from safety_harness.errors import HarnessError
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
-ALGORITHM = 4
+ALGORITHM = 5
 
 Certificate = Literal["tested", "untested", "unresolved"]
 
@@ -42,6 +42,7 @@ class Patch(BaseModel):
     seconds: float
     strategy: str
     prior: str
+    grain: str
     search: Mapping[str, float | str | None]
 
     @property

@@ -5,18 +5,18 @@ A prior orders the search and never decides: the oracle does. It sees the search
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from safety_harness.bench import Bench
-from safety_harness.capability import batches
+from safety_harness.capability import batches, next_logprobs
 from safety_harness.errors import ConfigError
-from safety_harness.generate import pad_left
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
+from safety_harness.units import Unit
 
 # How many tokens of an answer tell a refusal from its opposite, and how many questions a gradient is taken over.
 OPENING = 5
@@ -24,42 +24,70 @@ QUESTIONS = 64
 BATCH = 16
 
 
-def importance(bench: Bench) -> list[float]:
-    """One number a unit of *bench*, larger for a likelier one, by the prior that its settings name.
+class Importance:
+    """How much each unit of *bench*, or each channel of it, is likely to matter, by the prior that its settings name.
 
     Raises:
         ConfigError: the prior's name is not known.
     """
-    name = bench.student.family.search.prior
-    if name not in PRIORS:
-        raise ConfigError(f"Unknown prior {name!r}. Known: {', '.join(PRIORS)}.")
-    return PRIORS[name](bench)
+
+    def __init__(self, bench: Bench) -> None:
+        name = bench.student.family.search.prior
+        if name not in PRIORS:
+            raise ConfigError(f"Unknown prior {name!r}. Known: {', '.join(PRIORS)}.")
+        self._prior = PRIORS[name]
+        self._evidence = self._prior.evidence(bench)
+
+    def of(self, unit: Unit) -> float:
+        """Of a whole unit or of a cut one; larger is likelier."""
+        evidence = self._evidence[unit.module]
+        facts = evidence[:, list(unit.channels)] if unit.channels else evidence
+        return float(self._prior.score(facts.sum(1), unit.parameters))
+
+    def of_channels(self, unit: Unit) -> torch.Tensor:
+        """Of each channel of a whole unit: float32, shape (channels,)."""
+        evidence = self._evidence[unit.module]
+        return self._prior.score(evidence, unit.parameters / evidence.shape[1])
 
 
-def difference_norm(bench: Bench) -> list[float]:
-    """Root mean square of teacher minus student over a unit's numbers.
+@dataclass(frozen=True)
+class Prior:
+    """What is known of each channel, and what it says of any number of them.
+
+    ``evidence`` gives a float32 tensor of shape (facts, channels) for each module; facts add up over channels.
+    ``score`` makes a number of facts, shape (facts, ...), and how many parameters they are about.
+    """
+
+    evidence: Callable[[Bench], Mapping[str, torch.Tensor]]
+    score: Callable[[torch.Tensor, float], torch.Tensor]
+
+
+def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
+    """Squares of teacher minus student; the score is their root mean square.
 
     Cheap, and good where the student descends from the teacher; on a student that was tuned apart from the
     teacher it measures the student's own tuning.
     """
-    return [float(bench.transplanter.difference(unit).norm()) / math.sqrt(unit.parameters) for unit in bench.units]
+    difference = bench.transplanter.difference
+    return {
+        unit.module: _by_channel(unit, {name: difference(name).square() for name in unit.tensors})[None]
+        for unit in bench.units
+    }
 
 
-def contrast(bench: Bench) -> list[float]:
-    """First-order gain of refusals on harmful questions, less what it would add on harmless ones, a parameter.
+def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
+    """First-order gain of refusals on harmful questions, and what the same would add on harmless ones.
 
     The margin of a question is the log-probability of a refusal's opening less that of the student's own
     answer's. Its gradient times (teacher - student), summed over a unit, estimates what moving the unit gains;
     it is taken at the student and at the fully moved student and added, over harmful and over harmless
-    questions. A unit that lowers refusals of harmless questions earns nothing for it.
+    questions. The score is gain less cost, a parameter; a unit that lowers refusals of harmless questions earns
+    nothing for it.
     """
     refusal = _usual_refusal(bench)
     harmful = _gains(bench, bench.questions.harmful.search.first(QUESTIONS), refusal)
     harmless = _gains(bench, bench.questions.harmless.search.first(QUESTIONS), refusal)
-    return [
-        (gain - max(0.0, cost)) / unit.parameters
-        for unit, gain, cost in zip(bench.units, harmful, harmless, strict=True)
-    ]
+    return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
 
 def _usual_refusal(bench: Bench) -> list[int]:
@@ -73,24 +101,34 @@ def _usual_refusal(bench: Bench) -> list[int]:
     return list(best)
 
 
-def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> list[float]:
+def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str, torch.Tensor]:
     own = bench.asked((), prompts, bench.student.family.screen_tokens)
     pairs = [
         (bench.generator.encode(prompt.text), _opening(bench, answer.answer))
         for prompt, answer in zip(prompts, own, strict=True)
         if answer.answer
     ]
-    differences = {unit: bench.transplanter.difference(unit) for unit in bench.units}
-    at_student = _gradient(bench, pairs, refusal)
-    with bench.transplanter.transplanted(bench.units):
-        at_teacher = _gradient(bench, pairs, refusal)
-    return [
-        sum(
-            float(torch.cat([end[name].flatten() for name in unit.tensors]) @ differences[unit])
-            for end in (at_student, at_teacher)
-        )
-        for unit in bench.units
-    ]
+    total = {unit.module: torch.zeros(()) for unit in bench.units}
+    for ends in ((), bench.units):
+        with bench.transplanter.transplanted(ends):
+            gradient = _gradient(bench, pairs, refusal)
+        for unit in bench.units:
+            gains = {name: gradient[name] * bench.transplanter.difference(name) for name in unit.tensors}
+            total[unit.module] = total[unit.module] + _by_channel(unit, gains)
+    return total
+
+
+def _by_channel(unit: Unit, numbers: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """*numbers* of a whole unit's tensors, added up channel by channel: shape (channels,), on the CPU."""
+    channels = numbers[unit.tensors[0]].shape[unit.axis]
+    total = torch.zeros(channels)
+    for name in unit.tensors:
+        value = numbers[name]
+        if value.ndim > unit.axis:
+            total += value.movedim(unit.axis, 0).reshape(channels, -1).sum(1).cpu()
+        else:  # a bias that belongs to no channel: the sum over all of them must hold it
+            total += value.sum().cpu() / channels
+    return total
 
 
 def _gradient(
@@ -110,14 +148,9 @@ def _gradient(
 
 def _logprob(bench: Bench, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> torch.Tensor:
     """Log-probability of each row's opening after its question: float32, shape (rows,)."""
-    model = bench.generator.model
-    tokens, mask = pad_left([[*question, *opening] for question, opening in rows], 0, model.device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=tokens, attention_mask=mask, position_ids=position, use_cache=False).logits
-    picked = logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-    starts = torch.tensor([len(question) for question, _ in rows], device=model.device)
-    counted = (position >= starts[:, None])[:, 1:]
-    total: torch.Tensor = (picked * counted).sum(1)
+    texts = [[*question, *opening] for question, opening in rows]
+    logprobs, tokens, counted = next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
+    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * counted).sum(1)
     return total
 
 
@@ -126,4 +159,7 @@ def _opening(bench: Bench, answer: str) -> list[int]:
     return tokens[:OPENING]
 
 
-PRIORS: Mapping[str, Callable[[Bench], list[float]]] = {"norm": difference_norm, "contrast": contrast}
+PRIORS: Mapping[str, Prior] = {
+    "norm": Prior(difference_norm, lambda facts, parameters: (facts[0] / parameters).sqrt()),
+    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - facts[1].clamp(min=0)) / parameters),
+}

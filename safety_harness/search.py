@@ -1,12 +1,13 @@
 """Units and an oracle -> a patch: the one place where delta debugging meets models.
 
-A search starts from the first acceptable prefix of the units in the prior's order (all of them, where that is
-acceptable), and delta debugging takes out whatever the oracle does not miss.
+A search starts from the smallest of a few shares of the likeliest units that the oracle accepts, and delta debugging
+takes out whatever the oracle does not miss.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +18,12 @@ from filelock import FileLock
 
 from safety_harness import ddmin
 from safety_harness.bench import Bench
+from safety_harness.candidates import GRAINS, Candidates
 from safety_harness.errors import HarnessError, VoidProbe
 from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
-from safety_harness.prior import importance
-from safety_harness.units import Unit
-
-# The prefixes tried when everything at once is not acceptable, as shares of the candidates.
-PREFIXES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+from safety_harness.units import Unit, named
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def _key(bench: Bench) -> str:
 
 def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
     """The units of *bench* that *patch* names."""
-    wanted = set(patch.units)
-    return tuple(unit for unit in bench.units if unit.id in wanted)
+    return named(patch.units, bench.units, bench.checkpoint.shapes)
 
 
 def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
@@ -111,6 +108,7 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
         seconds=time.perf_counter() - start,
         strategy=settings.strategy,
         prior=settings.prior,
+        grain=settings.grain,
         search={
             "questions": len(oracle.harmful),
             "refused_before": oracle.before,
@@ -130,22 +128,22 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
     if enough:
         reason = f"{oracle.before} of {len(oracle.harmful)} refusals, {oracle.target} are needed"
         return _Found((), {}, True, f"the student refuses enough as it is: {reason}")
-    weights = dict(zip(bench.units, importance(bench), strict=True))
+    settings = bench.student.family.search
+    candidates = GRAINS[settings.grain](bench)
     known: dict[frozenset[Unit], bool] = {frozenset(): False}
-    start = _acceptable_start(bench.units, weights, oracle, known)
+    start = _acceptable_start(candidates, oracle, known)
     if start is None:
         return _Found((), {}, False, _why_not(oracle), found=False)
-    settings = bench.student.family.search
     with ddmin.Progress() as progress, _explained_journal():
         reduction = ddmin.minimize(
             start,
             _resolving(oracle),
             strategy=settings.strategy,
-            weights=[weights[unit] for unit in start],
+            weights=[candidates.weight(unit) for unit in start],
             certificate="explicit",
             max_calls=max(1, settings.max_probes - oracle.asked),
             on_event=progress,
-            assume=known,
+            assume={units: accepted for units, accepted in known.items() if units <= set(start)},
             journal=_journal_of(start, journal),
             fingerprint=key,
         )
@@ -171,24 +169,36 @@ def _explained_journal() -> Iterator[None]:
 
 
 def _acceptable_start(
-    units: Sequence[Unit], weights: dict[Unit, float], oracle: Oracle, known: dict[frozenset[Unit], bool]
+    candidates: Candidates, oracle: Oracle, known: dict[frozenset[Unit], bool]
 ) -> tuple[Unit, ...] | None:
-    """The smallest of a few prefixes, in the prior's order, that the oracle accepts; all units come last.
-
-    Its answers are put into *known*; each prefix holds those before it, so that they are subsets of the start.
-    """
-    ranked = sorted(units, key=lambda unit: -weights[unit])
+    """The smallest share of *candidates* that the oracle accepts, of those tried; its answers are put into *known*."""
     probe = _resolving(oracle)
-    for share in (*PREFIXES, 1.0):
-        chosen = frozenset(ranked[: round(share * len(ranked))])
-        candidate = tuple(unit for unit in units if unit in chosen)
-        # A void prefix says nothing about a longer one.
+
+    def accepted(units: tuple[Unit, ...]) -> bool:
+        # A void share says nothing about a larger one.
         with contextlib.suppress(ddmin.Unresolved):
+            chosen = frozenset(units)
             if chosen not in known:
-                known[chosen] = probe(candidate)
-            if known[chosen]:
-                return candidate
-    return None
+                known[chosen] = probe(units)
+            return known[chosen]
+        return False
+
+    too_little = 0.0
+    for share in candidates.shares:
+        start = candidates.best(share)
+        if accepted(start):
+            break
+        too_little = share
+    else:
+        return None
+    for _ in range(candidates.halvings if too_little else 0):
+        between = math.sqrt(too_little * share)
+        units = candidates.best(between)
+        if accepted(units):
+            start, share = units, between
+        else:
+            too_little = between
+    return start
 
 
 def _resolving(oracle: Oracle) -> Callable[[tuple[Unit, ...]], bool]:

@@ -32,6 +32,9 @@ class SearchSettings(BaseModel):
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
     strategy: Literal["adaptive", "halving", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
     prior: Literal["norm", "contrast"] = Field("contrast", description="Order of the units: norm or contrast.")
+    grain: Literal["module", "channel"] = Field(
+        "channel", description="What moves at the least: whole modules, or channels of them."
+    )
     roles: tuple[str, ...] | None = Field(None, description="Roles that may move; all when unset.")
 
 

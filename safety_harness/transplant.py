@@ -1,13 +1,16 @@
 """Put the teacher's units into the student, and take them out again bit for bit.
 
-A unit goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
-its own storage, which was never written to: nothing is copied, nothing is rounded.
+A whole module goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
+its own storage. Channels are written over, and written back from a copy: what a switch costs is what it changes.
+Nothing is rounded either way.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,16 @@ from safetensors.torch import save_file
 from safety_harness.errors import UnitError
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What goes into one tensor: all of it, or some channels along a dimension."""
+
+    name: str
+    donated: torch.Tensor
+    axis: int
+    channels: torch.Tensor | None
 
 
 class Transplanter:
@@ -38,23 +51,47 @@ class Transplanter:
         Raises:
             UnitError: the model has no such tensor, or one of another shape.
         """
-        donated = {name: self._donor(name) for unit in units for name in unit.tensors}
-        own = {name: self._parameters[name].data for name in donated}
-        try:
-            for name, tensor in donated.items():
-                self._parameters[name].data = tensor
+        moves = self._moves(units)  # all is read and checked before anything moves
+        with contextlib.ExitStack() as undo:
+            for move in moves:
+                parameter = self._parameters[move.name]
+                own = parameter.data
+                if move.channels is None:
+                    undo.callback(setattr, parameter, "data", own)
+                    parameter.data = move.donated
+                else:
+                    undo.callback(own.index_copy_, move.axis, move.channels, own.index_select(move.axis, move.channels))
+                    own.index_copy_(move.axis, move.channels, move.donated)
             yield
-        finally:
-            for name, tensor in own.items():
-                self._parameters[name].data = tensor
 
-    def difference(self, unit: Unit) -> torch.Tensor:
-        """Teacher minus student over all of *unit*'s numbers: float32, shape (unit.parameters,)."""
-        return torch.cat([(self._donor(n).float() - self._parameters[n].data.float()).flatten() for n in unit.tensors])
+    def difference(self, name: str) -> torch.Tensor:
+        """Teacher minus student of one tensor: float32, in its shape."""
+        return self._donor(name).float() - self._parameters[name].data.float()
 
     def save(self, units: Iterable[Unit], path: Path) -> None:
-        """Write the teacher's tensors of *units*, in the student's names and dtype, as safetensors."""
-        save_file({name: self._donor(name).cpu().contiguous() for unit in units for name in unit.tensors}, path)
+        """Write the teacher's tensors of *units*, in the student's names and dtype, as safetensors.
+
+        Of a tensor that moves in part, the channels that move, in ascending order.
+        """
+        save_file({move.name: move.donated.cpu().contiguous() for move in self._moves(units)}, path)
+
+    def _moves(self, units: Iterable[Unit]) -> list[_Move]:
+        """What *units* do to each tensor, whatever of it they share."""
+        axes: dict[str, int] = {}
+        channels: dict[str, set[int]] = defaultdict(set)
+        whole: set[str] = set()
+        for unit in units:
+            for name in unit.tensors:
+                axes[name] = unit.axis
+                channels[name].update(unit.channels)
+                if not unit.channels:
+                    whole.add(name)
+        moves = []
+        for name, axis in axes.items():
+            donor = self._donor(name)
+            at = None if name in whole else torch.tensor(sorted(channels[name]), device=donor.device)
+            moves.append(_Move(name, donor if at is None else donor.index_select(axis, at), axis, at))
+        return moves
 
     def _donor(self, name: str) -> torch.Tensor:
         if name not in self._donated:

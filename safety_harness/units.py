@@ -1,6 +1,7 @@
 """Names and shapes of tensors -> units, the smallest things that can be transplanted.
 
-A unit is one role (``q k v o gate up down``) of one layer. Which tensors that is, an architecture's row in
+A unit is one role (``q k v o gate up down``) of one layer, or some of its channels: attention channels or MLP neurons,
+which are rows of q, k, v, gate and up, and columns of o and down. Which tensors that is, an architecture's row in
 ``architectures.toml`` says; nothing here guesses from a tensor's name.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import math
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from safety_harness.errors import UnitError
@@ -21,17 +24,27 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One role of one layer: the tensors that move together."""
+    """One role of one layer, or some of its channels: what moves together.
+
+    ``channels`` lie along dimension ``axis`` of each of the tensors; empty means all of them, whatever they are.
+    """
 
     layer: int
     role: str
     tensors: tuple[str, ...]
     parameters: int
+    axis: int = 0
+    channels: tuple[int, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The layer and role that it is, or is a part of: ``12.gate``."""
+        return f"{self.layer}.{self.role}"
 
     @property
     def id(self) -> str:
-        """A short name, unique within a model: ``12.gate``."""
-        return f"{self.layer}.{self.role}"
+        """Unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
+        return f"{self.module}[{_ranges(self.channels)}]" if self.channels else self.module
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Layout:
 
     layer: str
     roles: Mapping[str, tuple[str, ...]]
+    channels: Mapping[str, int]
 
     def tensors(self, layer: int, role: str, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
         """The tensors of *role* in *layer* that the model has; empty where a required one is absent."""
@@ -55,7 +69,7 @@ def layouts() -> Mapping[str, Layout]:
     """model_type -> layout, for every architecture that is known."""
     table = tomllib.loads(resources.files("safety_harness").joinpath("architectures.toml").read_text())
     built = {
-        name: Layout(entry["layer"], {role: tuple(names) for role, names in entry["roles"].items()})
+        name: Layout(entry["layer"], {role: tuple(names) for role, names in entry["roles"].items()}, entry["channels"])
         for name, entry in table["layouts"].items()
     }
     return {model_type: built[layout] for model_type, layout in table["architectures"].items()}
@@ -96,7 +110,7 @@ def enumerate_units(
     if unknown := [role for role in wanted if role not in layout.roles]:
         raise UnitError(f"{model_type} has no role {unknown[0]!r}. Its roles are: {', '.join(layout.roles)}.")
     units = [
-        Unit(layer, role, names, sum(math.prod(shapes[name]) for name in names))
+        Unit(layer, role, names, sum(math.prod(shapes[name]) for name in names), layout.channels[role])
         for layer in range(_layer_count(layout, shapes))
         for role in wanted
         if (names := layout.tensors(layer, role, shapes))
@@ -118,6 +132,56 @@ def _layer_count(layout: Layout, shapes: Mapping[str, Shape]) -> int:
     return count
 
 
-def share(units: Sequence[Unit], total_parameters: int) -> float:
-    """The share of a model's parameters that *units* hold, 0..1."""
-    return sum(unit.parameters for unit in units) / total_parameters
+def width(unit: Unit, shapes: Mapping[str, Shape]) -> int:
+    """How many channels the whole of a unit's module has."""
+    return shapes[unit.tensors[0]][unit.axis]
+
+
+def cut(unit: Unit, channels: Iterable[int], shapes: Mapping[str, Shape]) -> Unit:
+    """The part of a whole *unit* that is these *channels* of it: the unit itself when they are all of them.
+
+    A tensor without that dimension (the bias of a projection whose channels are columns) belongs to no channel, so
+    it is no part of a cut unit.
+
+    Raises:
+        UnitError: no channel, or one that the unit does not have.
+    """
+    chosen = tuple(sorted(set(channels)))
+    most = width(unit, shapes)
+    if not chosen or chosen[0] < 0 or chosen[-1] >= most:
+        raise UnitError(f"{unit.module} has the channels 0 to {most - 1}, not [{_ranges(chosen)}].")
+    if len(chosen) == most:
+        return unit
+    names = tuple(name for name in unit.tensors if len(shapes[name]) > unit.axis)
+    parameters = len(chosen) * sum(math.prod(shapes[name]) // shapes[name][unit.axis] for name in names)
+    return replace(unit, tensors=names, parameters=parameters, channels=chosen)
+
+
+def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str, Shape]) -> tuple[Unit, ...]:
+    """The units with these ids, in their order; *whole* are the modules of the model.
+
+    Raises:
+        UnitError: an id is none, or names a module or a channel that the model lacks.
+    """
+    modules = {unit.module: unit for unit in whole}
+    found = []
+    for identifier in identifiers:
+        parts = re.fullmatch(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?", identifier)
+        if parts is None or parts[1] not in modules:
+            raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
+        unit = modules[parts[1]]
+        found.append(cut(unit, _channels(parts[2]), shapes) if parts[2] else unit)
+    return tuple(found)
+
+
+def _ranges(channels: Sequence[int]) -> str:
+    """Ascending numbers in short: ``3,40-43``."""
+    runs = itertools.groupby(enumerate(channels), key=lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(members) for _, members in runs)]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
+
+
+def _channels(ranges: str) -> Iterable[int]:
+    for run in ranges.split(","):
+        first, _, last = run.partition("-")
+        yield from range(int(first), int(last or first) + 1)

@@ -27,8 +27,9 @@ SEARCH_OPTIONS = {
     "task": "Loss of own-task accuracy allowed on the search split, 0..1",
     "unscored": "Share of unscored answers above which a probe is void, 0..1",
     "max-probes": "Probes that one search may spend",
-    "strategy": "Strategy of delta debugging: adaptive or ddmin",
+    "strategy": "Strategy of delta debugging: adaptive, halving or ddmin",
     "prior": "Order of the units: norm or contrast",
+    "grain": "What moves at the least: module or channel",
 }
 
 

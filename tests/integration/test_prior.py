@@ -13,6 +13,7 @@ import torch
 import safety_harness.prior as prior
 from safety_harness.bench import Bench, open_bench
 from safety_harness.prompts import PromptSet
+from safety_harness.units import cut
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import REFUSAL, entry
 
@@ -33,20 +34,24 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, t
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet) -> list[float]:
+def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet) -> list[torch.Tensor]:
+    """First-order gains of each unit, channel by channel."""
     own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
     at_student = margin_gradient(bench, bench.generator.model, prompts)
     with bench.transplanter.transplanted(bench.units):
         at_teacher = margin_gradient(bench, bench.generator.model, prompts)
-    return [
-        sum(float(((at_student[n] + at_teacher[n]) * (donor.tensor(n) - own.tensor(n))).sum()) for n in unit.tensors)
-        for unit in bench.units
-    ]
+    gains = {n: (at_student[n] + at_teacher[n]) * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
+    return [sum((gains[n].sum(1 - unit.axis) for n in unit.tensors), torch.zeros(())) for unit in bench.units]
 
 
 def close(found: Sequence[float], expected: Sequence[float]) -> bool:
     scale = max(abs(value) for value in expected)
     return found == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
+
+
+def importances(bench: Bench) -> list[float]:
+    importance = prior.Importance(bench)
+    return [importance.of(unit) for unit in bench.units]
 
 
 @pytest.mark.parametrize("teacher", ["good", "prudish"])
@@ -56,16 +61,24 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     monkeypatch.setattr(prior, "BATCH", 4)  # six questions: more than one batch
     bench = open_bench(entry(world, teacher=teacher))
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
-    found = prior.importance(bench)
+    importance = prior.Importance(bench)
+    found = [importance.of(unit) for unit in bench.units]
     assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
     gains = by_hand(bench, world, teacher, bench.questions.harmful.search)
     costs = by_hand(bench, world, teacher, bench.questions.harmless.search)
     expected = [
-        (gain - max(0.0, cost)) / unit.parameters for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
+        float(gain.sum() - cost.sum().clamp(min=0)) / unit.parameters
+        for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
     ]
     assert close(found, expected)
-    assert not close(found, [gain / unit.parameters for unit, gain in zip(bench.units, gains, strict=True)])
-    assert max(gains) > 0
+    assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(bench.units, gains, strict=True)])
+    assert max(float(gain.sum()) for gain in gains) > 0
+    for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
+        each = (gain - cost.clamp(min=0)) / (unit.parameters / len(gain))
+        assert close(importance.of_channels(unit).tolist(), each.tolist())
+        some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
+        part = float(gain[1::2].sum() - cost[1::2].sum().clamp(min=0)) / some.parameters
+        assert importance.of(some) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 
 
 def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
@@ -75,7 +88,7 @@ def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
         math.sqrt(sum(float((donor.tensor(n) - own.tensor(n)).square().sum()) for n in unit.tensors) / unit.parameters)
         for unit in bench.units
     ]
-    assert prior.importance(bench) == pytest.approx(expected, rel=1e-4)
+    assert importances(bench) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +101,6 @@ def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.M
         return original(self, units, prompts, limit)
 
     monkeypatch.setattr(Bench, "asked", spy)
-    prior.importance(bench)
+    prior.Importance(bench)
     questions = bench.questions
     assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}

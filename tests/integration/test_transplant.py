@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from safety_harness.errors import SourceError, UnitError
 from safety_harness.models import LoadedModel, load
 from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit, enumerate_units
+from safety_harness.units import Unit, cut, enumerate_units
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES
 
@@ -154,11 +154,29 @@ def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> 
 def test_difference_is_teacher_minus_student(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("qwen2", True))
     own = state(loaded.model)
-    for unit in (units[0], units[6]):
-        expected = torch.cat([(teacher.tensor(n) - own[n]).flatten() for n in unit.tensors])
-        found = Transplanter(loaded.model, teacher).difference(unit)
-        assert found.shape == (unit.parameters,)
-        assert torch.equal(found, expected)
+    for name in (*units[0].tensors, *units[6].tensors):
+        assert torch.equal(Transplanter(loaded.model, teacher).difference(name), teacher.tensor(name) - own[name])
+
+
+@pytest.mark.parametrize(("architecture", "tied"), BOTH)
+def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
+    pairs: Pairs, architecture: str, tied: bool
+) -> None:
+    loaded, teacher, units = opened(pairs(architecture, tied))
+    transplanter, before = Transplanter(loaded.model, teacher), state(loaded.model)
+    for unit in units:
+        some = cut(unit, [0, 3], loaded.checkpoint.shapes)
+        with transplanter.transplanted([some]):
+            now = state(loaded.model)
+        assert changed(before, now) == set(some.tensors), unit
+        rows = unit.role not in ("o", "down")
+        for name in some.tensors:
+            moved = teacher.tensor(name) if rows else teacher.tensor(name).T
+            (was, found) = (t[name] if rows else t[name].T for t in (before, now))
+            assert torch.equal(found[[0, 3]], moved[[0, 3]])
+            assert torch.equal(found[[1, 2]], was[[1, 2]])
+            assert torch.equal(found[4:], was[4:])
+        assert changed(before, state(loaded.model)) == set()
 
 
 def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:

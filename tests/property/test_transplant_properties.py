@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from safety_harness.models import load
 from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit, enumerate_units
+from safety_harness.units import Unit, cut, enumerate_units
 from safety_harness.weights import Checkpoint
 from tests.builders import make_pair
 
@@ -29,9 +29,20 @@ class Theatre:
     donor: dict[str, torch.Tensor]
 
     def check(self, moved: set[Unit]) -> None:
-        names = {name for unit in moved for name in unit.tensors}
+        expected = {name: tensor.clone() for name, tensor in self.own.items()}
+        for unit in moved:
+            for name in unit.tensors:
+                channels = torch.tensor(unit.channels or range(expected[name].shape[unit.axis]))
+                part = self.donor[name].index_select(unit.axis, channels)
+                expected[name].index_copy_(unit.axis, channels, part)
         for name, tensor in self.model.state_dict().items():
-            assert torch.equal(tensor, (self.donor if name in names else self.own)[name]), name
+            assert torch.equal(tensor, expected[name]), name
+        for name, tensor in self.donor.items():
+            assert torch.equal(self.transplanter._teacher.tensor(name), tensor), name
+
+    def part(self, module: int, channels: set[int]) -> Unit:
+        whole = self.units[module]
+        return cut(whole, channels, {name: tuple(t.shape) for name, t in self.own.items()}) if channels else whole
 
 
 class StopHere(Exception):  # noqa: N818
@@ -48,21 +59,24 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Theatre:
     return Theatre(loaded.model, Transplanter(loaded.model, teacher), units, own, donor)
 
 
-CHOICES = st.lists(st.lists(st.integers(0, 20), max_size=12), min_size=1, max_size=4)
+# A module, and which of its channels; none: the whole of it. Every module has eight channels at least.
+PART = st.tuples(st.integers(0, 20), st.one_of(st.just(set[int]()), st.sets(st.integers(0, 7), min_size=1)))
+CHOICES = st.lists(st.lists(PART, max_size=12), min_size=1, max_size=4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(choices=CHOICES, raises=st.booleans())
-def test_nested_sets_of_units(theatre: Theatre, choices: list[list[int]], raises: bool) -> None:
-    """Each level holds the union of the sets above it; repeated units and empty sets are nothing special."""
+def test_nested_sets_of_units(theatre: Theatre, choices: list[list[tuple[int, set[int]]]], raises: bool) -> None:
+    """Each level holds the union of the sets above it, channel by channel; overlaps, repeats and empty sets are
+    nothing special."""
 
-    def enter(levels: list[list[int]], moved: set[Unit]) -> None:
+    def enter(levels: list[list[tuple[int, set[int]]]], moved: set[Unit]) -> None:
         theatre.check(moved)
         if not levels:
             if raises:
                 raise StopHere
             return
-        chosen = [theatre.units[i] for i in levels[0]]
+        chosen = [theatre.part(*part) for part in levels[0]]
         try:
             with theatre.transplanter.transplanted(iter(chosen)):
                 enter(levels[1:], moved | set(chosen))
@@ -77,14 +91,19 @@ def test_nested_sets_of_units(theatre: Theatre, choices: list[list[int]], raises
 
 
 @settings(max_examples=20)
-@given(chosen=st.sets(st.integers(0, 20), min_size=1))
+@given(chosen=st.lists(PART, min_size=1))
 def test_saved_patch_is_what_was_moved(
-    theatre: Theatre, chosen: set[int], tmp_path_factory: pytest.TempPathFactory
+    theatre: Theatre, chosen: list[tuple[int, set[int]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    units = [theatre.units[i] for i in sorted(chosen)]
+    units = [theatre.part(*part) for part in chosen]
     file = Path(tmp_path_factory.mktemp("patch")) / "patch.safetensors"
     theatre.transplanter.save(units, file)
     written = load_file(file)
     assert set(written) == {name for unit in units for name in unit.tensors}
-    assert all(torch.equal(tensor, theatre.donor[name]) for name, tensor in written.items())
+    for name, tensor in written.items():
+        movers = [unit for unit in units if name in unit.tensors]
+        whole = any(not unit.channels for unit in movers)
+        channels = sorted({channel for unit in movers for channel in unit.channels})
+        donor = theatre.donor[name]
+        assert torch.equal(tensor, donor if whole else donor.index_select(movers[0].axis, torch.tensor(channels)))
     theatre.check(set())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Shape, enumerate_units, layouts, share
+from safety_harness.units import Shape, Unit, cut, enumerate_units, layouts, named, width
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
@@ -103,6 +105,49 @@ def test_an_empty_checkpoint_is_said_to_be_empty() -> None:
         enumerate_units("llama", {})
 
 
-def test_share_is_of_all_parameters() -> None:
-    found = enumerate_units("llama", shapes(layers=1), ["q", "k"])
-    assert share(found, total_parameters=384) == (64 + 32) / 384
+# --- channels ---------------------------------------------------------------------------------------
+
+
+def modules(*, bias: bool = False) -> dict[str, Unit]:
+    return {unit.id: unit for unit in enumerate_units("qwen2", shapes(bias=bias))}
+
+
+@pytest.mark.parametrize(("role", "channels"), [("q", 8), ("k", 4), ("o", 8), ("gate", 16), ("down", 16)])
+def test_channels_lie_on_the_inner_side_of_each_projection(role: str, channels: int) -> None:
+    assert width(modules()[f"0.{role}"], shapes()) == channels
+
+
+def test_a_cut_unit_counts_what_its_channels_hold() -> None:
+    gate, down = (cut(modules()[f"1.{role}"], [3, 1, 2, 9, 3], shapes()) for role in ("gate", "down"))
+    assert (gate.id, gate.channels, gate.parameters) == ("1.gate[1-3,9]", (1, 2, 3, 9), 4 * 8)
+    assert (down.id, down.module, down.parameters) == ("1.down[1-3,9]", "1.down", 4 * 8)
+
+
+def test_a_bias_is_cut_with_the_rows_it_belongs_to_and_belongs_to_no_column() -> None:
+    known = shapes(bias=True) | {"model.layers.0.self_attn.o_proj.bias": (8,)}
+    whole = {unit.id: unit for unit in enumerate_units("qwen2", known)}
+    assert cut(whole["0.k"], [0, 2], known).parameters == 2 * 8 + 2
+    assert len(whole["0.o"].tensors) == 2
+    assert cut(whole["0.o"], [5], known).tensors == ("model.layers.0.self_attn.o_proj.weight",)
+
+
+def test_all_channels_are_the_whole_unit() -> None:
+    assert cut(modules()["0.k"], range(4), shapes()) == modules()["0.k"]
+
+
+@pytest.mark.parametrize("channels", [[], [4], [-1, 0]])
+def test_channels_that_a_unit_lacks_are_refused(channels: list[int]) -> None:
+    with pytest.raises(UnitError, match=r"0\.k has the channels 0 to 3, not \["):
+        cut(modules()["0.k"], channels, shapes())
+
+
+@given(st.dictionaries(st.sampled_from(["0.q", "0.k", "1.gate", "1.down"]), st.sets(st.integers(0, 3), min_size=1)))
+def test_an_id_names_its_unit(chosen: dict[str, set[int]]) -> None:
+    units = [cut(modules()[module], channels, shapes()) for module, channels in chosen.items()]
+    assert list(named([unit.id for unit in units], list(modules().values()), shapes())) == units
+
+
+@pytest.mark.parametrize("wrong", ["0.gate[", "0.gate[]", "0.gate[2,]", "7.gate", "0.router", "gate", "0.k[1-9]", ""])
+def test_an_id_that_names_nothing_is_said(wrong: str) -> None:
+    with pytest.raises(UnitError, match=r"is no unit of this model|has the channels"):
+        named([wrong], list(modules().values()), shapes())
