@@ -44,15 +44,23 @@ class Bench:
     Nothing here decides: the oracle and the gate do.
     """
 
-    def __init__(self, student: Student, loaded: LoadedModel, teacher: Checkpoint, questions: Questions) -> None:
+    def __init__(
+        self,
+        student: Student,
+        loaded: LoadedModel,
+        teacher: Checkpoint,
+        questions: Questions,
+        ancestor: Checkpoint | None = None,
+    ) -> None:
         family = student.family
         self.student = student
         self.questions = questions
         self.checkpoint = loaded.checkpoint
         self.teacher = teacher
+        self.ancestor = ancestor
         self.judge = RuleJudge()
         self.units = enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes, family.search.roles)
-        self.transplanter = Transplanter(loaded.model, teacher)
+        self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
 
@@ -103,6 +111,7 @@ class Bench:
         return {
             "student": self.checkpoint.fingerprint,
             "teacher": self.teacher.fingerprint,
+            "ancestor": self.ancestor and self.ancestor.fingerprint,
             "questions": self.questions.hashes,
             "judge": self.judge.fingerprint,
             "decoding": DECODING,
@@ -133,7 +142,8 @@ def open_bench(student: Student) -> Bench:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
-    own = Checkpoint(prepare(student.spec))
-    teacher = Checkpoint(prepare(student.family.teacher))
-    check_lineage(own, teacher, enumerate_units(own.model_type, own.shapes, student.family.search.roles))
-    return Bench(student, load(own.folder, student.family.dtype), teacher, questions)
+    teacher, *added, own = (Checkpoint(prepare(spec)) for spec in student.models)
+    units = enumerate_units(own.model_type, own.shapes, student.family.search.roles)
+    for other in (teacher, *added):
+        check_lineage(own, other, units)
+    return Bench(student, load(own.folder, student.family.dtype), teacher, questions, *added)

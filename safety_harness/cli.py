@@ -67,7 +67,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
     for student in students:
         load_questions(student)
-        for spec in (student.family.teacher, student.spec):
+        for spec in student.models:
             print(f"{student.id}: {prepare(spec)}")
     return 0
 

@@ -14,6 +14,7 @@ from safety_harness.judges import Verdict
 from safety_harness.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.settings import GateSettings
 from safety_harness.stats import Rate, holm, mcnemar, mean_interval, paired_difference
+from safety_harness.units import short
 
 ALWAYS_REQUIRED = ("defense", "over_refusal", "perplexity", "divergence", "task")
 PATCH_REQUIRED = (*ALWAYS_REQUIRED, "minimality")
@@ -129,10 +130,13 @@ def minimality(without: Mapping[str, bool | None], *, found: bool, reason: str) 
     if not found:
         return Check("minimality", Outcome.FAIL, f"no patch: {reason}", numbers)
     if spare:
-        return Check("minimality", Outcome.FAIL, f"not needed: {', '.join(spare)}", numbers)
+        return Check("minimality", Outcome.FAIL, f"not needed: {', '.join(map(short, spare))}", numbers)
     if void:
         return Check(
-            "minimality", Outcome.INCONCLUSIVE, f"too many unscored answers without {', '.join(void)}", numbers
+            "minimality",
+            Outcome.INCONCLUSIVE,
+            f"too many unscored answers without {', '.join(map(short, void))}",
+            numbers,
         )
     summary = f"each of {len(without)} units is needed" if without else f"no unit moved: {reason}"
     return Check("minimality", Outcome.PASS, summary, numbers)

@@ -43,6 +43,7 @@ class Patch(BaseModel):
     strategy: str
     prior: str
     grain: str
+    transfer: str
     search: Mapping[str, float | str | None]
 
     @property

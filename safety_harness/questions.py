@@ -66,7 +66,7 @@ def check_local_files(student: Student) -> None:
     """
     if all(source.path for source in _prompt_sources(student)):
         load_questions(student)
-    for spec in (student.family.teacher, student.spec):
+    for spec in student.models:
         if spec.path:
             Checkpoint(resolve(spec))
         for adapter in spec.adapters:

@@ -108,11 +108,15 @@ class StudentSpec(ModelSpec):
 
 
 class Family(_Table):
-    """One teacher and its students, with the questions that they are asked."""
+    """One teacher and its students, with the questions that they are asked.
+
+    ``ancestor`` is the model that teacher and students were tuned from; a search whose ``transfer`` is "add" needs it.
+    """
 
     name: str = ""
     group: str = ""
     teacher: ModelSpec
+    ancestor: ModelSpec | None = None
     students: Mapping[str, StudentSpec] = Field(min_length=1)
     harmful: Split
     harmless: Split
@@ -156,6 +160,13 @@ class Student:
     def id(self) -> str:
         return f"{self.family.name}/{self.name}"
 
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every model that gating this student needs: its teacher, the ancestor where it is added to, itself."""
+        family = self.family
+        added = family.ancestor if family.search.transfer == "add" else None
+        return (family.teacher, *([added] if added else []), self.spec)
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -174,7 +185,8 @@ class Registry:
             teacher: a family whose teacher is used for all of them, in place of their own.
 
         Raises:
-            ConfigError: a name is not known; the message suggests the nearest.
+            ConfigError: a name is not known (the message suggests the nearest), or a family is to add what its
+                teacher learnt since an ancestor that it does not name.
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
@@ -195,6 +207,12 @@ class Registry:
                 raise ConfigError(unknown("teacher", teacher, self.families))
             other = self.families[teacher].teacher
             chosen = [Student(s.name, s.family.model_copy(update={"teacher": other}), s.spec) for s in chosen]
+        for entry in (s.family for s in chosen):
+            if entry.search.transfer == "add" and entry.ancestor is None:
+                raise ConfigError(
+                    f"Family {entry.name!r} is to add what its teacher learnt, but names no `ancestor`: the model that "
+                    "teacher and students were tuned from. Name it, or replace."
+                )
         return tuple(chosen)
 
 

@@ -109,6 +109,7 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
         strategy=settings.strategy,
         prior=settings.prior,
         grain=settings.grain,
+        transfer=settings.transfer,
         search={
             "questions": len(oracle.harmful),
             "refused_before": oracle.before,

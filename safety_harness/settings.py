@@ -35,6 +35,9 @@ class SearchSettings(BaseModel):
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )
+    transfer: Literal["replace", "add"] = Field(
+        "replace", description="Put the teacher's numbers in, or add what the teacher learnt since the ancestor."
+    )
     roles: tuple[str, ...] | None = Field(None, description="Roles that may move; all when unset.")
 
 

@@ -36,12 +36,14 @@ class Transplanter:
     """Moves units of *teacher* into *model*, which stays the student's between two transplants.
 
     The teacher's tensors are read on first use, cast to the student's dtype, and only those of units that were
-    ever asked for are held.
+    ever asked for are held. With an *ancestor* of both, what moves is what the teacher learnt since: student +
+    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089).
     """
 
-    def __init__(self, model: Any, teacher: Checkpoint) -> None:
+    def __init__(self, model: Any, teacher: Checkpoint, ancestor: Checkpoint | None = None) -> None:
         self._parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
         self._teacher = teacher
+        self._ancestor = ancestor
         self._donated: dict[str, torch.Tensor] = {}
 
     @contextlib.contextmanager
@@ -65,11 +67,11 @@ class Transplanter:
             yield
 
     def difference(self, name: str) -> torch.Tensor:
-        """Teacher minus student of one tensor: float32, in its shape."""
+        """What moving all of one tensor adds to the student's: float32, in its shape."""
         return self._donor(name).float() - self._parameters[name].data.float()
 
     def save(self, units: Iterable[Unit], path: Path) -> None:
-        """Write the teacher's tensors of *units*, in the student's names and dtype, as safetensors.
+        """Write what *units* put into the student, in the student's names and dtype, as safetensors.
 
         Of a tensor that moves in part, the channels that move, in ascending order.
         """
@@ -98,7 +100,11 @@ class Transplanter:
             parameter = self._parameters.get(name)
             if parameter is None:
                 raise UnitError(f"The student has no tensor {name!r} in memory; its architecture's row is wrong.")
-            tensor = self._teacher.tensor(name).to(device=parameter.device, dtype=parameter.dtype)
+            tensor = self._teacher.tensor(name)
+            if self._ancestor is not None:
+                own = parameter.data.float().cpu()  # still the student's: nothing moves before it was read
+                tensor = own + (tensor.float() - self._ancestor.tensor(name).float())
+            tensor = tensor.to(device=parameter.device, dtype=parameter.dtype)
             if tensor.shape != parameter.shape:
                 raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(parameter.shape)}.")
             self._donated[name] = tensor

@@ -21,6 +21,9 @@ from safety_harness.errors import UnitError
 
 Shape = tuple[int, ...]
 
+# 12.gate, or 12.gate[3,40-43]
+_ID = re.compile(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?")
+
 
 @dataclass(frozen=True, order=True)
 class Unit:
@@ -166,12 +169,18 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str
     modules = {unit.module: unit for unit in whole}
     found = []
     for identifier in identifiers:
-        parts = re.fullmatch(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?", identifier)
+        parts = _ID.fullmatch(identifier)
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
         found.append(cut(unit, _channels(parts[2]), shapes) if parts[2] else unit)
     return tuple(found)
+
+
+def short(identifier: str) -> str:
+    """A unit's id for a reader: its module and the number of its channels, ``12.gate ×37``; ids themselves get long."""
+    parts = _ID.fullmatch(identifier)
+    return f"{parts[1]} ×{sum(1 for _ in _channels(parts[2]))}" if parts and parts[2] else identifier
 
 
 def _ranges(channels: Sequence[int]) -> str:

@@ -72,7 +72,9 @@ def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
 
 PATCH = {
     "key": "0123456789abcdef",
-    "units": ["1.gate", "2.down"],
+    "units": ["1.gate", "2.down[3,40-43]"],
+    "grain": "channel",
+    "transfer": "replace",
     "share": 0.0625,
     "candidates": 56,
     "minimal": True,

@@ -105,7 +105,7 @@ def moved(student: StudentResult) -> str:
     about = patch_of(student)
     if "units" not in about:
         return NOTHING
-    return f"{len(about['units'])}u {100 * about['share']:.0f}%" if about["units"] else "none"
+    return f"{len(about['units'])}u {100 * about['share']:.1f}%" if about["units"] else "none"
 
 
 def effort(student: StudentResult) -> str:

@@ -25,6 +25,7 @@ from safety_harness.report.cells import (
     verdict,
 )
 from safety_harness.results import RunResult
+from safety_harness.units import short
 
 
 def markdown(result: RunResult) -> str:
@@ -124,7 +125,8 @@ def _cost_table(result: RunResult) -> str:
 
 
 def _patch_table(result: RunResult) -> str:
-    headers = ("student", "units", "of", "% parameters", "1-minimal", "probes", "seconds", "search", "key")
+    headers = ("student", "units", "of", "grain", "transfer", "% parameters", "1-minimal", "probes", "seconds",
+               "search", "key")  # fmt: skip
     rows = []
     for student in result.students:
         about = patch_of(student)
@@ -133,6 +135,8 @@ def _patch_table(result: RunResult) -> str:
                 student.id,
                 len(about["units"]) if "units" in about else NOTHING,
                 about.get("candidates", NOTHING),
+                about.get("grain", NOTHING),
+                about.get("transfer", NOTHING),
                 number(100 * about["share"] if "share" in about else None, ".2f"),
                 {"True": "yes", "False": "no"}.get(str(about.get("minimal")), NOTHING),
                 about.get("probes", NOTHING),
@@ -146,7 +150,7 @@ def _patch_table(result: RunResult) -> str:
 
 def _unit_lists(result: RunResult) -> str:
     return "\n".join(
-        f"- {escape(student.id)}: {escape(', '.join(patch_of(student)['units']))}"
+        f"- {escape(student.id)}: {escape(', '.join(map(short, patch_of(student)['units'])))}"
         for student in result.students
         if patch_of(student).get("units")
     )

@@ -288,7 +288,8 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
         return Patch(
             key=key, student=bench.student.id, teacher="", found=True, reason="", units=(), certificate={},
             minimal=True,
-            parameters=0, total_parameters=1, candidates=0, probes=0, seconds=0, strategy="", prior="", search={},
+            parameters=0, total_parameters=1, candidates=0, probes=0, seconds=0, strategy="", prior="", grain="",
+            transfer="", search={},
         )  # fmt: skip
 
     monkeypatch.setattr(search_module, "search", recorded)

@@ -179,6 +179,34 @@ def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
         assert changed(before, state(loaded.model)) == set()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, dtype: str, tmp_path: Path) -> None:
+    student, folder = pairs("qwen2", True)
+    loaded, teacher = load(student, dtype), Checkpoint(folder)
+    units = enumerate_units(teacher.model_type, teacher.shapes)
+    own, ancestor = state(loaded.model), Checkpoint(pairs("qwen2", False)[0])
+    transplanter = Transplanter(loaded.model, teacher, ancestor)
+    some = cut(units[6], [1, 2], teacher.shapes)
+
+    def summed(name: str) -> torch.Tensor:
+        return (own[name].float() + (teacher.tensor(name) - ancestor.tensor(name))).to(own[name].dtype)
+
+    with transplanter.transplanted([units[0], some]):
+        now = state(loaded.model)
+    assert changed(own, now) == {*units[0].tensors, *some.tensors}
+    for name in units[0].tensors:
+        assert torch.equal(now[name], summed(name))
+        assert not torch.equal(now[name], teacher.tensor(name).to(now[name].dtype))
+    (down,) = some.tensors
+    assert torch.equal(now[down][:, 1:3], summed(down)[:, 1:3])
+    assert torch.equal(now[down][:, 3:], own[down][:, 3:])
+    assert changed(own, state(loaded.model)) == set()
+    transplanter.save([some], tmp_path / "patch.safetensors")
+    assert torch.equal(load_file(tmp_path / "patch.safetensors")[down], summed(down)[:, 1:3])
+    name = units[0].tensors[0]
+    assert torch.equal(transplanter.difference(name), summed(name).float() - own[name].float())
+
+
 def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("llama", True))
     before = state(loaded.model)

@@ -219,3 +219,15 @@ def test_another_familys_teacher_takes_the_place_of_ones_own(registry: Registry)
 
 def test_an_expected_failure_is_the_students_own(registry: Registry) -> None:
     assert [student.spec.expected for student in registry.select(family="beta")] == ["fail", "pass"]
+
+
+def test_adding_to_a_student_needs_the_ancestor(tmp_path: Path) -> None:
+    file = write_registry(tmp_path, family("a", BOTH), family("b", BOTH, 'ancestor = "base"'))
+    found = load_registry(file, search={"transfer": "add"})
+    (one, _) = found.select(family="b")
+    assert one.family.ancestor is not None
+    assert one.models == (one.family.teacher, one.family.ancestor, one.spec)
+    with pytest.raises(ConfigError, match=r"Family 'a' is to add .* names no `ancestor`"):
+        found.select()
+    replacing = load_registry(file).select(family="b")[0]
+    assert replacing.models == (replacing.family.teacher, replacing.spec)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Shape, Unit, cut, enumerate_units, layouts, named, width
+from safety_harness.units import Shape, Unit, cut, enumerate_units, layouts, named, short, width
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
@@ -151,3 +151,10 @@ def test_an_id_names_its_unit(chosen: dict[str, set[int]]) -> None:
 def test_an_id_that_names_nothing_is_said(wrong: str) -> None:
     with pytest.raises(UnitError, match=r"is no unit of this model|has the channels"):
         named([wrong], list(modules().values()), shapes())
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text"), [("3.q", "3.q"), ("12.gate[3,40-43]", "12.gate ×5"), ("0.k[0]", "0.k ×1")]
+)
+def test_a_reader_sees_how_many_channels_move(identifier: str, text: str) -> None:
+    assert short(identifier) == text
