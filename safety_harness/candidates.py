@@ -58,7 +58,10 @@ class Channels(Candidates):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        units = bench.units
+        self._rank()
+
+    def _rank(self) -> None:
+        units = self._bench.units
         scores = [self._importance.of_channels(unit) for unit in units]
         lengths = torch.tensor([len(score) for score in scores])
         sizes = torch.tensor([unit.parameters / len(score) for unit, score in zip(units, scores, strict=True)])

