@@ -1,4 +1,4 @@
-"""The default search without a prior among few units: is one half enough, or the other?
+"""The default search without a prior among few units, or once neighbours belong together: is one half enough?
 
 The first question of Zeller & Hildebrandt's ddmin (2002), asked again of the half that is left for as long as the
 answer is yes. If neither half is enough, two questions have told that units are needed on both sides, and the
@@ -7,9 +7,9 @@ adaptive search goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Self
+from typing import Self, TypeAlias
 
 from safety_harness.ddmin.evidence import united
 from safety_harness.ddmin.twoended import TwoEnded
@@ -17,11 +17,24 @@ from safety_harness.ddmin.types import Answer, Question
 
 _TOO_FEW = 4  # units that are not worth halving
 
+Halves: TypeAlias = tuple[Sequence[int], Sequence[int]]
+"""The two parts of a line, from one of its ends on; the first is to be left out first."""
+
+
+def in_the_middle(line: Sequence[int]) -> Halves:
+    """Parts of equal length, from the first unit on."""
+    half = len(line) // 2
+    return line[:half], line[half:]
+
 
 class EitherHalf:
-    """Halves of a line, the first one left out first, and then the search from both ends."""
+    """Halves of a line, the first one left out first, and then the search from both ends.
 
-    def __init__(self, line: Sequence[int]) -> None:
+    cut: how a line is halved.
+    """
+
+    def __init__(self, line: Sequence[int], cut: Callable[[Sequence[int]], Halves] = in_the_middle) -> None:
+        self._cut = cut
         self._first_stays = False  # neither half is enough, unless the first one is
         self._plan: TwoEnded | None = None
         self._halve(line)
@@ -36,7 +49,7 @@ class EitherHalf:
         elif answer is Answer.TRUE:
             self._halve(self._left())
         elif self._first_stays:
-            self._plan = TwoEnded(self._line, refused=len(self._line) // 2)
+            self._plan = TwoEnded([*self._first, *self._second], refused=len(self._first))
         else:
             self._first_stays = True
 
@@ -49,14 +62,14 @@ class EitherHalf:
         return 0.5 if self._plan is None else self._plan.chance()
 
     def remaining(self) -> float:
-        return len(self._line) if self._plan is None else self._plan.remaining()
+        return self.kept.bit_count() if self._plan is None else self._plan.remaining()
 
     def _left(self) -> Sequence[int]:
-        half = len(self._line) // 2
-        return self._line[:half] if self._first_stays else self._line[half:]
+        return self._first if self._first_stays else self._second
 
     def _halve(self, line: Sequence[int]) -> None:
-        self._line, self._first_stays = line, False
+        self._first, self._second = self._cut(line)
+        self._first_stays = False
         self.kept = united(line)
         if len(line) < _TOO_FEW:
             self._plan = TwoEnded(line)

@@ -2,7 +2,8 @@
 
 Sorting by a prior is what makes a good one pay, and it tears apart what lies together. So as soon as the sorted
 order meets its first refusal, a few questions ask whether one half of the units, as they lie originally, is
-enough. If required units are neighbours, one half is; if not, neither will do, and two questions are lost.
+enough. If required units are neighbours, one half is, and it is halved again; if not, neither will do, and two
+questions are lost. The prior still says where to cut, so as not to tear a cluster, and which half to leave out first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from copy import copy
 from typing import Self
 
 from safety_harness.ddmin.adaptive import Adaptive
-from safety_harness.ddmin.eitherhalf import EitherHalf
+from safety_harness.ddmin.eitherhalf import EitherHalf, Halves
 from safety_harness.ddmin.evidence import ranks, united
 from safety_harness.ddmin.twoended import TwoEnded
 from safety_harness.ddmin.types import Answer, Plan, Question, Ranks
@@ -54,7 +55,7 @@ class Guided:
         if self._doubts:
             smaller, self._doubts = self.kept ^ self._doubts[0], self._doubts[1:]
             if answer is Answer.TRUE:
-                self._plan = EitherHalf(self._original(smaller))
+                self._plan = EitherHalf(self._original(smaller), _lighter_first)
                 self._doubts, self._settled = (), True
             return
         self._plan.tell(answer)
@@ -83,22 +84,30 @@ class Guided:
         if len(line) < _TOO_FEW:
             return
         if self._refusals == 1:
-            cut = _unimportant_place(line)
-            parts = [line[:cut], line[cut:]]
+            self._doubts = tuple(united(half) for half in _lighter_first(line))
         elif len(line) == len(self._order):
             size = len(line) // 4
-            parts = [line[:size], line[-size:]]
-        else:
-            return
-        parts.sort(key=sum)  # the less important by rank first
-        self._doubts = tuple(united(part) for part in parts)
+            quarters = sorted((line[:size], line[-size:]), key=sum)  # the less important by rank first
+            self._doubts = tuple(united(quarter) for quarter in quarters)
 
     def _original(self, kept: Question) -> list[int]:
         return sorted(ranks(kept), key=self._order.__getitem__)
 
 
-def _unimportant_place(line: list[int]) -> int:
+def _lighter_first(line: Sequence[int]) -> Halves:
+    """About half of the line each, the less important one by rank first."""
+    cut = _unimportant_place(line)
+    if sum(line[:cut]) > sum(line[cut:]):
+        line, cut = line[::-1], len(line) - cut
+    return line[:cut], line[cut:]
+
+
+def _unimportant_place(line: Sequence[int]) -> int:
     """Where around the middle a cut is least likely to go through a cluster of important units."""
     reach = max(len(line) // 16, 2)
     places = range(3 * len(line) // 8, 5 * len(line) // 8 + 1)
-    return min(places, key=lambda place: (sum(line[place - reach : place + reach]), abs(2 * place - len(line))))
+
+    def importance(place: int) -> int:
+        return sum(line[max(place - reach, 0) : place + reach])
+
+    return min(places, key=lambda place: (importance(place), abs(2 * place - len(line))))
