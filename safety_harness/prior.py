@@ -18,8 +18,12 @@ from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit
 
-# How many tokens of an answer tell a refusal from its opposite, and how many questions a gradient is taken over.
+# How many tokens of an answer tell a refusal from its opposite, and how much more each of them counts than the rest of
+# the refusal. By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of it,
+# twice as many are needed (docs/units.md).
 OPENING = 5
+OPENING_WEIGHT = 3.0
+# How many questions a gradient is taken over.
 QUESTIONS = 64
 BATCH = 16
 
@@ -78,9 +82,9 @@ def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
 def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     """First-order gain of refusals on harmful questions, and what the same would add on harmless ones.
 
-    The margin of a question is the log-probability of a refusal's opening less that of the student's own
-    answer's. Its gradient times (teacher - student), summed over a unit, estimates what moving the unit gains;
-    it is taken at the student and at the fully moved student and added, over harmful and over harmless
+    The margin of a question is the log-probability of a refusal, its opening weighted, less that of the opening of
+    the student's own answer. Its gradient times (teacher - student), summed over a unit, estimates what moving the
+    unit gains; it is taken at the student and at the fully moved student and added, over harmful and over harmless
     questions. The score is gain less cost, a parameter; a unit that lowers refusals of harmless questions earns
     nothing for it.
     """
@@ -91,14 +95,16 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
 
 
 def _usual_refusal(bench: Bench) -> list[int]:
-    """The opening with which the whole teacher most often refuses, as tokens."""
-    answered = bench.asked(bench.units, bench.questions.harmful.search, bench.student.family.screen_tokens)
-    openings: Counter[tuple[int, ...]] = Counter(
-        tuple(_opening(bench, answer.answer)) for answer in answered if answer.verdict is Verdict.REFUSED
-    )
-    # Ties are broken by the tokens themselves, so that the prior is the same on every run.
-    best, _ = max(openings.items(), key=lambda item: (item[1], item[0]))
-    return list(best)
+    """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one."""
+    limit = bench.student.family.max_new_tokens
+    tokenizer = bench.generator.tokenizer
+    answered = bench.asked(bench.units, bench.questions.harmful.search, limit)
+    refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
+    # Ties are broken by the text itself, so that the prior is the same on every run.
+    best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
+    tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
+    ended = len(tokens) < limit and tokenizer.eos_token_id is not None
+    return [*tokens, tokenizer.eos_token_id] if ended else tokens
 
 
 def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -138,19 +144,22 @@ def _gradient(
     parameters = dict(bench.generator.model.named_parameters())
     names = [name for unit in bench.units for name in unit.tensors]
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}
+    chosen = [parameters[name] for name in names]
     for batch in batches(pairs, BATCH):
-        refused = _logprob(bench, [(question, refusal) for question, _ in batch])
-        margin = (refused - _logprob(bench, batch)).sum() / len(pairs)
-        for name, gradient in zip(names, torch.autograd.grad(margin, [parameters[n] for n in names]), strict=True):
-            total[name] += gradient.float()
+        # One after the other, since what a backward pass needs to remember is most of the memory.
+        for sign, rows in ((1, [(question, refusal) for question, _ in batch]), (-1, batch)):
+            margin = sign * _logprob(bench, rows).sum() / len(pairs)
+            for name, gradient in zip(names, torch.autograd.grad(margin, chosen), strict=True):
+                total[name] += gradient.float()
     return total
 
 
 def _logprob(bench: Bench, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> torch.Tensor:
-    """Log-probability of each row's opening after its question: float32, shape (rows,)."""
-    texts = [[*question, *opening] for question, opening in rows]
+    """Log-probability of each row's answer after its question, its opening weighted: float32, shape (rows,)."""
+    texts = [[*question, *answer] for question, answer in rows]
     logprobs, tokens, counted = next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
-    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * counted).sum(1)
+    weights = torch.where(counted.cumsum(1) <= OPENING, OPENING_WEIGHT, 1.0) * counted
+    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weights).sum(1)
     return total
 
 

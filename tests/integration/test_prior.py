@@ -19,16 +19,19 @@ from tests.refusal_world import REFUSAL, entry
 
 
 def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, torch.Tensor]:
-    """Gradient of the mean of log p(refusal's opening) - log p(own opening), by tensor."""
+    """Gradient of the mean of log p(refusal and its end) - log p(own opening), openings weighted, by tensor."""
     total: Any = 0.0
     tokenizer = bench.generator.tokenizer
     for prompt, own in zip(prompts, bench.asked((), prompts), strict=True):
         question = bench.generator.encode(prompt.text)
         for sign, text in ((1, REFUSAL), (-1, own.answer)):
-            opening = tokenizer(text)["input_ids"][: prior.OPENING]
+            opening = tokenizer(text)["input_ids"]
+            opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: prior.OPENING]
+            weights = [prior.OPENING_WEIGHT if i < prior.OPENING else 1.0 for i in range(len(opening))]
             logprobs = model(input_ids=torch.tensor([[*question, *opening]])).logits[0].log_softmax(-1)
             at = range(len(question) - 1, len(question) - 1 + len(opening))
-            total = total + sign * sum(logprobs[i, token] for i, token in zip(at, opening, strict=True)) / len(prompts)
+            picked = zip(at, opening, weights, strict=True)
+            total = total + sign * sum(weight * logprobs[i, token] for i, token, weight in picked) / len(prompts)
     model.zero_grad()
     total.backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
