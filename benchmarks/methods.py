@@ -19,21 +19,22 @@ The ways:
 * ``task arithmetic``: student + all of (teacher - ancestor) (arXiv 2212.04089, RESTA in arXiv 2402.11746).
 * ``safe subspace``: each tensor's difference from the ancestor projected on the teacher's (SafeLoRA, arXiv 2405.16833),
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
-* ``same size``: as many parameters as the patch has, chosen at random, by the norm of the difference, by what they add
-  to refusing harm, or by that less what they add to refusing harmless questions (the prior of the search).
+* ``same size``: as many parameters as the patch has, chosen at random, by the norm of the difference, or by the prior
+  of the search alone (priors.py compares more of them).
 * ``ddmin over gates``: the paper's search, by the same oracle.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -107,11 +108,9 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Iterator[tuple[str, Way]]:
     yield "safe subspace, all", Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor))
     share = size / sum(unit.parameters for unit in units)
     yield "same size: random channels", Way(random_channels(bench, size))
-    yield "same size: modules by norm", Way(largest(Modules(prior(bench, "norm")), size))
-    yield "same size: channels by norm", Way(Channels(prior(bench, "norm")).best(share))
-    contrast = Channels(bench)
-    yield "same size: channels by harm less harmless", Way(contrast.best(share))
-    yield "same size: channels by harm alone", Way(by_harm_alone(contrast).best(share))
+    yield "same size: modules by norm", Way(largest(Modules(under(bench, prior="norm")), size))
+    yield "same size: channels by norm", Way(Channels(under(bench, prior="norm")).best(share))
+    yield "same size: channels by the search's prior", Way(Channels(bench).best(share))
     yield "patch of the search", Way(tuple(patch))
 
 
@@ -121,25 +120,17 @@ def ancestor_of(student: Student) -> Any:
     return student.family.ancestor
 
 
-def prior(bench: Bench, name: str) -> Bench:
-    """*bench* under another prior, sharing its model."""
-    family = bench.student.family
-    settings = family.search.model_copy(update={"prior": name})
-    student = Student(bench.student.name, family.model_copy(update={"search": settings}), bench.student.spec)
-    other = object.__new__(Bench)
-    other.__dict__ = {**bench.__dict__, "student": student}
+def under(bench: Bench, **search: Any) -> Bench:
+    """*bench* with other settings of the search, sharing its model."""
+    student = changed(bench.student, search=bench.student.family.search.model_copy(update=search))
+    other = copy.copy(bench)
+    other.student = student
     return other
 
 
-def by_harm_alone(contrast: Channels) -> Channels:
-    """The same evidence, with no harmless question against it."""
-    importance = contrast._importance
-    evidence = {module: facts * torch.tensor([[1.0], [0.0]]) for module, facts in importance._evidence.items()}
-    other = object.__new__(Channels)
-    other._bench, other._importance = contrast._bench, object.__new__(type(importance))
-    other._importance.__dict__ = {**importance.__dict__, "_evidence": evidence}
-    other._rank()
-    return other
+def changed(student: Student, **family: Any) -> Student:
+    """*student* in a family with other values."""
+    return replace(student, family=student.family.model_copy(update=family))
 
 
 def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
@@ -225,8 +216,8 @@ def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
 def ddmin_over_gates(student: Student) -> dict[str, Any]:
     """The paper's search: gates as units, no prior, classic ddmin, the oracle of this harness."""
     changes = {"roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm"}
-    family = student.family.model_copy(update={"search": student.family.search.model_copy(update=changes)})
-    patch = search(open_bench(Student(student.name, family, student.spec)), "benchmark")
+    settings = student.family.search.model_copy(update=changes)
+    patch = search(open_bench(changed(student, search=settings)), "benchmark")
     return {"found": patch.found, "reason": patch.reason, "probes": patch.probes, "parameters": patch.share}
 
 
@@ -236,8 +227,7 @@ def measure(student: Student, data: Path | None, known: set[tuple[str, str]], wr
     chosen = select(bench, patch)
     if (student.id, "ddmin over gates") not in known:
         write({"student": student.id, "way": "ddmin over gates", **ddmin_over_gates(student)})
-    family = student.family.model_copy(update={"dtype": "bfloat16"})
-    bench = open_bench(Student(student.name, family, student.spec))
+    bench = open_bench(changed(student, dtype="bfloat16"))
     asked = questions(bench, data)
     for name, way in ways(bench, chosen):
         if (student.id, name) not in known:
