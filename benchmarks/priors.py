@@ -6,7 +6,7 @@ On the search split (the priors are made on it, so nothing here is held out), wi
 and unscored answers of the harmful questions, refusals of the harmless ones, right answers to the student's own task.
 Writes ``benchmarks/priors.md``.
 
-The margin of a question is log p(refusal) - log p(own answer's opening), and gains are linear in it, so that two sets of
+The margin of a question is log p(refusal) - log p(own answer's opening). Gains are linear in it, so that two sets of
 backward passes (the refusal's opening alone, the whole refusal) give all weights in between.
 """
 

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 import safety_harness.search as search_module
 from safety_harness.bench import Bench, open_bench
+from safety_harness.candidates import GRAINS
 from safety_harness.errors import VoidProbe
 from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch, patch_folder
+from safety_harness.prior import Importance
 from safety_harness.results import Outcome
 from safety_harness.search import find_patch, search, select
 from safety_harness.subject import Subject
@@ -56,9 +58,17 @@ def cached(cache: Path) -> list[Path]:
 # --- what it finds --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("strategy", "prior"), [("adaptive", "contrast"), ("ddmin", "norm"), ("adaptive", "norm")])
-def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str) -> None:
-    chosen = entry(world, search={"strategy": strategy, "prior": prior})
+@pytest.mark.parametrize(
+    ("strategy", "prior", "grain"),
+    [
+        ("adaptive", "contrast", "channel"),
+        ("adaptive", "contrast", "module"),
+        ("adaptive", "norm", "channel"),
+        ("ddmin", "norm", "module"),
+    ],
+)
+def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str, grain: str) -> None:
+    chosen = entry(world, search={"strategy": strategy, "prior": prior, "grain": grain})
     bench = open_bench(chosen)
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
     patch = find_patch(bench)
@@ -75,12 +85,54 @@ def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str)
     assert patch.share == pytest.approx(patch.parameters / Checkpoint(world / "student").parameters)
 
 
-def test_the_file_holds_the_teachers_tensors(world: Path) -> None:
-    bench, teacher = open_bench(entry(world)), Checkpoint(world / "good")
+@pytest.mark.parametrize("grain", ["channel", "module"])
+def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a patch of a tenth of the parameters, which in this small world is never enough by itself."""
+    bench, teacher = open_bench(entry(world, search={"grain": grain})), Checkpoint(world / "good")
+    tenth = 0.1 * sum(unit.parameters for unit in bench.units)
+    probed(monkeypatch, lambda _, units: sum(unit.parameters for unit in units) >= tenth)
     patch = find_patch(bench)
+    units = select(bench, patch)
+    assert tuple(unit.id for unit in units) == patch.units
+    assert tenth <= patch.parameters == sum(unit.parameters for unit in units) < 3 * tenth
+    assert all(patch.parameters - unit.parameters < tenth for unit in units)
+    assert any(unit.channels for unit in units) == (grain == "channel")
     tensors = load_file(patch_folder(patch.key) / "patch.safetensors")
-    assert set(tensors) == {name for unit in select(bench, patch) for name in unit.tensors}
-    assert all(torch.equal(tensor, teacher.tensor(name)) for name, tensor in tensors.items())
+    assert set(tensors) == {name for unit in units for name in unit.tensors}
+    for unit in units:
+        for name in unit.tensors:
+            whole = teacher.tensor(name)
+            channels = torch.tensor(unit.channels or range(whole.shape[unit.axis]))
+            assert torch.equal(tensors[name], whole.index_select(unit.axis, channels))
+
+
+def test_a_larger_share_of_candidates_holds_a_smaller_one(world: Path) -> None:
+    for grain in ("channel", "module"):
+        candidates = GRAINS[grain](open_bench(entry(world, search={"grain": grain})))
+        held: set[tuple[str, int]] = set()
+        total = sum(unit.parameters for unit in candidates.best(1.0))
+        for share in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0):
+            units = candidates.best(share)
+            now = {(unit.module, channel) for unit in units for channel in unit.channels or range(96)}
+            assert held <= now
+            held = now
+            if grain == "channel":
+                assert share - 0.01 < sum(unit.parameters for unit in units) / total <= share
+        assert candidates.best(0.0) == ()
+        assert candidates.best(1.0) == open_bench(entry(world)).units
+
+
+def test_the_likeliest_channels_come_first(world: Path) -> None:
+    bench = open_bench(entry(world))
+    candidates, importance = GRAINS["channel"](bench), Importance(bench)
+    scores = {
+        (unit.module, channel): score
+        for unit in bench.units
+        for channel, score in enumerate(importance.of_channels(unit).tolist())
+    }
+    chosen = {(unit.module, channel) for unit in candidates.best(0.1) for channel in unit.channels}
+    assert 0 < len(chosen) < len(scores)
+    assert min(scores[one] for one in chosen) >= max(scores[one] for one in scores.keys() - chosen)
 
 
 def test_facts_of_the_search_are_the_oracles(world: Path) -> None:
@@ -145,7 +197,7 @@ def test_a_void_prefix_does_not_end_the_search(world: Path, monkeypatch: pytest.
             raise VoidProbe("babble")
         return ASK(oracle, units)
 
-    bench = open_bench(entry(world))
+    bench = open_bench(entry(world, search={"grain": "module"}))
     sets = probed(monkeypatch, first_prefixes_void)
     patch = search(bench, "key")
     assert [len(units) for units in sets[:4]] == [0, 1, 2, 4]
