@@ -29,7 +29,7 @@ from safety_harness.prior import PRIORS, Prior, contrast
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
 
-SHARES = (0.01, 0.02, 0.03, 0.045)
+SHARES = (0.015, 0.03, 0.045)
 """Of the model's parameters."""
 
 Evidence = Mapping[str, torch.Tensor]
