@@ -191,7 +191,7 @@ def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
     own = [answer.answer for answer in bench.asked((), asked.refusals["harmless"][0])][:64]
     texts = asked.refusals["harmless"][0].texts[:64]
     before = [answer_logprobs(generator, [one], [other])[0] for one, other in zip(texts, own, strict=True)]
-    plain = text_scores(generator, asked.text.texts)
+    plain = bench.text((), asked.text)
     start = time.perf_counter()
     with transplanter.transplanted(way.units):
         found: dict[str, Any] = {}

@@ -58,10 +58,7 @@ class Channels(Candidates):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self._rank()
-
-    def _rank(self) -> None:
-        units = self._bench.units
+        units = bench.units
         scores = [self._importance.of_channels(unit) for unit in units]
         lengths = torch.tensor([len(score) for score in scores])
         sizes = torch.tensor([unit.parameters / len(score) for unit, score in zip(units, scores, strict=True)])
