@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 from tabulate import tabulate
 
@@ -141,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="how many at once; no more than there are free cores")
     parser.add_argument("--file", action="append", default=[], help="only these files of the room")
     parser.add_argument("--explained", type=Path)
     parser.add_argument("--out", type=Path)
@@ -150,18 +153,28 @@ def main() -> None:
     drawn = sorted(
         random.Random(arguments.seed).sample(every, min(arguments.count, len(every))), key=lambda m: (m.file, m.line)
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        copy_ = Path(shutil.copytree(ROOT, Path(scratch) / "copy", ignore=shutil.ignore_patterns(".*", "families")))
-        found: dict[str, list[Mutant]] = {"killed": [], "too slow": [], "survived": []}
-        for mutant in drawn:
-            outcome = verdict(mutant, copy_)
+    found: dict[str, list[Mutant]] = {"killed": [], "too slow": [], "survived": []}
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(arguments.jobs) as pool:
+        copies: Queue[Path] = Queue()
+        for number in range(arguments.jobs):
+            ignored = shutil.ignore_patterns(".*", "families")
+            copies.put(Path(shutil.copytree(ROOT, Path(scratch) / f"copy{number}", ignore=ignored)))
+
+        def tried(mutant: Mutant) -> str:
+            copy_ = copies.get()
+            try:
+                return verdict(mutant, copy_)
+            finally:
+                copies.put(copy_)
+
+        for mutant, outcome in zip(drawn, pool.map(tried, drawn), strict=True):
             found[outcome].append(mutant)
             print(f"{outcome:9} {mutant.place}", flush=True)
     why = explanations(arguments.explained)
     counts = ", ".join(f"{len(there)} {outcome}" for outcome, there in found.items())
     rows = [(f"`{mutant.place}`", why.get(mutant.place, "not explained")) for mutant in found["survived"]]
     page = (
-        f"# Mutants of the delta debugging\n\n`python {Path(sys.argv[0]).name} --count {arguments.count} --seed "
+        f"# Mutants of the delta debugging\n\n`python benchmarks/{Path(sys.argv[0]).name} --count {arguments.count} --seed "
         f"{arguments.seed}`: {len(drawn)} of {len(every)} mutants: {counts}.\n\n"
         + tabulate(rows, headers=("survivor", "why"), tablefmt="github")
         + "\n"

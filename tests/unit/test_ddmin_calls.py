@@ -141,3 +141,15 @@ def test_four_workers_need_so_many_rounds(problem: tuple[str, int, float], costs
 @pytest.mark.parametrize(("problem", "costs"), EXPECTED.items(), ids=str)
 def test_the_estimate_of_the_calls_to_come_is_off_by_so_much(problem: tuple[str, int, float], costs: Costs) -> None:
     assert estimated(*problem) == pytest.approx(costs.estimate_off, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("n", "needed", "calls"),
+    [(400, {*range(50, 57), 300}, 49), (400, {*range(20, 30), 270}, 51), (142, {*range(9, 14), 137}, 30)],
+)
+def test_a_search_that_runs_dry_goes_on_from_the_other_end(n: int, needed: set[int], calls: int) -> None:
+    result = minimize(range(n), needed.issubset)
+
+    assert set(result.kept) == needed
+    assert result.calls == calls
+    assert not result.frozen  # nothing was asked twice, so nothing repeated itself too well
