@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import cache_dir, sha256_file, sha256_text
+from safety_harness.memory import keep_freed_memory
 from safety_harness.registry import ModelSpec
 from safety_harness.sources import resolve
 from safety_harness.units import Unit
@@ -66,6 +67,7 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     Raises:
         SourceError: transformers cannot load it, or the checkpoint lacks a tensor of its architecture.
     """
+    keep_freed_memory()
     checkpoint = Checkpoint(folder)
     try:
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
