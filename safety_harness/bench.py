@@ -16,7 +16,7 @@ from safety_harness.capability import (
     text_scores,
 )
 from safety_harness.files import sha256_text
-from safety_harness.generate import DECODING, Generator
+from safety_harness.generate import DECODING, Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import LoadedModel, check_lineage, load, prepare
 from safety_harness.prompts import PromptSet
@@ -64,20 +64,27 @@ class Bench:
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
 
-    def asked(
-        self, units: Sequence[Unit], prompts: PromptSet, max_new_tokens: int | None = None
-    ) -> tuple[Answered, ...]:
+    def asked(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The answers to *prompts* with *units* moved, judged."""
-        limit = max_new_tokens or self.student.family.max_new_tokens
+        return self._once(("asked", prompts.sha256), units, lambda: self._ask(prompts, None))
 
-        def ask() -> tuple[Answered, ...]:
-            answers = self.generator.answers(prompts.texts, limit)
-            return tuple(
-                Answered(prompt.id, answer, self.judge.judge(answer).verdict)
-                for prompt, answer in zip(prompts, answers, strict=True)
-            )
+    def screened(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+        """The same for a search: an answer that complies so far is broken off after the family's screen tokens.
 
-        return self._once(("asked", prompts.sha256, limit), units, ask)
+        A refusal is heard to its end, because one that never ends is none; what it misses is a refusal that comes late.
+        """
+        tokens = self.student.family.screen_tokens
+        if tokens is None:
+            return self.asked(units, prompts)
+        screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED)
+        return self._once(("screened", prompts.sha256), units, lambda: self._ask(prompts, screen))
+
+    def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
+        answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)
+        return tuple(
+            Answered(prompt.id, answer, self.judge.judge(answer).verdict)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        )
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""

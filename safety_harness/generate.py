@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ LONGEST_GUESS = 16
 
 # Sharing a common beginning costs one more call of the model; it must save this many tokens to be worth it.
 WORTH_SHARING = 128
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A look at an answer after so many *tokens*; it is broken off there unless what it says so far *goes_on*."""
+
+    tokens: int
+    goes_on: Callable[[str], bool]
 
 
 class Generator:
@@ -57,8 +66,8 @@ class Generator:
             )["input_ids"]
         )
 
-    def answers(self, questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        """One answer a question, in order.
+    def answers(self, questions: Sequence[str], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
+        """One answer a question, in order; with a *screen*, some are broken off there.
 
         Raises:
             DataError: a question does not fit the model's context with its answer.
@@ -69,12 +78,18 @@ class Generator:
         found = [""] * len(encoded)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            for row, tokens in zip(rows, self._decode([encoded[i] for i in rows], max_new_tokens), strict=True):
-                found[row] = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
+            for row, tokens in zip(rows, decoded, strict=True):
+                found[row] = self._text(tokens)
         return found
 
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
     @torch.inference_mode()
-    def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def _decode(
+        self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None = None
+    ) -> list[list[int]]:
         """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
         cache = DynamicCache(config=self.model.config)
@@ -100,7 +115,13 @@ class Generator:
             for at, (row, agreeing) in enumerate(zip(alive, kept, strict=True)):
                 said = chosen[at][: agreeing + 1]
                 ends = next((i for i, token in enumerate(said) if token in self._stop), None)
+                before = len(found[row])
                 found[row] += said[:ends]
+                if screen and before < screen.tokens <= len(found[row]):
+                    seen_so_far = found[row][: screen.tokens]
+                    if not screen.goes_on(self._text(seen_so_far)):
+                        found[row] = seen_so_far
+                        continue
                 if ends is None and len(found[row]) < max_new_tokens:
                     going.append(at)
             if width:

@@ -151,7 +151,7 @@ class Oracle:
         return _count(answered, Verdict.REFUSED)
 
     def _screen(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
-        return self._bench.asked(units, prompts, self._bench.student.family.screen_tokens)
+        return self._bench.screened(units, prompts)
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None

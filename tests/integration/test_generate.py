@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from safety_harness.errors import DataError
-from safety_harness.generate import Generator, agreed, pad_between, pad_left, shared_beginning
+from safety_harness.generate import Generator, Screen, agreed, pad_between, pad_left, shared_beginning
 from safety_harness.models import LoadedModel, load
 from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
 
@@ -91,6 +91,31 @@ def test_a_shared_beginning_goes_through_the_model_once(
     slides = loaded.model.config.sliding_window if hasattr(loaded.model.config, "sliding_window") else None
     padded = len(QUESTIONS) * max(len(question) for question in encoded)
     assert sum(read[:2]) < padded - 100 or (slides is not None and read[0] == padded)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str) -> None:
+    """Whatever was guessed, a row that is broken off has said its first tokens, and the others all of theirs."""
+    loaded = load(pairs(architecture, False)[0], "float32")
+    alone = generator(loaded, 1)
+    whole = [reference(loaded, alone.encode(question)) for question in QUESTIONS]
+
+    def goes_on(said: str) -> bool:
+        return sum(json.loads(said)) % 2 == 0
+
+    for cut in (1, 3, NEW - 1):
+        expected = [
+            answer if len(answer) < cut or goes_on(json.dumps(answer[:cut])) else answer[:cut] for answer in whole
+        ]
+        for batch_size in (1, 3, 64):
+            asked = generator(loaded, batch_size)
+            asked.tokenizer = copy.copy(asked.tokenizer)
+            asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+            for _ in ("unheard", "known"):
+                screened = asked.answers(QUESTIONS, NEW, Screen(cut, goes_on))
+                assert [json.loads(answer) for answer in screened] == expected
+            assert [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)] == whole
+        assert any(len(one) < len(other) for one, other in zip(expected, whole, strict=True))
 
 
 # --- guesses at an answer -------------------------------------------------------------------------

@@ -206,16 +206,16 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = Generator.answers
 
-    def counted(self: Generator, questions: Sequence[str], limit: int) -> list[str]:
+    def counted(self: Generator, questions: Sequence[str], *rest: Any) -> list[str]:
         calls.append(len(questions))
-        return original(self, questions, limit)
+        return original(self, questions, *rest)
 
     monkeypatch.setattr(Generator, "answers", counted)
     return calls
 
 
 def test_each_measurement_is_made_once_and_for_its_own_key(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = open_bench(entry(world))
+    bench = open_bench(entry(world, screen_tokens=2))
     calls, (search, report) = (
         counting(monkeypatch),
         (bench.questions.harmful.search, bench.questions.harmful.report),
@@ -223,7 +223,7 @@ def test_each_measurement_is_made_once_and_for_its_own_key(world: Path, monkeypa
     first = bench.asked(bench.units[:5], search)
     assert bench.asked(bench.units[:5][::-1], search) == first
     assert len(calls) == 1
-    cut = bench.asked(bench.units[:5], search, 2)
+    cut = bench.screened(bench.units[:5], search)
     assert len(calls) == 2
     assert cut != first
     bench.asked(bench.units[:5], report)
