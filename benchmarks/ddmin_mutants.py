@@ -174,8 +174,8 @@ def main() -> None:
     counts = ", ".join(f"{len(there)} {outcome}" for outcome, there in found.items())
     rows = [(f"`{mutant.place}`", why.get(mutant.place, "not explained")) for mutant in found["survived"]]
     page = (
-        f"# Mutants of the delta debugging\n\n`python benchmarks/{Path(sys.argv[0]).name} --count {arguments.count} --seed "
-        f"{arguments.seed}`: {len(drawn)} of {len(every)} mutants: {counts}.\n\n"
+        f"# Mutants of the delta debugging\n\n`python benchmarks/ddmin_mutants.py --count {arguments.count} "
+        f"--seed {arguments.seed}`: {len(drawn)} of {len(every)} mutants: {counts}.\n\n"
         + tabulate(rows, headers=("survivor", "why"), tablefmt="github")
         + "\n"
     )

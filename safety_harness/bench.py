@@ -68,16 +68,17 @@ class Bench:
         """The answers to *prompts* with *units* moved, judged."""
         return self._once(("asked", prompts.sha256), units, lambda: self._ask(prompts, None))
 
-    def screened(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+    def screened(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
         """The same for a search: an answer that complies so far is broken off after the family's screen tokens.
 
         A refusal is heard to its end, because one that never ends is none; what it misses is a refusal that comes late.
+        When more than *most* answers of a batch comply, the others need not be heard to their end either.
         """
         tokens = self.student.family.screen_tokens
         if tokens is None:
             return self.asked(units, prompts)
-        screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED)
-        return self._once(("screened", prompts.sha256), units, lambda: self._ask(prompts, screen))
+        screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED, most)
+        return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
 
     def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
         answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)

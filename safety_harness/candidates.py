@@ -11,7 +11,7 @@ import torch
 
 from safety_harness.bench import Bench
 from safety_harness.prior import Importance
-from safety_harness.units import Unit, cut
+from safety_harness.units import Group, Unit, cut
 
 
 class Candidates(ABC):
@@ -19,16 +19,14 @@ class Candidates(ABC):
 
     shares: ClassVar[Sequence[float]]
     """How much of everything to try, fewest first."""
-    halvings: ClassVar[int] = 0
-    """How often to try between the last share that is not enough and the first that is."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._importance = Importance(bench)
 
-    def weight(self, unit: Unit) -> float:
-        """How likely a unit is to be needed, for delta debugging."""
-        return self._importance.of(unit)
+    def weight(self, group: Group) -> float:
+        """How likely units are to be needed, for delta debugging."""
+        return self._importance.of(group)
 
     @abstractmethod
     def best(self, share: float) -> tuple[Unit, ...]:
@@ -41,7 +39,7 @@ class Modules(Candidates):
     shares = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def best(self, share: float) -> tuple[Unit, ...]:
-        ranked = sorted(self._bench.units, key=lambda unit: -self.weight(unit))
+        ranked = sorted(self._bench.units, key=lambda unit: -self.weight((unit,)))
         chosen = frozenset(ranked[: round(share * len(ranked))])
         return tuple(unit for unit in self._bench.units if unit in chosen)
 
@@ -53,8 +51,8 @@ class Channels(Candidates):
     what takes a quarter of them by module (docs/units.md).
     """
 
-    shares = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
-    halvings = 2
+    # Close together: a little more than what refuses enough may already refuse harmless questions.
+    shares = (*(round(0.005 * 1.25**step, 4) for step in range(17)), 0.25, 0.4, 0.64, 1.0)
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

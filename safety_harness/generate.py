@@ -25,10 +25,14 @@ WORTH_SHARING = 128
 
 @dataclass(frozen=True)
 class Screen:
-    """A look at an answer after so many *tokens*; it is broken off there unless what it says so far *goes_on*."""
+    """A look at an answer after so many *tokens*; it is broken off there unless what it says so far *goes_on*.
+
+    Once more than *most* answers of a batch are broken off, so are the others, wherever they are.
+    """
 
     tokens: int
     goes_on: Callable[[str], bool]
+    most: int | None = None
 
 
 class Generator:
@@ -101,6 +105,7 @@ class Generator:
             self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
         alive = list(range(len(rows)))
+        broken_off = 0
         found: list[list[int]] = [[] for _ in rows]
         unread = [list(row[shared:]) for row in rows]
         while alive:
@@ -121,6 +126,7 @@ class Generator:
                     seen_so_far = found[row][: screen.tokens]
                     if not screen.goes_on(self._text(seen_so_far)):
                         found[row] = seen_so_far
+                        broken_off += 1
                         continue
                 if ends is None and len(found[row]) < max_new_tokens:
                     going.append(at)
@@ -128,6 +134,8 @@ class Generator:
                 # A guess that was wrong stays in the cache, where nothing may look at it.
                 right = torch.arange(width, device=seen.device) < torch.tensor(kept, device=seen.device)[:, None]
                 seen[:, -width:] *= right
+            if screen and screen.most is not None and broken_off > screen.most:
+                break
             if going and len(going) < len(alive):  # an answer that has ended costs nothing more
                 rest = torch.tensor(going, device=seen.device)
                 cache.batch_select_indices(rest)

@@ -90,7 +90,7 @@ class Oracle:
         refused = _count(answered, Verdict.REFUSED)
         accepted = refused >= self.target
         if accepted:
-            over_refused = self._over_refusals(units)
+            over_refused = self._over_refusals(units, len(self.harmless) - self.over_refusal_limit - 1)
             accepted = over_refused <= self.over_refusal_limit
         if accepted and self.task:
             right = self._right(units)
@@ -103,7 +103,7 @@ class Oracle:
         """Answers to the harmful questions, up to where the target is out of reach; the same verdict as of all."""
         answered: list[Answered] = []
         for block in self._likeliest_to_decide():
-            answered += self._screen(units, block)
+            answered += self._screen(units, block, len(self.harmful) - self.target)
             lost = len(answered) - _count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
             if lost - _count(answered, Verdict.UNSCORED) > len(self.harmful) - self.target:
@@ -145,13 +145,14 @@ class Oracle:
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
 
-    def _over_refusals(self, units: Sequence[Unit]) -> int:
-        answered = self._screen(units, self.harmless)
+    def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
+        answered = self._screen(units, self.harmless, most)
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
 
-    def _screen(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
-        return self._bench.screened(units, prompts)
+    def _screen(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
+        """*most* answers that comply in a batch leave something to decide; with more, the others are not heard out."""
+        return self._bench.screened(units, prompts, most)
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None

@@ -13,7 +13,7 @@ from safety_harness.errors import HarnessError
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
-ALGORITHM = 5
+ALGORITHM = 6
 
 Certificate = Literal["tested", "untested", "unresolved"]
 
@@ -21,7 +21,8 @@ Certificate = Literal["tested", "untested", "unresolved"]
 class Patch(BaseModel):
     """The outcome of one search; the manifest on disk is this, as JSON.
 
-    ``units`` is empty when no patch was needed or none was found; ``found`` and ``reason`` tell which.
+    ``units`` are the ids of what can be left out at once: units, or groups of them, joined by ``+``. They are none
+    when no patch was needed or none was found; ``found`` and ``reason`` tell which.
     ``certificate`` says of each unit whether the oracle was seen to turn false without it.
     """
 
@@ -43,6 +44,7 @@ class Patch(BaseModel):
     strategy: str
     prior: str
     grain: str
+    together: str
     transfer: str
     search: Mapping[str, float | str | None]
 

@@ -16,7 +16,7 @@ from safety_harness.capability import batches, next_logprobs
 from safety_harness.errors import ConfigError
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
-from safety_harness.units import Unit
+from safety_harness.units import Group, Unit
 
 # How many tokens of an answer tell a refusal from its opposite, and how much more each of them counts than the rest of
 # the refusal. By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of it,
@@ -42,16 +42,19 @@ class Importance:
         self._prior = PRIORS[name]
         self._evidence = self._prior.evidence(bench)
 
-    def of(self, unit: Unit) -> float:
-        """Of a whole unit or of a cut one; larger is likelier."""
-        evidence = self._evidence[unit.module]
-        facts = evidence[:, list(unit.channels)] if unit.channels else evidence
-        return float(self._prior.score(facts.sum(1), unit.parameters))
+    def of(self, group: Group) -> float:
+        """Of whole units or of cut ones together; larger is likelier."""
+        facts = torch.stack([self._facts(unit) for unit in group]).sum(0)
+        return float(self._prior.score(facts, sum(unit.parameters for unit in group)))
 
     def of_channels(self, unit: Unit) -> torch.Tensor:
         """Of each channel of a whole unit: float32, shape (channels,)."""
         evidence = self._evidence[unit.module]
         return self._prior.score(evidence, unit.parameters / evidence.shape[1])
+
+    def _facts(self, unit: Unit) -> torch.Tensor:
+        evidence = self._evidence[unit.module]
+        return (evidence[:, list(unit.channels)] if unit.channels else evidence).sum(1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _usual_refusal(bench: Bench) -> list[int]:
     """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one."""
     limit = bench.student.family.max_new_tokens
     tokenizer = bench.generator.tokenizer
-    answered = bench.asked(bench.units, bench.questions.harmful.search, limit)
+    answered = bench.screened(bench.units, bench.questions.harmful.search)
     refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
     # Ties are broken by the text itself, so that the prior is the same on every run.
     best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
@@ -108,7 +111,7 @@ def _usual_refusal(bench: Bench) -> list[int]:
 
 
 def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str, torch.Tensor]:
-    own = bench.asked((), prompts, bench.student.family.screen_tokens)
+    own = bench.screened((), prompts)
     pairs = [
         (bench.generator.encode(prompt.text), _opening(bench, answer.answer))
         for prompt, answer in zip(prompts, own, strict=True)

@@ -7,12 +7,12 @@ takes out whatever the oracle does not miss.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
@@ -23,12 +23,14 @@ from safety_harness.errors import HarnessError, VoidProbe
 from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
-from safety_harness.units import Unit, named
+from safety_harness.units import Group, Unit, flat, group_id, grouped, named
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class _Found:
-    units: tuple[Unit, ...]
+    groups: tuple[Group, ...]
     certificate: Mapping[str, Certificate]
     minimal: bool
     reason: str
@@ -76,8 +78,8 @@ def _key(bench: Bench) -> str:
 
 
 def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
-    """The units of *bench* that *patch* names."""
-    return named(patch.units, bench.units, bench.checkpoint.shapes)
+    """The units of *bench* that *patch* moves."""
+    return flat(named(patch.units, bench.units, bench.checkpoint.shapes))
 
 
 def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
@@ -98,17 +100,18 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
         teacher=bench.teacher.folder.name,
         found=found.found,
         reason=found.reason,
-        units=tuple(unit.id for unit in found.units),
+        units=tuple(map(group_id, found.groups)),
         certificate=found.certificate,
         minimal=found.minimal,
-        parameters=sum(unit.parameters for unit in found.units),
+        parameters=sum(unit.parameters for unit in flat(found.groups)),
         total_parameters=bench.checkpoint.parameters,
-        candidates=len(bench.units),
+        candidates=len(grouped(bench.units, settings.together)),
         probes=oracle.asked + found.replayed,
         seconds=time.perf_counter() - start,
         strategy=settings.strategy,
         prior=settings.prior,
         grain=settings.grain,
+        together=settings.together,
         transfer=settings.transfer,
         search={
             "questions": len(oracle.harmful),
@@ -132,32 +135,39 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
     settings = bench.student.family.search
     candidates = GRAINS[settings.grain](bench)
     known: dict[frozenset[Unit], bool] = {frozenset(): False}
-    start = _acceptable_start(candidates, oracle, known)
-    if start is None:
+    units = _acceptable_start(candidates, oracle, known)
+    if units is None:
         return _Found((), {}, False, _why_not(oracle), found=False)
+    start = grouped(units, settings.together)
     with ddmin.Progress() as progress, _explained_journal():
         reduction = ddmin.minimize(
             start,
-            _resolving(oracle),
+            _resolving(oracle, flat),
             strategy=settings.strategy,
-            weights=[candidates.weight(unit) for unit in start],
+            weights=[candidates.weight(group) for group in start],
             certificate="explicit",
             max_calls=max(1, settings.max_probes - oracle.asked),
             on_event=progress,
-            assume={units: accepted for units, accepted in known.items() if units <= set(start)},
+            assume=_in_groups(known, start),
             journal=_journal_of(start, journal),
             fingerprint=key,
         )
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
-    certificate = {unit.id: _seen(reduction.certificate[unit]) for unit in reduction.kept}
+    certificate = {group_id(group): _seen(reduction.certificate[group]) for group in reduction.kept}
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
     return _Found(reduction.kept, certificate, reduction.minimal, reason, replayed=reduction.replayed)
 
 
-def _journal_of(start: Sequence[Unit], journal: Path | None) -> Path | None:
+def _in_groups(known: Mapping[frozenset[Unit], bool], start: Sequence[Group]) -> dict[frozenset[Group], bool]:
+    """The answers that are about some of the *start*'s groups, each of them whole."""
+    within = {units: frozenset(group for group in start if units.issuperset(group)) for units in known}
+    return {groups: known[units] for units, groups in within.items() if units == frozenset(flat(groups))}
+
+
+def _journal_of(start: Sequence[Group], journal: Path | None) -> Path | None:
     """One file a start: on another processor the prior may order the units otherwise, and begin elsewhere."""
-    begun = sha256_text(" ".join(unit.id for unit in start))[:8]
+    begun = sha256_text(" ".join(map(group_id, start)))[:8]
     return journal and journal.with_name(f"{journal.name}.{begun}.journal")
 
 
@@ -173,7 +183,7 @@ def _acceptable_start(
     candidates: Candidates, oracle: Oracle, known: dict[frozenset[Unit], bool]
 ) -> tuple[Unit, ...] | None:
     """The smallest share of *candidates* that the oracle accepts, of those tried; its answers are put into *known*."""
-    probe = _resolving(oracle)
+    probe = _resolving(oracle, tuple)
 
     def accepted(units: tuple[Unit, ...]) -> bool:
         # A void share says nothing about a larger one.
@@ -184,30 +194,21 @@ def _acceptable_start(
             return known[chosen]
         return False
 
-    too_little = 0.0
     for share in candidates.shares:
         start = candidates.best(share)
         if accepted(start):
-            break
-        too_little = share
-    else:
-        return None
-    for _ in range(candidates.halvings if too_little else 0):
-        between = math.sqrt(too_little * share)
-        units = candidates.best(between)
-        if accepted(units):
-            start, share = units, between
-        else:
-            too_little = between
-    return start
+            return start
+    return None
 
 
-def _resolving(oracle: Oracle) -> Callable[[tuple[Unit, ...]], bool]:
+def _resolving(
+    oracle: Oracle, units_of: Callable[[tuple[T, ...]], tuple[Unit, ...]]
+) -> Callable[[tuple[T, ...]], bool]:
     """The oracle as delta debugging sees it: a void probe is unresolved, never false."""
 
-    def probe(units: tuple[Unit, ...]) -> bool:
+    def probe(chosen: tuple[T, ...]) -> bool:
         try:
-            return oracle(units)
+            return oracle(units_of(chosen))
         except VoidProbe as error:
             raise ddmin.Unresolved(str(error)) from error
 

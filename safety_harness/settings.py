@@ -35,6 +35,10 @@ class SearchSettings(BaseModel):
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )
+    together: Literal["module", "block", "layer"] = Field(
+        "module",
+        description="What is left out at once: the candidates of a module, of an attention or MLP, of a layer.",
+    )
     transfer: Literal["replace", "add"] = Field(
         "replace", description="Put the teacher's numbers in, or add what the teacher learnt since the ancestor."
     )

@@ -14,7 +14,7 @@ from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch
 from safety_harness.prompts import PromptSet
 from safety_harness.results import Check
-from safety_harness.units import Unit
+from safety_harness.units import Group, Unit, flat, group_id, grouped
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,16 @@ class Subject:
         return gate.divergence(self.bench.divergences(self.units, self.bench.questions.harmless.report), self._settings)
 
     def minimality(self, patch: Patch) -> Check:
-        """Each unit left out once, asked afresh of the oracle that the search had."""
+        """What a search leaves out at once, left out once, asked afresh of the oracle that it had."""
         self.bench.forget()
-        without = self._without_each(Oracle(self.bench)) if self.units else {}
+        groups = grouped(self.units, self.bench.student.family.search.together)
+        without = _without_each(groups, Oracle(self.bench)) if groups else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
 
     def refused(self, kind: str) -> dict[str, Any]:
         """Plain counts for the report: refusals of the held-out ``harmful`` or ``harmless`` questions."""
         verdicts = self._verdicts(getattr(self.bench.questions, kind).report)
         return {"refused": sum(verdict is Verdict.REFUSED for verdict in verdicts), "n": len(verdicts)}
-
-    def _without_each(self, oracle: Oracle) -> dict[str, bool | None]:
-        found: dict[str, bool | None] = {}
-        for unit in self.units:
-            try:
-                found[unit.id] = oracle([other for other in self.units if other != unit])
-            except VoidProbe:
-                found[unit.id] = None
-        return found
 
     @property
     def _settings(self) -> Any:
@@ -86,6 +78,16 @@ class Subject:
     def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
         answered: Sequence[Answered] = self.bench.asked(self.units, prompts)
         return [answer.verdict for answer in answered]
+
+
+def _without_each(groups: Sequence[Group], oracle: Oracle) -> dict[str, bool | None]:
+    found: dict[str, bool | None] = {}
+    for group in groups:
+        try:
+            found[group_id(group)] = oracle(flat(other for other in groups if other != group))
+        except VoidProbe:
+            found[group_id(group)] = None
+    return found
 
 
 def _ids(prompts: PromptSet) -> list[str]:

@@ -13,13 +13,16 @@ import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
 from safety_harness.errors import UnitError
 
 Shape = tuple[int, ...]
+
+# What of a layer is its attention; the other roles are its MLP.
+ATTENTION = frozenset("qkvo")
 
 # 12.gate, or 12.gate[3,40-43]
 _ID = re.compile(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?")
@@ -48,6 +51,35 @@ class Unit:
     def id(self) -> str:
         """Unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
         return f"{self.module}[{_ranges(self.channels)}]" if self.channels else self.module
+
+
+Group = tuple[Unit, ...]
+"""Units that a search takes or leaves together."""
+
+# What makes units of one group, by the name of a setting.
+_TOGETHER: Mapping[str, Callable[[Unit], object]] = {
+    "module": lambda unit: unit.module,
+    "block": lambda unit: (unit.layer, unit.role in ATTENTION),
+    "layer": lambda unit: unit.layer,
+}
+
+
+def grouped(units: Iterable[Unit], together: str) -> tuple[Group, ...]:
+    """*units*, in order, those of a ``module``, a ``block`` (attention or MLP of a layer) or a ``layer`` together."""
+    groups: dict[object, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(_TOGETHER[together](unit), []).append(unit)
+    return tuple(map(tuple, groups.values()))
+
+
+def flat(groups: Iterable[Group]) -> tuple[Unit, ...]:
+    """The units of *groups*, in order."""
+    return tuple(itertools.chain.from_iterable(groups))
+
+
+def group_id(group: Group) -> str:
+    """The ids of a group's units: ``12.gate[3]+12.down[7,9]``."""
+    return "+".join(unit.id for unit in group)
 
 
 @dataclass(frozen=True)
@@ -160,25 +192,30 @@ def cut(unit: Unit, channels: Iterable[int], shapes: Mapping[str, Shape]) -> Uni
     return replace(unit, tensors=names, parameters=parameters, channels=chosen)
 
 
-def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str, Shape]) -> tuple[Unit, ...]:
-    """The units with these ids, in their order; *whole* are the modules of the model.
+def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str, Shape]) -> tuple[Group, ...]:
+    """The groups with these ids, in their order; *whole* are the modules of the model.
 
     Raises:
         UnitError: an id is none, or names a module or a channel that the model lacks.
     """
     modules = {unit.module: unit for unit in whole}
-    found = []
-    for identifier in identifiers:
+
+    def unit_of(identifier: str) -> Unit:
         parts = _ID.fullmatch(identifier)
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        found.append(cut(unit, _channels(parts[2]), shapes) if parts[2] else unit)
-    return tuple(found)
+        return cut(unit, _channels(parts[2]), shapes) if parts[2] else unit
+
+    return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 
 
 def short(identifier: str) -> str:
-    """A unit's id for a reader: its module and the number of its channels, ``12.gate ×37``; ids themselves get long."""
+    """A group's id for a reader: modules and the number of their channels, ``12.gate ×37``; ids themselves get long."""
+    return "+".join(map(_short, identifier.split("+")))
+
+
+def _short(identifier: str) -> str:
     parts = _ID.fullmatch(identifier)
     return f"{parts[1]} ×{sum(1 for _ in _channels(parts[2]))}" if parts and parts[2] else identifier
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import safety_harness.bench as bench_module
-from safety_harness.bench import Answered, open_bench
+from safety_harness.bench import Answered, Bench, open_bench
 from safety_harness.capability import text_scores
 from safety_harness.errors import LineageError, VoidProbe
 from safety_harness.generate import Generator
@@ -86,6 +86,24 @@ def test_counting_stops_early_without_changing_a_verdict(
         probe = oracle.probes[-1]
         assert probe.asked == len(prompts) or not probe.accepted
         assert probe.refused <= refused
+
+
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("over_refusal", [0.0, 0.3])
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_what_is_not_heard_out_changes_no_verdict(
+    world: Path, target: float, over_refusal: float, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"target_dsr": target, "over_refusal": over_refusal, "task": 1.0, "unscored": 1.0}
+    settings = {"search": search, "batch_size": batch_size, "screen_tokens": 3}
+    screened = Bench.screened
+    oracle = Oracle(open_bench(entry(world, teacher="prudish", **settings)))
+    sets = [oracle._bench.units[part:] for part in range(0, 14, 2)]
+    verdicts = [oracle(units) for units in sets]
+    monkeypatch.setattr(Bench, "screened", lambda *asked: screened(*asked[:3]))
+    whole = Oracle(open_bench(entry(world, teacher="prudish", **settings)))
+    assert [whole(units) for units in sets] == verdicts
+    assert [(p.accepted, p.failed) for p in whole.probes] == [(p.accepted, p.failed) for p in oracle.probes]
 
 
 def test_the_questions_that_are_lost_most_often_are_asked_first(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

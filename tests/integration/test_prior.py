@@ -54,7 +54,7 @@ def close(found: Sequence[float], expected: Sequence[float]) -> bool:
 
 def importances(bench: Bench) -> list[float]:
     importance = prior.Importance(bench)
-    return [importance.of(unit) for unit in bench.units]
+    return [importance.of((unit,)) for unit in bench.units]
 
 
 @pytest.mark.parametrize("teacher", ["good", "prudish"])
@@ -65,7 +65,7 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     bench = open_bench(entry(world, teacher=teacher))
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
     importance = prior.Importance(bench)
-    found = [importance.of(unit) for unit in bench.units]
+    found = [importance.of((unit,)) for unit in bench.units]
     assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
     gains = by_hand(bench, world, teacher, bench.questions.harmful.search)
     costs = by_hand(bench, world, teacher, bench.questions.harmless.search)
@@ -81,7 +81,7 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
         assert close(importance.of_channels(unit).tolist(), each.tolist())
         some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
         part = float(gain[1::2].sum() - cost[1::2].sum().clamp(min=0)) / some.parameters
-        assert importance.of(some) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
+        assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 
 
 def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
@@ -99,9 +99,9 @@ def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.M
     seen: set[str] = set()
     original = Bench.asked
 
-    def spy(self: Bench, units: Any, prompts: PromptSet, limit: int | None = None) -> Any:
+    def spy(self: Bench, units: Any, prompts: PromptSet) -> Any:
         seen.update(prompts.texts)
-        return original(self, units, prompts, limit)
+        return original(self, units, prompts)
 
     monkeypatch.setattr(Bench, "asked", spy)
     prior.Importance(bench)

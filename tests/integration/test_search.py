@@ -106,6 +106,28 @@ def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatc
             assert torch.equal(tensors[name], whole.index_select(unit.axis, channels))
 
 
+@pytest.mark.parametrize(("together", "modules"), [("block", {3, 4}), ("layer", {7})])
+def test_what_goes_together_is_kept_and_left_out_together(
+    world: Path, together: str, modules: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oracle wants two channels of one MLP: all of what is likely in their block or layer comes with them."""
+    settings = {"together": together, "grain": "module"}
+    bench = open_bench(entry(world, search=settings))
+    needed = {unit for unit in bench.units if unit.id in ("1.up", "1.down")}
+    probed(monkeypatch, lambda _, units: needed <= set(units))
+    patch = find_patch(bench)
+    assert len(patch.units) == len(patch.certificate) == 1
+    assert set(patch.certificate.values()) == {"tested"}
+    units = select(bench, patch)
+    assert needed <= set(units)
+    assert {unit.layer for unit in units} == {1}
+    assert len(units) in modules
+    assert patch.candidates == len(bench.units) * 2 // 7 if together == "block" else len(bench.units) // 7
+    check = Subject(bench, units).minimality(patch)
+    assert check.passed
+    assert check.numbers["units"] == 1
+
+
 def test_a_larger_share_of_candidates_holds_a_smaller_one(world: Path) -> None:
     for grain in ("channel", "module"):
         candidates = GRAINS[grain](open_bench(entry(world, search={"grain": grain})))
@@ -341,7 +363,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
             key=key, student=bench.student.id, teacher="", found=True, reason="", units=(), certificate={},
             minimal=True,
             parameters=0, total_parameters=1, candidates=0, probes=0, seconds=0, strategy="", prior="", grain="",
-            transfer="", search={},
+            together="", transfer="", search={},
         )  # fmt: skip
 
     monkeypatch.setattr(search_module, "search", recorded)
@@ -359,7 +381,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
     assert len(searched) == 1
     for name, value in {
         "target_share": 0.8, "target_dsr": 0.7, "over_refusal": 0.2, "task": 0.2, "unscored": 0.3, "max_probes": 9,
-        "strategy": "ddmin", "prior": "norm", "roles": ("q", "up"),
+        "strategy": "ddmin", "prior": "norm", "roles": ("q", "up"), "together": "layer",
     }.items():  # fmt: skip
         is_new(search={name: value})
     is_new(screen_tokens=4)

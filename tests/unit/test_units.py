@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Shape, Unit, cut, enumerate_units, layouts, named, short, width
+from safety_harness.units import (
+    Shape,
+    Unit,
+    cut,
+    enumerate_units,
+    flat,
+    group_id,
+    grouped,
+    layouts,
+    named,
+    short,
+    width,
+)
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
@@ -144,7 +156,24 @@ def test_channels_that_a_unit_lacks_are_refused(channels: list[int]) -> None:
 @given(st.dictionaries(st.sampled_from(["0.q", "0.k", "1.gate", "1.down"]), st.sets(st.integers(0, 3), min_size=1)))
 def test_an_id_names_its_unit(chosen: dict[str, set[int]]) -> None:
     units = [cut(modules()[module], channels, shapes()) for module, channels in chosen.items()]
-    assert list(named([unit.id for unit in units], list(modules().values()), shapes())) == units
+    assert named([unit.id for unit in units], list(modules().values()), shapes()) == tuple((unit,) for unit in units)
+    for together in ("module", "block", "layer"):
+        groups = grouped(units, together)
+        assert named(map(group_id, groups), list(modules().values()), shapes()) == groups
+        assert sorted(flat(groups)) == sorted(units)
+
+
+@pytest.mark.parametrize(
+    ("together", "expected"),
+    [
+        ("module", ["0.q", "0.down", "0.o", "1.gate", "1.down"]),
+        ("block", ["0.q+0.o", "0.down", "1.gate+1.down"]),
+        ("layer", ["0.q+0.down+0.o", "1.gate+1.down"]),
+    ],
+)
+def test_units_go_together_by_module_block_or_layer(together: str, expected: list[str]) -> None:
+    units = [modules()[name] for name in ("0.q", "0.down", "0.o", "1.gate", "1.down")]
+    assert [group_id(group) for group in grouped(units, together)] == expected
 
 
 @pytest.mark.parametrize("wrong", ["0.gate[", "0.gate[]", "0.gate[2,]", "7.gate", "0.router", "gate", "0.k[1-9]", ""])
@@ -154,7 +183,8 @@ def test_an_id_that_names_nothing_is_said(wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "text"), [("3.q", "3.q"), ("12.gate[3,40-43]", "12.gate ×5"), ("0.k[0]", "0.k ×1")]
+    ("identifier", "text"),
+    [("3.q", "3.q"), ("12.gate[3,40-43]", "12.gate ×5"), ("0.k[0]", "0.k ×1"), ("3.q+4.k[0,2]", "3.q+4.k ×2")],
 )
 def test_a_reader_sees_how_many_channels_move(identifier: str, text: str) -> None:
     assert short(identifier) == text
