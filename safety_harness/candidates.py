@@ -52,7 +52,7 @@ class Channels(Candidates):
     """
 
     # Close together: a little more than what refuses enough may already refuse harmless questions.
-    shares = (*(round(0.005 * 1.25**step, 4) for step in range(17)), 0.25, 0.4, 0.64, 1.0)
+    shares = (*(round(0.005 * 1.25**step, 4) for step in range(15)), 0.16, 0.32, 0.64, 1.0)
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
