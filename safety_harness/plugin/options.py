@@ -30,6 +30,7 @@ SEARCH_OPTIONS = {
     "strategy": "Strategy of delta debugging: adaptive, halving or ddmin",
     "prior": "Order of the units: norm or contrast",
     "grain": "What moves at the least: module or channel",
+    "together": "What is left out at once: the candidates of a module, a block (attention or MLP) or a layer",
     "transfer": "replace: the teacher's numbers; add: what it learnt since the family's ancestor",
 }
 

@@ -21,7 +21,7 @@ def patch(**changes: Any) -> Patch:
         "key": "k", "student": "alpha/one", "teacher": "path:t", "found": True, "reason": "enough",
         "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
         "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
-        "strategy": "adaptive", "prior": "norm", "grain": "module", "transfer": "replace",
+        "strategy": "adaptive", "prior": "norm", "grain": "module", "together": "module", "transfer": "replace",
         "search": {"before": 0.0, "target": None, "judge": "rules"},
     }  # fmt: skip
     return Patch(**{**facts, **changes})
