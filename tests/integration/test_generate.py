@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError
 from safety_harness.generate import Generator, Screen, agreed, pad_between, pad_left, shared_beginning
 from safety_harness.models import LoadedModel, load
@@ -116,6 +117,27 @@ def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str
                 assert [json.loads(answer) for answer in screened] == expected
             assert [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)] == whole
         assert any(len(one) < len(other) for one, other in zip(expected, whole, strict=True))
+
+
+def test_a_batch_is_given_up_once_more_than_so_many_are_broken_off(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", False)[0], "float32")
+    asked = generator(loaded, 64)
+    asked.tokenizer = copy.copy(asked.tokenizer)
+    asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+    whole = [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)]
+
+    def screened(most: int | None) -> list[list[int]]:
+        asked._drafts = Drafts()  # so that all rows reach the screen in the same pass
+        screen = Screen(3, lambda said: sum(json.loads(said)) % 2 == 0, most)
+        return [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW, screen)]
+
+    heard = screened(None)
+    broken_off = sum(len(one) < len(other) for one, other in zip(heard, whole, strict=True))
+    assert 1 < broken_off < len(QUESTIONS)
+    assert screened(broken_off) == heard
+    given_up = screened(broken_off - 1)
+    assert given_up == [answer[:3] for answer in whole]
+    assert given_up != heard
 
 
 # --- guesses at an answer -------------------------------------------------------------------------
