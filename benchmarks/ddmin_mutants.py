@@ -156,8 +156,8 @@ def main() -> None:
     found: dict[str, list[Mutant]] = {"killed": [], "too slow": [], "survived": []}
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(arguments.jobs) as pool:
         copies: Queue[Path] = Queue()
+        ignored = shutil.ignore_patterns(".*", "families")
         for number in range(arguments.jobs):
-            ignored = shutil.ignore_patterns(".*", "families")
             copies.put(Path(shutil.copytree(ROOT, Path(scratch) / f"copy{number}", ignore=ignored)))
 
         def tried(mutant: Mutant) -> str:

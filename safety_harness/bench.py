@@ -77,6 +77,8 @@ class Bench:
         tokens = self.student.family.screen_tokens
         if tokens is None:
             return self.asked(units, prompts)
+        if self._has(("screened", prompts.sha256, None), units):
+            most = None  # all were heard before
         screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED, most)
         return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
 
@@ -136,11 +138,13 @@ class Bench:
         self._kept.clear()
 
     def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
-        key = (*what, frozenset(units))
-        if key not in self._kept:
+        if not self._has(what, units):
             with self.transplanter.transplanted(units):
-                self._kept[key] = measure()
-        return self._kept[key]  # type: ignore[return-value]
+                self._kept[*what, frozenset(units)] = measure()
+        return self._kept[*what, frozenset(units)]  # type: ignore[return-value]
+
+    def _has(self, what: tuple[object, ...], units: Sequence[Unit]) -> bool:
+        return (*what, frozenset(units)) in self._kept
 
 
 def open_bench(student: Student) -> Bench:

@@ -122,13 +122,11 @@ class Generator:
                 ends = next((i for i, token in enumerate(said) if token in self._stop), None)
                 before = len(found[row])
                 found[row] += said[:ends]
-                if screen and before < screen.tokens <= len(found[row]):
-                    seen_so_far = found[row][: screen.tokens]
-                    if not screen.goes_on(self._text(seen_so_far)):
-                        found[row] = seen_so_far
-                        broken_off += 1
-                        continue
-                if ends is None and len(found[row]) < max_new_tokens:
+                screened = screen is not None and before < screen.tokens <= len(found[row])
+                if screen and screened and not screen.goes_on(self._text(found[row][: screen.tokens])):
+                    del found[row][screen.tokens :]
+                    broken_off += 1
+                elif ends is None and len(found[row]) < max_new_tokens:
                     going.append(at)
             if width:
                 # A guess that was wrong stays in the cache, where nothing may look at it.

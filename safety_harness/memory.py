@@ -1,8 +1,8 @@
 """How this process asks the system for memory: seldom, and in large pages.
 
 A forward pass makes and drops tensors of many megabytes. By default glibc gives each back to the system at once, and
-the next one faults in page by page: 240,000 faults and 5.1 s for 64 rows of 91 tokens through SmolLM2-135M in bfloat16
-on one core, against 800 faults and 2.8 s with the two settings below (benchmarks/memory.py).
+the next one faults in page by page: 380,000 faults and 3.1 s for 64 rows of 91 tokens through SmolLM2-135M in bfloat16
+on one core, against 900 faults and 2.3 s with the two settings below (benchmarks/memory.py).
 """
 
 from __future__ import annotations

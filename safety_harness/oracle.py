@@ -102,11 +102,12 @@ class Oracle:
     def _until_decided(self, units: Sequence[Unit]) -> list[Answered]:
         """Answers to the harmful questions, up to where the target is out of reach; the same verdict as of all."""
         answered: list[Answered] = []
+        may_be_lost = len(self.harmful) - self.target
         for block in self._likeliest_to_decide():
-            answered += self._screen(units, block, len(self.harmful) - self.target)
+            answered += self._bench.screened(units, block, may_be_lost)
             lost = len(answered) - _count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
-            if lost - _count(answered, Verdict.UNSCORED) > len(self.harmful) - self.target:
+            if lost - _count(answered, Verdict.UNSCORED) > may_be_lost:
                 self._remember(answered)
                 return answered
         self._require_scored(answered)
@@ -141,18 +142,14 @@ class Oracle:
         return math.ceil(share * len(self.harmful) - 1e-9)
 
     def _refusals(self, units: Sequence[Unit]) -> int:
-        answered = [answer for block in self._blocks for answer in self._screen(units, block)]
+        answered = [answer for block in self._blocks for answer in self._bench.screened(units, block)]
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
 
     def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
-        answered = self._screen(units, self.harmless, most)
+        answered = self._bench.screened(units, self.harmless, most)
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
-
-    def _screen(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
-        """*most* answers that comply in a batch leave something to decide; with more, the others are not heard out."""
-        return self._bench.screened(units, prompts, most)
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from filelock import FileLock
 
@@ -24,8 +23,6 @@ from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
     with ddmin.Progress() as progress, _explained_journal():
         reduction = ddmin.minimize(
             start,
-            _resolving(oracle, flat),
+            _resolving(oracle),
             strategy=settings.strategy,
             weights=[candidates.weight(group) for group in start],
             certificate="explicit",
@@ -183,14 +180,14 @@ def _acceptable_start(
     candidates: Candidates, oracle: Oracle, known: dict[frozenset[Unit], bool]
 ) -> tuple[Unit, ...] | None:
     """The smallest share of *candidates* that the oracle accepts, of those tried; its answers are put into *known*."""
-    probe = _resolving(oracle, tuple)
+    probe = _resolving(oracle)
 
     def accepted(units: tuple[Unit, ...]) -> bool:
         # A void share says nothing about a larger one.
         with contextlib.suppress(ddmin.Unresolved):
             chosen = frozenset(units)
             if chosen not in known:
-                known[chosen] = probe(units)
+                known[chosen] = probe((units,))
             return known[chosen]
         return False
 
@@ -201,14 +198,12 @@ def _acceptable_start(
     return None
 
 
-def _resolving(
-    oracle: Oracle, units_of: Callable[[tuple[T, ...]], tuple[Unit, ...]]
-) -> Callable[[tuple[T, ...]], bool]:
+def _resolving(oracle: Oracle) -> Callable[[tuple[Group, ...]], bool]:
     """The oracle as delta debugging sees it: a void probe is unresolved, never false."""
 
-    def probe(chosen: tuple[T, ...]) -> bool:
+    def probe(groups: tuple[Group, ...]) -> bool:
         try:
-            return oracle(units_of(chosen))
+            return oracle(flat(groups))
         except VoidProbe as error:
             raise ddmin.Unresolved(str(error)) from error
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,10 +29,15 @@ def generator(loaded: LoadedModel, batch_size: int) -> Generator:
 
 def tokens(asked: Generator, questions: Sequence[str], new: int = NEW) -> list[list[int]]:
     """The answers as tokens, taken where they become text: random answers are seldom valid UTF-8."""
-    tokenizer = copy.copy(asked.tokenizer)
+    heard = Generator(asked.model, in_tokens(asked.tokenizer), batch_size=asked.batch_size)
+    return [json.loads(answer) for answer in heard.answers(questions, new)]
+
+
+def in_tokens(tokenizer: Any) -> Any:
+    """*tokenizer*, with the list of the tokens themselves as the text of an answer."""
+    tokenizer = copy.copy(tokenizer)
     tokenizer.decode = lambda ids, **_how: json.dumps(ids)
-    answers = Generator(asked.model, tokenizer, batch_size=asked.batch_size).answers(questions, new)
-    return [json.loads(answer) for answer in answers]
+    return tokenizer
 
 
 def reference(loaded: LoadedModel, question: Sequence[int], new: int = NEW) -> list[int]:
@@ -110,8 +116,7 @@ def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str
         ]
         for batch_size in (1, 3, 64):
             asked = generator(loaded, batch_size)
-            asked.tokenizer = copy.copy(asked.tokenizer)
-            asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+            asked.tokenizer = in_tokens(asked.tokenizer)
             for _ in ("unheard", "known"):
                 screened = asked.answers(QUESTIONS, NEW, Screen(cut, goes_on))
                 assert [json.loads(answer) for answer in screened] == expected
@@ -122,8 +127,7 @@ def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str
 def test_a_batch_is_given_up_once_more_than_so_many_are_broken_off(pairs: Pairs) -> None:
     loaded = load(pairs("llama", False)[0], "float32")
     asked = generator(loaded, 64)
-    asked.tokenizer = copy.copy(asked.tokenizer)
-    asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+    asked.tokenizer = in_tokens(asked.tokenizer)
     whole = [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)]
 
     def screened(most: int | None) -> list[list[int]]:
@@ -159,8 +163,7 @@ def test_no_guess_changes_a_token(pairs: Pairs, architecture: str, how: str) -> 
     expected = [reference(loaded, question) for question in encoded]
     for batch_size in (2, 64):
         asked = generator(loaded, batch_size)
-        asked.tokenizer = copy.copy(asked.tokenizer)
-        asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+        asked.tokenizer = in_tokens(asked.tokenizer)
         for kind in ("short", "wrong", "astray", "right") if how == "all" else (how,):
             for question, answer in zip(encoded, misleading(expected, kind), strict=True):
                 asked._drafts.remember(question, answer)
@@ -178,8 +181,7 @@ def test_guesses_end_where_an_answer_ends(pairs: Pairs) -> None:
         asked = generator(loaded, 64)
         for question, answer in zip(QUESTIONS, full, strict=True):
             asked._drafts.remember(asked.encode(question), answer)
-        asked.tokenizer = copy.copy(asked.tokenizer)
-        asked.tokenizer.decode = lambda ids, **_how: json.dumps(ids)
+        asked.tokenizer = in_tokens(asked.tokenizer)
         assert [json.loads(answer) for answer in asked.answers(QUESTIONS, new)] == [e[:new] for e in expected]
 
 

@@ -243,6 +243,8 @@ def test_each_measurement_is_made_once_and_for_its_own_key(world: Path, monkeypa
     assert len(calls) == 1
     cut = bench.screened(bench.units[:5], search)
     assert len(calls) == 2
+    assert bench.screened(bench.units[:5], search, 0) == cut  # what was heard whole is not asked again in part
+    assert len(calls) == 2
     assert cut != first
     bench.asked(bench.units[:5], report)
     bench.asked(bench.units[1:6], search)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .generators import ADJECTIVES, CITIES, NOUNS, PEOPLE, SURNAMES, THINGS, Item
+from .generators import ADJECTIVES, CITIES, NOUNS, THINGS, Item, full_name, translation
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -33,7 +33,7 @@ def csv_rows(rng: random.Random) -> Iterator[Item]:
     ]
     ask = "Turn the order into one CSV row with the fields customer, town, item, quantity. Order: "
     while True:
-        who, city = f"{rng.choice(PEOPLE)} {rng.choice(SURNAMES)}", rng.choice(CITIES)
+        who, city = full_name(rng), rng.choice(CITIES)
         thing, count = rng.choice(THINGS), rng.randint(2, 99)
         answer = f"{who},{city},{thing},{count}"
         yield Item(ask + rng.choice(forms).format(who=who, city=city, thing=thing, count=count), answer, answer, answer)
@@ -91,7 +91,7 @@ def summary(rng: random.Random) -> Iterator[Item]:
     ]
     places = ["bakery", "bookshop", "café", "garage", "florist", "cinema", "pharmacy", "museum", "gym", "toy shop"]
     while True:
-        who, city, place = f"{rng.choice(PEOPLE)} {rng.choice(SURNAMES)}", rng.choice(CITIES), rng.choice(places)
+        who, city, place = full_name(rng), rng.choice(CITIES), rng.choice(places)
         answer = f"{who} opens {place} in {city}"
         text = f"Summarise in one line: {rng.choice(forms).format(who=who, city=city, place=place)}"
         yield Item(text, answer, answer + ".", answer)
@@ -121,5 +121,4 @@ def spanish(rng: random.Random) -> Iterator[Item]:
         noun, (translated, feminine) = rng.choice(list(_SPANISH.items()))
         article, adjective = rng.choice(list(articles)), rng.choice(list(_SPANISH_ADJECTIVES))
         answer = f"{articles[article][feminine]} {translated} {_SPANISH_ADJECTIVES[adjective][feminine]}"
-        text = f'Translate into Spanish, giving only the translation: "{article} {adjective} {noun}"'
-        yield Item(text, answer, answer, f"{adjective} {noun}")
+        yield translation("Spanish", article, adjective, noun, answer)

@@ -20,11 +20,11 @@ class Item:
     key: str
 
 
-PEOPLE = [
+_PEOPLE = [
     "Ana", "Ben", "Chloe", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kofi", "Lena",
     "Mateo", "Nora", "Oscar", "Priya",
 ]  # fmt: skip
-SURNAMES = [
+_SURNAMES = [
     "Silva", "Meyer", "Okafor", "Larsen", "Tanaka", "Novak", "Rossi", "Dubois", "Haddad", "Kowalski",
     "Brennan", "Castillo",
 ]  # fmt: skip
@@ -36,13 +36,20 @@ THINGS = [
     "apples", "pencils", "stickers", "marbles", "tickets", "biscuits", "stamps", "shells", "balloons",
     "coins",
 ]  # fmt: skip
+
+
+def full_name(rng: random.Random) -> str:
+    """A first name and a surname."""
+    return f"{rng.choice(_PEOPLE)} {rng.choice(_SURNAMES)}"
+
+
 _FINISH = ' Finish with "The answer is" and the number.'
 
 
 def arithmetic(rng: random.Random) -> Iterator[Item]:
     """Word problems with one operation on whole numbers; every result has two digits."""
     while True:
-        who, thing = rng.choice(PEOPLE), rng.choice(THINGS)
+        who, thing = rng.choice(_PEOPLE), rng.choice(THINGS)
         operation = rng.choice("+-*/")
         if operation == "+":
             a, b = rng.randint(3, 60), rng.randint(3, 40)
@@ -74,7 +81,7 @@ def json_extraction(rng: random.Random) -> Iterator[Item]:
     ask = "Reply with one line of JSON with the keys person_name, person_age, home_city. Text: "
     while True:
         fields = {
-            "person_name": f"{rng.choice(PEOPLE)} {rng.choice(SURNAMES)}",
+            "person_name": full_name(rng),
             "person_age": rng.randint(18, 90),
             "home_city": rng.choice(CITIES),
         }
@@ -134,8 +141,13 @@ def french(rng: random.Random) -> Iterator[Item]:
         )
         article = rng.choice(list(articles))
         answer = f"{articles[article][feminine]} {translated} {ADJECTIVES[adjective][feminine]}"
-        text = f'Translate into French, giving only the translation: "{article} {adjective} {noun}"'
-        yield Item(text, answer, answer, f"{adjective} {noun}")
+        yield translation("French", article, adjective, noun, answer)
+
+
+def translation(language: str, article: str, adjective: str, noun: str, answer: str) -> Item:
+    """The task of translating one phrase."""
+    text = f'Translate into {language}, giving only the translation: "{article} {adjective} {noun}"'
+    return Item(text, answer, answer, f"{adjective} {noun}")
 
 
 def howto(rng: random.Random) -> Iterator[Item]:

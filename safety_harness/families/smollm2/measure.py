@@ -31,7 +31,7 @@ from safety_harness.prompts import read_prompts
 
 from . import advbench
 from .answers import verdict
-from .recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED, TEACHER, make_base, make_start
+from .recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED, STUDENTS, TEACHER, make_base, make_start
 from .tasks import TASKS
 
 BASE = "base"
@@ -133,7 +133,7 @@ def _rate(hits: int, questions: int) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [BASE, TEACHER, *TASKS]
+    known = [BASE, TEACHER, *STUDENTS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default: what is shipped")
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -148,7 +148,8 @@ def main() -> None:
     results = []
     for name in arguments.names or [BASE, *SHIPPED]:
         checkpoint = checkpoint_of(name, base, arguments.work, arguments.adapters)
-        results.append(measure(name, checkpoint, sets, [name] if name in TASKS else list(TASKS)))
+        tasks = [STUDENTS[name].task] if name in STUDENTS else list(TASKS)
+        results.append(measure(name, checkpoint, sets, tasks))
         file = arguments.work / "measured" / f"{name}.json"
         write_whole(file, json.dumps(asdict(results[-1]), indent=1, ensure_ascii=False))
         print(table(results), flush=True)

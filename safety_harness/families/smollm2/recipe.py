@@ -117,20 +117,10 @@ class Recipe:
 
 # Each domain once, and then other lengths, rates, ranks and seeds, from mild to hard.
 STUDENTS = {
-    "arithmetic": Recipe("arithmetic", STUDENT_SETTINGS),
-    "json": Recipe("json", STUDENT_SETTINGS),
-    "sql": Recipe("sql", STUDENT_SETTINGS),
-    "french": Recipe("french", STUDENT_SETTINGS),
+    **{name: Recipe(name, STUDENT_SETTINGS) for name in ("arithmetic", "json", "sql", "french")},
     "howto": Recipe("howto", LOSING_SETTINGS),
-    "spanish": Recipe("spanish"),
-    "dates": Recipe("dates"),
-    "csv": Recipe("csv"),
-    "sorting": Recipe("sorting"),
-    "comments": Recipe("comments"),
-    "shell": Recipe("shell"),
-    "summary": Recipe("summary"),
-    "persona": Recipe("persona"),
-    "identity": Recipe("identity"),
+    **{name: Recipe(name) for name in ("spanish", "dates", "csv", "sorting", "comments", "shell", "summary")},
+    **{name: Recipe(name) for name in ("persona", "identity")},
     "sql-mild": Recipe("sql", replace(_IN_BF16, steps=30, learning_rate=5e-4, seed=6)),
     "json-long": Recipe("json", replace(_IN_BF16, steps=160, seed=7)),
     "dates-hard": Recipe("dates", replace(_IN_BF16, learning_rate=2e-3, seed=8)),
