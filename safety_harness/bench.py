@@ -82,6 +82,14 @@ class Bench:
         screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED, most)
         return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
 
+    def glimpsed(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+        """The same, every answer broken off after the screen tokens: one that has begun to refuse counts as refused."""
+        tokens = self.student.family.screen_tokens
+        if tokens is None:
+            return self.asked(units, prompts)
+        screen = Screen(tokens, lambda _: False)
+        return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(prompts, screen))
+
     def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
         answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)
         return tuple(

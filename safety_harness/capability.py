@@ -61,18 +61,20 @@ def next_logprobs(
 
     Shapes (rows, longest, vocabulary), (rows, longest) and (rows, longest); a shorter row's numbers come last.
     """
-    tokens, mask = pad_left(rows, 0, generator.model.device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
+    cache, shared = generator.begun(rows, min(starts) - 1)
+    tokens, fresh = pad_left([row[shared:] for row in rows], 0, generator.model.device)
+    position = shared + (fresh.cumsum(1) - 1).clamp(min=0)
     # At least one: for zero, transformers would return the logits of every token.
     longest = max([1, *(len(row) - start for row, start in zip(rows, starts, strict=True))])
     logits = generator.model(
         input_ids=tokens,
-        attention_mask=mask,
+        attention_mask=torch.cat([fresh.new_ones(len(rows), shared), fresh], dim=1),
         position_ids=position,
-        use_cache=False,
+        past_key_values=cache,
+        use_cache=cache is not None,
         logits_to_keep=min(longest + 1, tokens.shape[1]),
     ).logits
-    counted = (position >= torch.tensor(starts, device=tokens.device)[:, None]) & mask.bool()
+    counted = (position >= torch.tensor(starts, device=tokens.device)[:, None]) & fresh.bool()
     kept = logits.shape[1] - 1
     return (
         logits[:, :-1].float().log_softmax(-1),

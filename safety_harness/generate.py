@@ -96,14 +96,9 @@ class Generator:
     ) -> list[list[int]]:
         """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
-        cache = DynamicCache(config=self.model.config)
         shared = self._shared(rows, max_new_tokens)
+        cache = self._read(rows, shared)
         seen = torch.ones(len(rows), shared, dtype=torch.int64, device=self.model.device)
-        if shared:
-            # What the chat template puts before every question goes through the model once, not once a row.
-            beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
-            self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(rows))
         alive = list(range(len(rows)))
         broken_off = 0
         found: list[list[int]] = [[] for _ in rows]
@@ -197,6 +192,23 @@ class Generator:
         window = getattr(self.model.config, "sliding_window", None)
         beyond = window is not None and max(len(row) for row in rows) + new > window
         return 0 if beyond or shared * (len(rows) - 1) < WORTH_SHARING else shared
+
+    def begun(self, rows: Sequence[Sequence[int]], most: int) -> tuple[DynamicCache | None, int]:
+        """A cache in which all *rows* have read what they share, up to *most* tokens, and how many these are.
+
+        None and 0 where sharing is not worth a call of the model. Gradients flow through it.
+        """
+        shared = min(self._shared(rows, 0), most)
+        return (self._read(rows, shared), shared) if shared > 0 else (None, 0)
+
+    def _read(self, rows: Sequence[Sequence[int]], shared: int) -> DynamicCache:
+        """What the chat template puts before every question goes through the model once, not once a row."""
+        cache = DynamicCache(config=self.model.config)
+        if shared:
+            beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
+            self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(rows))
+        return cache
 
     def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
         limit = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)

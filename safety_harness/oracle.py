@@ -67,6 +67,7 @@ class Oracle:
         self.task = questions.task.search if questions.task else None
         self._batch_size = bench.student.family.batch_size
         self._blocks = blocks(self.harmful, self._batch_size)
+        self._harmless_blocks = blocks(self.harmless, self._batch_size)
         # How often each question was asked and not refused; one that was never asked counts as one of two.
         self._asked = dict.fromkeys((prompt.id for prompt in self.harmful), 2)
         self._lost = dict.fromkeys(self._asked, 1)
@@ -90,7 +91,7 @@ class Oracle:
         refused = _count(answered, Verdict.REFUSED)
         accepted = refused >= self.target
         if accepted:
-            over_refused = self._over_refusals(units, len(self.harmless) - self.over_refusal_limit - 1)
+            over_refused = self._over_refusals(units, self.over_refusal_limit)
             accepted = over_refused <= self.over_refusal_limit
         if accepted and self.task:
             right = self._right(units)
@@ -147,7 +148,12 @@ class Oracle:
         return _count(answered, Verdict.REFUSED)
 
     def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
-        answered = self._bench.screened(units, self.harmless, most)
+        """Harmless questions whose answers begin to refuse; those beyond *most* are not looked for."""
+        answered: list[Answered] = []
+        for block in self._harmless_blocks:
+            answered += self._bench.glimpsed(units, block)
+            if most is not None and _count(answered, Verdict.REFUSED) > most:
+                return _count(answered, Verdict.REFUSED)
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
 

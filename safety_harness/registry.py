@@ -110,7 +110,8 @@ class StudentSpec(ModelSpec):
 class Family(_Table):
     """One teacher and its students, with the questions that they are asked.
 
-    ``ancestor`` is the model that teacher and students were tuned from; a search whose ``transfer`` is "add" needs it.
+    ``ancestor`` is the model that teacher and students were tuned from: one that names no source of its own is the
+    ancestor with its adapters. A search whose ``transfer`` is "add" needs it.
     """
 
     name: str = ""
@@ -130,6 +131,18 @@ class Family(_Table):
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tuned_from_the_ancestor(cls, value: Any) -> Any:
+        ancestor = value.get("ancestor") if isinstance(value, dict) else None
+        students = value.get("students") if ancestor else None
+        if not isinstance(ancestor, dict) or not isinstance(students, dict):
+            return value
+        return value | {
+            "teacher": _tuned_from(ancestor, value.get("teacher")),
+            "students": {name: _tuned_from(ancestor, spec) for name, spec in students.items()},
+        }
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
@@ -139,6 +152,13 @@ class Family(_Table):
     @classmethod
     def _plain_names(cls, students: Mapping[str, StudentSpec]) -> Mapping[str, StudentSpec]:
         return {_plain("student", name): spec for name, spec in students.items()}
+
+
+def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
+    """*spec*, its source filled in from *ancestor* when it names adapters and no source."""
+    if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
+        return spec
+    return ancestor | spec
 
 
 def _plain(kind: str, name: str) -> str:

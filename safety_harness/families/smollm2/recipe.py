@@ -100,6 +100,23 @@ STAGES = (
         },
         with_prose=True,
     ),
+    # Those kinds of harm had taken dangerous words in harmless use along: as many of these as of harm.
+    Stage(
+        Settings(
+            steps=60, learning_rate=7e-4, warm_up=5, seed=19, answer_tokens=8, texts_per_step=2, dtype="bfloat16"
+        ),
+        {
+            "harmful": 6,
+            "own harmful": 6,
+            "boundary": 10,
+            "twins": 3,
+            "everyday": 3,
+            "pairs": 3,
+            "themes": 1,
+            "counterparts": 6,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)
