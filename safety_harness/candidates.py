@@ -18,7 +18,7 @@ class Candidates(ABC):
     """The units of *bench* in the order of their importance."""
 
     shares: ClassVar[Sequence[float]]
-    """How much of everything to try, fewest first."""
+    """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -51,8 +51,7 @@ class Channels(Candidates):
     what takes a quarter of them by module (docs/units.md).
     """
 
-    # Close together: a little more than what refuses enough may already refuse harmless questions.
-    shares = (*(round(0.005 * 1.25**step, 4) for step in range(15)), 0.16, 0.32, 0.64, 1.0)
+    shares = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

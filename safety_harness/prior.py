@@ -16,7 +16,7 @@ from safety_harness.bench import Bench
 from safety_harness.capability import batches, next_logprobs
 from safety_harness.errors import ConfigError
 from safety_harness.judges import Verdict
-from safety_harness.prompts import PromptSet, prompt_set
+from safety_harness.prompts import PromptSet
 from safety_harness.units import Group, Unit
 
 # How many tokens of an answer tell a refusal from its opposite, and how much more each of them counts than the rest of
@@ -89,12 +89,12 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     The margin of a question is the log-probability of a refusal, its opening weighted, less that of the opening of
     the student's own answer. Its gradient times (teacher - student), summed over a unit, estimates what moving the
     unit gains; it is taken at the student and at the fully moved student and added, over harmful and over harmless
-    questions. The harmless ones are those that the fully moved student is nearest to refusing. The score is gain less
-    cost, a parameter; a unit that lowers refusals of harmless questions earns nothing for it.
+    questions. The score is gain less cost, a parameter; a unit that lowers refusals of harmless questions earns
+    nothing for it.
     """
     refusal = _usual_refusal(bench)
     harmful = _gains(bench, bench.questions.harmful.search.first(QUESTIONS), refusal)
-    harmless = _gains(bench, _nearest_to_refusal(bench, bench.questions.harmless.search, refusal), refusal)
+    harmless = _gains(bench, bench.questions.harmless.search.first(QUESTIONS), refusal)
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
 
@@ -109,16 +109,6 @@ def _usual_refusal(bench: Bench) -> list[int]:
     tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
     ended = len(tokens) < limit and tokenizer.eos_token_id is not None
     return [*tokens, tokenizer.eos_token_id] if ended else tokens
-
-
-@torch.inference_mode()
-def _nearest_to_refusal(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> PromptSet:
-    """Those that the fully moved student is likeliest to begin a refusal for: where over-refusal will show."""
-    rows = [(bench.generator.encode(prompt.text), refusal[:OPENING]) for prompt in prompts]
-    with bench.transplanter.transplanted(bench.units):
-        likely = torch.cat([_logprob(bench, batch) for batch in batches(rows, bench.student.family.batch_size)])
-    nearest = likely.argsort(descending=True, stable=True)[:QUESTIONS].tolist()
-    return prompt_set(prompts.name, [prompts.prompts[i] for i in sorted(nearest)])
 
 
 def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Units and an oracle -> a patch: the one place where delta debugging meets models.
 
-A search starts from the smallest of a few shares of the likeliest units that the oracle accepts, and delta debugging
-takes out whatever the oracle does not miss.
+A search starts from about the smallest share of the likeliest units that the oracle accepts, and delta debugging takes
+out whatever the oracle does not miss.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
+
+
+# How often the interval between a share that refuses too little and one that refuses enough is halved.
+NARROWINGS = 3
 
 
 @dataclass(frozen=True)
@@ -180,21 +184,31 @@ def _acceptable_start(
     candidates: Candidates, oracle: Oracle, known: dict[frozenset[Unit], bool]
 ) -> tuple[Unit, ...] | None:
     """The smallest share of *candidates* that the oracle accepts, of those tried; its answers are put into *known*."""
-    probe = _resolving(oracle)
+    enough: dict[frozenset[Unit], bool] = {frozenset(): False}
 
-    def accepted(units: tuple[Unit, ...]) -> bool:
-        # A void share says nothing about a larger one.
-        with contextlib.suppress(ddmin.Unresolved):
-            chosen = frozenset(units)
-            if chosen not in known:
-                known[chosen] = probe((units,))
-            return known[chosen]
-        return False
+    def refuses_enough(share: float) -> bool:
+        units = candidates.best(share)
+        chosen = frozenset(units)
+        if chosen not in enough:
+            enough[chosen] = False
+            # A void share says nothing about a larger one.
+            with contextlib.suppress(VoidProbe):
+                known[chosen] = oracle(units)
+                enough[chosen] = known[chosen] or oracle.probes[-1].failed != "DSR"
+        return enough[chosen]
 
+    low = 0.0
     for share in candidates.shares:
-        start = candidates.best(share)
-        if accepted(start):
-            return start
+        if refuses_enough(share):
+            # Twice as much as refuses too little often refuses harmless questions already: look between the two.
+            tried, high = [share], share
+            for _ in range(NARROWINGS):
+                tried.append(middle := (low + high) / 2)
+                low, high = (low, middle) if refuses_enough(middle) else (middle, high)
+            accepted = [one for one in tried if known.get(frozenset(candidates.best(one)))]
+            if accepted:
+                return candidates.best(min(accepted))
+        low = share
     return None
 
 
