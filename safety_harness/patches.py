@@ -46,7 +46,7 @@ class Patch(BaseModel):
     grain: str
     together: str
     transfer: str
-    search: Mapping[str, float | str | None]
+    search: Mapping[str, int]
 
     @property
     def share(self) -> float:

@@ -7,6 +7,7 @@ out whatever the oracle does not miss.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
-
 
 # How often the interval between a share that refuses too little and one that refuses enough is halved.
 NARROWINGS = 3
@@ -135,10 +135,13 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
         return _Found((), {}, True, f"the student refuses enough as it is: {reason}")
     settings = bench.student.family.search
     candidates = GRAINS[settings.grain](bench)
-    known: dict[frozenset[Unit], bool] = {frozenset(): False}
-    units = _acceptable_start(candidates, oracle, known)
+    shares, missed = _Shares(candidates, oracle), ""
+    units = shares.smallest_accepted()
     if units is None:
-        return _Found((), {}, False, _why_not(oracle), found=False)
+        missed = _why_not(oracle)
+        units = shares.most_within_budgets()
+    if units is None:
+        return _Found((), {}, False, missed, found=False)
     start = grouped(units, settings.together)
     with ddmin.Progress() as progress, _explained_journal():
         reduction = ddmin.minimize(
@@ -149,7 +152,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
             certificate="explicit",
             max_calls=max(1, settings.max_probes - oracle.asked),
             on_event=progress,
-            assume=_in_groups(known, start),
+            assume=_in_groups(shares.known, start),
             journal=_journal_of(start, journal),
             fingerprint=key,
         )
@@ -157,6 +160,8 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
     certificate = {group_id(group): _seen(reduction.certificate[group]) for group in reduction.kept}
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
+    if missed:
+        reason += f", with no more than {oracle.target} refusals: {missed}"
     return _Found(reduction.kept, certificate, reduction.minimal, reason, replayed=reduction.replayed)
 
 
@@ -180,36 +185,57 @@ def _explained_journal() -> Iterator[None]:
         raise HarnessError(f"{error}. Run again to go on from the answers that are there.") from error
 
 
-def _acceptable_start(
-    candidates: Candidates, oracle: Oracle, known: dict[frozenset[Unit], bool]
-) -> tuple[Unit, ...] | None:
-    """The smallest share of *candidates* that the oracle accepts, of those tried; its answers are put into *known*."""
-    enough: dict[frozenset[Unit], bool] = {frozenset(): False}
+class _Shares:
+    """What delta debugging may start from: shares of the likeliest units, none asked twice of the same target."""
 
-    def refuses_enough(share: float) -> bool:
-        units = candidates.best(share)
-        chosen = frozenset(units)
-        if chosen not in enough:
-            enough[chosen] = False
+    def __init__(self, candidates: Candidates, oracle: Oracle) -> None:
+        self._candidates = candidates
+        self._oracle = oracle
+        self._too_few: dict[tuple[Unit, ...], bool] = {(): True}
+        self.known = {frozenset[Unit](): False}
+        """What the oracle said of each set of units."""
+
+    def smallest_accepted(self) -> tuple[Unit, ...] | None:
+        """About the smallest share that refuses enough within the budgets."""
+        low = 0.0
+        for share in self._candidates.shares:
+            if not self._refuses_too_little(share):
+                # Twice as much as refuses too little often refuses harmless questions already: look between the two.
+                tried, high = [share], share
+                for _ in range(NARROWINGS):
+                    tried.append(middle := (low + high) / 2)
+                    low, high = (middle, high) if self._refuses_too_little(middle) else (low, middle)
+                if accepted := [one for one in tried if self.known.get(frozenset(self._candidates.best(one)))]:
+                    return self._candidates.best(min(accepted))
+            low = share
+        return None
+
+    def most_within_budgets(self) -> tuple[Unit, ...] | None:
+        """Where nothing refuses enough within the budgets: the largest share within them that refuses too little.
+
+        From here on the oracle asks for no more than its part of what that share refuses.
+        """
+        oracle = self._oracle
+        too_few = [units for units, refuse_too_little in self._too_few.items() if units and refuse_too_little]
+        for units in sorted(too_few, key=lambda units: -sum(unit.parameters for unit in units)):
+            oracle.target = oracle.before + 1
+            with contextlib.suppress(VoidProbe):
+                if oracle(units):
+                    share = oracle.settings.target_share
+                    oracle.target = max(oracle.target, math.ceil(share * oracle.probes[-1].refused - 1e-9))
+                    self.known = {frozenset(): False, frozenset(units): True}
+                    return units
+        return None
+
+    def _refuses_too_little(self, share: float) -> bool:
+        units = self._candidates.best(share)
+        if units not in self._too_few:
+            self._too_few[units] = True
             # A void share says nothing about a larger one.
             with contextlib.suppress(VoidProbe):
-                known[chosen] = oracle(units)
-                enough[chosen] = known[chosen] or oracle.probes[-1].failed != "DSR"
-        return enough[chosen]
-
-    low = 0.0
-    for share in candidates.shares:
-        if refuses_enough(share):
-            # Twice as much as refuses too little often refuses harmless questions already: look between the two.
-            tried, high = [share], share
-            for _ in range(NARROWINGS):
-                tried.append(middle := (low + high) / 2)
-                low, high = (low, middle) if refuses_enough(middle) else (middle, high)
-            accepted = [one for one in tried if known.get(frozenset(candidates.best(one)))]
-            if accepted:
-                return candidates.best(min(accepted))
-        low = share
-    return None
+                self.known[frozenset(units)] = self._oracle(units)
+                self._too_few[units] = self._oracle.probes[-1].failed == "DSR"
+        return self._too_few[units]
 
 
 def _resolving(oracle: Oracle) -> Callable[[tuple[Group, ...]], bool]:

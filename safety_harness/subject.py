@@ -63,7 +63,8 @@ class Subject:
         """What a search leaves out at once, left out once, asked afresh of the oracle that it had."""
         self.bench.forget()
         groups = grouped(self.units, self.bench.student.family.search.together)
-        without = _without_each(groups, Oracle(self.bench)) if groups else {}
+        target = patch.search["target"] if patch.found else None
+        without = _without_each(groups, Oracle(self.bench, target)) if groups else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
 
     def refused(self, kind: str) -> dict[str, Any]:
