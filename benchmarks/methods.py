@@ -19,8 +19,8 @@ The ways:
 * ``task arithmetic``: student + all of (teacher - ancestor) (arXiv 2212.04089, RESTA in arXiv 2402.11746).
 * ``safe subspace``: each tensor's difference from the ancestor projected on the teacher's (SafeLoRA, arXiv 2405.16833),
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
-* ``same size``: as many parameters as the patch has, chosen at random, by the norm of the difference, or by the prior
-  of the search alone (priors.py compares more of them).
+* ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference; or chosen by
+  the prior of the search alone and moved as the patch moves them (priors.py compares more priors).
 * ``ddmin over gates``: the paper's search, by the same oracle.
 """
 
@@ -110,8 +110,9 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Iterator[tuple[str, Way]]:
     yield "same size: random channels", Way(random_channels(bench, size))
     yield "same size: modules by norm", Way(largest(Modules(under(bench, prior="norm")), size))
     yield "same size: channels by norm", Way(Channels(under(bench, prior="norm")).best(share))
-    yield "same size: channels by the search's prior", Way(Channels(bench).best(share))
-    yield "patch of the search", Way(tuple(patch))
+    added = ancestor if bench.student.family.search.transfer == "add" else None
+    yield "same size: channels by the search's prior", Way(Channels(bench).best(share), ancestor=added)
+    yield "patch of the search", Way(tuple(patch), ancestor=added)
 
 
 def ancestor_of(student: Student) -> Any:

@@ -21,7 +21,7 @@ from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Patch, patch_folder
 from safety_harness.prior import Importance
 from safety_harness.results import Outcome
-from safety_harness.search import find_patch, search, select
+from safety_harness.search import _Shares, find_patch, search, select
 from safety_harness.subject import Subject
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit
@@ -110,7 +110,7 @@ def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatc
             assert torch.equal(tensors[name], whole.index_select(unit.axis, channels))
 
 
-@pytest.mark.parametrize(("together", "modules"), [("block", {3, 4}), ("layer", {7})])
+@pytest.mark.parametrize(("together", "modules"), [("block", {3, 4}), ("layer", {6, 7})])
 def test_what_goes_together_is_kept_and_left_out_together(
     world: Path, together: str, modules: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +205,56 @@ def test_a_patch_that_costs_too_much_is_not_found_and_the_reason_says_why(
     check = Subject(bench).minimality(patch)
     assert check.outcome is Outcome.FAIL
     assert patch.reason in check.summary
+
+
+def frugal(oracle: Oracle, units: Sequence[Unit]) -> bool:
+    """One refusal of six for every three modules, and harmless questions refused from a dozen on."""
+    refused, spoilt = min(6, len(units) // 3), len(units) >= 12
+    enough = refused >= oracle.target
+    spent = None if not enough else len(oracle.harmless) if spoilt else 0
+    oracle.probes.append(Probe(len(units), 6, refused, spent, None, enough and not spoilt, 0.0))
+    return enough and not spoilt
+
+
+def test_where_nothing_is_enough_within_the_budgets_the_patch_is_the_most_that_they_allow(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(entry(world, search={"grain": "module"}))
+    probed(monkeypatch, frugal)
+    patch = search(bench, "key")
+    assert (patch.found, patch.minimal, patch.search["target"]) == (True, True, 3)
+    assert len(patch.units) == 9
+    assert "with no more than 3 refusals: no prefix of the teacher's units is acceptable: 6 of 6" in patch.reason
+    assert "fails on over-refusal" in patch.reason
+    subject = Subject(bench, select(bench, patch))
+    assert subject.minimality(patch).passed  # of the refusals that it was searched for
+    assert not subject.minimality(patch.model_copy(update={"search": {**patch.search, "target": 1}})).passed
+
+
+def test_where_nothing_is_within_the_budgets_there_is_no_patch(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(oracle: Oracle, units: Sequence[Unit]) -> bool:
+        return frugal(oracle, [*units, *units[:1] * 12])
+
+    probed(monkeypatch, spoilt)
+    patch = search(open_bench(entry(world, search={"grain": "module"})), "key")
+    assert (patch.found, patch.units) == (False, ())
+    assert "fails on over-refusal" in patch.reason
+
+
+@pytest.mark.parametrize("wanted", [0.021, 0.03, 0.039, 0.1, 0.5])
+def test_a_start_is_hardly_larger_than_what_refuses_enough(
+    world: Path, wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever share that is: the doubled shares are halved in on it, to an eighth of the smaller one."""
+    bench = open_bench(entry(world))
+    least = wanted * sum(unit.parameters for unit in bench.units)
+    sets = probed(monkeypatch, lambda _, units: sum(unit.parameters for unit in units) >= least)
+    oracle = Oracle(bench)
+    units = _Shares(GRAINS["channel"](bench), oracle).smallest_accepted()
+    assert units is not None
+    largest = max(unit.parameters // len(unit.channels) for unit in units)
+    assert least <= sum(unit.parameters for unit in units) <= 1.125 * least + largest
+    assert len(sets) <= 12
 
 
 def test_a_degenerate_student_is_void_and_leaves_nothing(world: Path, cache: Path) -> None:

@@ -221,6 +221,31 @@ def test_an_expected_failure_is_the_students_own(registry: Registry) -> None:
     assert [student.spec.expected for student in registry.select(family="beta")] == ["fail", "pass"]
 
 
+def test_what_names_adapters_alone_is_the_ancestor_with_them(tmp_path: Path) -> None:
+    text = f"""{TABLE}
+[families.a.ancestor]
+hf = "some/model"
+revision = "v1"
+[families.a.teacher]
+adapters = ["lora/teacher"]
+[families.a.students.tuned]
+adapters = ["lora/tuned"]
+[families.a.students.other]
+path = "other"
+adapters = ["lora/other"]
+"""
+    (tmp_path / "registry.toml").write_text(text)
+    tuned, other = load_registry(tmp_path / "registry.toml").select()
+    teacher = tuned.family.teacher
+    assert (teacher.hf, teacher.revision, teacher.adapters) == ("some/model", "v1", (tmp_path / "lora/teacher",))
+    assert (tuned.spec.hf, tuned.spec.revision, tuned.spec.adapters) == ("some/model", "v1", (tmp_path / "lora/tuned",))
+    assert (other.spec.hf, other.spec.path) == (None, tmp_path / "other")
+
+
+def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) -> None:
+    assert "give exactly one of" in faults(tmp_path, with_student('adapters = ["lora/one"]'))
+
+
 def test_adding_to_a_student_needs_the_ancestor(tmp_path: Path) -> None:
     file = write_registry(tmp_path, family("a", BOTH), family("b", BOTH, 'ancestor = "base"'))
     found = load_registry(file, search={"transfer": "add"})
