@@ -48,9 +48,10 @@ from safety_harness.capability import answer_logprobs, divergence, is_right, tex
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
 from safety_harness.prompts import Prompt, PromptSet, prompt_set, read_prompts, without_near_duplicates
-from safety_harness.registry import PromptSource, Student, load_registry
+from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, search, select
 from safety_harness.sources import resolve_prompts
+from safety_harness.specs import PromptSource
 from safety_harness.stats import Rate
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit, cut, width

@@ -16,8 +16,8 @@ from filelock import FileLock
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import cache_dir, sha256_file, sha256_text
 from safety_harness.memory import keep_freed_memory
-from safety_harness.registry import ModelSpec
 from safety_harness.sources import resolve
+from safety_harness.specs import ModelSpec
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint, check_shapes
 

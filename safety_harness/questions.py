@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from safety_harness.errors import DataError
 from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
-from safety_harness.registry import PromptSource, Source, Split, Student
+from safety_harness.registry import Student
 from safety_harness.sources import resolve, resolve_prompts
+from safety_harness.specs import PromptSource, Source, Split
 from safety_harness.units import enumerate_units
 from safety_harness.weights import Checkpoint, check_shapes
 

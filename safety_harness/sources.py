@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, whole_folder, write_whole
-from safety_harness.registry import PromptSource, Source
+from safety_harness.specs import PromptSource, Source
 
 # What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py), and none of its folders: a model is
 # read from the top alone, and below it lie other formats and training's own checkpoints, as large as the model.

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from safety_harness.registry import Family, ModelSpec, Split, Student, StudentSpec
+from safety_harness.registry import Student
+from safety_harness.specs import Family, ModelSpec, Split, StudentSpec
 from tests.builders import make_model, make_tokenizer, save
 
 BAD = ("bomb", "virus", "poison", "weapon", "trap", "fake", "knife", "drug", "mine", "fuse", "toxin", "lock pick")

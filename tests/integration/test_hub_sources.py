@@ -21,8 +21,8 @@ from safetensors.torch import save
 
 from safety_harness.errors import SourceError
 from safety_harness.prompts import read_prompts
-from safety_harness.registry import PromptSource, Source
 from safety_harness.sources import resolve, resolve_prompts
+from safety_harness.specs import PromptSource, Source
 from safety_harness.weights import Checkpoint
 from tests.fake_hub import Hub
 

@@ -16,7 +16,8 @@ import safety_harness.checkpoints as checkpoints
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.models import check_lineage, load, prepare
 from safety_harness.questions import check_local_files
-from safety_harness.registry import ModelSpec, load_registry
+from safety_harness.registry import load_registry
+from safety_harness.specs import ModelSpec
 from safety_harness.units import Unit, enumerate_units
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES, make_model, make_tokenizer, save, vary

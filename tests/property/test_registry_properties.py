@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.errors import ConfigError
-from safety_harness.registry import Family, Registry, load_registry, unknown
+from safety_harness.registry import Registry, load_registry, unknown
+from safety_harness.specs import Family
 from tests.samples import TABLE, family
 
 NAMES = st.text("abc-_.019", min_size=1, max_size=6).filter(lambda name: any(char.isalnum() for char in name))

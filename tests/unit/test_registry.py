@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import ConfigError
-from safety_harness.registry import Registry, Source, load_registry
+from safety_harness.registry import Registry, load_registry
+from safety_harness.specs import Source
 from tests.samples import TABLE, family, write_registry
 
 BOTH = {"one": "pass", "two": "pass"}
@@ -52,6 +53,25 @@ def test_options_override_thresholds_of_the_file(tmp_path: Path) -> None:
     file = write_registry(tmp_path, family("a", BOTH, "gate = { dsr = 0.7 }\nsearch = { max_probes = 9 }"))
     found = load_registry(file, gate={"dsr": 0.5}, search={"max_probes": 3}).families["a"]
     assert (found.gate.dsr, found.gate.task, found.search.max_probes) == (0.5, 0.10, 3)
+
+
+def test_a_student_may_search_otherwise_and_an_option_wins_over_both(tmp_path: Path) -> None:
+    text = with_student('path = "x"\nsearch = { task = 0.3, max_probes = 7 }')
+    text += '[families.a.students.t]\npath = "y"\n[families.a.search]\nmax_probes = 9\nprior = "norm"\n'
+    (tmp_path / "registry.toml").write_text(text)
+    own, usual = (s.family.search for s in load_registry(tmp_path / "registry.toml").select())
+    assert (own.task, own.max_probes, own.prior) == (0.3, 7, "norm")
+    assert (usual.task, usual.max_probes, usual.prior) == (0.05, 9, "norm")
+    given = load_registry(tmp_path / "registry.toml", search={"max_probes": 3}).select()
+    assert [(s.family.search.task, s.family.search.max_probes) for s in given] == [(0.3, 3), (0.05, 3)]
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [("4", "families.a.students.s.search: must be a table, not 4"), ("{ probes = 4 }", "students.s.search.probes")],
+)
+def test_a_students_search_is_checked_as_the_familys(tmp_path: Path, search: str, message: str) -> None:
+    assert message in faults(tmp_path, with_student(f'path = "x"\nsearch = {search}'))
 
 
 def test_relative_paths_start_at_the_registry_file(tmp_path: Path) -> None:

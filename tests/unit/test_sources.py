@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import HarnessError, SourceError
-from safety_harness.registry import PromptSource, Source
 from safety_harness.sources import resolve, resolve_prompts
+from safety_harness.specs import PromptSource, Source
 
 INSIDE = "sample_data/questions.txt"
 

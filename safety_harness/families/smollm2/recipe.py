@@ -102,9 +102,7 @@ STAGES = (
     ),
     # Those kinds of harm had taken dangerous words in harmless use along: as many of these as of harm.
     Stage(
-        Settings(
-            steps=60, learning_rate=7e-4, warm_up=5, seed=19, answer_tokens=8, texts_per_step=2, dtype="bfloat16"
-        ),
+        Settings(steps=60, learning_rate=7e-4, warm_up=5, seed=19, answer_tokens=8, texts_per_step=2, dtype="bfloat16"),
         {
             "harmful": 6,
             "own harmful": 6,
