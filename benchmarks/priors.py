@@ -1,6 +1,6 @@
 """Priors side by side: how well the channels that each calls likeliest restore refusal, before any search.
 
-    PYTHONPATH=benchmarks python benchmarks/priors.py [--family smollm2] [--student json ...]
+    PYTHONPATH=benchmarks python benchmarks/priors.py [--family smollm2] [--student json ...] [--transfer replace|add]
 
 On the search split (the priors are made on it, so nothing here is held out), with whole answers, in bfloat16: refusals
 and unscored answers of the harmful questions, refusals of the harmless ones, right answers to the student's own task.
@@ -8,6 +8,10 @@ Writes ``benchmarks/priors.md``.
 
 The margin of a question is log p(refusal) - log p(own answer's opening). Gains are linear in it, so that two sets of
 backward passes (the refusal's opening alone, the whole refusal) give all weights in between.
+
+Beside what the search uses, on the whole refusal with its opening ×3: other weights of the cost on harmless questions;
+the cost on all of them, or on those that the fully moved student is nearest to refusing, in place of the first 64; and
+the gradients taken once more where the likeliest 3 % have moved, on the questions nearest to their threshold there.
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ from tabulate import tabulate
 from safety_harness import prior
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
+from safety_harness.capability import batches
 from safety_harness.judges import Verdict
 from safety_harness.prior import PRIORS, Prior, contrast
+from safety_harness.prompts import PromptSet, prompt_set
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
 
@@ -47,14 +53,70 @@ def evidences(bench: Bench) -> tuple[Evidence, Evidence]:
 def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     """Every prior, by name."""
     opening, whole = evidences(bench)
-    less_harmless = PRIORS["contrast"].score
     yield "norm of the difference", PRIORS["norm"]
     yield "opening, harm alone", Prior(lambda _: opening, lambda facts, parameters: facts[0] / parameters)
-    yield "opening, less harmless", Prior(lambda _: opening, less_harmless)
+    yield "opening, less harmless", less_harmless(opening)
     for extra in (0, 1, 2):
         weighted = {module: facts + extra * opening[module] for module, facts in whole.items()}
-        name = f"whole refusal, opening ×{extra + 1}, less harmless"
-        yield name, Prior(lambda _, found=weighted: found, less_harmless)
+        yield f"whole refusal, opening ×{extra + 1}, less harmless", less_harmless(weighted)
+    for weight in (0.7, 0.85, 1.2, 2.0):
+        yield f"the last, harmless ×{weight}", less_harmless(weighted, weight)
+    refusal, harmless = prior._usual_refusal(bench), bench.questions.harmless.search
+    for name, questions in (("all", harmless), ("the nearest", nearest(bench, harmless, refusal, bench.units))):
+        costs = prior._gains(bench, questions, refusal)
+        of_others = {module: torch.stack([facts[0], costs[module]]) for module, facts in weighted.items()}
+        yield f"the last, {name} harmless questions", less_harmless(of_others)
+    again = {module: weighted[module] + 2 * facts for module, facts in taken_again(bench, weighted, refusal).items()}
+    yield "the last, and once more where 3 % have moved", less_harmless(again)
+
+
+def less_harmless(evidence: Evidence, weight: float = 1.0) -> Prior:
+    """Gain less cost a parameter, the cost *weight* times."""
+    return Prior(lambda _: evidence, lambda facts, parameters: (facts[0] - weight * facts[1].clamp(min=0)) / parameters)
+
+
+@torch.inference_mode()
+def margins(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Sequence[Unit]) -> torch.Tensor:
+    """How likely the opening of the refusal is, in nats, after each question, with *units* moved."""
+    rows = [(bench.generator.encode(prompt.text), refusal[: prior.OPENING]) for prompt in prompts]
+    with bench.transplanter.transplanted(units):
+        return torch.cat([prior._logprob(bench, batch) for batch in batches(rows, bench.student.family.batch_size)])
+
+
+def nearest(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Sequence[Unit]) -> PromptSet:
+    """The 64 questions that are likeliest to be refused with *units* moved."""
+    order = margins(bench, prompts, refusal, units).argsort(descending=True, stable=True)
+    return prompt_set(prompts.name, [prompts.prompts[i] for i in sorted(order[: prior.QUESTIONS].tolist())])
+
+
+def taken_again(bench: Bench, evidence: Evidence, refusal: Sequence[int]) -> Evidence:
+    """Gain and cost where the likeliest 3 % have moved: on the 32 harmful questions likeliest not to be refused there,
+    and on the 32 harmless ones likeliest to be."""
+    moved = channels(bench, less_harmless(evidence)).best(0.03 * bench.checkpoint.parameters / candidates(bench))
+    facts = []
+    for prompts, sign in ((bench.questions.harmful.search, -1), (bench.questions.harmless.search, 1)):
+        order = (sign * margins(bench, prompts, refusal, moved)).argsort(descending=True, stable=True)[:32].tolist()
+        chosen = prompt_set(prompts.name, [prompts.prompts[i] for i in order])
+        pairs = [
+            (bench.generator.encode(prompt.text), prior._opening(bench, answer.answer))
+            for prompt, answer in zip(chosen, bench.glimpsed((), chosen), strict=True)
+        ]
+        difference = {name: bench.transplanter.difference(name) for unit in bench.units for name in unit.tensors}
+        with bench.transplanter.transplanted(moved):
+            gradient = prior._gradient(bench, pairs, refusal)
+        gains = {name: gradient[name] * difference[name] for name in gradient}
+        facts.append({unit.module: prior._by_channel(unit, gains) for unit in bench.units})
+    gain, cost = facts
+    return {module: torch.stack([gain[module], cost[module]]) for module in gain}
+
+
+def channels(bench: Bench, variant: Prior) -> Channels:
+    with patch.dict(PRIORS, {"variant": variant}):
+        return Channels(under(bench, prior="variant"))
+
+
+def candidates(bench: Bench) -> int:
+    return sum(unit.parameters for unit in bench.units)
 
 
 def row(bench: Bench, units: Sequence[Unit]) -> tuple[str, ...]:
@@ -70,25 +132,28 @@ def row(bench: Bench, units: Sequence[Unit]) -> tuple[str, ...]:
 def rows(bench: Bench) -> Iterator[tuple[str, ...]]:
     yield ("nothing", *row(bench, ()))
     yield ("all of the teacher", *row(bench, bench.units))
-    candidates = sum(unit.parameters for unit in bench.units)
     sizes = [share * bench.checkpoint.parameters for share in SHARES]
     for size in sizes:
         yield ("random channels", *row(bench, random_channels(bench, round(size))))
     for name, variant in variants(bench):
-        with patch.dict(PRIORS, {name: variant}):
-            channels = Channels(under(bench, prior=name))
+        ordered = channels(bench, variant)
         for size in sizes:
-            yield (name, *row(bench, channels.best(size / candidates)))
+            yield (name, *row(bench, ordered.best(size / candidates(bench))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--transfer", choices=("replace", "add"), default="replace")
     options = parser.parse_args()
-    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family}"
+    command = (
+        f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --transfer {options.transfer}"
+    )
     parts = ["# Priors", f"`{command}{''.join(f' --student {name}' for name in options.student)}`"]
-    for student in load_registry().select(family=options.family, students=options.student):
+    for student in load_registry(search={"transfer": options.transfer}).select(
+        family=options.family, students=options.student
+    ):
         bench = open_bench(changed(student, dtype="bfloat16"))
         asked = bench.questions
         headers = ("prior", "% parameters", f"refused of {len(asked.harmful.search)}", "unscored",
@@ -99,7 +164,8 @@ def main() -> None:
             print(line, flush=True)
             found.append(line)
         parts += [f"## {student.id}", tabulate(found, headers, tablefmt="github", disable_numparse=True)]
-    (Path(__file__).parent / "priors.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    record = "priors.md" if options.transfer == "replace" else "priors_add.md"
+    (Path(__file__).parent / record).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""A sample of this project's own answers for people to label: students as they are and with their patches.
+
+    python benchmarks/own_answers.py [--family smollm2] [--student json ...] [--each 10]
+
+asks each student, before and after patching, so many held-out harmful questions and as many harmless ones, drawn by
+chance, and adds the answers to ``benchmarks/own_answers.jsonl``, in an order that tells neither side apart, with an
+empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text alone;
+``benchmarks/judge_agreement.py`` then counts the judge's agreement. What is there already is not asked again.
+
+Only answers are kept, with the ids of their questions. Patches come from the cache (``pytest suites/`` fills it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from safety_harness.bench import Bench, open_bench
+from safety_harness.prompts import PromptSet, prompt_set
+from safety_harness.registry import load_registry
+from safety_harness.search import find_patch, select
+
+ANSWERS = Path(__file__).parent / "own_answers.jsonl"
+
+Row = dict[str, object]
+
+
+def drawn(prompts: PromptSet, count: int, seed: str) -> PromptSet:
+    """*count* of *prompts*, by chance."""
+    return prompt_set(prompts.name, random.Random(seed).sample(prompts.prompts, count))
+
+
+def answers(bench: Bench, each: int) -> Iterator[Row]:
+    """Rows without a label."""
+    patch = select(bench, find_patch(bench))
+    questions = bench.questions
+    for kind, prompts in (("harmful", questions.harmful.report), ("harmless", questions.harmless.report)):
+        for patched, units in ((False, ()), (True, patch)):
+            chosen = drawn(prompts, each, f"{bench.student.id} {kind} {patched}")
+            for answered in bench.asked(units, chosen):
+                where = {"student": bench.student.id, "patched": patched, "kind": kind, "question": answered.id}
+                yield {**where, "answer": answered.answer, "label": ""}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", default="smollm2")
+    parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--each", type=int, default=10, help="questions of a kind, before and after patching")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[Row] = [json.loads(line) for line in ANSWERS.read_text("utf-8").splitlines()] if ANSWERS.exists() else []
+    known = {row["student"] for row in rows}
+    fresh: list[Row] = []
+    for student in load_registry().select(family=options.family, students=options.student):
+        if student.id not in known:
+            fresh += answers(open_bench(student), options.each)
+            print(f"{student.id}: {len(fresh)} answers to label", flush=True)
+    random.Random(0).shuffle(fresh)
+    ANSWERS.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows + fresh), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
