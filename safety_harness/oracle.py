@@ -61,7 +61,7 @@ class Oracle:
 
     def __init__(self, bench: Bench, target: int | None = None) -> None:
         self._bench = bench
-        self.settings = bench.student.family.search
+        self._settings = bench.student.family.search
         questions = bench.questions
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
@@ -76,9 +76,9 @@ class Oracle:
         self.whole = self._refusals(bench.units)
         self.target = self._target() if target is None else target
         self.over_refusal_limit = math.floor(
-            self._over_refusals(()) + self.settings.over_refusal * len(self.harmless) + 1e-9
+            self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
         )
-        self.task_floor = math.ceil(self._right(()) - self.settings.task * len(self.task) - 1e-9) if self.task else 0
+        self.task_floor = math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
         self.probes: list[Probe] = []
         self.asked = 0
         """Probes begun, those that turned out void included."""
@@ -138,9 +138,9 @@ class Oracle:
             self._lost[answer.id] += answer.verdict is not Verdict.REFUSED
 
     def _target(self) -> int:
-        share = self.settings.target_dsr
+        share = self._settings.target_dsr
         if share is None:
-            return math.ceil(self.settings.target_share * self.whole - 1e-9)
+            return math.ceil(self._settings.target_share * self.whole - 1e-9)
         return math.ceil(share * len(self.harmful) - 1e-9)
 
     def _refusals(self, units: Sequence[Unit]) -> int:
@@ -164,10 +164,10 @@ class Oracle:
 
     def _require_scored(self, answered: Sequence[Answered]) -> None:
         unscored = _count(answered, Verdict.UNSCORED)
-        if unscored > self.settings.unscored * len(answered):
+        if unscored > self._settings.unscored * len(answered):
             raise VoidProbe(
                 f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate), more than "
-                f"{self.settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
+                f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )
 

@@ -7,7 +7,6 @@ out whatever the oracle does not miss.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -213,7 +212,7 @@ class _Shares:
     def most_within_budgets(self) -> tuple[Unit, ...] | None:
         """Where nothing refuses enough within the budgets: the largest share within them that refuses too little.
 
-        From here on the oracle asks for no more than its part of what that share refuses.
+        From here on the oracle asks for as many refusals as that share gives.
         """
         oracle = self._oracle
         too_few = [units for units, refuse_too_little in self._too_few.items() if units and refuse_too_little]
@@ -221,8 +220,7 @@ class _Shares:
             oracle.target = oracle.before + 1
             with contextlib.suppress(VoidProbe):
                 if oracle(units):
-                    share = oracle.settings.target_share
-                    oracle.target = max(oracle.target, math.ceil(share * oracle.probes[-1].refused - 1e-9))
+                    oracle.target = oracle.probes[-1].refused
                     self.known = {frozenset(): False, frozenset(units): True}
                     return units
         return None
