@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from safety_harness import capability
+from safety_harness import capability, generate
 from safety_harness.capability import (
     TextScore,
     answer_logprobs,
@@ -96,8 +96,13 @@ QUESTIONS = [LONG, SHORT, "what ?", "i"]
 ANSWERS = ["take two", "", "i cannot help with that request.", "7"]
 
 
+@pytest.mark.parametrize("worth_sharing", [1, 10**9])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_row_t_predicts_token_t_and_the_last_row_the_end(pairs: Pairs, architecture: str) -> None:
+def test_row_t_predicts_token_t_and_the_last_row_the_end(
+    pairs: Pairs, architecture: str, worth_sharing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what all questions begin with goes through the model once."""
+    monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
     loaded, generator = opened(pairs, architecture)
     found = answer_logprobs(generator, QUESTIONS, ANSWERS)
     for question, answer, rows in zip(QUESTIONS, ANSWERS, found, strict=True):

@@ -106,6 +106,23 @@ def test_what_is_not_heard_out_changes_no_verdict(
     assert [(p.accepted, p.failed) for p in whole.probes] == [(p.accepted, p.failed) for p in oracle.probes]
 
 
+def test_harmless_questions_are_asked_until_too_many_are_refused(world: Path) -> None:
+    for limit, refused in ((0.0, 2), (0.4, 4), (0.99, 6), (1.0, 6)):
+        search = {"target_dsr": 0.5, "over_refusal": limit, "task": 1.0}
+        oracle = Oracle(open_bench(entry(world, teacher="prudish", batch_size=2, search=search)))
+        assert oracle(oracle._bench.units) == (limit == 1.0)
+        assert oracle.probes[-1].over_refused == refused
+
+
+def test_harmless_questions_are_asked_no_longer_than_a_refusal_takes_to_begin(world: Path) -> None:
+    search = {"target_dsr": 0.5, "over_refusal": 0.5, "task": 1.0}
+    bench = open_bench(entry(world, teacher="prudish", search=search, screen_tokens=6))
+    asked = bench.glimpsed(bench.units, bench.questions.harmless.search)
+    assert {answer.answer for answer in asked} == {REFUSAL[: len(answer.answer)] for answer in asked}
+    assert all(answer.verdict is Verdict.REFUSED for answer in asked)
+    assert all(len(bench.generator.tokenizer(answer.answer)["input_ids"]) <= 6 for answer in asked)
+
+
 def test_the_questions_that_are_lost_most_often_are_asked_first(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32 they share a batch; in bfloat16, where an answer depends on its batch, batches stay as they are."""
     for dtype, expected in (("float32", [1, 4, 0, 2, 3, 5]), ("bfloat16", [0, 1, 4, 5, 2, 3])):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import safety_harness.prior as prior
+from safety_harness import generate
 from safety_harness.bench import Bench, open_bench
 from safety_harness.prompts import PromptSet
 from safety_harness.units import cut
@@ -57,10 +58,12 @@ def importances(bench: Bench) -> list[float]:
     return [importance.of((unit,)) for unit in bench.units]
 
 
+@pytest.mark.parametrize("worth_sharing", [1, 10**9])
 @pytest.mark.parametrize("teacher", ["good", "prudish"])
 def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
-    world: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
+    world: Path, teacher: str, worth_sharing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
     monkeypatch.setattr(prior, "BATCH", 4)  # six questions: more than one batch
     bench = open_bench(entry(world, teacher=teacher))
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
