@@ -30,6 +30,7 @@ import argparse
 import copy
 import csv
 import json
+import math
 import random
 import time
 from collections import defaultdict
@@ -44,7 +45,6 @@ from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels, Modules
-from safety_harness.capability import answer_logprobs, divergence, is_right, text_scores
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
 from safety_harness.prompts import Prompt, PromptSet, prompt_set, read_prompts, without_near_duplicates
@@ -53,7 +53,7 @@ from safety_harness.search import find_patch, search, select
 from safety_harness.sources import resolve_prompts
 from safety_harness.specs import PromptSource
 from safety_harness.stats import Rate
-from safety_harness.transplant import Transplanter
+from safety_harness.transplant import Donor
 from safety_harness.units import Unit, cut, width
 from safety_harness.weights import Checkpoint
 
@@ -66,6 +66,7 @@ HARMBENCH = PromptSource(
 PUBLISHED_MIDDLE = (12 / 32, 18 / 32)
 GLANCE = 16
 TWINS = 128
+DIVERGED = 64
 COLUMNS = {
     "harmful": "DSR", "harmbench": "HarmBench", "harmless": "own harmless", "xstest": "XSTest safe", "twins": "twins",
     "task": "own task",
@@ -77,8 +78,8 @@ class Way:
     """What is moved, from where, and how."""
 
     units: tuple[Unit, ...]
-    donor: Any = None
-    """Anything with ``tensor(name)``; the teacher when None."""
+    donor: Donor | None = None
+    """The teacher when None."""
     ancestor: Checkpoint | None = None
 
 
@@ -162,55 +163,43 @@ def random_channels(bench: Bench, size: int) -> tuple[Unit, ...]:
 class Asked:
     """What every way is asked."""
 
-    refusals: Mapping[str, tuple[PromptSet, int]]
+    harmful: Mapping[str, PromptSet]
+    harmless: Mapping[str, PromptSet]
     task: PromptSet
     text: PromptSet
 
 
 def questions(bench: Bench, data: Path | None) -> Asked:
-    family, own = bench.student.family, bench.questions
+    own = bench.questions
     assert own.task is not None
     harmbench = without_near_duplicates(read_prompts(resolve_prompts(HARMBENCH)), own.harmful.search, 0.8)
-    refusals = {
-        "harmful": (own.harmful.report, family.max_new_tokens),
-        "harmbench": (harmbench, family.max_new_tokens),
-        "harmless": (own.harmless.report, GLANCE),
-    }
+    harmless = {"harmless": own.harmless.report}
     if data is not None:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
             safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
         with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
             twins = [Prompt(str(i), row[-1]) for i, row in enumerate(csv.reader(stream)) if i][:TWINS]
-        refusals["xstest"] = (prompt_set("xstest", safe), GLANCE)
-        refusals["twins"] = (prompt_set("twins", twins), GLANCE)
-    return Asked(refusals, own.task.report, own.text)
+        harmless |= {"xstest": prompt_set("xstest", safe), "twins": prompt_set("twins", twins)}
+    return Asked({"harmful": own.harmful.report, "harmbench": harmbench}, harmless, own.task.report, own.text)
 
 
 def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
     """Counts and rates of one way; KL and perplexity are against the student as it is."""
-    generator, limit = bench.generator, bench.student.family.max_new_tokens
-    transplanter = Transplanter(generator.model, way.donor or bench.teacher, way.ancestor)
-    own = [answer.answer for answer in bench.asked((), asked.refusals["harmless"][0])][:64]
-    texts = asked.refusals["harmless"][0].texts[:64]
-    before = [answer_logprobs(generator, [one], [other])[0] for one, other in zip(texts, own, strict=True)]
-    plain = bench.text((), asked.text)
     start = time.perf_counter()
-    with transplanter.transplanted(way.units):
-        found: dict[str, Any] = {}
-        for name, (prompts, tokens) in asked.refusals.items():
-            said = [bench.judge.judge(answer).verdict for answer in generator.answers(prompts.texts, tokens)]
+    moved, units = bench.with_donor(way.donor or bench.teacher, way.ancestor), way.units
+    found: dict[str, Any] = {}
+    for sets, ask in ((asked.harmful, moved.asked), (asked.harmless, moved.glimpsed)):
+        for name, prompts in sets.items():
+            said = [answer.verdict for answer in ask(units, prompts)]
             found[name] = [said.count(Verdict.REFUSED), len(said)]
             found[f"{name} unscored"] = said.count(Verdict.UNSCORED)
-        answers = generator.answers(asked.task.texts, limit)
-        right = [is_right(answer, str(p.answer)) for answer, p in zip(answers, asked.task, strict=True)]
-        found["task"] = [sum(right), len(right)]
-        after = [answer_logprobs(generator, [one], [other])[0] for one, other in zip(texts, own, strict=True)]
-        scores = text_scores(generator, asked.text.texts)
-    tokens = sum(score.tokens for score in plain)
-    rise = (sum(score.nll for score in scores) - sum(score.nll for score in plain)) / tokens
-    found["perplexity"] = float(torch.tensor(rise).exp())
-    found["divergence"] = mean(divergence(one, other) for one, other in zip(before, after, strict=True))
-    found["parameters"] = sum(unit.parameters for unit in way.units) / bench.checkpoint.parameters
+    right = moved.right(units, asked.task)
+    found["task"] = [sum(right), len(right)]
+    found["divergence"] = mean(moved.divergences(units, asked.harmless["harmless"].first(DIVERGED)))
+    before, after = (moved.text(some, asked.text) for some in ((), units))
+    rise = sum(score.nll for score in after) - sum(score.nll for score in before)
+    found["perplexity"] = math.exp(rise / sum(score.tokens for score in before))
+    found["parameters"] = sum(unit.parameters for unit in units) / bench.checkpoint.parameters
     found["seconds"] = time.perf_counter() - start
     return found
 
@@ -229,8 +218,11 @@ def measure(student: Student, data: Path | None, known: set[tuple[str, str]], wr
     chosen = select(bench, patch)
     if (student.id, "ddmin over gates") not in known:
         write({"student": student.id, "way": "ddmin over gates", **ddmin_over_gates(student)})
-    bench = open_bench(changed(student, dtype="bfloat16"))
+    bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(bench, data)
+    # Asked once, for all ways to be compared with.
+    bench.asked((), asked.harmless["harmless"].first(DIVERGED))
+    bench.text((), asked.text)
     for name, way in ways(bench, chosen):
         if (student.id, name) not in known:
             found = measured(bench, way, asked)

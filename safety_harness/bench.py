@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,7 +23,7 @@ from safety_harness.models import LoadedModel, check_lineage, load, prepare
 from safety_harness.prompts import PromptSet
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
-from safety_harness.transplant import Transplanter
+from safety_harness.transplant import Donor, Transplanter
 from safety_harness.units import Unit, enumerate_units
 from safety_harness.weights import Checkpoint
 
@@ -122,6 +123,13 @@ class Bench:
                 after = answer_logprobs(self.generator, texts, answers)
             found += [divergence(one, other) for one, other in zip(before, after, strict=True)]
         return tuple(found)
+
+    def with_donor(self, donor: Donor, ancestor: Checkpoint | None = None) -> Bench:
+        """The same student, loaded once, with *donor* in the teacher's place; what it says as it is stays known."""
+        other = copy.copy(self)
+        other.transplanter = Transplanter(self.generator.model, donor, ancestor)
+        other._kept = {what: kept for what, kept in self._kept.items() if not what[-1]}
+        return other
 
     def identity(self) -> dict[str, object]:
         """Everything that a measurement on this bench depends on, as plain values."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +20,12 @@ from safetensors.torch import save_file
 from safety_harness.errors import UnitError
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
+
+
+class Donor(Protocol):
+    """Where tensors come from, by the student's names: a teacher's checkpoint, or something made of one."""
+
+    def tensor(self, name: str) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Transplanter:
     (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089).
     """
 
-    def __init__(self, model: Any, teacher: Checkpoint, ancestor: Checkpoint | None = None) -> None:
+    def __init__(self, model: Any, teacher: Donor, ancestor: Checkpoint | None = None) -> None:
         self._parameters: dict[str, torch.nn.Parameter] = dict(model.named_parameters())
         self._teacher = teacher
         self._ancestor = ancestor

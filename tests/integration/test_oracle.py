@@ -20,6 +20,7 @@ from safety_harness.models import load
 from safety_harness.oracle import Oracle
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit
+from safety_harness.weights import Checkpoint
 from tests.builders import make_model, make_tokenizer, save
 from tests.refusal_world import ANSWER, CORPUS, REFUSAL, TASK, entry, write_prompts
 
@@ -270,6 +271,21 @@ def test_each_measurement_is_made_once_and_for_its_own_key(world: Path, monkeypa
     bench.forget()
     assert bench.asked(bench.units[:5], search) == first
     assert len(calls) == 6
+
+
+def test_another_donor_moves_its_own_tensors_and_leaves_the_students_answers_known(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(entry(world))
+    harmless = bench.questions.harmless.search
+    own, moved = bench.asked((), harmless), bench.asked(bench.units, harmless)
+    other = bench.with_donor(Checkpoint(world / "prudish"))
+    calls = counting(monkeypatch)
+    assert other.asked((), harmless) == own
+    assert calls == []
+    assert {answer.answer for answer in other.asked(bench.units, harmless)} == {REFUSAL}
+    assert bench.asked(bench.units, harmless) == moved
+    assert {answer.answer for answer in moved} == {ANSWER}
 
 
 def test_answers_are_those_of_a_model_built_from_the_parts(world: Path) -> None:
