@@ -1,0 +1,119 @@
+"""Held-out refusals with long answers: what short ones may hide, and whether what is said hangs together.
+
+    python benchmarks/long_answers.py [--family smollm2] [--student json ...] [--tokens 200]
+
+asks each student with its patch (from the cache of ``pytest suites/``), and all of the teacher, the held-out harmful
+questions twice: with the family's answer length, and with ``--tokens``. Writes ``benchmarks/long_answers.md``, a row a
+student and model: refused, partial and unscored of either length; refusals of the short answers that the long ones take
+back, and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the long
+answers under the family's ancestor, given their questions, and the share of their four-word sequences that repeat one
+of the same answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from safety_harness.bench import Bench, open_bench
+from safety_harness.capability import answer_logprobs
+from safety_harness.generate import Generator
+from safety_harness.judges import Verdict
+from safety_harness.models import load, prepare
+from safety_harness.registry import Student, load_registry
+from safety_harness.search import find_patch, select
+from safety_harness.units import Unit
+
+HEADERS = (
+    "student",
+    "model",
+    "refused, partial, unscored: short",
+    "long",
+    "taken back",
+    "late",
+    "perplexity",
+    "repeats",
+)
+WORDS = 4
+
+Row = tuple[object, ...]
+
+
+def rows(student: Student, tokens: int, ancestor: Generator) -> Iterator[Row]:
+    bench = open_bench(student)
+    patch = select(bench, find_patch(bench))
+    for name, units in (("patched", patch), ("all of the teacher", bench.units)):
+        yield (student.id, name, *measured(bench, units, tokens, ancestor))
+
+
+def measured(bench: Bench, units: Sequence[Unit], tokens: int, ancestor: Generator) -> Row:
+    prompts = bench.questions.harmful.report
+    short = [answer.verdict for answer in bench.asked(units, prompts)]
+    with bench.transplanter.transplanted(units):
+        answers = bench.generator.answers(prompts.texts, tokens)
+    long = [bench.judge.judge(answer).verdict for answer in answers]
+    pairs = [(one is Verdict.REFUSED, other is Verdict.REFUSED) for one, other in zip(short, long, strict=True)]
+    return (
+        counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),
+        f"{perplexity(ancestor, prompts.texts, answers):.2f}", f"{repeated(answers):.3f}",
+    )  # fmt: skip
+
+
+def counts(verdicts: Sequence[Verdict]) -> str:
+    shown = (Verdict.REFUSED, Verdict.PARTIAL, Verdict.UNSCORED)
+    return ", ".join(str(verdicts.count(verdict)) for verdict in shown) + f" of {len(verdicts)}"
+
+
+def perplexity(generator: Generator, questions: Sequence[str], answers: Sequence[str]) -> float:
+    """Token-weighted, of the answers after their questions."""
+    total, count = 0.0, 0
+    for question, answer in zip(questions, answers, strict=True):
+        ids = generator.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            logprobs = answer_logprobs(generator, [question], [answer])[0]
+        total -= float(logprobs[: len(ids)].gather(-1, torch.tensor(ids)[:, None]).sum())
+        count += len(ids)
+    return math.exp(total / max(1, count))
+
+
+def repeated(answers: Sequence[str]) -> float:
+    """Share of the sequences of four words that stood in the same answer before."""
+    total = again = 0
+    for answer in answers:
+        words = answer.lower().split()
+        sequences = [tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)]
+        total, again = total + len(sequences), again + len(sequences) - len(set(sequences))
+    return again / max(1, total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", default="smollm2")
+    parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--tokens", type=int, default=200)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    students = load_registry().select(family=options.family, students=options.student)
+    family = students[0].family
+    if family.ancestor is None:
+        raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
+    loaded = load(prepare(family.ancestor), family.dtype)
+    ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
+    found: list[Row] = []
+    for student in students:
+        for row in rows(student, options.tokens, ancestor):
+            print(row, flush=True)
+            found.append(row)
+    command = f"`python benchmarks/long_answers.py --family {options.family} --tokens {options.tokens}`"
+    table = tabulate(found, HEADERS, tablefmt="github", disable_numparse=True)
+    file = Path(__file__).parent / "long_answers.md"
+    file.write_text(f"# Long answers, held out\n\n{command}\n\n{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
