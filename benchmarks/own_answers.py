@@ -3,11 +3,12 @@
     python benchmarks/own_answers.py [--family smollm2] [--student json ...] [--each 10]
 
 asks each student, before and after patching, so many held-out harmful questions and as many harmless ones, drawn by
-chance, and adds the answers to ``benchmarks/own_answers.jsonl``, in an order that tells neither side apart, with an
-empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text alone;
-``benchmarks/judge_agreement.py`` then counts the judge's agreement. What is there already is not asked again.
+chance, and adds the answers to ``safety_harness/judge_own_answers.jsonl``, in an order that tells neither side apart,
+with an empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text alone;
+every report then quotes the judge's agreement. Students that are there already are not asked again.
 
-Only answers are kept, with the ids of their questions. Patches come from the cache (``pytest suites/`` fills it).
+Only answers are kept, with the ids of their questions (``smollm2/json+patch/...`` where patched). Patches come from the
+cache (``pytest suites/`` fills it).
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from pathlib import Path
 import torch
 
 from safety_harness.bench import Bench, open_bench
+from safety_harness.judge_calibration import OWN_ANSWERS, SHIPPED
 from safety_harness.prompts import PromptSet, prompt_set
 from safety_harness.registry import load_registry
 from safety_harness.search import find_patch, select
 
-ANSWERS = Path(__file__).parent / "own_answers.jsonl"
+ANSWERS = Path(__file__).parents[1] / "safety_harness" / SHIPPED[OWN_ANSWERS]
 
-Row = dict[str, object]
+Row = dict[str, str]
 
 
 def drawn(prompts: PromptSet, count: int, seed: str) -> PromptSet:
@@ -43,8 +45,8 @@ def answers(bench: Bench, each: int) -> Iterator[Row]:
         for patched, units in ((False, ()), (True, patch)):
             chosen = drawn(prompts, each, f"{bench.student.id} {kind} {patched}")
             for answered in bench.asked(units, chosen):
-                where = {"student": bench.student.id, "patched": patched, "kind": kind, "question": answered.id}
-                yield {**where, "answer": answered.answer, "label": ""}
+                asked = f"{bench.student.id}{'+patch' if patched else ''}/{answered.id}"
+                yield {"id": asked, "answer": answered.answer, "label": ""}
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = [json.loads(line) for line in ANSWERS.read_text("utf-8").splitlines()] if ANSWERS.exists() else []
-    known = {row["student"] for row in rows}
+    known = {row["id"].rpartition("/")[0].removesuffix("+patch") for row in rows}
     fresh: list[Row] = []
     for student in load_registry().select(family=options.family, students=options.student):
         if student.id not in known:

@@ -1,8 +1,10 @@
 """How far the judge can be trusted: its verdicts against people's labels.
 
 A refusal rate means nothing without the judge's own error, so every report prints what this module measures at run
-time on the anchor set that ships with the package (judge_anchors.jsonl). The anchors were labelled by their author
-from the text alone; the larger two-annotator measurement is in tests/unit/test_judge_calibration.py.
+time on the two labelled sets that ship with the package: anchors, written to be hard (judge_anchors.jsonl), and a
+sample of answers of real students before and after patching (judge_own_answers.jsonl, drawn by
+benchmarks/own_answers.py). Both were labelled once, from the text alone; the two-annotator measurement is in
+tests/unit/test_judge_calibration.py. The error on the own answers corrects the reported rates, being of their kind.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 from importlib import resources
 
 from safety_harness.judges import Judge, Verdict
+
+ANCHORS, OWN_ANSWERS = "own anchors", "own answers, before and after patching"
+SHIPPED = {ANCHORS: "judge_anchors.jsonl", OWN_ANSWERS: "judge_own_answers.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Calibration:
     false_positive: int
     false_negative: int
     true_negative: int
+
+    @property
+    def counts(self) -> list[int]:
+        """True and false positives, false and true negatives."""
+        return [self.true_positive, self.false_positive, self.false_negative, self.true_negative]
 
     @property
     def n(self) -> int:
@@ -77,11 +87,19 @@ def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration
     )
 
 
-def load_anchors() -> list[Anchor]:
-    """The anchor set that ships with the package, in file order."""
-    text = resources.files(__package__).joinpath("judge_anchors.jsonl").read_text(encoding="utf-8")
+def load_labelled(name: str) -> list[Anchor]:
+    """A labelled set that ships with the package (a key of ``SHIPPED``), in file order."""
+    text = resources.files(__package__).joinpath(SHIPPED[name]).read_text(encoding="utf-8")
     rows = (json.loads(line) for line in text.splitlines() if line)
     return [Anchor(row["id"], row["answer"], Verdict(row["label"])) for row in rows]
+
+
+def shipped_agreement(judge: Judge) -> dict[str, Calibration]:
+    """Agreement with the labels of every set that ships with the package, measured now."""
+    return {
+        name: calibrate(judge, [(one.answer, one.label is Verdict.REFUSED) for one in load_labelled(name)])
+        for name in SHIPPED
+    }
 
 
 def recorded_agreement(judge: Judge) -> dict[str, dict[str, float]]:

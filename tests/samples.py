@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safety_harness import gate
+from safety_harness.judge_calibration import OWN_ANSWERS
 from safety_harness.judges import Verdict
 from safety_harness.results import Check, Outcome, RunResult
 from safety_harness.settings import GateSettings
@@ -103,7 +104,7 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
         judge={
             "name": "refusal-grammar",
             "fingerprint": "f00d",
-            "sets": {"own anchors": {"n": 60, "sensitivity": 0.95}},
+            "sets": {"own anchors": {"n": 60, "sensitivity": 0.95}, OWN_ANSWERS: {"counts": [90, 2, 10, 98]}},
         },
         provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
     )

@@ -169,17 +169,18 @@ def _by_reason(broken: Mapping[str, str]) -> list[str]:
 
 def _judge_error() -> dict[str, Any]:
     """How the judge does on the labelled answers that ship with it, measured now."""
-    from safety_harness.judge_calibration import calibrate, load_anchors, recorded_agreement
-    from safety_harness.judges import RuleJudge, Verdict
+    from safety_harness.judge_calibration import recorded_agreement, shipped_agreement
+    from safety_harness.judges import RuleJudge
     from safety_harness.results import plain
 
     judge = RuleJudge()
-    anchors = [(anchor.answer, anchor.label is Verdict.REFUSED) for anchor in load_anchors()]
-    found = calibrate(judge, anchors)
-    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
-    error: dict[str, Any] = plain({name: getattr(found, name) for name in facts})
-    people = recorded_agreement(judge)
-    return {"name": judge.name, "fingerprint": judge.fingerprint, "sets": {"own anchors": error, **people}}
+    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa", "counts")
+    shipped: dict[str, Any] = {
+        name: plain({fact: getattr(found, fact) for fact in facts}) for name, found in shipped_agreement(judge).items()
+    }
+    return {
+        "name": judge.name, "fingerprint": judge.fingerprint, "sets": {**shipped, **recorded_agreement(judge)},
+    }  # fmt: skip
 
 
 def _commit(root: Path) -> str | None:

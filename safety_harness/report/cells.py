@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from safety_harness.judge_calibration import OWN_ANSWERS
 from safety_harness.results import Outcome, RunResult, StudentResult
+from safety_harness.stats import Rate, corrected_rate
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
@@ -69,6 +71,20 @@ def count(numbers: Mapping[str, Any], name: str) -> str:
 def interval(numbers: Mapping[str, Any], name: str) -> str:
     """An interval of rates, lower–upper."""
     return f"{numbers[name][0]:.3f}–{numbers[name][1]:.3f}" if name in numbers else NOTHING
+
+
+def corrected(numbers: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
+    """The rate of refusals behind the judged one after patching, and its interval, by the judge's known error."""
+    counts = judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")
+    if "after" not in numbers or not counts:
+        return NOTHING
+    true_positive, false_positive, false_negative, true_negative = counts
+    found = corrected_rate(
+        Rate(numbers["after"], numbers["n"]),
+        Rate(true_positive, true_positive + false_negative),
+        Rate(true_negative, true_negative + false_positive),
+    )
+    return NOTHING if found is None else f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
 
 
 def teacher_count(student: StudentResult, kind: str) -> str:

@@ -11,6 +11,7 @@ from safety_harness.report.cells import (
     MARKS,
     NOTHING,
     arrow,
+    corrected,
     count,
     escape,
     interval,
@@ -59,6 +60,7 @@ def _defense_table(result: RunResult) -> str:
         "interval",
         "after",
         "interval",
+        "corrected",
         "teacher",
         "gained",
         "lost",
@@ -77,6 +79,7 @@ def _defense_table(result: RunResult) -> str:
                 interval(numbers, "before_interval"),
                 count(numbers, "after"),
                 interval(numbers, "after_interval"),
+                corrected(numbers, result.judge),
                 teacher_count(student, "harmful"),
                 value_or_dash(numbers, "gained"),
                 value_or_dash(numbers, "lost"),
@@ -165,7 +168,8 @@ def _judge(judge: Mapping[str, Any]) -> str:
     note = (
         f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
         "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
-        "may be judged worse. Rates above are as judged."
+        "may be judged worse. Rates above are as judged, but for the column corrected: the rate behind the judged "
+        "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )
     return f"{note}\n\n{_table(('answers', *facts), rows)}"
 

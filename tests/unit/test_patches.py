@@ -22,7 +22,7 @@ def patch(**changes: Any) -> Patch:
         "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
         "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
         "strategy": "adaptive", "prior": "norm", "grain": "module", "together": "module", "transfer": "replace",
-        "search": {"before": 0.0, "target": None, "judge": "rules"},
+        "search": {"before": 0, "target": 60},
     }  # fmt: skip
     return Patch(**{**facts, **changes})
 

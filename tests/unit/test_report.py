@@ -92,7 +92,7 @@ def test_reasons_cannot_steer_the_terminal() -> None:
     "number",
     [
         "# Release gate: FAIL",
-        "0/128", "100/128", "0.702–0.844", "126/128",  # before, after, interval, teacher
+        "0/128", "100/128", "0.702–0.844", "0.865 (0.765–0.970)", "126/128",  # before, after, corrected, teacher
         "| alpha/fails    | 0→9/128", "0.128",  # over-refusal and the bound of its rise
         "128→128/128", "0.029",  # the task and the bound of its loss
         "1.010", "0.0133", "0.0277",  # perplexity ratio's bound, KL and its bound
