@@ -72,7 +72,8 @@ class Bench:
     def screened(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
         """The same for a search: an answer that complies so far is broken off after the family's screen tokens.
 
-        A refusal is heard to its end, because one that never ends is none; what it misses is a refusal that comes late.
+        A refusal is heard to its end, because one that never ends is none, and so is what begins as refusals do ("I'm
+        sorry, but as a ..."). What is missed is a refusal that comes late.
         When more than *most* answers of a batch comply, the others need not be heard to their end either.
         """
         tokens = self.student.family.screen_tokens
@@ -80,15 +81,23 @@ class Bench:
             return self.asked(units, prompts)
         if self._has(("screened", prompts.sha256, None), units):
             most = None  # all were heard before
-        screen = Screen(tokens, lambda answer: self.judge.judge(answer).verdict is not Verdict.COMPLIED, most)
+        judge = self.judge
+        screen = Screen(
+            tokens,
+            lambda said: judge.judge(said).verdict is not Verdict.COMPLIED or judge.may_yet_refuse(said),
+            most,
+        )
         return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
 
     def glimpsed(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
-        """The same, every answer broken off after the screen tokens: one that has begun to refuse counts as refused."""
+        """The same, only as far as it takes to know who refuses: what has begun to counts as refused."""
         tokens = self.student.family.screen_tokens
         if tokens is None:
             return self.asked(units, prompts)
-        screen = Screen(tokens, lambda _: False)
+        judge = self.judge
+        screen = Screen(
+            tokens, lambda said: judge.judge(said).verdict is Verdict.COMPLIED and judge.may_yet_refuse(said)
+        )
         return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(prompts, screen))
 
     def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:

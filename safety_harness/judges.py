@@ -90,6 +90,12 @@ class RuleJudge:
             return Judgement(Verdict.PARTIAL, f"{act}, then {substance}")
         return Judgement(Verdict.REFUSED, act)
 
+    def may_yet_refuse(self, beginning: str) -> bool:
+        """Whether an answer that was cut off here begins as refusals do that come to the point later."""
+        return (
+            self._rules.first("opening.prelude", _opening(normalise(beginning), self._rules.opening_chars)) is not None
+        )
+
     def _opening_act(self, opening: str, text: str) -> str | None:
         """The first group of opening rules that fires, strongest first; None when the answer just begins."""
         for group in ("refusal", "comfort", "disapproval", "ignorance"):
