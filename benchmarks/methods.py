@@ -92,7 +92,8 @@ class SafeSubspace:
     def tensor(self, name: str) -> torch.Tensor:
         own, donor, base = (checkpoint.tensor(name).float() for checkpoint in self._of)
         aligned = donor - base
-        return base + aligned @ (aligned.T @ (own - base)) / aligned.norm()
+        projected: torch.Tensor = base + aligned @ (aligned.T @ (own - base)) / aligned.norm()
+        return projected
 
 
 def ways(bench: Bench, patch: Sequence[Unit]) -> Iterator[tuple[str, Way]]:
@@ -138,7 +139,7 @@ def changed(student: Student, **family: Any) -> Student:
 
 def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
     """The most important modules that together hold no more than *size* parameters."""
-    units = sorted(modules.best(1.0), key=lambda unit: -modules.weight(unit))
+    units = sorted(modules.best(1.0), key=lambda unit: -modules.weight((unit,)))
     chosen: list[Unit] = []
     for unit in units:
         if sum(other.parameters for other in chosen) + unit.parameters <= size:
@@ -240,7 +241,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [name for name in COLUMNS if all(name in row for row in counted)]
 
     def rate(row: Mapping[str, Any], name: str) -> float:
-        return 100.0 * row[name][0] / row[name][1]
+        return 100.0 * float(row[name][0]) / float(row[name][1])
 
     means = [
         (way, len(some), *(f"{mean(rate(row, name) for row in some):.1f}" for name in columns),

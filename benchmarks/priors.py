@@ -9,9 +9,10 @@ Writes ``benchmarks/priors.md``.
 The margin of a question is log p(refusal) - log p(own answer's opening). Gains are linear in it, so that two sets of
 backward passes (the refusal's opening alone, the whole refusal) give all weights in between.
 
-Beside what the search uses, on the whole refusal with its opening ×3: other weights of the cost on harmless questions;
-the cost on all of them, or on those that the fully moved student is nearest to refusing, in place of the first 64; and
-the gradients taken once more where the likeliest 3 % have moved, on the questions nearest to their threshold there.
+Of the whole refusal with its opening ×3, moreover: other weights of the cost on harmless questions; the cost of a
+refusal's first three tokens alone, on 64 questions or all; the cost on those that the fully moved student is nearest to
+refusing; and the gradients taken once more where the likeliest 3 % have moved, on the questions nearest to their
+threshold there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
 from safety_harness.capability import batches
 from safety_harness.judges import Verdict
-from safety_harness.prior import PRIORS, Prior, contrast
+from safety_harness.prior import PRIORS, Prior, Weights
 from safety_harness.prompts import PromptSet, prompt_set
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
@@ -41,18 +42,24 @@ SHARES = (0.015, 0.03, 0.045)
 Evidence = Mapping[str, torch.Tensor]
 
 
-def evidences(bench: Bench) -> tuple[Evidence, Evidence]:
-    """Gain and cost of the refusal's opening alone, and of the whole refusal, every token once."""
-    usual = prior._usual_refusal
-    with patch.object(prior, "OPENING_WEIGHT", 1.0):
-        with patch.object(prior, "_usual_refusal", lambda bench: usual(bench)[: prior.OPENING]):
-            opening = contrast(bench)
-        return opening, contrast(bench)
+PLAIN = Weights((), 1.0)
+OPENING = Weights(((prior.OPENING, 1.0),), 0.0)
+BEGINNING = Weights(((3, 3.0),), 0.0)
+
+
+def facts(bench: Bench, weights: Weights, harmless: PromptSet) -> Evidence:
+    """Gain on the harmful questions of the search, and cost on *harmless*, tokens weighted alike."""
+    refusal = prior._usual_refusal(bench)
+    gain = prior._gains(bench, bench.questions.harmful.search.first(prior.QUESTIONS), refusal, weights)
+    cost = prior._gains(bench, harmless, refusal, weights)
+    return {module: torch.stack([gain[module], cost[module]]) for module in gain}
 
 
 def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     """Every prior, by name."""
-    opening, whole = evidences(bench)
+    every = bench.questions.harmless.search
+    few, refusal = every.first(prior.QUESTIONS), prior._usual_refusal(bench)
+    opening, whole = facts(bench, OPENING, few), facts(bench, PLAIN, few)
     yield "norm of the difference", PRIORS["norm"]
     yield "opening, harm alone", Prior(lambda _: opening, lambda facts, parameters: facts[0] / parameters)
     yield "opening, less harmless", less_harmless(opening)
@@ -61,13 +68,24 @@ def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
         yield f"whole refusal, opening ×{extra + 1}, less harmless", less_harmless(weighted)
     for weight in (0.7, 0.85, 1.2, 2.0):
         yield f"the last, harmless ×{weight}", less_harmless(weighted, weight)
-    refusal, harmless = prior._usual_refusal(bench), bench.questions.harmless.search
-    for name, questions in (("all", harmless), ("the nearest", nearest(bench, harmless, refusal, bench.units))):
-        costs = prior._gains(bench, questions, refusal)
-        of_others = {module: torch.stack([facts[0], costs[module]]) for module, facts in weighted.items()}
-        yield f"the last, {name} harmless questions", less_harmless(of_others)
+    of_harmless = {
+        "the beginning on 64 harmless": prior._gains(bench, few, refusal, BEGINNING),
+        "the beginning on all harmless": prior._gains(bench, every, refusal, BEGINNING),
+        "on the 64 harmless nearest to refusal": prior._gains(
+            bench, nearest(bench, every, refusal, bench.units), refusal, prior.HARMFUL
+        ),
+    }
+    for name, cost in of_harmless.items():
+        for weight in (1.0, 1.5):
+            yield f"the last, {name} ×{weight}", less_harmless(with_cost(weighted, cost), weight)
+    yield "what the search uses", PRIORS["contrast"]
     again = {module: weighted[module] + 2 * facts for module, facts in taken_again(bench, weighted, refusal).items()}
-    yield "the last, and once more where 3 % have moved", less_harmless(again)
+    yield "opening ×3, and once more where 3 % have moved", less_harmless(again)
+
+
+def with_cost(evidence: Evidence, cost: Evidence) -> Evidence:
+    """*evidence* with another cost."""
+    return {module: torch.stack([facts[0], cost[module]]) for module, facts in evidence.items()}
 
 
 def less_harmless(evidence: Evidence, weight: float = 1.0) -> Prior:
@@ -80,7 +98,9 @@ def margins(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Seq
     """How likely the opening of the refusal is, in nats, after each question, with *units* moved."""
     rows = [(bench.generator.encode(prompt.text), refusal[: prior.OPENING]) for prompt in prompts]
     with bench.transplanter.transplanted(units):
-        return torch.cat([prior._logprob(bench, batch) for batch in batches(rows, bench.student.family.batch_size)])
+        return torch.cat(
+            [prior._logprob(bench, batch, PLAIN) for batch in batches(rows, bench.student.family.batch_size)]
+        )
 
 
 def nearest(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Sequence[Unit]) -> PromptSet:
@@ -103,7 +123,7 @@ def taken_again(bench: Bench, evidence: Evidence, refusal: Sequence[int]) -> Evi
         ]
         difference = {name: bench.transplanter.difference(name) for unit in bench.units for name in unit.tensors}
         with bench.transplanter.transplanted(moved):
-            gradient = prior._gradient(bench, pairs, refusal)
+            gradient = prior._gradient(bench, pairs, refusal, prior.HARMFUL)
         gains = {name: gradient[name] * difference[name] for name in gradient}
         facts.append({unit.module: prior._by_channel(unit, gains) for unit in bench.units})
     gain, cost = facts

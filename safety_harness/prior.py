@@ -19,14 +19,36 @@ from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Group, Unit
 
-# How many tokens of an answer tell a refusal from its opposite, and how much more each of them counts than the rest of
-# the refusal. By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of it,
-# twice as many are needed (docs/units.md).
+# How many tokens of the student's own answer a refusal is set against.
 OPENING = 5
-OPENING_WEIGHT = 3.0
 # How many questions a gradient is taken over.
 QUESTIONS = 64
+HARMLESS_QUESTIONS = 192
 BATCH = 16
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each token of an answer counts: up to its place in *until*, in order; then *rest*."""
+
+    until: Sequence[tuple[int, float]]
+    rest: float
+
+    def of(self, places: torch.Tensor) -> torch.Tensor:
+        """The weights of tokens at *places*, counted from 1, in their shape."""
+        weights = torch.full(places.shape, self.rest, device=places.device)
+        for last, weight in reversed(self.until):
+            weights = torch.where(places <= last, weight, weights)
+        return weights
+
+
+# By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of a refusal, twice as
+# many are needed. On harmless questions its very beginning ("I'm sorry") counts more: other refusals begin so as well,
+# and one that goes on "for any misunderstanding, but as a chatbot" is none the better (docs/units.md).
+HARMFUL = Weights(((5, 3.0),), 1.0)
+HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
+# What a refusal of harmless questions costs, in refusals of harmful ones.
+COST = 1.2
 
 
 class Importance:
@@ -86,15 +108,15 @@ def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
 def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     """First-order gain of refusals on harmful questions, and what the same would add on harmless ones.
 
-    The margin of a question is the log-probability of a refusal, its opening weighted, less that of the opening of
-    the student's own answer. Its gradient times (teacher - student), summed over a unit, estimates what moving the
+    The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
+    tokens weighted as above. Its gradient times (teacher - student), summed over a unit, estimates what moving the
     unit gains; it is taken at the student and at the fully moved student and added, over harmful and over harmless
-    questions. The score is gain less cost, a parameter; a unit that lowers refusals of harmless questions earns
-    nothing for it.
+    questions. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of harmless
+    questions earns nothing for it.
     """
     refusal = _usual_refusal(bench)
-    harmful = _gains(bench, bench.questions.harmful.search.first(QUESTIONS), refusal)
-    harmless = _gains(bench, bench.questions.harmless.search.first(QUESTIONS), refusal)
+    harmful = _gains(bench, bench.questions.harmful.search.first(QUESTIONS), refusal, HARMFUL)
+    harmless = _gains(bench, bench.questions.harmless.search.first(HARMLESS_QUESTIONS), refusal, HARMLESS)
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
 
@@ -111,7 +133,7 @@ def _usual_refusal(bench: Bench) -> list[int]:
     return [*tokens, tokenizer.eos_token_id] if ended else tokens
 
 
-def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str, torch.Tensor]:
+def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights) -> dict[str, torch.Tensor]:
     own = bench.glimpsed((), prompts)
     pairs = [
         (bench.generator.encode(prompt.text), _opening(bench, answer.answer))
@@ -121,7 +143,7 @@ def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int]) -> dict[str
     total = {unit.module: torch.zeros(()) for unit in bench.units}
     for ends in ((), bench.units):
         with bench.transplanter.transplanted(ends):
-            gradient = _gradient(bench, pairs, refusal)
+            gradient = _gradient(bench, pairs, refusal, weights)
         for unit in bench.units:
             gains = {name: gradient[name] * bench.transplanter.difference(name) for name in unit.tensors}
             total[unit.module] = total[unit.module] + _by_channel(unit, gains)
@@ -142,7 +164,7 @@ def _by_channel(unit: Unit, numbers: Mapping[str, torch.Tensor]) -> torch.Tensor
 
 
 def _gradient(
-    bench: Bench, pairs: Sequence[tuple[list[int], list[int]]], refusal: Sequence[int]
+    bench: Bench, pairs: Sequence[tuple[list[int], list[int]]], refusal: Sequence[int], weights: Weights
 ) -> Mapping[str, torch.Tensor]:
     """Gradient of the mean margin over *pairs* of (question, own opening), by tensor name, float32."""
     parameters = dict(bench.generator.model.named_parameters())
@@ -154,19 +176,19 @@ def _gradient(
         for sign, rows in ((1, [(question, refusal) for question, _ in batch]), (-1, batch)):
             # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.
             with sdpa_kernel(SDPBackend.MATH):
-                margin = sign * _logprob(bench, rows).sum() / len(pairs)
+                margin = sign * _logprob(bench, rows, weights).sum() / len(pairs)
                 gradients = torch.autograd.grad(margin, chosen)
             for name, gradient in zip(names, gradients, strict=True):
                 total[name] += gradient.float()
     return total
 
 
-def _logprob(bench: Bench, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> torch.Tensor:
-    """Log-probability of each row's answer after its question, its opening weighted: float32, shape (rows,)."""
+def _logprob(bench: Bench, rows: Sequence[tuple[Sequence[int], Sequence[int]]], weights: Weights) -> torch.Tensor:
+    """Log-probability of each row's answer after its question, its tokens weighted: float32, shape (rows,)."""
     texts = [[*question, *answer] for question, answer in rows]
     logprobs, tokens, counted = next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
-    weights = torch.where(counted.cumsum(1) <= OPENING, OPENING_WEIGHT, 1.0) * counted
-    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weights).sum(1)
+    weighted = weights.of(counted.cumsum(1)) * counted
+    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weighted).sum(1)
     return total
 
 
@@ -177,5 +199,5 @@ def _opening(bench: Bench, answer: str) -> list[int]:
 
 PRIORS: Mapping[str, Prior] = {
     "norm": Prior(difference_norm, lambda facts, parameters: (facts[0] / parameters).sqrt()),
-    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - facts[1].clamp(min=0)) / parameters),
+    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - COST * facts[1].clamp(min=0)) / parameters),
 }

@@ -200,29 +200,36 @@ class _Shares:
         for share in self._candidates.shares:
             if not self._refuses_too_little(share):
                 # Twice as much as refuses too little often refuses harmless questions already: look between the two.
-                tried, high = [share], share
-                for _ in range(NARROWINGS):
-                    tried.append(middle := (low + high) / 2)
-                    low, high = (middle, high) if self._refuses_too_little(middle) else (low, middle)
+                tried = [share, *_narrowed(low, share, self._refuses_too_little)]
                 if accepted := [one for one in tried if self.known.get(frozenset(self._candidates.best(one)))]:
                     return self._candidates.best(min(accepted))
             low = share
         return None
 
     def most_within_budgets(self) -> tuple[Unit, ...] | None:
-        """Where nothing refuses enough within the budgets: the largest share within them that refuses too little.
+        """Where nothing refuses enough within the budgets: about the largest share within them that refuses too little.
 
         From here on the oracle asks for as many refusals as that share gives.
         """
-        oracle = self._oracle
-        too_few = [units for units, refuse_too_little in self._too_few.items() if units and refuse_too_little]
-        for units in sorted(too_few, key=lambda units: -sum(unit.parameters for unit in units)):
-            oracle.target = oracle.before + 1
+        refused: dict[float, int] = {}
+
+        def within(share: float) -> bool:
             with contextlib.suppress(VoidProbe):
-                if oracle(units):
-                    oracle.target = oracle.probes[-1].refused
-                    self.known = {frozenset(): False, frozenset(units): True}
-                    return units
+                if self._oracle(self._candidates.best(share)):
+                    refused[share] = self._oracle.probes[-1].refused
+            return share in refused
+
+        high = min((share for share in self._candidates.shares if not self._refuses_too_little(share)), default=1.0)
+        self._oracle.target = self._oracle.before + 1
+        for low in sorted((share for share in self._candidates.shares if share < high), reverse=True):
+            if within(low):
+                _narrowed(low, high, within)
+                most = max(refused, key=lambda share: (refused[share], -share))
+                units = self._candidates.best(most)
+                self._oracle.target = refused[most]
+                self.known = {frozenset(): False, frozenset(units): True}
+                return units
+            high = low
         return None
 
     def _refuses_too_little(self, share: float) -> bool:
@@ -234,6 +241,15 @@ class _Shares:
                 self.known[frozenset(units)] = self._oracle(units)
                 self._too_few[units] = self._oracle.probes[-1].failed == "DSR"
         return self._too_few[units]
+
+
+def _narrowed(low: float, high: float, still_low: Callable[[float], bool]) -> list[float]:
+    """Shares between *low* and *high*, halving towards where *still_low* turns false."""
+    tried = []
+    for _ in range(NARROWINGS):
+        tried.append(middle := (low + high) / 2)
+        low, high = (middle, high) if still_low(middle) else (low, middle)
+    return tried
 
 
 def _resolving(oracle: Oracle) -> Callable[[tuple[Group, ...]], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from safety_harness.units import cut
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import REFUSAL, entry
 
+Weigh = Callable[[int], float]
 
-def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, torch.Tensor]:
-    """Gradient of the mean of log p(refusal and its end) - log p(own opening), openings weighted, by tensor."""
+
+def margin_gradient(bench: Bench, model: Any, prompts: PromptSet, weigh: Weigh) -> dict[str, torch.Tensor]:
+    """Gradient of the mean of log p(refusal and its end) - log p(own opening), token by token weighted, by tensor."""
     total: Any = 0.0
     tokenizer = bench.generator.tokenizer
     for prompt, own in zip(prompts, bench.asked((), prompts), strict=True):
@@ -28,7 +30,7 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, t
         for sign, text in ((1, REFUSAL), (-1, own.answer)):
             opening = tokenizer(text)["input_ids"]
             opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: prior.OPENING]
-            weights = [prior.OPENING_WEIGHT if i < prior.OPENING else 1.0 for i in range(len(opening))]
+            weights = [weigh(place) for place in range(1, len(opening) + 1)]
             logprobs = model(input_ids=torch.tensor([[*question, *opening]])).logits[0].log_softmax(-1)
             at = range(len(question) - 1, len(question) - 1 + len(opening))
             picked = zip(at, opening, weights, strict=True)
@@ -38,12 +40,12 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet) -> dict[str, t
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet) -> list[torch.Tensor]:
+def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh) -> list[torch.Tensor]:
     """First-order gains of each unit, channel by channel."""
     own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
-    at_student = margin_gradient(bench, bench.generator.model, prompts)
+    at_student = margin_gradient(bench, bench.generator.model, prompts, weigh)
     with bench.transplanter.transplanted(bench.units):
-        at_teacher = margin_gradient(bench, bench.generator.model, prompts)
+        at_teacher = margin_gradient(bench, bench.generator.model, prompts, weigh)
     gains = {n: (at_student[n] + at_teacher[n]) * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
     return [sum((gains[n].sum(1 - unit.axis) for n in unit.tensors), torch.zeros(())) for unit in bench.units]
 
@@ -70,20 +72,23 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     importance = prior.Importance(bench)
     found = [importance.of((unit,)) for unit in bench.units]
     assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
-    gains = by_hand(bench, world, teacher, bench.questions.harmful.search)
-    costs = by_hand(bench, world, teacher, bench.questions.harmless.search)
+    gains = by_hand(bench, world, teacher, bench.questions.harmful.search, lambda place: 3.0 if place <= 5 else 1.0)
+    costs = by_hand(
+        bench, world, teacher, bench.questions.harmless.search,
+        lambda place: 3.0 if place <= 3 else 1.5 if place <= 5 else 0.5,
+    )  # fmt: skip
     expected = [
-        float(gain.sum() - cost.sum().clamp(min=0)) / unit.parameters
+        float(gain.sum() - 1.2 * cost.sum().clamp(min=0)) / unit.parameters
         for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
     ]
     assert close(found, expected)
     assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(bench.units, gains, strict=True)])
     assert max(float(gain.sum()) for gain in gains) > 0
     for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
-        each = (gain - cost.clamp(min=0)) / (unit.parameters / len(gain))
+        each = (gain - 1.2 * cost.clamp(min=0)) / (unit.parameters / len(gain))
         assert close(importance.of_channels(unit).tolist(), each.tolist())
         some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
-        part = float(gain[1::2].sum() - cost[1::2].sum().clamp(min=0)) / some.parameters
+        part = float(gain[1::2].sum() - 1.2 * cost[1::2].sum().clamp(min=0)) / some.parameters
         assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 
 
