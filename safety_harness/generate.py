@@ -152,7 +152,8 @@ class Generator:
             use_cache=True,
             logits_to_keep=last,
         )
-        chosen: list[list[int]] = output.logits.argmax(-1).tolist()
+        # The first of the likeliest, as argmax would say, which takes six times as long in bfloat16 on a CPU.
+        chosen: list[list[int]] = output.logits.max(-1).indices.tolist()
         return chosen
 
     def _guesses(
