@@ -231,6 +231,26 @@ def test_where_nothing_is_enough_within_the_budgets_the_patch_is_the_most_that_t
     assert not subject.minimality(patch.model_copy(update={"search": {**patch.search, "target": 1}})).passed
 
 
+def test_the_most_that_budgets_allow_is_looked_for_between_the_shares(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refusal for every hundredth of the parameters; too many harmless ones from .056: between .04 and .08."""
+    bench = open_bench(entry(world))
+    total = sum(unit.parameters for unit in bench.units)
+
+    def by_share(oracle: Oracle, units: Sequence[Unit]) -> bool:
+        share = sum(unit.parameters for unit in units) / total
+        refused, spoilt = min(6, int(share / 0.0099)), share > 0.056
+        enough = refused >= oracle.target
+        oracle.probes.append(Probe(len(units), 6, refused, 6 * spoilt if enough else None, None, enough, 0.0))
+        return enough and not spoilt
+
+    probed(monkeypatch, by_share)
+    patch = search(bench, "key")
+    assert (patch.found, patch.search["target"]) == (True, 5)
+    assert 0.0495 <= patch.parameters / total <= 0.056
+
+
 def test_where_nothing_is_within_the_budgets_there_is_no_patch(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(oracle: Oracle, units: Sequence[Unit]) -> bool:
         return frugal(oracle, [*units, *units[:1] * 12])
