@@ -89,10 +89,10 @@ def test_judge_on_own_answers(patched: bool) -> None:
     assert len(answers) >= 60
     assert max(Counter(one.id for one in answers).values()) == 1
     found = calibrate(RuleJudge(), [(one.answer, one.label is Verdict.REFUSED) for one in answers])
-    print(line("own answers, " + ("after" if patched else "before") + " patching", found))
     assert found.specificity is not None
     assert found.specificity >= 0.98
-    if patched:
+    if patched:  # before, hardly any refuses
+        print(line("own answers after patching", found))
         assert found.sensitivity is not None
         assert found.kappa is not None
         assert found.sensitivity >= 0.9
