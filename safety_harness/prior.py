@@ -47,6 +47,9 @@ class Weights:
 # and one that goes on "for any misunderstanding, but as a chatbot" is none the better (docs/units.md).
 HARMFUL = Weights(((5, 3.0),), 1.0)
 HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
+# What a refusal of harmless questions costs, in refusals of harmful ones; at 1, over-refusal takes the
+# budget before enough is refused (docs/tried.md).
+COST = 1.2
 
 
 class Importance:
@@ -109,7 +112,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
     tokens weighted as above. Its gradient times (teacher - student), summed over a unit, estimates what moving the
     unit gains; it is taken at the student and at the fully moved student and added, over harmful and over harmless
-    questions. The score is gain less cost, a parameter; a unit that lowers refusals of harmless
+    questions. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of harmless
     questions earns nothing for it.
     """
     refusal = _usual_refusal(bench)
@@ -197,5 +200,5 @@ def _opening(bench: Bench, answer: str) -> list[int]:
 
 PRIORS: Mapping[str, Prior] = {
     "norm": Prior(difference_norm, lambda facts, parameters: (facts[0] / parameters).sqrt()),
-    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - facts[1].clamp(min=0)) / parameters),
+    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - COST * facts[1].clamp(min=0)) / parameters),
 }

@@ -78,17 +78,17 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
         lambda place: 3.0 if place <= 3 else 1.5 if place <= 5 else 0.5,
     )  # fmt: skip
     expected = [
-        float(gain.sum() - cost.sum().clamp(min=0)) / unit.parameters
+        float(gain.sum() - 1.2 * cost.sum().clamp(min=0)) / unit.parameters
         for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
     ]
     assert close(found, expected)
     assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(bench.units, gains, strict=True)])
     assert max(float(gain.sum()) for gain in gains) > 0
     for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
-        each = (gain - cost.clamp(min=0)) / (unit.parameters / len(gain))
+        each = (gain - 1.2 * cost.clamp(min=0)) / (unit.parameters / len(gain))
         assert close(importance.of_channels(unit).tolist(), each.tolist())
         some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
-        part = float(gain[1::2].sum() - cost[1::2].sum().clamp(min=0)) / some.parameters
+        part = float(gain[1::2].sum() - 1.2 * cost[1::2].sum().clamp(min=0)) / some.parameters
         assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 
 
