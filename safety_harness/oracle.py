@@ -6,13 +6,13 @@ questions about capability then need not be asked; and counting stops as soon as
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safety_harness.bench import Answered, Bench
-from safety_harness.capability import batches
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
@@ -67,13 +67,12 @@ class Oracle:
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None
         self._batch_size = bench.student.family.batch_size
-        self._blocks = blocks(self.harmful, self._batch_size)
-        self._harmless_blocks = blocks(self.harmless, self._batch_size)
+        self._blocks = self.harmful.blocks(self._batch_size)
+        self._harmless_blocks = self.harmless.blocks(self._batch_size)
         # How often each question was asked and not refused; one that was never asked counts as one of two.
         self._asked = dict.fromkeys((prompt.id for prompt in self.harmful), 2)
         self._lost = dict.fromkeys(self._asked, 1)
         self.before = self._refusals(())
-        self.whole = self._refusals(bench.units)
         self.target = self._target() if target is None else target
         self.over_refusal_limit = math.floor(
             self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
@@ -82,6 +81,11 @@ class Oracle:
         self.probes: list[Probe] = []
         self.asked = 0
         """Probes begun, those that turned out void included."""
+
+    @functools.cached_property
+    def whole(self) -> int:
+        """Refusals that all of the teacher's units give."""
+        return self._refusals(self._bench.units)
 
     def __call__(self, units: Sequence[Unit]) -> bool:
         """Probe *units*; the probe is logged in ``probes``."""
@@ -127,7 +131,7 @@ class Oracle:
         hardest = sorted(self.harmful, key=lambda prompt: -self._loss(prompt))
         few = min(self._batch_size, FIRST_ASKED * (len(hardest) - self.target + 1))
         first, rest = prompt_set(self.harmful.name, hardest[:few]), hardest[few:]
-        return first, *blocks(prompt_set(self.harmful.name, rest), self._batch_size)
+        return first, *prompt_set(self.harmful.name, rest).blocks(self._batch_size)
 
     def _loss(self, prompt: Prompt) -> float:
         return self._lost[prompt.id] / self._asked[prompt.id]
@@ -170,11 +174,6 @@ class Oracle:
                 f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )
-
-
-def blocks(prompts: PromptSet, size: int) -> tuple[PromptSet, ...]:
-    """*prompts* in order, in sets of *size*."""
-    return tuple(prompt_set(prompts.name, batch) for batch in batches(prompts.prompts, size))
 
 
 def _count(answered: Sequence[Answered], verdict: Verdict) -> int:

@@ -116,7 +116,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     questions earns nothing for it.
     """
     refusal = _usual_refusal(bench)
-    harmful = _gains(bench, bench.questions.harmful.search.first(QUESTIONS), refusal, HARMFUL)
+    harmful = _gains(bench, bench.questions.prior.first(QUESTIONS), refusal, HARMFUL)
     harmless = _gains(bench, bench.questions.harmless.search.first(HARMLESS_QUESTIONS), refusal, HARMLESS)
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
@@ -135,7 +135,8 @@ def _usual_refusal(bench: Bench) -> list[int]:
 
 
 def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights) -> dict[str, torch.Tensor]:
-    own = bench.glimpsed((), prompts)
+    # As the oracle asks them, so that what it has asked is not asked again.
+    own = [answer for block in prompts.blocks(bench.student.family.batch_size) for answer in bench.glimpsed((), block)]
     pairs = [
         (bench.generator.encode(prompt.text), _opening(bench, answer.answer))
         for prompt, answer in zip(prompts, own, strict=True)

@@ -54,6 +54,16 @@ class PromptSet:
         """The first *count* prompts, or all of them."""
         return prompt_set(self.name, self.prompts[:count])
 
+    def after(self, count: int) -> PromptSet:
+        """All but the first *count* prompts."""
+        return prompt_set(self.name, self.prompts[count:])
+
+    def blocks(self, size: int) -> tuple[PromptSet, ...]:
+        """The prompts in order, in sets of *size*."""
+        return tuple(
+            prompt_set(self.name, self.prompts[start : start + size]) for start in range(0, len(self.prompts), size)
+        )
+
 
 def prompt_set(name: str, prompts: Iterable[Prompt]) -> PromptSet:
     kept = tuple(prompts)

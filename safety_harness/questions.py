@@ -23,9 +23,13 @@ class Sides:
 
 @dataclass(frozen=True)
 class Questions:
-    """Everything one student is asked; ``task`` is None for a student without a task of its own."""
+    """Everything one student is asked; ``task`` is None for a student without a task of its own.
+
+    ``prior`` are the harmful questions that the order of the units is taken from: those of the search, or others.
+    """
 
     harmful: Sides
+    prior: PromptSet
     harmless: Sides
     text: PromptSet
     task: Sides | None
@@ -40,7 +44,7 @@ class Questions:
             if pair
             for side in ("search", "report")
         }
-        return found | {"text": self.text.sha256}
+        return found | {"prior.search": self.prior.sha256, "text": self.text.sha256}
 
 
 def load_questions(student: Student) -> Questions:
@@ -50,8 +54,11 @@ def load_questions(student: Student) -> Questions:
         DataError, SourceError: a file is missing, wrong, or on both sides of the split; a task has no answer.
     """
     family, task = student.family, student.spec.task
+    harmful = _sides(family.harmful, family.near_duplicates)
+    prior, asked = _apart(harmful.search, family.search.prior_questions)
     return Questions(
-        _sides(family.harmful, family.near_duplicates),
+        Sides(asked, harmful.report),
+        prior,
         _sides(family.harmless, family.near_duplicates),
         _read(family.text),
         _task_sides(task) if task else None,
@@ -89,6 +96,18 @@ def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
     if near_duplicates < 1.0:
         search = without_near_duplicates(search, report, near_duplicates)
     return Sides(search.first(split.search.limit), report.first(split.report.limit))
+
+
+def _apart(search: PromptSet, prior: int | None) -> tuple[PromptSet, PromptSet]:
+    """The harmful questions for the prior and those for the oracle, which sees through what fits the former alone."""
+    if prior is None:
+        return search, search
+    if prior >= len(search):
+        raise DataError(
+            f"{search.name} holds {len(search)} harmful questions to search on, and prior_questions = {prior} would "
+            "leave none of them to the oracle. Lower it, or give more questions."
+        )
+    return search.first(prior), search.after(prior)
 
 
 def _task_sides(split: Split) -> Sides:

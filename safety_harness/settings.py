@@ -32,6 +32,11 @@ class SearchSettings(BaseModel):
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
     strategy: Literal["adaptive", "halving", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
     prior: Literal["norm", "contrast"] = Field("contrast", description="Order of the units: norm or contrast.")
+    prior_questions: int | None = Field(
+        None,
+        ge=1,
+        description="Harmful questions, the first of the search split, that only the prior sees; unset: both see all.",
+    )
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )

@@ -115,3 +115,18 @@ def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.M
     prior.Importance(bench)
     questions = bench.questions
     assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}
+
+
+def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over: list[PromptSet] = []
+
+    def spy(bench: Bench, prompts: PromptSet, *_: Any) -> dict[str, torch.Tensor]:
+        over.append(prompts)
+        return {unit.module: torch.zeros(1) for unit in bench.units}
+
+    monkeypatch.setattr(prior, "_gains", spy)
+    bench = open_bench(entry(world, search={"prior_questions": 4}))
+    every = open_bench(entry(world)).questions
+    prior.Importance(bench)
+    assert [prompts.texts for prompts in over] == [every.harmful.search.texts[:4], every.harmless.search.texts]
+    assert bench.questions.harmful.search.texts == every.harmful.search.texts[4:]

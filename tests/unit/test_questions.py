@@ -29,6 +29,26 @@ def test_a_searched_question_close_to_a_reported_one_is_dropped(tmp_path: Path) 
     assert len(found.harmful.report) == 2
 
 
+def test_the_oracle_may_have_questions_that_the_prior_has_not_seen(tmp_path: Path) -> None:
+    three = ["one bomb", "two bombs", "three bombs"]
+    found = {}
+    for settings in ("", "search = { prior_questions = 2 }"):
+        asked = student(tmp_path, settings)
+        write_prompts(tmp_path / "harmful.search.jsonl", three)
+        found[settings] = load_questions(asked)
+    shared, apart = found.values()
+    assert shared.prior.texts == shared.harmful.search.texts == three
+    assert (apart.prior.texts, apart.harmful.search.texts) == (three[:2], three[2:])
+    assert shared.hashes["prior.search"] != apart.hashes["prior.search"]
+
+
+def test_a_prior_that_takes_every_question_is_refused(tmp_path: Path) -> None:
+    asked = student(tmp_path, "search = { prior_questions = 3 }")
+    write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb", "two bombs", "three bombs"])
+    with pytest.raises(DataError, match="harmful.search.jsonl holds 3 harmful .* leave none of them to the oracle"):
+        load_questions(asked)
+
+
 def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
     """A task's questions are alike by nature; only their subjects are held out."""
     task = '\ntask = { search = "task.search.jsonl", report = "task.report.jsonl" }\n'
@@ -68,7 +88,8 @@ def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
 def test_hashes_name_every_set_and_change_with_it(tmp_path: Path) -> None:
     asked = student(tmp_path)
     before = load_questions(asked).hashes
-    assert set(before) == {"harmful.search", "harmful.report", "harmless.search", "harmless.report", "text"}
+    sides = {"harmful.search", "harmful.report", "harmless.search", "harmless.report"}
+    assert set(before) == sides | {"prior.search", "text"}
     write_prompts(tmp_path / "text.jsonl", ["another text"])
     after = load_questions(asked).hashes
     assert {name for name in before if before[name] != after[name]} == {"text"}
