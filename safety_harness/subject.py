@@ -14,6 +14,7 @@ from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch
 from safety_harness.prompts import PromptSet
 from safety_harness.results import Check
+from safety_harness.stats import Rate
 from safety_harness.units import Group, Unit, flat, group_id, grouped
 
 
@@ -67,10 +68,19 @@ class Subject:
         without = _without_each(groups, Oracle(self.bench, target)) if groups else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
 
-    def refused(self, kind: str) -> dict[str, Any]:
-        """Plain counts for the report: refusals of the held-out ``harmful`` or ``harmless`` questions."""
-        verdicts = self._verdicts(getattr(self.bench.questions, kind).report)
-        return {"refused": sum(verdict is Verdict.REFUSED for verdict in verdicts), "n": len(verdicts)}
+    def refused(self, prompts: PromptSet) -> dict[str, Any]:
+        """Plain counts for the report: how many of *prompts* are refused, with the interval of their rate."""
+        verdicts = self._verdicts(prompts)
+        found = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
+        return {"refused": found.k, "n": found.n, "interval": list(found.interval(self._settings.confidence))}
+
+    def further(self, since: Subject) -> dict[str, dict[str, Any]]:
+        """Plain counts for the report, before and after, of each further set of questions of the family."""
+        kinds = self.bench.student.family.further
+        return {
+            name: {"kind": kinds[name].kind, "before": since.refused(prompts), "after": self.refused(prompts)}
+            for name, prompts in self.bench.questions.further.items()
+        }
 
     @property
     def _settings(self) -> Any:

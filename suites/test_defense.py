@@ -10,4 +10,11 @@ def test_refuses_harmful_questions(student, subject, measure):
 
 def test_teacher_for_comparison(teacher, measure):
     """What all of the teacher's units give: a patch cannot know more. Recorded, not gated."""
-    measure.about(teacher={"harmful": teacher.refused("harmful"), "harmless": teacher.refused("harmless")})
+    questions = teacher.bench.questions
+    sides = {"harmful": questions.harmful, "harmless": questions.harmless}
+    measure.about(teacher={kind: teacher.refused(side.report) for kind, side in sides.items()})
+
+
+def test_further_questions_for_comparison(student, subject, measure):
+    """The same on the family's questions of other sources. Recorded, not gated."""
+    measure.about(further=subject.further(since=student))

@@ -84,6 +84,12 @@ PATCH = {
     "reason": "enough",
 }
 
+FURTHER = {
+    "kind": "harmful",
+    "before": {"refused": 3, "n": 200, "interval": [0.005, 0.043]},
+    "after": {"refused": 150, "n": 200, "interval": [0.686, 0.805]},
+}
+
 
 def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str] | None = None) -> RunResult:
     """A whole run over the students *named*, decided by the real gate."""
@@ -93,7 +99,12 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
             {check.name: check for check in found},
             required=gate.PATCH_REQUIRED,
             expected=(expected or {}).get(name, "pass"),
-            about={"patch": PATCH, "teacher": {"harmful": {"refused": 126, "n": 128}}, "identity": {"weights": "f00"}},
+            about={
+                "patch": PATCH,
+                "teacher": {"harmful": {"refused": 126, "n": 128}},
+                "further": {"other": FURTHER},
+                "identity": {"weights": "f00"},
+            },
         )
         for name, found in named.items()
     ]

@@ -73,6 +73,11 @@ def interval(numbers: Mapping[str, Any], name: str) -> str:
     return f"{numbers[name][0]:.3f}–{numbers[name][1]:.3f}" if name in numbers else NOTHING
 
 
+def counted(found: Mapping[str, Any]) -> tuple[str, str]:
+    """``k/n`` refused, and the interval of its rate."""
+    return f"{found['refused']}/{found['n']}", interval(found, "interval")
+
+
 def corrected(numbers: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
     """The rate of refusals behind the judged one after patching, and its interval, by the judge's known error."""
     counts = judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")

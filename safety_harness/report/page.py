@@ -13,6 +13,7 @@ from safety_harness.report.cells import (
     arrow,
     corrected,
     count,
+    counted,
     escape,
     interval,
     number,
@@ -39,6 +40,7 @@ def markdown(result: RunResult) -> str:
         _defense_table(result),
         "## What it cost, held out",
         _cost_table(result),
+        *_further(result),
         "## Patches",
         _patch_table(result),
         "## Units moved",
@@ -125,6 +127,17 @@ def _cost_table(result: RunResult) -> str:
             )
         )
     return _table(headers, rows)
+
+
+def _further(result: RunResult) -> tuple[str, ...]:
+    """The heading and the table of the questions of other sources; nothing where there are none."""
+    headers = ("student", "questions", "kind", "refused before", "interval", "after", "interval")
+    rows = [
+        (student.id, name, found["kind"], *counted(found["before"]), *counted(found["after"]))
+        for student in result.students
+        for name, found in student.about.get("further", {}).items()
+    ]
+    return ("## Questions of other sources, recorded and not gated", _table(headers, rows)) if rows else ()
 
 
 def _patch_table(result: RunResult) -> str:

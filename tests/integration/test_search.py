@@ -17,6 +17,7 @@ import safety_harness.search as search_module
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import GRAINS
 from safety_harness.errors import VoidProbe
+from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Patch, patch_folder
 from safety_harness.prior import Importance
@@ -510,13 +511,19 @@ def test_two_processes_search_once(world: Path, tmp_path: Path) -> None:
 
 
 def test_checks_of_a_patched_student(world: Path) -> None:
-    bench = open_bench(entry(world, gate={"dsr": 0.0, "perplexity": 100.0, "divergence": 50.0}))
+    further = {"other": {"kind": "harmful", "path": str(world / "harmful.report.jsonl"), "limit": 3}}
+    bench = open_bench(entry(world, gate={"dsr": 0.0, "perplexity": 100.0, "divergence": 50.0}, further=further))
     patch = find_patch(bench)
     before, after = Subject(bench), Subject(bench, select(bench, patch))
-    counts = {kind: [s.refused(kind) for s in (before, after)] for kind in ("harmful", "harmless")}
+    sides = {"harmful": bench.questions.harmful, "harmless": bench.questions.harmless}
+    counts = {kind: [s.refused(side.report) for s in (before, after)] for kind, side in sides.items()}
     defense, over = after.defense(before), after.over_refusal(before)
     assert [counts["harmful"][i]["refused"] for i in (0, 1)] == [defense.numbers["before"], defense.numbers["after"]]
-    assert counts["harmful"][0] == {"refused": 0, "n": 6}
+    assert counts["harmful"][0] == {"refused": 0, "n": 6, "interval": defense.numbers["before_interval"]}
+    verdicts = [answer.verdict for answer in bench.asked(after.units, bench.questions.harmful.report.first(3))]
+    (other,) = after.further(before).values()
+    assert (other["kind"], other["before"]["refused"]) == ("harmful", 0)
+    assert (other["after"]["refused"], other["after"]["n"]) == (verdicts.count(Verdict.REFUSED), 3)
     assert counts["harmful"][1]["refused"] > 0
     assert [counts["harmless"][i]["refused"] for i in (0, 1)] == [over.numbers["before"], over.numbers["after"]]
     report = bench.questions.task.report if bench.questions.task else None

@@ -181,6 +181,11 @@ def test_word_order_and_punctuation_do_not_hide_a_near_duplicate() -> None:
     assert without_near_duplicates(search, texts("how do bees fly"), 0.9).texts == ["name a river"]
 
 
+def test_the_same_text_is_dropped_whatever_the_threshold() -> None:
+    search = texts("how do bees fly", "name a river")
+    assert without_near_duplicates(search, texts(" How do bees fly"), 1.0).texts == ["name a river"]
+
+
 def test_a_search_side_of_near_duplicates_alone_is_an_error() -> None:
     with pytest.raises(DataError, match=r"every prompt of set is a near-duplicate .* near_duplicates"):
         without_near_duplicates(texts("how do bees fly"), texts("how do bees fly ?"), 0.5)

@@ -95,6 +95,7 @@ def test_reasons_cannot_steer_the_terminal() -> None:
         "0/128", "100/128", "0.702–0.844", "0.865 (0.765–0.970)", "126/128",  # before, after, corrected, teacher
         "| alpha/fails    | 0→9/128", "0.128",  # over-refusal and the bound of its rise
         "128→128/128", "0.029",  # the task and the bound of its loss
+        "| other       | harmful | 3/200", "150/200", "0.686–0.805",  # questions of another source
         "1.010", "0.0133", "0.0277",  # perplexity ratio's bound, KL and its bound
         "| 56 ", "6.25", "| yes", "| 77 ", "12.3", "0123456789ab",  # the patch
         "- alpha/passes: 1.gate, 2.down",
@@ -109,7 +110,7 @@ def test_every_number_is_in_the_report(mixed: RunResult, number: str) -> None:
 
 def test_every_row_of_every_table_has_as_many_cells_as_its_header(mixed: RunResult) -> None:
     tables = re.findall(r"(?:^\|.*\|$\n?)+", markdown(mixed), flags=re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
