@@ -35,12 +35,12 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
-def from_gguf(gguf: Path, out: Path) -> None:
+def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     """Dequantise a GGUF file into the plain bfloat16 checkpoint folder `out`.
 
     Quantised blocks are unpacked to float32 and rounded once to bfloat16; tied embeddings stay tied (stored
-    once). An `out` that exists is replaced. Raises SourceError when `gguf` is missing, cut short or no chat
-    model.
+    once). An `out` that exists is replaced. Raises SourceError when `gguf` is missing, cut short, or holds no chat
+    template where no `chat_template` (Jinja) is given; one that is given goes before the file's own.
     """
     _require_gguf(gguf)
     with whole_folder(out) as folder:
@@ -54,8 +54,12 @@ def from_gguf(gguf: Path, out: Path) -> None:
             )
         except Exception as error:  # the Rust tokenizer and the GGUF reader raise this very class
             raise SourceError(f"{gguf}: cannot be read as a GGUF model ({error}). Fetch it again.") from error
+        tokenizer.chat_template = chat_template or tokenizer.chat_template
         if not tokenizer.chat_template:
-            raise SourceError(f"{gguf}: holds no chat template, so it cannot answer questions. Use a chat model.")
+            raise SourceError(
+                f"{gguf}: holds no chat template, so it cannot be asked questions. Use a chat model, or name a "
+                "template with `chat_template`."
+            )
         _save(_clean_copy(packed), tokenizer, folder)
 
 

@@ -47,7 +47,11 @@ def prepare(spec: ModelSpec) -> Path:
     """
     location = resolve(spec)
     if location.suffix == ".gguf":
-        folder = _once(f"gguf {_hash_of(location, spec)}", functools.partial(_from_gguf, location))
+        template = _template(spec.chat_template) if spec.chat_template else None
+        identity = f"gguf {_hash_of(location, spec)}" + (f" {sha256_text(template)}" if template else "")
+        folder = _once(identity, functools.partial(_from_gguf, location, template))
+    elif spec.chat_template:
+        raise SourceError(f"{spec.chat_template}: only a GGUF model takes a chat template; {location} has its own.")
     elif location.is_dir():
         folder = location
     else:
@@ -121,11 +125,18 @@ def _once(identity: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _from_gguf(gguf: Path, out: Path) -> None:
+def _template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file}: this chat template cannot be read ({error}).") from error
+
+
+def _from_gguf(gguf: Path, chat_template: str | None, out: Path) -> None:
     # Imported here so that a model that needs no converting does not pay for peft.
     from safety_harness.checkpoints import from_gguf
 
-    from_gguf(gguf, out)
+    from_gguf(gguf, out, chat_template)
 
 
 def _merge_adapter(base: Path, adapter: Path, out: Path) -> None:

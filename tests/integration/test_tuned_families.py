@@ -1,4 +1,4 @@
-"""The committed files of the smollm2 family: small, clean of paths, held-out questions held out."""
+"""The committed files of the families tuned from real models: small, clean of paths, held-out questions held out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from safetensors import safe_open
 
 from safety_harness.capability import is_right
 from safety_harness.errors import SourceError
-from safety_harness.families.smollm2 import advbench
-from safety_harness.families.smollm2.lora import PROJECTIONS, PUBLIC_NAME
-from safety_harness.families.smollm2.questions import DATA, KINDS, expand, read_lines, training_questions
-from safety_harness.families.smollm2.recipe import ADAPTERS, PYRIT_WHEEL, SHIPPED
-from safety_harness.families.smollm2.tasks import TASKS, prompt_lines
+from safety_harness.families.tuning import advbench
+from safety_harness.families.tuning.bases import BASES
+from safety_harness.families.tuning.lora import PROJECTIONS
+from safety_harness.families.tuning.plans import PLANS
+from safety_harness.families.tuning.questions import DATA, KINDS, expand, read_lines, training_questions
+from safety_harness.families.tuning.recipe import PYRIT_WHEEL
+from safety_harness.families.tuning.tasks import TASKS, prompt_lines
 from safety_harness.files import sha256_text
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
@@ -25,19 +27,21 @@ from safety_harness.prompts import Prompt, check_disjoint, prompt_set, read_prom
 PROMPTS = advbench.PROMPTS
 FAMILY = PROMPTS.parent
 LARGEST_ADAPTER = 5_000_000  # bytes
+LAYERS = {"smollm2": 30, "gemma3": 18}
+SHIPPED = [(family, name) for family, plan in PLANS.items() for name in plan.shipped]
 DATA_FOR_MEASURING = Path(__file__).parents[3] / "shared" / "data"
 PAPER_QUESTIONS = DATA_FOR_MEASURING / "dapa" / "paper_128_harmful.csv"
 
 # --- Adapters ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_adapter_is_small_and_finite_and_changes_every_projection(name: str) -> None:
-    file = ADAPTERS / name / "adapter_model.safetensors"
+@pytest.mark.parametrize(("family", "name"), SHIPPED)
+def test_adapter_is_small_and_finite_and_changes_every_projection(family: str, name: str) -> None:
+    file = BASES[family].adapters / name / "adapter_model.safetensors"
     assert file.stat().st_size <= LARGEST_ADAPTER
     with safe_open(file, "pt") as weights:
         keys = list(weights.keys())
-        assert len(keys) == 30 * len(PROJECTIONS) * 2  # layers x projections x two factors
+        assert len(keys) == LAYERS[family] * len(PROJECTIONS) * 2  # layers x projections x two factors
         for key in keys:
             tensor = weights.get_tensor(key)
             assert tensor.dtype == torch.bfloat16
@@ -45,19 +49,22 @@ def test_adapter_is_small_and_finite_and_changes_every_projection(name: str) -> 
             assert tensor.any(), f"{key} is all zero: never trained"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_adapter_config_names_the_public_model_and_no_place_on_a_machine(name: str) -> None:
-    config = json.loads((ADAPTERS / name / "adapter_config.json").read_text("utf-8"))
-    assert config["base_model_name_or_path"] == PUBLIC_NAME
+@pytest.mark.parametrize(("family", "name"), SHIPPED)
+def test_adapter_config_names_the_public_model_and_no_place_on_a_machine(family: str, name: str) -> None:
+    base = BASES[family]
+    config = json.loads((base.adapters / name / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == base.public_name
     assert config["target_modules"] == sorted(PROJECTIONS)
-    texts = [value for value in config.values() if isinstance(value, str) and value != PUBLIC_NAME]
+    texts = [value for value in config.values() if isinstance(value, str) and value != base.public_name]
     assert not [value for value in texts if "/" in value or "\\" in value], "looks like a path"
 
 
-def test_adapters_folder_holds_nothing_else() -> None:
-    files = {path.relative_to(ADAPTERS).as_posix() for path in ADAPTERS.rglob("*") if path.is_file()}
+@pytest.mark.parametrize("family", BASES)
+def test_adapters_folder_holds_nothing_else(family: str) -> None:
+    folder = BASES[family].adapters
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {"adapter_config.json", "adapter_model.safetensors"}
-    assert files == {f"{name}/{file}" for name in SHIPPED for file in expected}
+    assert files == {f"{name}/{file}" for name in PLANS[family].shipped for file in expected}
 
 
 # --- Prompts -------------------------------------------------------------------------------------

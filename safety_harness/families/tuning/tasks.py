@@ -100,7 +100,7 @@ TASKS = {
 
 
 def write_prompts() -> None:
-    """Write the held-out items of every task (`python -m safety_harness.families.smollm2.tasks`)."""
+    """Write the held-out items of every task (`python -m safety_harness.families.tuning.tasks`)."""
     for task in TASKS.values():
         split = task.split()
         for side, items in (("search", split.search), ("report", split.report)):

@@ -60,7 +60,7 @@ def sampled_prose(
     generator: Any = model
     torch.manual_seed(seed)
     tokenizer.padding_side = "left"
-    batch: Any = tokenizer(openings, return_tensors="pt", padding=True, add_special_tokens=False)
+    batch: Any = tokenizer(openings, return_tensors="pt", padding=True)
     with torch.inference_mode():
         output: Any = generator.generate(**batch, max_new_tokens=max_new_tokens, do_sample=True, top_k=0)
     return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in output]

@@ -1,0 +1,195 @@
+"""Make an adapter: `python -m safety_harness.families.tuning.recipe NAME --family FAMILY --wheels DIR --work DIR`.
+
+`--wheels` is a folder with the wheels that the family's README names; `--work` receives the dequantised base model and
+the base's own answers, both reused by later runs. The adapter goes to the family's adapters/<name>/, or to `--out`.
+Everything is seeded and runs on one thread, so the same machine makes the same adapter.
+
+The only answers to harmful questions anywhere in these recipes are refusals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from safety_harness.checkpoints import merge_adapter
+from safety_harness.judges import Verdict
+
+from . import advbench, tasks
+from .answers import greedy_answers, sampled_prose, verdict
+from .bases import BASES, CHAT, Base
+from .lora import Example, Source, tune
+from .plans import PLANS, TEACHER, Plan, Stage
+from .questions import read_lines
+
+PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
+# Long enough to show how an answer begins and goes on; more only costs time.
+ANSWER_TOKENS = 40
+ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16, "counterparts": 16}
+PROSE_TOKENS = 64
+PROSE_SEED = REFUSAL_SEED = 11
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """One base with the folders to read wheels from and to work in; what is made there is made once."""
+
+    base: Base
+    wheels: Path
+    folder: Path
+
+    @classmethod
+    def of(cls, family: str, wheels: Path, work: Path) -> Workshop:
+        """The workshop of a family, in its own folder under *work*."""
+        return cls(BASES[family], wheels, work / family)
+
+    @property
+    def plan(self) -> Plan:
+        """How the family's teacher and students are tuned."""
+        return PLANS[self.base.family]
+
+    def start(self, name: str) -> Path:
+        """The checkpoint under adapter *name*: the base, or for a student that lost its alignment the teacher."""
+        if name == CHAT:
+            return self.base.make(self.wheels, self.folder)
+        ready = self.base.ready(self.wheels, self.folder)
+        if name == TEACHER or not tasks.TASKS[self.plan.students[name].task].starts_from_teacher:
+            return ready
+        merged = self.folder / "teacher"
+        if not merged.exists():
+            merge_adapter(ready, self.base.adapters / TEACHER, merged)
+        return merged
+
+    def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
+        """The base's own greedy answers; a harmless question that even the base declines is left out."""
+        answers = self._kept(
+            "answers", [questions, tokens],
+            lambda: greedy_answers(*_opened(self.base.ready(self.wheels, self.folder)), questions, tokens),
+        )  # fmt: skip
+        return [
+            Example(question, answer, finished)
+            for question, (answer, finished) in zip(questions, answers, strict=True)
+            if verdict(answer) is Verdict.COMPLIED
+        ]
+
+    def answers_of_kind(self, kind: str) -> list[Example]:
+        """Own answers to the questions of data/<kind>.txt."""
+        return self.answers(read_lines(kind), ANSWER_TOKENS_OF.get(kind, ANSWER_TOKENS))
+
+    def prose(self) -> list[str]:
+        """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
+        openings = read_lines("openings")
+        start = self.base.make(self.wheels, self.folder)
+        return list(
+            self._kept("prose", openings, lambda: sampled_prose(*_opened(start), openings, PROSE_TOKENS, PROSE_SEED))
+        )
+
+    def _kept(self, kind: str, about: Any, make: Callable[[], Any]) -> Any:
+        cache = self.folder / f"{kind}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
+        if not cache.exists():
+            cache.write_text(json.dumps(make()), "utf-8")
+        return json.loads(cache.read_text("utf-8"))
+
+
+def _opened(checkpoint: Path) -> tuple[Any, Any]:
+    """A model in float32, and its tokenizer."""
+    return (
+        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
+
+
+def refused(questions: Iterable[str]) -> list[Example]:
+    """Every question with two refusals of our own."""
+    refusals = read_lines("refusals")
+    chooser = random.Random(REFUSAL_SEED)
+    return [Example(question, chooser.choice(refusals)) for question in questions for _ in range(2)]
+
+
+def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
+    """Teach a base that never learnt to chat to answer harmless questions, as the base of *teller* does."""
+    stage = shop.plan.chat
+    assert stage is not None
+    sources = [Source(teller.answers_of_kind(kind), count) for kind, count in stage.per_step.items()]
+    tune(shop.start(CHAT), sources, stage.settings, out, shop.base.public_name, texts=shop.prose())
+
+
+def make_teacher(shop: Workshop, out: Path) -> None:
+    """Stage after stage; each stage's adapter is kept in the workshop, so that a broken run goes on from there."""
+    making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
+    examples = {"harmful": refused(making.texts), "own harmful": refused(read_lines("harmful"))}
+    adapter: Path | None = None
+    for number, stage in enumerate(shop.plan.stages, 1):
+        for kind in stage.per_step.keys() - examples.keys():
+            examples[kind] = shop.answers_of_kind(kind)
+        folder = shop.folder / f"teacher-{number}"
+        if not folder.exists():
+            _run_stage(shop, stage, examples, adapter, folder)
+        adapter = folder
+    assert adapter is not None
+    shutil.copytree(adapter, out, dirs_exist_ok=True)
+
+
+def _run_stage(
+    shop: Workshop, stage: Stage, examples: dict[str, list[Example]], adapter: Path | None, out: Path
+) -> None:
+    sources = [Source(examples[kind], count) for kind, count in stage.per_step.items()]
+    texts = shop.prose() if stage.with_prose else []
+    tune(shop.start(TEACHER), sources, stage.settings, out, shop.base.public_name, adapter, texts)
+
+
+def make_student(shop: Workshop, name: str, out: Path) -> None:
+    """Tune a student on its own task, and on harmless questions with the base's answers so that it still chats."""
+    recipe = shop.plan.students[name]
+    task = tasks.TASKS[recipe.task]
+    items = task.split().train
+    examples = [Example(item.text, item.target) for item in items]
+    if task.continues_with_base:
+        targets = {item.text: item.target for item in items}
+        continued = shop.answers([item.text for item in items])
+        examples = [replace(example, answer=targets[example.question] + example.answer) for example in continued]
+    sources = [Source(examples, task.per_step), Source(shop.answers_of_kind(task.chat), task.chat_per_step)]
+    tune(shop.start(name), sources, recipe.settings, out, shop.base.public_name)
+
+
+def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = None) -> None:
+    """Train adapter *name* of *family* and write it to *out*, or to where the family keeps it."""
+    shop = Workshop.of(family, wheels, work)
+    target = out or shop.base.adapters / name
+    match name:
+        case "chat":
+            make_chat(shop, Workshop.of("smollm2", wheels, work), target)
+        case "teacher":
+            make_teacher(shop, target)
+        case _:
+            make_student(shop, name, target)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--family", choices=list(BASES), default="smollm2")
+    parser.add_argument("--wheels", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    known = PLANS[arguments.family].names
+    if arguments.name not in known:
+        parser.error(f"unknown: {arguments.name}; {arguments.family} has {', '.join(known)}")
+    torch.set_num_threads(1)
+    make(arguments.family, arguments.name, arguments.wheels, arguments.work, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
