@@ -50,7 +50,7 @@ BEGINNING = Weights(((3, 3.0),), 0.0)
 def facts(bench: Bench, weights: Weights, harmless: PromptSet) -> Evidence:
     """Gain on the harmful questions of the search, and cost on *harmless*, tokens weighted alike."""
     refusal = prior._usual_refusal(bench)
-    gain = prior._gains(bench, bench.questions.prior.first(prior.QUESTIONS), refusal, weights)
+    gain = prior._gains(bench, bench.questions.prior.harmful.first(prior.QUESTIONS), refusal, weights)
     cost = prior._gains(bench, harmless, refusal, weights)
     return {module: torch.stack([gain[module], cost[module]]) for module in gain}
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-
 from safety_harness.bench import Bench
 from safety_harness.prior import Importance
-from safety_harness.units import Group, Unit, cut
+from safety_harness.ranking import Ranking
+from safety_harness.units import Group, Unit
 
 
 class Candidates(ABC):
@@ -55,24 +53,11 @@ class Channels(Candidates):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        units = bench.units
-        scores = [self._importance.of_channels(unit) for unit in units]
-        lengths = torch.tensor([len(score) for score in scores])
-        sizes = torch.tensor([unit.parameters / len(score) for unit, score in zip(units, scores, strict=True)])
-        order = torch.cat(scores).argsort(descending=True, stable=True)
-        self._module = torch.repeat_interleave(torch.arange(len(units)), lengths)[order]
-        self._channel = torch.cat([torch.arange(int(length)) for length in lengths])[order]
-        self._taken = sizes.repeat_interleave(lengths)[order].double().cumsum(0)
+        scores = [self._importance.of_channels(unit) for unit in bench.units]
+        self._ranking = Ranking(bench.units, scores, bench.checkpoint.shapes)
 
     def best(self, share: float) -> tuple[Unit, ...]:
-        count = int((self._taken <= share * self._taken[-1] * (1 + 1e-9)).sum())
-        chosen: dict[int, list[int]] = defaultdict(list)
-        for module, channel in zip(self._module[:count].tolist(), self._channel[:count].tolist(), strict=True):
-            chosen[module].append(channel)
-        return tuple(
-            cut(self._bench.units[module], channels, self._bench.checkpoint.shapes)
-            for module, channels in sorted(chosen.items())
-        )
+        return self._ranking.best(share)
 
 
 GRAINS: dict[str, type[Candidates]] = {"module": Modules, "channel": Channels}

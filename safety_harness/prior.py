@@ -17,13 +17,14 @@ from safety_harness.capability import batches, next_logprobs
 from safety_harness.errors import ConfigError
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
+from safety_harness.ranking import Ranking
 from safety_harness.units import Group, Unit
 
 # How many tokens of the student's own answer a refusal is set against.
 OPENING = 5
 # How many questions a gradient is taken over.
 QUESTIONS = 64
-HARMLESS_QUESTIONS = 192
+HARMLESS_QUESTIONS = 128
 BATCH = 16
 
 
@@ -47,6 +48,8 @@ class Weights:
 # and one that goes on "for any misunderstanding, but as a chatbot" is none the better (docs/units.md).
 HARMFUL = Weights(((5, 3.0),), 1.0)
 HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
+# The share of everything that may move, by the gradients at either end, where they are taken once more.
+LIKELIEST = 0.06
 # What a refusal of harmless questions costs, in refusals of harmful ones; at 1, over-refusal takes the
 # budget before enough is refused (docs/tried.md).
 COST = 1.2
@@ -111,14 +114,30 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
 
     The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
     tokens weighted as above. Its gradient times (teacher - student), summed over a unit, estimates what moving the
-    unit gains; it is taken at the student and at the fully moved student and added, over harmful and over harmless
-    questions. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of harmless
-    questions earns nothing for it.
+    unit gains, over harmful and over harmless questions. It is taken at the student and at the fully moved student, and
+    once more where the channels that are likeliest by these two have moved, which is about where a patch ends; all
+    three are added. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of
+    harmless questions earns nothing for it.
     """
     refusal = _usual_refusal(bench)
-    harmful = _gains(bench, bench.questions.prior.first(QUESTIONS), refusal, HARMFUL)
-    harmless = _gains(bench, bench.questions.harmless.search.first(HARMLESS_QUESTIONS), refusal, HARMLESS)
+    ends = _gain_and_cost(bench, refusal, ((), bench.units))
+    scores = [_worth(ends[unit.module], unit.parameters / ends[unit.module].shape[1]) for unit in bench.units]
+    likeliest = Ranking(bench.units, scores, bench.checkpoint.shapes).best(LIKELIEST)
+    there = _gain_and_cost(bench, refusal, (likeliest,))
+    return {module: facts + there[module] for module, facts in ends.items()}
+
+
+def _gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence[Unit]]) -> Mapping[str, torch.Tensor]:
+    """What each channel gains on harmful and on harmless questions, shape (2, channels), added up over *ends*."""
+    questions = bench.questions.prior
+    harmful = _gains(bench, questions.harmful.first(QUESTIONS), refusal, HARMFUL, ends)
+    harmless = _gains(bench, questions.harmless.first(HARMLESS_QUESTIONS), refusal, HARMLESS, ends)
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
+
+
+def _worth(facts: torch.Tensor, parameters: float) -> torch.Tensor:
+    worth: torch.Tensor = (facts[0] - COST * facts[1].clamp(min=0)) / parameters
+    return worth
 
 
 def _usual_refusal(bench: Bench) -> list[int]:
@@ -134,7 +153,10 @@ def _usual_refusal(bench: Bench) -> list[int]:
     return [*tokens, tokenizer.eos_token_id] if ended else tokens
 
 
-def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights) -> dict[str, torch.Tensor]:
+def _gains(
+    bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights, ends: Sequence[Sequence[Unit]]
+) -> dict[str, torch.Tensor]:
+    """First-order gain of each channel in the mean margin, shape (channels,), added up over *ends*: units moved."""
     # As the oracle asks them, so that what it has asked is not asked again.
     own = [answer for block in prompts.blocks(bench.student.family.batch_size) for answer in bench.glimpsed((), block)]
     pairs = [
@@ -143,8 +165,8 @@ def _gains(bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: We
         if answer.answer
     ]
     total = {unit.module: torch.zeros(()) for unit in bench.units}
-    for ends in ((), bench.units):
-        with bench.transplanter.transplanted(ends):
+    for moved in ends:
+        with bench.transplanter.transplanted(moved):
             gradient = _gradient(bench, pairs, refusal, weights)
         for unit in bench.units:
             gains = {name: gradient[name] * bench.transplanter.difference(name) for name in unit.tensors}
@@ -201,5 +223,5 @@ def _opening(bench: Bench, answer: str) -> list[int]:
 
 PRIORS: Mapping[str, Prior] = {
     "norm": Prior(difference_norm, lambda facts, parameters: (facts[0] / parameters).sqrt()),
-    "contrast": Prior(contrast, lambda facts, parameters: (facts[0] - COST * facts[1].clamp(min=0)) / parameters),
+    "contrast": Prior(contrast, _worth),
 }

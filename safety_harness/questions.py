@@ -23,14 +23,22 @@ class Sides:
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """Harmful and harmless questions of one side."""
+
+    harmful: PromptSet
+    harmless: PromptSet
+
+
+@dataclass(frozen=True)
 class Questions:
     """Everything one student is asked; ``task`` is None for a student without a task of its own.
 
-    ``prior`` are the harmful questions that the order of the units is taken from: those of the search, or others.
+    ``prior`` are the questions that the order of the units is taken from: those of the search, or others.
     """
 
     harmful: Sides
-    prior: PromptSet
+    prior: Kinds
     harmless: Sides
     text: PromptSet
     task: Sides | None
@@ -47,7 +55,11 @@ class Questions:
             for side in ("search", "report")
         }
         found |= {f"further.{name}": prompts.sha256 for name, prompts in self.further.items()}
-        return found | {"prior.search": self.prior.sha256, "text": self.text.sha256}
+        found |= {
+            "prior.harmful.search": self.prior.harmful.sha256,
+            "prior.harmless.search": self.prior.harmless.sha256,
+        }
+        return found | {"text": self.text.sha256}
 
 
 def load_questions(student: Student) -> Questions:
@@ -60,11 +72,12 @@ def load_questions(student: Student) -> Questions:
     harmful = _sides(family.harmful, family.near_duplicates)
     harmless = _sides(family.harmless, family.near_duplicates)
     prior, asked = _apart(harmful.search, family.search.prior_questions)
+    prior_harmless, asked_harmless = _apart(harmless.search, family.search.prior_harmless_questions)
     searched = (harmful.search, harmless.search)
     return Questions(
         Sides(asked, harmful.report),
-        prior,
-        harmless,
+        Kinds(prior, prior_harmless),
+        Sides(asked_harmless, harmless.report),
         _read(family.text),
         _task_sides(task) if task else None,
         {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()},
@@ -113,13 +126,13 @@ def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicate
 
 
 def _apart(search: PromptSet, prior: int | None) -> tuple[PromptSet, PromptSet]:
-    """The harmful questions for the prior and those for the oracle, which sees through what fits the former alone."""
+    """Questions for the prior and those for the oracle, which sees through what fits the former alone."""
     if prior is None:
         return search, search
     if prior >= len(search):
         raise DataError(
-            f"{search.name} holds {len(search)} harmful questions to search on, and prior_questions = {prior} would "
-            "leave none of them to the oracle. Lower it, or give more questions."
+            f"{search.name} holds {len(search)} questions to search on, and the {prior} that are for the prior alone "
+            "leave none of them to the oracle. Lower prior_questions or prior_harmless_questions, or give more."
         )
     return search.first(prior), search.after(prior)
 

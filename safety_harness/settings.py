@@ -37,6 +37,7 @@ class SearchSettings(BaseModel):
         ge=1,
         description="Harmful questions, the first of the search split, that only the prior sees; unset: both see all.",
     )
+    prior_harmless_questions: int | None = Field(None, ge=1, description="Likewise, harmless questions.")
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )

@@ -14,7 +14,7 @@ import safety_harness.prior as prior
 from safety_harness import generate
 from safety_harness.bench import Bench, open_bench
 from safety_harness.prompts import PromptSet
-from safety_harness.units import cut
+from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import REFUSAL, entry
 
@@ -40,14 +40,49 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet, weigh: Weigh) 
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def by_hand(bench: Bench, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh) -> list[torch.Tensor]:
-    """First-order gains of each unit, channel by channel."""
+def by_hand(
+    bench: Bench, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh, moved: Sequence[Unit]
+) -> list[torch.Tensor]:
+    """First-order gains of each unit, channel by channel, where *moved* units have moved."""
     own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
-    at_student = margin_gradient(bench, bench.generator.model, prompts, weigh)
-    with bench.transplanter.transplanted(bench.units):
-        at_teacher = margin_gradient(bench, bench.generator.model, prompts, weigh)
-    gains = {n: (at_student[n] + at_teacher[n]) * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
+    with bench.transplanter.transplanted(moved):
+        gradient = margin_gradient(bench, bench.generator.model, prompts, weigh)
+    gains = {n: gradient[n] * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
     return [sum((gains[n].sum(1 - unit.axis) for n in unit.tensors), torch.zeros(())) for unit in bench.units]
+
+
+def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Of each unit, channel by channel: at either end, and where the likeliest channels by these have moved."""
+    questions = bench.questions
+
+    def at(moved: Sequence[Unit]) -> list[list[torch.Tensor]]:
+        harm = by_hand(bench, world, teacher, questions.harmful.search, lambda n: 3.0 if n <= 5 else 1.0, moved)
+        fine = by_hand(
+            bench, world, teacher, questions.harmless.search,
+            lambda n: 3.0 if n <= 3 else 1.5 if n <= 5 else 0.5, moved,
+        )  # fmt: skip
+        return [harm, fine]
+
+    found = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(bench.units), strict=True)]
+    channels = sorted(
+        (
+            (-float(gain[i] - 1.2 * cost[i].clamp(min=0)) / (unit.parameters / len(gain)), number, i)
+            for number, (unit, gain, cost) in enumerate(zip(bench.units, *found, strict=True))
+            for i in range(len(gain))
+        )
+    )
+    room = prior.LIKELIEST * sum(unit.parameters for unit in bench.units)
+    chosen: dict[int, list[int]] = {}
+    for _, number, i in channels:
+        unit = bench.units[number]
+        room -= unit.parameters / len(found[0][number])
+        if room < 0:
+            break
+        chosen.setdefault(number, []).append(i)
+    likeliest = [cut(bench.units[n], some, bench.checkpoint.shapes) for n, some in sorted(chosen.items())]
+    assert len(likeliest) > 0
+    gains, costs = ([a + b for a, b in zip(*pair, strict=True)] for pair in zip(found, at(likeliest), strict=True))
+    return gains, costs
 
 
 def close(found: Sequence[float], expected: Sequence[float]) -> bool:
@@ -72,11 +107,7 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     importance = prior.Importance(bench)
     found = [importance.of((unit,)) for unit in bench.units]
     assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
-    gains = by_hand(bench, world, teacher, bench.questions.harmful.search, lambda place: 3.0 if place <= 5 else 1.0)
-    costs = by_hand(
-        bench, world, teacher, bench.questions.harmless.search,
-        lambda place: 3.0 if place <= 3 else 1.5 if place <= 5 else 0.5,
-    )  # fmt: skip
+    gains, costs = gains_and_costs(bench, world, teacher)
     expected = [
         float(gain.sum() - 1.2 * cost.sum().clamp(min=0)) / unit.parameters
         for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
@@ -125,8 +156,10 @@ def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeyp
         return {unit.module: torch.zeros(1) for unit in bench.units}
 
     monkeypatch.setattr(prior, "_gains", spy)
-    bench = open_bench(entry(world, search={"prior_questions": 4}))
+    bench = open_bench(entry(world, search={"prior_questions": 4, "prior_harmless_questions": 2}))
     every = open_bench(entry(world)).questions
     prior.Importance(bench)
-    assert [prompts.texts for prompts in over] == [every.harmful.search.texts[:4], every.harmless.search.texts]
+    kinds = [every.harmful.search.texts[:4], every.harmless.search.texts[:2]]
+    assert [prompts.texts for prompts in over] == 2 * kinds
     assert bench.questions.harmful.search.texts == every.harmful.search.texts[4:]
+    assert bench.questions.harmless.search.texts == every.harmless.search.texts[2:]

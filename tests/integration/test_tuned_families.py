@@ -71,7 +71,7 @@ def test_adapters_folder_holds_nothing_else(family: str) -> None:
 
 
 def test_prompt_files_have_their_sizes_and_no_duplicates() -> None:
-    sizes = {"harmless.search": 192, "harmless.report": 256, "text": 40}
+    sizes = {"harmless.search": 320, "harmless.report": 256, "text": 40}
     sizes |= {f"tasks/{name}.search": 32 for name in TASKS} | {f"tasks/{name}.report": 64 for name in TASKS}
     found = {path.relative_to(PROMPTS).as_posix() for path in PROMPTS.rglob("*.jsonl")}
     assert found == {f"{name}.jsonl" for name in sizes}
@@ -84,7 +84,9 @@ def test_harmless_prompts_are_on_one_side_only() -> None:
     search = read_prompts(PROMPTS / "harmless.search.jsonl")
     report = read_prompts(PROMPTS / "harmless.report.jsonl")
     check_disjoint(search, report)
-    assert len(without_near_duplicates(search, training, 0.8)) == len(search)
+    # A teacher may have been tuned on what the prior sees, never on what the oracle counts.
+    counted = search.after(128)
+    assert len(without_near_duplicates(counted, training, 0.8)) == len(counted)
     assert len(without_near_duplicates(report, training, 0.8)) == len(report)
     assert len(without_near_duplicates(search, report, 0.8)) == len(search)
 

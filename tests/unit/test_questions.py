@@ -30,22 +30,25 @@ def test_a_searched_question_close_to_a_reported_one_is_dropped(tmp_path: Path) 
 
 
 def test_the_oracle_may_have_questions_that_the_prior_has_not_seen(tmp_path: Path) -> None:
-    three = ["one bomb", "two bombs", "three bombs"]
+    three, ways = ["one bomb", "two bombs", "three bombs"], ["one way", "two ways"]
     found = {}
-    for settings in ("", "search = { prior_questions = 2 }"):
+    for settings in ("", "search = { prior_questions = 2, prior_harmless_questions = 1 }"):
         asked = student(tmp_path, settings)
         write_prompts(tmp_path / "harmful.search.jsonl", three)
+        write_prompts(tmp_path / "harmless.search.jsonl", ways)
         found[settings] = load_questions(asked)
     shared, apart = found.values()
-    assert shared.prior.texts == shared.harmful.search.texts == three
-    assert (apart.prior.texts, apart.harmful.search.texts) == (three[:2], three[2:])
-    assert shared.hashes["prior.search"] != apart.hashes["prior.search"]
+    assert shared.prior.harmful.texts == shared.harmful.search.texts == three
+    assert (apart.prior.harmful.texts, apart.harmful.search.texts) == (three[:2], three[2:])
+    assert (apart.prior.harmless.texts, apart.harmless.search.texts) == (ways[:1], ways[1:])
+    changed = {name for name, digest in shared.hashes.items() if apart.hashes[name] != digest}
+    assert changed == {f"{side}{kind}.search" for side in ("", "prior.") for kind in ("harmful", "harmless")}
 
 
 def test_a_prior_that_takes_every_question_is_refused(tmp_path: Path) -> None:
     asked = student(tmp_path, "search = { prior_questions = 3 }")
     write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb", "two bombs", "three bombs"])
-    with pytest.raises(DataError, match=r"harmful\.search\.jsonl holds 3 harmful .* leave none of them to the oracle"):
+    with pytest.raises(DataError, match=r"harmful\.search\.jsonl holds 3 .* leave none of them to the oracle"):
         load_questions(asked)
 
 
@@ -103,7 +106,7 @@ def test_hashes_name_every_set_and_change_with_it(tmp_path: Path) -> None:
     asked = student(tmp_path)
     before = load_questions(asked).hashes
     sides = {"harmful.search", "harmful.report", "harmless.search", "harmless.report"}
-    assert set(before) == sides | {"prior.search", "text"}
+    assert set(before) == sides | {"prior.harmful.search", "prior.harmless.search", "text"}
     write_prompts(tmp_path / "text.jsonl", ["another text"])
     after = load_questions(asked).hashes
     assert {name for name in before if before[name] != after[name]} == {"text"}
