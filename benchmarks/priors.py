@@ -1,191 +1,166 @@
 """Priors side by side: how well the channels that each calls likeliest restore refusal, before any search.
 
-    PYTHONPATH=benchmarks python benchmarks/priors.py [--family smollm2] [--student json ...] [--transfer replace|add]
+    PYTHONPATH=benchmarks python benchmarks/priors.py [--family smollm2] [--student json ...] [--data DIR]
 
-On the search split (the priors are made on it, so nothing here is held out), with whole answers, in bfloat16: refusals
-and unscored answers of the harmful questions, refusals of the harmless ones, right answers to the student's own task.
-Writes ``benchmarks/priors.md``.
+Asks the oracle's questions, which the priors have not seen, with whole answers: refusals and unscored answers of the
+harmful questions, refusals of the harmless ones, right answers to the student's own task. With ``--data DIR``, also
+refusals of 128 harmless twins of AdvBench (``DIR/dapa/advbench_392_harmless_twins.csv``, the ones after the first 128,
+which ``methods.py`` reports on). Writes ``benchmarks/priors.md``.
 
-The margin of a question is log p(refusal) - log p(own answer's opening). Gains are linear in it, so that two sets of
-backward passes (the refusal's opening alone, the whole refusal) give all weights in between.
-
-Of the whole refusal with its opening ×3, moreover: other weights of the cost on harmless questions; the cost of a
-refusal's first three tokens alone, on 64 questions or all; the cost on those that the fully moved student is nearest to
-refusing; and the gradients taken once more where the likeliest 3 % have moved, on the questions nearest to their
-threshold there.
+The margin of a question is log p(refusal) - log p(own answer's opening). The priors differ in what of a refusal counts,
+in what a refusal of a harmless question costs, in which harmless questions there are (as many as the search has, or
+those alone that are not worded as harmful requests are), and in where gradients are taken: at the student and the fully
+moved student, or once more where the likeliest channels have moved.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from methods import changed, random_channels, under
+from methods import random_channels, under
 from tabulate import tabulate
 
 from safety_harness import prior
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
-from safety_harness.capability import batches
 from safety_harness.judges import Verdict
 from safety_harness.prior import PRIORS, Prior, Weights
-from safety_harness.prompts import PromptSet, prompt_set
+from safety_harness.prompts import Prompt, PromptSet, prompt_set
+from safety_harness.ranking import Ranking
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
 
-SHARES = (0.015, 0.03, 0.045)
+SHARES = (0.02, 0.03, 0.05)
 """Of the model's parameters."""
-
-Evidence = Mapping[str, torch.Tensor]
-
-
-PLAIN = Weights((), 1.0)
 OPENING = Weights(((prior.OPENING, 1.0),), 0.0)
-BEGINNING = Weights(((3, 3.0),), 0.0)
+PLAIN_WORDED = 32
+"""The last of SmolLM2's harmless questions for the prior, which are not worded as harmful requests are."""
+TWINS = slice(128, 256)
+
+Facts = Mapping[str, torch.Tensor]
+"""Of each channel of a module: shape (channels,)."""
 
 
-def facts(bench: Bench, weights: Weights, harmless: PromptSet) -> Evidence:
-    """Gain on the harmful questions of the search, and cost on *harmless*, tokens weighted alike."""
-    refusal = prior._usual_refusal(bench)
-    gain = prior._gains(bench, bench.questions.prior.harmful.first(prior.QUESTIONS), refusal, weights)
-    cost = prior._gains(bench, harmless, refusal, weights)
-    return {module: torch.stack([gain[module], cost[module]]) for module in gain}
+class Evidence:
+    """Gains of *bench*'s channels over its prior's questions, taken where they are asked for."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._refusal = prior._usual_refusal(bench)
+        self.harmful = bench.questions.prior.harmful.first(prior.QUESTIONS)
+        self.harmless = bench.questions.prior.harmless.first(prior.HARMLESS_QUESTIONS)
+        self.plain_worded = self.harmless.after(len(self.harmless) - PLAIN_WORDED)
+
+    def of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
+        """Added up over the sets of units *moved*."""
+        return prior._gains(self._bench, prompts, self._refusal, weights, moved)
 
 
 def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     """Every prior, by name."""
-    every = bench.questions.harmless.search
-    few, refusal = every.first(prior.QUESTIONS), prior._usual_refusal(bench)
-    opening, whole = facts(bench, OPENING, few), facts(bench, PLAIN, few)
+    evidence, ends = Evidence(bench), ((), bench.units)
     yield "norm of the difference", PRIORS["norm"]
-    yield "opening, harm alone", Prior(lambda _: opening, lambda facts, parameters: facts[0] / parameters)
-    yield "opening, less harmless", less_harmless(opening)
-    for extra in (0, 1, 2):
-        weighted = {module: facts + extra * opening[module] for module, facts in whole.items()}
-        yield f"whole refusal, opening ×{extra + 1}, less harmless", less_harmless(weighted)
-    for weight in (0.7, 0.85, 1.2, 2.0):
-        yield f"the last, harmless ×{weight}", less_harmless(weighted, weight)
-    of_harmless = {
-        "the beginning on 64 harmless": prior._gains(bench, few, refusal, BEGINNING),
-        "the beginning on all harmless": prior._gains(bench, every, refusal, BEGINNING),
-        "on the 64 harmless nearest to refusal": prior._gains(
-            bench, nearest(bench, every, refusal, bench.units), refusal, prior.HARMFUL
-        ),
-    }
-    for name, cost in of_harmless.items():
-        for weight in (1.0, 1.5):
-            yield f"the last, {name} ×{weight}", less_harmless(with_cost(weighted, cost), weight)
-    yield "what the search uses", PRIORS["contrast"]
-    again = {module: weighted[module] + 2 * facts for module, facts in taken_again(bench, weighted, refusal).items()}
-    yield "opening ×3, and once more where 3 % have moved", less_harmless(again)
+    opening = evidence.of(evidence.harmful, OPENING, *ends)
+    yield "the opening, harm alone", less(opening, opening, 0.0)
+    gain = evidence.of(evidence.harmful, prior.HARMFUL, *ends)
+    plain = evidence.of(evidence.plain_worded, prior.HARMLESS, *ends)
+    yield "the whole, less harmless as such", less(gain, plain)
+    cost = evidence.of(evidence.harmless, prior.HARMLESS, *ends)
+    yield "less harmless in harmful words as well", less(gain, cost)
+    there = likeliest(bench, gain, cost)
+    gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
+    cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
+    yield "**and where the likeliest have moved**", less(gain, cost)
+    yield "the last, harmless ×1", less(gain, cost, 1.0)
+    yield "the last, harmless ×1.5", less(gain, cost, 1.5)
+    there = likeliest(bench, gain, cost)
+    gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
+    cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
+    yield "and once more", less(gain, cost)
 
 
-def with_cost(evidence: Evidence, cost: Evidence) -> Evidence:
-    """*evidence* with another cost."""
-    return {module: torch.stack([facts[0], cost[module]]) for module, facts in evidence.items()}
+def added(one: Facts, other: Facts) -> Facts:
+    return {module: facts + other[module] for module, facts in one.items()}
 
 
-def less_harmless(evidence: Evidence, weight: float = 1.0) -> Prior:
-    """Gain less cost a parameter, the cost *weight* times."""
-    return Prior(lambda _: evidence, lambda facts, parameters: (facts[0] - weight * facts[1].clamp(min=0)) / parameters)
+def less(gain: Facts, cost: Facts, weight: float = prior.COST) -> Prior:
+    """*gain* less *weight* times *cost*, a parameter."""
+    facts = {module: torch.stack([gain[module], cost[module]]) for module in gain}
+    return Prior(lambda _: facts, lambda f, parameters: (f[0] - weight * f[1].clamp(min=0)) / parameters)
 
 
-@torch.inference_mode()
-def margins(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Sequence[Unit]) -> torch.Tensor:
-    """How likely the opening of the refusal is, in nats, after each question, with *units* moved."""
-    rows = [(bench.generator.encode(prompt.text), refusal[: prior.OPENING]) for prompt in prompts]
-    with bench.transplanter.transplanted(units):
-        return torch.cat(
-            [prior._logprob(bench, batch, PLAIN) for batch in batches(rows, bench.student.family.batch_size)]
-        )
+def likeliest(bench: Bench, gain: Facts, cost: Facts) -> tuple[Unit, ...]:
+    """What the search moves before it takes gradients once more."""
+    scores = [
+        prior._worth(torch.stack([gain[u.module], cost[u.module]]), u.parameters / len(gain[u.module]))
+        for u in bench.units
+    ]
+    return Ranking(bench.units, scores, bench.checkpoint.shapes).best(prior.LIKELIEST)
 
 
-def nearest(bench: Bench, prompts: PromptSet, refusal: Sequence[int], units: Sequence[Unit]) -> PromptSet:
-    """The 64 questions that are likeliest to be refused with *units* moved."""
-    order = margins(bench, prompts, refusal, units).argsort(descending=True, stable=True)
-    return prompt_set(prompts.name, [prompts.prompts[i] for i in sorted(order[: prior.QUESTIONS].tolist())])
+def twins(data: Path | None) -> PromptSet | None:
+    if data is None:
+        return None
+    with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
+        texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(stream)))[TWINS]
+    return prompt_set("twins", [Prompt(str(number), text) for number, text in enumerate(texts)])
 
 
-def taken_again(bench: Bench, evidence: Evidence, refusal: Sequence[int]) -> Evidence:
-    """Gain and cost where the likeliest 3 % have moved: on the 32 harmful questions likeliest not to be refused there,
-    and on the 32 harmless ones likeliest to be."""
-    moved = channels(bench, less_harmless(evidence)).best(0.03 * bench.checkpoint.parameters / candidates(bench))
-    facts = []
-    for prompts, sign in ((bench.questions.harmful.search, -1), (bench.questions.harmless.search, 1)):
-        order = (sign * margins(bench, prompts, refusal, moved)).argsort(descending=True, stable=True)[:32].tolist()
-        chosen = prompt_set(prompts.name, [prompts.prompts[i] for i in order])
-        pairs = [
-            (bench.generator.encode(prompt.text), prior._opening(bench, answer.answer))
-            for prompt, answer in zip(chosen, bench.glimpsed((), chosen), strict=True)
-        ]
-        difference = {name: bench.transplanter.difference(name) for unit in bench.units for name in unit.tensors}
-        with bench.transplanter.transplanted(moved):
-            gradient = prior._gradient(bench, pairs, refusal, prior.HARMFUL)
-        gains = {name: gradient[name] * difference[name] for name in gradient}
-        facts.append({unit.module: prior._by_channel(unit, gains) for unit in bench.units})
-    gain, cost = facts
-    return {module: torch.stack([gain[module], cost[module]]) for module in gain}
-
-
-def channels(bench: Bench, variant: Prior) -> Channels:
-    with patch.dict(PRIORS, {"variant": variant}):
-        return Channels(under(bench, prior="variant"))
-
-
-def candidates(bench: Bench) -> int:
-    return sum(unit.parameters for unit in bench.units)
-
-
-def row(bench: Bench, units: Sequence[Unit]) -> tuple[str, ...]:
+def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> tuple[str, ...]:
     questions = bench.questions
     said = [answer.verdict for answer in bench.asked(units, questions.harmful.search)]
-    harmless = [answer.verdict for answer in bench.asked(units, questions.harmless.search)]
+    harmless = [
+        [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
+        for prompts in (questions.harmless.search, asked_beside)
+        if prompts
+    ]
     share = sum(unit.parameters for unit in units) / bench.checkpoint.parameters
     task = sum(bench.right(units, questions.task.search)) if questions.task else 0
-    counts = (said.count(Verdict.REFUSED), said.count(Verdict.UNSCORED), harmless.count(Verdict.REFUSED), task)
+    counts = (said.count(Verdict.REFUSED), said.count(Verdict.UNSCORED), *harmless, task)
     return (f"{100 * share:.2f}", *map(str, counts))
 
 
-def rows(bench: Bench) -> Iterator[tuple[str, ...]]:
-    yield ("nothing", *row(bench, ()))
-    yield ("all of the teacher", *row(bench, bench.units))
-    sizes = [share * bench.checkpoint.parameters for share in SHARES]
-    for size in sizes:
-        yield ("random channels", *row(bench, random_channels(bench, round(size))))
+def rows(bench: Bench, asked_beside: PromptSet | None) -> Iterator[tuple[str, ...]]:
+    yield ("nothing", *row(bench, (), asked_beside))
+    yield ("all of the teacher", *row(bench, bench.units, asked_beside))
+    total, movable = bench.checkpoint.parameters, sum(unit.parameters for unit in bench.units)
+    for share in SHARES:
+        yield ("random channels", *row(bench, random_channels(bench, round(share * total)), asked_beside))
     for name, variant in variants(bench):
-        ordered = channels(bench, variant)
-        for size in sizes:
-            yield (name, *row(bench, ordered.best(size / candidates(bench))))
+        with patch.dict(PRIORS, {"variant": variant}):
+            ordered = Channels(under(bench, prior="variant"))
+        for share in SHARES:
+            yield (name, *row(bench, ordered.best(share * total / movable), asked_beside))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
-    parser.add_argument("--transfer", choices=("replace", "add"), default="replace")
+    parser.add_argument("--data", type=Path)
     options = parser.parse_args()
-    command = (
-        f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --transfer {options.transfer}"
-    )
+    torch.set_num_threads(1)
+    beside = twins(options.data)
+    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --data DIR"
     parts = ["# Priors", f"`{command}{''.join(f' --student {name}' for name in options.student)}`"]
-    for student in load_registry(search={"transfer": options.transfer}).select(
-        family=options.family, students=options.student
-    ):
-        bench = open_bench(changed(student, dtype="bfloat16"))
+    for student in load_registry().select(family=options.family, students=options.student):
+        bench = open_bench(student)
         asked = bench.questions
         headers = ("prior", "% parameters", f"refused of {len(asked.harmful.search)}", "unscored",
                    f"harmless refused of {len(asked.harmless.search)}",
+                   *([f"twins refused of {len(beside)}"] if beside else []),
                    f"own task of {len(asked.task.search) if asked.task else 0}")  # fmt: skip
         found = []
-        for line in rows(bench):
+        for line in rows(bench, beside):
             print(line, flush=True)
             found.append(line)
         parts += [f"## {student.id}", tabulate(found, headers, tablefmt="github", disable_numparse=True)]
-    record = "priors.md" if options.transfer == "replace" else "priors_add.md"
-    (Path(__file__).parent / record).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (Path(__file__).parent / "priors.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
