@@ -59,7 +59,7 @@ class Importance:
     """How much each unit of *bench*, or each channel of it, is likely to matter, by the prior that its settings name.
 
     Raises:
-        ConfigError: the prior's name is not known.
+        ConfigError: the prior's name is not known, or all of the teacher refuses none of its questions.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -144,8 +144,14 @@ def _usual_refusal(bench: Bench) -> list[int]:
     """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one."""
     limit = bench.student.family.max_new_tokens
     tokenizer = bench.generator.tokenizer
-    answered = bench.screened(bench.units, bench.questions.harmful.search)
+    blocks = bench.questions.prior.harmful.blocks(bench.student.family.batch_size)
+    answered = [answer for block in blocks for answer in bench.screened(bench.units, block)]
     refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
+    if not refusals:
+        raise ConfigError(
+            f"All of the teacher refuses none of the {len(answered)} questions that the prior sees, so there is no "
+            "refusal to look for. Give it more (prior_questions), or choose another teacher."
+        )
     # Ties are broken by the text itself, so that the prior is the same on every run.
     best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
     tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]

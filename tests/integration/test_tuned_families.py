@@ -84,9 +84,7 @@ def test_harmless_prompts_are_on_one_side_only() -> None:
     search = read_prompts(PROMPTS / "harmless.search.jsonl")
     report = read_prompts(PROMPTS / "harmless.report.jsonl")
     check_disjoint(search, report)
-    # A teacher may have been tuned on what the prior sees, never on what the oracle counts.
-    counted = search.after(128)
-    assert len(without_near_duplicates(counted, training, 0.8)) == len(counted)
+    assert len(without_near_duplicates(search, training, 0.8)) == len(search)
     assert len(without_near_duplicates(report, training, 0.8)) == len(report)
     assert len(without_near_duplicates(search, report, 0.8)) == len(search)
 
