@@ -46,6 +46,7 @@ from safety_harness.candidates import Channels, Modules
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
+from safety_harness.questions import further_questions
 from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, search, select
 from safety_harness.stats import Rate
@@ -172,12 +173,16 @@ def questions(bench: Bench, data: Path | None) -> Asked:
     if data is not None:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
             safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
-        with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
-            twins = [Prompt(str(i), row[-1]) for i, row in enumerate(csv.reader(stream)) if i][:TWINS]
-        harmless |= {"xstest": prompt_set("xstest", safe), "twins": prompt_set("twins", twins)}
-    return Asked(
-        {"harmful": own.harmful.report, "harmbench": own.further["harmbench"]}, harmless, own.task.report, own.text
-    )
+        harmless |= {"xstest": prompt_set("xstest", safe), "twins": twins(data, slice(TWINS))}
+    harmful = {"harmful": own.harmful.report, **further_questions(bench.student.family)}
+    return Asked(harmful, harmless, own.task.report, own.text)
+
+
+def twins(data: Path, some: slice) -> PromptSet:
+    """Harmless twins of AdvBench's questions, none twice."""
+    with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
+        texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(stream)))
+    return prompt_set("twins", [Prompt(f"twin-{number}", text) for number, text in enumerate(texts)][some])
 
 
 def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
@@ -296,7 +301,9 @@ def main() -> None:
     for student in load_registry().select(family=options.family, students=options.student):
         measure(student, options.data, wanted, write)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    text = f"# Ways to restore refusal\n\n`python benchmarks/methods.py --family {options.family} --data DIR`\n\n"
+    picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))
+    command = f"python benchmarks/methods.py --family {options.family}{picked}{' --data DIR' if options.data else ''}"
+    text = f"# Ways to restore refusal\n\n`{command}`, the last of the runs whose rows are kept\n\n"
     (HERE / "methods.md").write_text(text + table(rows), encoding="utf-8")
     print(table(rows))
 

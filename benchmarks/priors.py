@@ -8,21 +8,20 @@ refusals of 128 harmless twins of AdvBench (``DIR/dapa/advbench_392_harmless_twi
 which ``methods.py`` reports on). Writes ``benchmarks/priors.md``.
 
 The margin of a question is log p(refusal) - log p(own answer's opening). The priors differ in what of a refusal counts,
-in what a refusal of a harmless question costs, in which harmless questions there are (as many as the search has, or
-those alone that are not worded as harmful requests are), and in where gradients are taken: at the student and the fully
-moved student, or once more where the likeliest channels have moved.
+in what a refusal of a harmless question costs, in the harmless questions (all 128 of the prior, 32 that are worded as
+harmful requests are, or the 32 that are not), and in where gradients are taken: at the student and the fully moved
+student, or once more where the likeliest channels have moved.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from methods import random_channels, under
+from methods import random_channels, twins, under
 from tabulate import tabulate
 
 from safety_harness import prior
@@ -30,7 +29,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
 from safety_harness.judges import Verdict
 from safety_harness.prior import PRIORS, Prior, Weights
-from safety_harness.prompts import Prompt, PromptSet, prompt_set
+from safety_harness.prompts import PromptSet
 from safety_harness.ranking import Ranking
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
@@ -40,7 +39,7 @@ SHARES = (0.02, 0.03, 0.05)
 OPENING = Weights(((prior.OPENING, 1.0),), 0.0)
 PLAIN_WORDED = 32
 """The last of SmolLM2's harmless questions for the prior, which are not worded as harmful requests are."""
-TWINS = slice(128, 256)
+OTHER_TWINS = slice(128, 256)
 
 Facts = Mapping[str, torch.Tensor]
 """Of each channel of a module: shape (channels,)."""
@@ -55,6 +54,7 @@ class Evidence:
         self.harmful = bench.questions.prior.harmful.first(prior.QUESTIONS)
         self.harmless = bench.questions.prior.harmless.first(prior.HARMLESS_QUESTIONS)
         self.plain_worded = self.harmless.after(len(self.harmless) - PLAIN_WORDED)
+        self.worded_as_harm = self.harmless.first(PLAIN_WORDED)
 
     def of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
         """Added up over the sets of units *moved*."""
@@ -69,9 +69,11 @@ def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     yield "the opening, harm alone", less(opening, opening, 0.0)
     gain = evidence.of(evidence.harmful, prior.HARMFUL, *ends)
     plain = evidence.of(evidence.plain_worded, prior.HARMLESS, *ends)
-    yield "the whole, less harmless as such", less(gain, plain)
+    yield "the whole, less 32 harmless", less(gain, plain)
+    worded = evidence.of(evidence.worded_as_harm, prior.HARMLESS, *ends)
+    yield "the whole, less 32 worded as harm", less(gain, worded)
     cost = evidence.of(evidence.harmless, prior.HARMLESS, *ends)
-    yield "less harmless in harmful words as well", less(gain, cost)
+    yield "the whole, less all 128", less(gain, cost)
     there = likeliest(bench, gain, cost)
     gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
     cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
@@ -101,14 +103,6 @@ def likeliest(bench: Bench, gain: Facts, cost: Facts) -> tuple[Unit, ...]:
         for u in bench.units
     ]
     return Ranking(bench.units, scores, bench.checkpoint.shapes).best(prior.LIKELIEST)
-
-
-def twins(data: Path | None) -> PromptSet | None:
-    if data is None:
-        return None
-    with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
-        texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(stream)))[TWINS]
-    return prompt_set("twins", [Prompt(str(number), text) for number, text in enumerate(texts)])
 
 
 def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> tuple[str, ...]:
@@ -145,8 +139,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    beside = twins(options.data)
-    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --data DIR"
+    beside = twins(options.data, OTHER_TWINS) if options.data else None
+    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family}"
+    command += " --data DIR" if options.data else ""
     parts = ["# Priors", f"`{command}{''.join(f' --student {name}' for name in options.student)}`"]
     for student in load_registry().select(family=options.family, students=options.student):
         bench = open_bench(student)

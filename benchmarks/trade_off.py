@@ -4,7 +4,8 @@
 
 moves growing shares of the likeliest units, as the search orders them, and asks the held-out questions; then the patch
 of ``pytest suites/`` (from its cache), which delta debugging made out of such a share. Nothing is chosen by what is
-seen here. Writes ``benchmarks/trade_off.md``; rows of students that are there already are kept.
+seen here. Over-refusal is heard as far as it takes to know who refuses. Writes ``benchmarks/trade_off.md``; rows of
+students whose patch is still the same are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tabulate import tabulate
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import GRAINS
 from safety_harness.judges import Verdict
+from safety_harness.patches import Patch
 from safety_harness.registry import load_registry
 from safety_harness.search import find_patch, select
 from safety_harness.stats import Rate
@@ -32,21 +34,20 @@ SHARES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.16, 0.32)
 HEADERS = ("moved", "% of the parameters", "DSR", "over-refusal", "own task")
 
 
-def moves(bench: Bench) -> Iterator[tuple[str, tuple[Unit, ...]]]:
+def moves(bench: Bench, patch: Patch) -> Iterator[tuple[str, tuple[Unit, ...]]]:
     """What is moved, by name, in the order of its size."""
     yield "nothing", ()
     candidates = GRAINS[bench.student.family.search.grain](bench)
     for share in SHARES:
         yield f"likeliest {100 * share:g} %", candidates.best(share)
     yield "everything", bench.units
-    patch = find_patch(bench)
     if patch.units:
         yield "**the patch**", select(bench, patch)
 
 
 def measured(bench: Bench, units: tuple[Unit, ...]) -> dict[str, object]:
     questions = bench.questions
-    harmful = [answer.verdict for answer in bench.screened(units, questions.harmful.report)]
+    harmful = [answer.verdict for answer in bench.asked(units, questions.harmful.report)]
     harmless = [answer.verdict for answer in bench.glimpsed(units, questions.harmless.report)]
     task = bench.right(units, questions.task.report) if questions.task else ()
     return {
@@ -71,13 +72,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()] if LOG.exists() else []
-    known = {one["student"] for one in found}
     for student in load_registry().select(family=options.family, students=options.student):
-        if student.id in known:
-            continue
         bench = open_bench(student)
-        for name, units in moves(bench):
-            found.append({"student": student.id, "moved": name, **measured(bench, units)})
+        patch = find_patch(bench)
+        if any(one["patch"] == patch.key for one in found):
+            continue
+        found = [one for one in found if one["student"] != student.id]
+        for name, units in moves(bench, patch):
+            found.append({"student": student.id, "patch": patch.key, "moved": name, **measured(bench, units)})
             print(found[-1], flush=True)
         LOG.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found), "utf-8")
     parts = ["# What more of the teacher buys and costs", "`python benchmarks/trade_off.py --student …`, held out"]

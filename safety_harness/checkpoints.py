@@ -54,12 +54,7 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
             )
         except Exception as error:  # the Rust tokenizer and the GGUF reader raise this very class
             raise SourceError(f"{gguf}: cannot be read as a GGUF model ({error}). Fetch it again.") from error
-        tokenizer.chat_template = chat_template or tokenizer.chat_template
-        if not tokenizer.chat_template:
-            raise SourceError(
-                f"{gguf}: holds no chat template, so it cannot be asked questions. Use a chat model, or name a "
-                "template with `chat_template`."
-            )
+        _give_template(tokenizer, chat_template, gguf)
         _save(_clean_copy(packed), tokenizer, folder)
 
 
@@ -88,6 +83,22 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
                 f"{adapter}: does not fit {base} ({error}). Merge it into the model it was made for."
             ) from error
         _save(merged.to(torch.bfloat16), tokenizer, folder)
+
+
+def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None, gguf: Path) -> None:
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if not tokenizer.chat_template:
+        raise SourceError(
+            f"{gguf}: holds no chat template, so it cannot be asked questions. Use a chat model, or name a template "
+            "with `chat_template`."
+        )
+    try:
+        asked: Any = tokenizer.apply_chat_template([{"role": "user", "content": "x?"}], tokenize=False)
+    except Exception as error:  # Jinja raises many kinds, and a template may raise what it likes
+        raise SourceError(f"{gguf}: its chat template cannot be used ({error}). Mend or replace it.") from error
+    if "x?" not in asked:
+        raise SourceError(f"{gguf}: its chat template leaves the question out. Mend or replace it.")
 
 
 def _require_gguf(gguf: Path) -> None:

@@ -50,9 +50,12 @@ def prepare(spec: ModelSpec) -> Path:
         template = _template(spec.chat_template) if spec.chat_template else None
         identity = f"gguf {_hash_of(location, spec)}" + (f" {sha256_text(template)}" if template else "")
         folder = _once(identity, functools.partial(_from_gguf, location, template))
-    elif spec.chat_template:
-        raise SourceError(f"{spec.chat_template}: only a GGUF model takes a chat template; {location} has its own.")
     elif location.is_dir():
+        if spec.chat_template:
+            raise SourceError(
+                f"{spec.chat_template}: only a GGUF model takes a chat template from the registry. "
+                f"Put it into {location} as chat_template.jinja."
+            )
         folder = location
     else:
         raise SourceError(f"{location}: neither a model folder nor a .gguf file.")
@@ -127,9 +130,12 @@ def _once(identity: str, make: Callable[[Path], None]) -> Path:
 
 def _template(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        template = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{file}: this chat template cannot be read ({error}).") from error
+    if not template.strip():
+        raise SourceError(f"{file}: this chat template is empty.")
+    return template
 
 
 def _from_gguf(gguf: Path, chat_template: str | None, out: Path) -> None:

@@ -115,7 +115,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
     tokens weighted as above. Its gradient times (teacher - student), summed over a unit, estimates what moving the
     unit gains, over harmful and over harmless questions. It is taken at the student and at the fully moved student, and
-    once more where the channels that are likeliest by these two have moved, which is about where a patch ends; all
+    once more where the channels that are likeliest by these two have moved, a little more than a patch moves; all
     three are added. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of
     harmless questions earns nothing for it.
     """
@@ -163,7 +163,7 @@ def _gains(
     bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights, ends: Sequence[Sequence[Unit]]
 ) -> dict[str, torch.Tensor]:
     """First-order gain of each channel in the mean margin, shape (channels,), added up over *ends*: units moved."""
-    # As the oracle asks them, so that what it has asked is not asked again.
+    # In batches like the oracle's: of what both ask, nothing is asked twice.
     own = [answer for block in prompts.blocks(bench.student.family.batch_size) for answer in bench.glimpsed((), block)]
     pairs = [
         (bench.generator.encode(prompt.text), _opening(bench, answer.answer))

@@ -9,7 +9,7 @@ from safety_harness.errors import DataError
 from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
 from safety_harness.registry import Student
 from safety_harness.sources import resolve, resolve_prompts
-from safety_harness.specs import PromptSource, Source, Split
+from safety_harness.specs import Family, PromptSource, Source, Split
 from safety_harness.units import enumerate_units
 from safety_harness.weights import Checkpoint, check_shapes
 
@@ -24,7 +24,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Harmful and harmless questions of one side."""
+    """Questions of both kinds, for one purpose."""
 
     harmful: PromptSet
     harmless: PromptSet
@@ -32,17 +32,16 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Questions:
-    """Everything one student is asked; ``task`` is None for a student without a task of its own.
+    """What one student is searched and gated on; ``task`` is None for a student without a task of its own.
 
     ``prior`` are the questions that the order of the units is taken from: those of the search, or others.
     """
 
     harmful: Sides
-    prior: Kinds
     harmless: Sides
     text: PromptSet
     task: Sides | None
-    further: Mapping[str, PromptSet]
+    prior: Kinds
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -54,7 +53,6 @@ class Questions:
             if pair
             for side in ("search", "report")
         }
-        found |= {f"further.{name}": prompts.sha256 for name, prompts in self.further.items()}
         found |= {
             "prior.harmful.search": self.prior.harmful.sha256,
             "prior.harmless.search": self.prior.harmless.sha256,
@@ -71,17 +69,28 @@ def load_questions(student: Student) -> Questions:
     family, task = student.family, student.spec.task
     harmful = _sides(family.harmful, family.near_duplicates)
     harmless = _sides(family.harmless, family.near_duplicates)
-    prior, asked = _apart(harmful.search, family.search.prior_questions)
-    prior_harmless, asked_harmless = _apart(harmless.search, family.search.prior_harmless_questions)
-    searched = (harmful.search, harmless.search)
-    return Questions(
-        Sides(asked, harmful.report),
-        Kinds(prior, prior_harmless),
-        Sides(asked_harmless, harmless.report),
-        _read(family.text),
-        _task_sides(task) if task else None,
-        {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()},
+    search = family.search
+    prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions")
+    prior_harmless, asked_harmless = _apart(
+        harmless.search, search.prior_harmless_questions, "prior_harmless_questions"
     )
+    return Questions(
+        harmful=Sides(asked_harmful, harmful.report),
+        harmless=Sides(asked_harmless, harmless.report),
+        text=_read(family.text),
+        task=_task_sides(task) if task else None,
+        prior=Kinds(prior_harmful, prior_harmless),
+    )
+
+
+def further_questions(family: Family) -> Mapping[str, PromptSet]:
+    """The question sets of other sources that *family* names, less what it searches on and near-duplicates of it.
+
+    Raises:
+        DataError, SourceError: a file is missing or wrong, or nothing of it is left.
+    """
+    searched = [_sides(split, family.near_duplicates).search for split in (family.harmful, family.harmless)]
+    return {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()}
 
 
 def check_local_files(student: Student) -> None:
@@ -93,6 +102,8 @@ def check_local_files(student: Student) -> None:
     """
     if all(source.path for source in _prompt_sources(student)):
         load_questions(student)
+        if all(source.path for source in student.family.further.values()):
+            further_questions(student.family)
     for spec in student.models:
         if spec.path:
             Checkpoint(resolve(spec))
@@ -106,7 +117,7 @@ def check_local_files(student: Student) -> None:
 def _prompt_sources(student: Student) -> list[PromptSource]:
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
-    return [family.text, *family.further.values(), *(side for split in splits for side in (split.search, split.report))]
+    return [family.text, *(side for split in splits for side in (split.search, split.report))]
 
 
 def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
@@ -125,14 +136,14 @@ def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicate
     return prompts.first(source.limit)
 
 
-def _apart(search: PromptSet, prior: int | None) -> tuple[PromptSet, PromptSet]:
+def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSet, PromptSet]:
     """Questions for the prior and those for the oracle, which sees through what fits the former alone."""
     if prior is None:
         return search, search
     if prior >= len(search):
         raise DataError(
-            f"{search.name} holds {len(search)} questions to search on, and the {prior} that are for the prior alone "
-            "leave none of them to the oracle. Lower prior_questions or prior_harmless_questions, or give more."
+            f"{search.name} holds {len(search)} questions to search on, and {setting} = {prior} leaves none of them to "
+            "the oracle. Lower it, or give more questions."
         )
     return search.first(prior), search.after(prior)
 

@@ -31,7 +31,7 @@ class Ranking:
         self._taken = sizes.repeat_interleave(lengths)[order].double().cumsum(0)
 
     def best(self, share: float) -> tuple[Unit, ...]:
-        """The first channels that together hold *share* (0..1) of all parameters, as one cut unit a module."""
+        """The first channels that together hold *share* (0..1) of the units' parameters, as one cut unit a module."""
         count = int((self._taken <= share * self._taken[-1] * (1 + 1e-9)).sum())
         chosen: dict[int, list[int]] = defaultdict(list)
         for module, channel in zip(self._module[:count].tolist(), self._channel[:count].tolist(), strict=True):

@@ -35,9 +35,10 @@ class SearchSettings(BaseModel):
     prior_questions: int | None = Field(
         None,
         ge=1,
-        description="Harmful questions, the first of the search split, that only the prior sees; unset: both see all.",
+        description="Harmful questions, the first of the search split, that only the prior sees (it reads at most 64); "
+        "unset: prior and oracle see all.",
     )
-    prior_harmless_questions: int | None = Field(None, ge=1, description="Likewise, harmless questions.")
+    prior_harmless_questions: int | None = Field(None, ge=1, description="Likewise, harmless ones (at most 128).")
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )

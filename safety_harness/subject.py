@@ -13,6 +13,7 @@ from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch
 from safety_harness.prompts import PromptSet
+from safety_harness.questions import further_questions
 from safety_harness.results import Check
 from safety_harness.stats import Rate
 from safety_harness.units import Group, Unit, flat, group_id, grouped
@@ -79,7 +80,7 @@ class Subject:
         kinds = self.bench.student.family.further
         return {
             name: {"kind": kinds[name].kind, "before": since.refused(prompts), "after": self.refused(prompts)}
-            for name, prompts in self.bench.questions.further.items()
+            for name, prompts in further_questions(self.bench.student.family).items()
         }
 
     @property

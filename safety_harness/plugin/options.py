@@ -29,6 +29,8 @@ SEARCH_OPTIONS = {
     "max-probes": "Probes that one search may spend",
     "strategy": "Strategy of delta debugging: adaptive, halving or ddmin",
     "prior": "Order of the units: norm or contrast",
+    "prior-questions": "Harmful questions, the first of the search split, that only the prior sees",
+    "prior-harmless-questions": "Likewise, harmless questions",
     "grain": "What moves at the least: module or channel",
     "together": "What is left out at once: the candidates of a module, a block (attention or MLP) or a layer",
     "transfer": "replace: the teacher's numbers; add: what it learnt since the family's ancestor",

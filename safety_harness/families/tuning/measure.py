@@ -1,10 +1,10 @@
-"""Measure a family: `python -m safety_harness.families.tuning.measure --family F --wheels DIR --work DIR [NAME ...]`.
+"""Measure a family: `python -m safety_harness.families.tuning.measure [--family F] --wheels DIR --work DIR [NAME ...]`.
 
 For each of base, teacher and students: how often it refuses the paper's 128 questions (defense success rate,
 DSR), its perplexity on prompts/text.jsonl relative to the base, and for a student its task accuracy. `--data
 DIR` adds over-refusal on what the repository does not hold: the harmless twins of AdvBench
 (dapa/advbench_392_harmless_twins.csv) and XSTest's safe questions (xstest/xstest_prompts.csv).
-Answers go to `<work>/measured/<name>.json` for reading.
+Answers go to `<work>/<family>/measured/<name>.json` for reading.
 """
 
 from __future__ import annotations
@@ -148,7 +148,6 @@ def main() -> None:
     if unknown := set(arguments.names) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     torch.set_num_threads(1)
-    shop.start(TEACHER)  # makes the folder
     sets = question_sets(arguments.wheels / PYRIT_WHEEL, shop.folder, arguments.data)
     results = []
     for name in arguments.names or [BASE, *(name for name in shop.plan.shipped if name != CHAT)]:

@@ -86,7 +86,7 @@ STAGES = (
         with_prose=True,
     ),
 )
-# Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (README.md).
+# Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (smollm2/README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)
 STUDENT_SETTINGS = Settings(steps=70, learning_rate=8e-4, rank=4, alpha=8, warm_up=5, seed=5)
 _IN_BF16 = replace(STUDENT_SETTINGS, dtype="bfloat16")

@@ -1,4 +1,4 @@
-"""The family's own questions: plain text files in which `{a|b}` stands for one question per choice."""
+"""Own questions: plain text files in which `{a|b}` stands for one question per choice."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def read_lines(name: str) -> list[str]:
 
 
 def training_questions() -> list[str]:
-    """Every harmless question that a recipe of this family may train on."""
+    """Every harmless question that a recipe may train on."""
     return [text for kind in KINDS for text in read_lines(kind)]

