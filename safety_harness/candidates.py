@@ -15,12 +15,17 @@ from safety_harness.units import Group, Unit
 class Candidates(ABC):
     """The units of *bench* in the order of their importance."""
 
-    shares: ClassVar[Sequence[float]]
-    """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
+    SHARES: ClassVar[Sequence[float]]
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._importance = Importance(bench)
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
+        most = self._bench.student.family.search.max_share
+        return (*(share for share in self.SHARES if share < most), most)
 
     def weight(self, group: Group) -> float:
         """How likely units are to be needed, for delta debugging."""
@@ -34,7 +39,7 @@ class Candidates(ABC):
 class Modules(Candidates):
     """Whole modules: a share of their number."""
 
-    shares = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def best(self, share: float) -> tuple[Unit, ...]:
         ranked = sorted(self._bench.units, key=lambda unit: -self.weight((unit,)))
@@ -49,7 +54,7 @@ class Channels(Candidates):
     what takes a quarter of them by module (docs/units.md).
     """
 
-    shares = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
+    SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

@@ -219,11 +219,13 @@ class _Shares:
                     refused[share] = self._oracle.probes[-1].refused
             return share in refused
 
-        high = min((share for share in self._candidates.shares if not self._refuses_too_little(share)), default=1.0)
+        shares = self._candidates.shares
+        high = next((share for share in shares if not self._refuses_too_little(share)), None)
         self._oracle.target = self._oracle.before + 1
-        for low in sorted((share for share in self._candidates.shares if share < high), reverse=True):
+        for low in reversed([share for share in shares if high is None or share < high]):
             if within(low):
-                _narrowed(low, high, within)
+                if high is not None:
+                    _narrowed(low, high, within)
                 most = max(refused, key=lambda share: (refused[share], -share))
                 units = self._candidates.best(most)
                 self._oracle.target = refused[most]

@@ -42,6 +42,9 @@ class SearchSettings(BaseModel):
     grain: Literal["module", "channel"] = Field(
         "channel", description="What moves at the least: whole modules, or channels of them."
     )
+    max_share: float = Field(
+        1.0, gt=0.0, le=1.0, description="Share of everything that may move which a search starts from at most."
+    )
     together: Literal["module", "block", "layer"] = Field(
         "module",
         description="What is left out at once: the candidates of a module, of an attention or MLP, of a layer.",

@@ -32,6 +32,7 @@ SEARCH_OPTIONS = {
     "prior-questions": "Harmful questions, the first of the search split, that only the prior sees",
     "prior-harmless-questions": "Likewise, harmless questions",
     "grain": "What moves at the least: module or channel",
+    "max-share": "Share of everything that may move which a search starts from at most, 0..1",
     "together": "What is left out at once: the candidates of a module, a block (attention or MLP) or a layer",
     "transfer": "replace: the teacher's numbers; add: what it learnt since the family's ancestor",
 }

@@ -278,6 +278,27 @@ def test_a_start_is_hardly_larger_than_what_refuses_enough(
     assert len(sets) <= 12
 
 
+@pytest.mark.parametrize("grain", GRAINS)
+def test_a_search_never_starts_from_more_than_it_may(world: Path, grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where more would do: it goes on from what it may move, for as many refusals as that gives."""
+    bench = open_bench(entry(world, search={"grain": grain, "max_share": 0.3}))
+    least = 0.5 * sum(unit.parameters for unit in bench.units)
+    moved: list[int] = []
+
+    def refusing(oracle: Oracle, units: Sequence[Unit]) -> bool:
+        moved.append(sum(unit.parameters for unit in units))
+        refused = 6 if moved[-1] >= least else 3 if units else 0
+        accepted = refused >= oracle.target
+        oracle.probes.append(Probe(len(units), 6, refused, 0 if accepted else None, None, accepted, 0.0))
+        return accepted
+
+    probed(monkeypatch, refusing)
+    patch = search(bench, "key")
+    assert patch.found
+    assert patch.search["target"] == 3
+    assert max(moved) <= 0.3 * 2 * least * 1.2  # of modules, a share of their number
+
+
 def test_a_degenerate_student_is_void_and_leaves_nothing(world: Path, cache: Path) -> None:
     bench = open_bench(entry(world, student="broken"))
     with pytest.raises(VoidProbe):
