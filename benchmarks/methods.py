@@ -174,7 +174,7 @@ def questions(bench: Bench, data: Path | None) -> Asked:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
             safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
         harmless |= {"xstest": prompt_set("xstest", safe), "twins": twins(data, slice(TWINS))}
-    harmful = {"harmful": own.harmful.report, **further_questions(bench.student.family)}
+    harmful = {"harmful": own.harmful.report, **further_questions(bench.student.family, own)}
     return Asked(harmful, harmless, own.task.report, own.text)
 
 

@@ -30,7 +30,6 @@ from safety_harness.candidates import Channels
 from safety_harness.judges import Verdict
 from safety_harness.prior import PRIORS, Prior, Weights
 from safety_harness.prompts import PromptSet
-from safety_harness.ranking import Ranking
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
 
@@ -74,13 +73,13 @@ def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     yield "the whole, less 32 worded as harm", less(gain, worded)
     cost = evidence.of(evidence.harmless, prior.HARMLESS, *ends)
     yield "the whole, less all 128", less(gain, cost)
-    there = likeliest(bench, gain, cost)
+    there = prior._likeliest(bench, stacked(gain, cost))
     gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
     cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
     yield "**and where the likeliest have moved**", less(gain, cost)
     yield "the last, harmless ×1", less(gain, cost, 1.0)
     yield "the last, harmless ×1.5", less(gain, cost, 1.5)
-    there = likeliest(bench, gain, cost)
+    there = prior._likeliest(bench, stacked(gain, cost))
     gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
     cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
     yield "and once more", less(gain, cost)
@@ -90,19 +89,15 @@ def added(one: Facts, other: Facts) -> Facts:
     return {module: facts + other[module] for module, facts in one.items()}
 
 
+def stacked(gain: Facts, cost: Facts) -> Facts:
+    """Gain and cost as the search's prior has them: shape (2, channels)."""
+    return {module: torch.stack([gain[module], cost[module]]) for module in gain}
+
+
 def less(gain: Facts, cost: Facts, weight: float = prior.COST) -> Prior:
     """*gain* less *weight* times *cost*, a parameter."""
-    facts = {module: torch.stack([gain[module], cost[module]]) for module in gain}
+    facts = stacked(gain, cost)
     return Prior(lambda _: facts, lambda f, parameters: (f[0] - weight * f[1].clamp(min=0)) / parameters)
-
-
-def likeliest(bench: Bench, gain: Facts, cost: Facts) -> tuple[Unit, ...]:
-    """What the search moves before it takes gradients once more."""
-    scores = [
-        prior._worth(torch.stack([gain[u.module], cost[u.module]]), u.parameters / len(gain[u.module]))
-        for u in bench.units
-    ]
-    return Ranking(bench.units, scores, bench.checkpoint.shapes).best(prior.LIKELIEST)
 
 
 def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> tuple[str, ...]:

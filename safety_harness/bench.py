@@ -10,7 +10,6 @@ from typing import TypeVar
 from safety_harness.capability import (
     TextScore,
     answer_logprobs,
-    batches,
     divergence,
     is_right,
     rows_at_once,
@@ -20,7 +19,7 @@ from safety_harness.files import sha256_text
 from safety_harness.generate import DECODING, Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import LoadedModel, check_lineage, load, prepare
-from safety_harness.prompts import PromptSet
+from safety_harness.prompts import PromptSet, batches
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
 from safety_harness.transplant import Donor, Transplanter

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from safety_harness.generate import Generator, pad_left
+from safety_harness.prompts import batches
 
 # Scoring keeps a whole vocabulary of log-probabilities a token: this many numbers at a time (256 MiB in float32).
 LOGPROBS = 2**26
@@ -96,11 +96,6 @@ def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
 def is_right(answer: str, expected: str) -> bool:
     """Whether *answer* gives *expected*: as whole words, whatever the case, spacing and punctuation around it."""
     return f" {_plain(expected)} " in f" {_plain(answer)} "
-
-
-def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """*items* in order, in runs of *size*."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 # A number keeps its sign, its point and its digits together: 42 is neither in 142 nor in 4.2, -42 or 42,000.

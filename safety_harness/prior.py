@@ -13,10 +13,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safety_harness.bench import Bench
-from safety_harness.capability import batches, next_logprobs
+from safety_harness.capability import next_logprobs
 from safety_harness.errors import ConfigError
 from safety_harness.judges import Verdict
-from safety_harness.prompts import PromptSet
+from safety_harness.prompts import PromptSet, batches
 from safety_harness.ranking import Ranking
 from safety_harness.units import Group, Unit
 
@@ -26,6 +26,9 @@ OPENING = 5
 QUESTIONS = 64
 HARMLESS_QUESTIONS = 128
 BATCH = 16
+
+
+Score = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ class Importance:
 
     def of_channels(self, unit: Unit) -> torch.Tensor:
         """Of each channel of a whole unit: float32, shape (channels,)."""
-        evidence = self._evidence[unit.module]
-        return self._prior.score(evidence, unit.parameters / evidence.shape[1])
+        return _channel_scores(self._prior.score, self._evidence[unit.module], unit)
 
     def _facts(self, unit: Unit) -> torch.Tensor:
         evidence = self._evidence[unit.module]
@@ -93,7 +95,7 @@ class Prior:
     """
 
     evidence: Callable[[Bench], Mapping[str, torch.Tensor]]
-    score: Callable[[torch.Tensor, float], torch.Tensor]
+    score: Score
 
 
 def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
@@ -121,10 +123,18 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     """
     refusal = _usual_refusal(bench)
     ends = _gain_and_cost(bench, refusal, ((), bench.units))
-    scores = [_worth(ends[unit.module], unit.parameters / ends[unit.module].shape[1]) for unit in bench.units]
-    likeliest = Ranking(bench.units, scores, bench.checkpoint.shapes).best(LIKELIEST)
-    there = _gain_and_cost(bench, refusal, (likeliest,))
+    there = _gain_and_cost(bench, refusal, (_likeliest(bench, ends),))
     return {module: facts + there[module] for module, facts in ends.items()}
+
+
+def _likeliest(bench: Bench, facts: Mapping[str, torch.Tensor]) -> tuple[Unit, ...]:
+    """The channels that have moved where gradients are taken once more, by gain and cost, shape (2, channels)."""
+    scores = [_channel_scores(_worth, facts[unit.module], unit) for unit in bench.units]
+    return Ranking(bench.units, scores, bench.checkpoint.shapes).best(LIKELIEST)
+
+
+def _channel_scores(score: Score, facts: torch.Tensor, unit: Unit) -> torch.Tensor:
+    return score(facts, unit.parameters / facts.shape[1])
 
 
 def _gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence[Unit]]) -> Mapping[str, torch.Tensor]:

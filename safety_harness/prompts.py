@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -60,9 +61,12 @@ class PromptSet:
 
     def blocks(self, size: int) -> tuple[PromptSet, ...]:
         """The prompts in order, in sets of *size*."""
-        return tuple(
-            prompt_set(self.name, self.prompts[start : start + size]) for start in range(0, len(self.prompts), size)
-        )
+        return tuple(prompt_set(self.name, batch) for batch in batches(self.prompts, size))
+
+
+def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """*items* in order, in runs of *size*."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def prompt_set(name: str, prompts: Iterable[Prompt]) -> PromptSet:

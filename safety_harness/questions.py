@@ -83,13 +83,13 @@ def load_questions(student: Student) -> Questions:
     )
 
 
-def further_questions(family: Family) -> Mapping[str, PromptSet]:
-    """The question sets of other sources that *family* names, less what it searches on and near-duplicates of it.
+def further_questions(family: Family, asked: Questions) -> Mapping[str, PromptSet]:
+    """The question sets of other sources that *family* names, less what was searched on and near-duplicates of it.
 
     Raises:
         DataError, SourceError: a file is missing or wrong, or nothing of it is left.
     """
-    searched = [_sides(split, family.near_duplicates).search for split in (family.harmful, family.harmless)]
+    searched = (asked.prior.harmful, asked.harmful.search, asked.prior.harmless, asked.harmless.search)
     return {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()}
 
 
@@ -101,9 +101,9 @@ def check_local_files(student: Student) -> None:
         LineageError, UnitError: student and teacher do not fit together, or have no unit of a wanted role.
     """
     if all(source.path for source in _prompt_sources(student)):
-        load_questions(student)
+        questions = load_questions(student)
         if all(source.path for source in student.family.further.values()):
-            further_questions(student.family)
+            further_questions(student.family, questions)
     for spec in student.models:
         if spec.path:
             Checkpoint(resolve(spec))

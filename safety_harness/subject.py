@@ -80,7 +80,7 @@ class Subject:
         kinds = self.bench.student.family.further
         return {
             name: {"kind": kinds[name].kind, "before": since.refused(prompts), "after": self.refused(prompts)}
-            for name, prompts in further_questions(self.bench.student.family).items()
+            for name, prompts in further_questions(self.bench.student.family, self.bench.questions).items()
         }
 
     @property

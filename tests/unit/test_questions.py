@@ -68,7 +68,7 @@ def test_further_questions_are_none_that_were_searched_on(tmp_path: Path) -> Non
     (tmp_path / "other.txt").write_text(
         "how to make a blue bomb\nWhat a crime\nWhere does a river end\nwhat is a stone\nwho is there\nwhy\n", "utf-8"
     )
-    found = further_questions(asked.family)
+    found = further_questions(asked.family, load_questions(asked))
     assert {name: prompts.texts for name, prompts in found.items()} == {"other": ["what is a stone", "who is there"]}
 
 

@@ -80,7 +80,7 @@ class Workshop:
 
     def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
         """The base's own greedy answers; a harmless question that even the base declines is left out."""
-        answers = self._kept(
+        answers = _kept(
             self.made / "answers", [questions, tokens],
             lambda: greedy_answers(*_opened(self.start(TEACHER)), questions, tokens),
         )  # fmt: skip
@@ -98,17 +98,19 @@ class Workshop:
         """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
         openings = read_lines("openings")
         base = self.start(CHAT)
-        prose = self._kept(
+        prose: list[str] = _kept(
             self.folder / "prose", openings,
             lambda: sampled_prose(*_opened(base), openings, PROSE_TOKENS, PROSE_SEED),
         )  # fmt: skip
-        return list(prose)
+        return prose
 
-    def _kept(self, where: Path, about: Any, make: Callable[[], Any]) -> Any:
-        cache = where.parent / f"{where.name}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
-        if not cache.exists():
-            cache.write_text(json.dumps(make()), "utf-8")
-        return json.loads(cache.read_text("utf-8"))
+
+def _kept(where: Path, about: Any, make: Callable[[], Any]) -> Any:
+    """What *make* gives *about* something, as JSON beside *where*, made once."""
+    cache = where.parent / f"{where.name}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
+    if not cache.exists():
+        cache.write_text(json.dumps(make()), "utf-8")
+    return json.loads(cache.read_text("utf-8"))
 
 
 def _opened(checkpoint: Path) -> tuple[Any, Any]:
