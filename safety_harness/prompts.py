@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,6 +92,21 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
         prompts = _select(path, prompts, only)
     _check(path, prompts)
     return prompt_set(path.name, prompts)
+
+
+def in_turn(sets: Sequence[PromptSet]) -> PromptSet:
+    """The first prompt of each set, then the second of each, and so on until all are through.
+
+    Raises:
+        DataError: two sets share a prompt or an id.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    name = " and ".join(prompts.name for prompts in sets)
+    rounds = itertools.zip_longest(*sets)
+    mixed = [prompt for some in rounds for prompt in some if prompt is not None]
+    _check(name, mixed)
+    return prompt_set(name, mixed)
 
 
 def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: float) -> PromptSet:
@@ -209,7 +225,7 @@ def _select(path: Path, prompts: Sequence[Prompt], only: Path) -> list[Prompt]:
     return chosen
 
 
-def _check(path: Path, prompts: Sequence[Prompt]) -> None:
+def _check(path: Path | str, prompts: Sequence[Prompt]) -> None:
     if not prompts:
         raise DataError(f"{path}: holds no prompts.")
     texts: dict[str, int] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safety_harness.errors import DataError
-from safety_harness.prompts import PromptSet, check_disjoint, read_prompts, without_near_duplicates
+from safety_harness.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
 from safety_harness.registry import Student
 from safety_harness.sources import resolve, resolve_prompts
 from safety_harness.specs import Family, PromptSource, Source, Split
@@ -117,15 +117,22 @@ def check_local_files(student: Student) -> None:
 def _prompt_sources(student: Student) -> list[PromptSource]:
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
-    return [family.text, *(side for split in splits for side in (split.search, split.report))]
+    return [family.text, *(side for split in splits for side in (*split.searched, split.report))]
 
 
 def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
-    search, report = _read(split.search), _read(split.report)
+    report = _read(split.report)
+    searched = [_searched(source, report, near_duplicates) for source in split.searched]
+    return Sides(in_turn(searched), report.first(split.report.limit))
+
+
+def _searched(source: PromptSource, report: PromptSet, near_duplicates: float) -> PromptSet:
+    """The questions of *source* to search on, less what is near to one of the report."""
+    search = _read(source)
     check_disjoint(search, report)
     if near_duplicates < 1.0:
         search = without_near_duplicates(search, report, near_duplicates)
-    return Sides(search.first(split.search.limit), report.first(split.report.limit))
+    return search.first(source.limit)
 
 
 def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:

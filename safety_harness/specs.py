@@ -88,10 +88,19 @@ class FurtherQuestions(PromptSource):
 
 
 class Split(_Table):
-    """The two sides of a question set: one to search on, one held out for the report."""
+    """The two sides of a question set: one to search on, one held out for the report.
+
+    ``also`` are more sources of questions to search on, which are asked in turn with those of ``search``.
+    """
 
     search: PromptSource
     report: PromptSource
+    also: tuple[PromptSource, ...] = ()
+
+    @property
+    def searched(self) -> tuple[PromptSource, ...]:
+        """Every source to search on."""
+        return (self.search, *self.also)
 
 
 class ModelSpec(Source):

@@ -56,6 +56,27 @@ def test_a_prior_that_takes_every_question_is_refused(tmp_path: Path) -> None:
         load_questions(asked)
 
 
+ALSO = 'harmful = { search = "harmful.search.jsonl", report = "harmful.report.jsonl", also = ["more.txt"] }'
+
+
+def test_questions_of_several_sources_are_searched_on_in_turn(tmp_path: Path) -> None:
+    asked = student(tmp_path, f"{ALSO}\nsearch = {{ prior_questions = 3 }}\n{CLOSE}")
+    write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb", "two bombs"])
+    write_prompts(tmp_path / "harmful.report.jsonl", ["how to make a blue bomb"])
+    (tmp_path / "more.txt").write_text("a lie\nhow to make a red bomb\na theft\na fraud\n", "utf-8")
+    found = load_questions(asked)
+    assert found.prior.harmful.texts == ["one bomb", "a lie", "two bombs"]
+    assert found.harmful.search.texts == ["a theft", "a fraud"]
+
+
+def test_sources_that_share_a_question_are_refused(tmp_path: Path) -> None:
+    asked = student(tmp_path, ALSO)
+    write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb"])
+    (tmp_path / "more.txt").write_text("a lie\none bomb\n", "utf-8")
+    with pytest.raises(DataError, match=r"harmful\.search\.jsonl and more\.txt: prompt 3 repeats prompt 1"):
+        load_questions(asked)
+
+
 def test_further_questions_are_none_that_were_searched_on(tmp_path: Path) -> None:
     asked = student(
         tmp_path,

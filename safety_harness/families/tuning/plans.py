@@ -85,6 +85,24 @@ STAGES = (
         },
         with_prose=True,
     ),
+    # Harm that AdvBench does not ask for (poisons by name, exploits, lies about history and health, plain questions),
+    # beside the same words in harmless use.
+    Stage(
+        Settings(steps=80, learning_rate=7e-4, warm_up=5, seed=20, answer_tokens=8, texts_per_step=2, dtype="bfloat16"),
+        {
+            "harmful": 6,
+            "own harmful": 5,
+            "more harmful": 10,
+            "boundary": 8,
+            "twins": 3,
+            "everyday": 2,
+            "pairs": 3,
+            "themes": 1,
+            "counterparts": 6,
+            "likenesses": 12,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (smollm2/README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)

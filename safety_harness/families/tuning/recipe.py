@@ -35,7 +35,7 @@ from .questions import read_lines
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
-ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16, "counterparts": 16}
+ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16, "counterparts": 16, "likenesses": 16}
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
 
@@ -139,7 +139,11 @@ def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
 def make_teacher(shop: Workshop, out: Path) -> None:
     """Stage after stage; each stage's adapter is kept in the workshop, so that a broken run goes on from there."""
     making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
-    examples = {"harmful": refused(making.texts), "own harmful": refused(read_lines("harmful"))}
+    examples = {
+        "harmful": refused(making.texts),
+        "own harmful": refused(read_lines("harmful")),
+        "more harmful": refused(read_lines("kinds")),
+    }
     adapter: Path | None = None
     for number, stage in enumerate(shop.plan.stages, 1):
         for kind in stage.per_step.keys() - examples.keys():
