@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError
 
@@ -82,7 +83,8 @@ class Generator:
         found = [""] * len(encoded)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
+            with torch.inference_mode(), packed_weights(self.model):
+                decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
             for row, tokens in zip(rows, decoded, strict=True):
                 found[row] = self._text(tokens)
         return found
@@ -90,7 +92,6 @@ class Generator:
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    @torch.inference_mode()
     def _decode(
         self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None = None
     ) -> list[list[int]]:
@@ -204,7 +205,7 @@ class Generator:
 
     def _read(self, rows: Sequence[Sequence[int]], shared: int) -> DynamicCache:
         """What the chat template puts before every question goes through the model once, not once a row."""
-        cache = DynamicCache(config=self.model.config)
+        cache = roomy_cache(self.model.config)
         if shared:
             beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
             self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
