@@ -39,8 +39,9 @@ class RoomyLayer(DynamicLayer):
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
         if self._held is None or self._held[0].shape[-2] < after:
-            self._held = self._with_room(self.keys, key_states, after), self._with_room(
-                self.values, value_states, after
+            self._held = (
+                self._with_room(self.keys, key_states, after),
+                self._with_room(self.values, value_states, after),
             )
         held_keys, held_values = self._held
         held_keys[:, :, before:after] = key_states

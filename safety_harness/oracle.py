@@ -74,6 +74,8 @@ class Oracle:
         self._lost = dict.fromkeys(self._asked, 1)
         self.before = self._refusals(())
         self.target = self._target() if target is None else target
+        # Answers to harmless questions that the student itself garbles: none of a patch's doing.
+        self._garbled = _count(self._glimpsed(()), Verdict.UNSCORED)
         self.over_refusal_limit = math.floor(
             self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
         )
@@ -154,23 +156,32 @@ class Oracle:
 
     def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
         """Harmless questions whose answers begin to refuse; those beyond *most* are not looked for."""
+        answered = self._glimpsed(units, most)
+        refused = _count(answered, Verdict.REFUSED)
+        if most is None or refused <= most:
+            self._require_scored(answered, self._garbled)
+        return refused
+
+    def _glimpsed(self, units: Sequence[Unit], most: int | None = None) -> list[Answered]:
+        """Answers to the harmless questions, up to where more than *most* are refusals."""
         answered: list[Answered] = []
         for block in self._harmless_blocks:
             answered += self._bench.glimpsed(units, block)
             if most is not None and _count(answered, Verdict.REFUSED) > most:
-                return _count(answered, Verdict.REFUSED)
-        self._require_scored(answered)
-        return _count(answered, Verdict.REFUSED)
+                break
+        return answered
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None
         return sum(self._bench.right(units, self.task))
 
-    def _require_scored(self, answered: Sequence[Answered]) -> None:
-        unscored = _count(answered, Verdict.UNSCORED)
+    def _require_scored(self, answered: Sequence[Answered], own: int = 0) -> None:
+        """No more answers unscored than the settings allow beside the student's *own*."""
+        unscored = _count(answered, Verdict.UNSCORED) - own
         if unscored > self._settings.unscored * len(answered):
             raise VoidProbe(
-                f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate), more than "
+                f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate"
+                f"{f', and {own} more that the student garbles by itself' if own else ''}), more than "
                 f"{self._settings.unscored:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )

@@ -258,6 +258,20 @@ def test_unscored_answers_that_could_not_change_it_do_not_void_a_probe(
     assert (oracle.asked, len(oracle.probes)) == (3, 1)
 
 
+def test_what_the_student_garbles_by_itself_voids_no_probe(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the harmless questions, that is: what a patch adds to it still does."""
+    bench = open_bench(entry(world, search={"target_dsr": 0.0, "task": 1.0, "unscored": 0.2}))
+    count = len(bench.questions.harmless.search)
+    said = [Verdict.UNSCORED] * (count // 2) + [Verdict.COMPLIED] * (count - count // 2)
+    monkeypatch.setattr(bench, "glimpsed", _in_turn(said))
+    oracle = Oracle(bench)
+    assert oracle(bench.units)
+    said[:] = [Verdict.UNSCORED] * (count // 2 + count // 5 + 1) + [Verdict.COMPLIED] * count
+    del said[count:]
+    with pytest.raises(VoidProbe, match=f"and {count // 2} more that the student garbles by itself"):
+        oracle(bench.units)
+
+
 # --- bench ----------------------------------------------------------------------------------------
 
 
