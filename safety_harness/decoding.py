@@ -19,11 +19,13 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 48
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A layer's keys and values, (rows, heads, tokens, width), with room for the tokens to come."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.keys: torch.Tensor
+        self.values: torch.Tensor
         self._held: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -110,7 +112,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if type(module) is nn.Linear and _packable(module.weight)]
     with contextlib.ExitStack() as undo:
         for layer in layers:
-            layer.forward = _Packed(layer)
+            setattr(layer, "forward", _Packed(layer))  # noqa: B010 - of this layer alone, which its type does not allow
             undo.callback(delattr, layer, "forward")
         yield
 

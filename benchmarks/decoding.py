@@ -1,0 +1,83 @@
+"""What room in the cache and packed weights save in decoding, and that they change no answer.
+
+    python benchmarks/decoding.py [--student json] [--threads 1]
+
+The held-out harmful questions of a smollm2 student with a seventh of the teacher's modules in it, answered in bfloat16 to
+the family's length; processor seconds, best of three interleaved rounds. Writes ``benchmarks/decoding.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from transformers import DynamicCache
+
+from safety_harness import generate
+from safety_harness.bench import Bench, open_bench
+from safety_harness.decoding import packed_weights, roomy_cache
+from safety_harness.registry import load_registry
+
+ROUNDS = 3
+
+
+def plain_cache(config: Any) -> DynamicCache:
+    return DynamicCache(config=config)
+
+
+def plain_weights(_model: Any) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+WAYS: dict[str, tuple[Callable[[Any], DynamicCache], Callable[[Any], contextlib.AbstractContextManager[None]]]] = {
+    "as transformers does": (plain_cache, plain_weights),
+    "room in the cache": (roomy_cache, plain_weights),
+    "packed weights": (plain_cache, packed_weights),
+    "both": (roomy_cache, packed_weights),
+}
+
+
+def measure(bench: Bench) -> dict[str, tuple[float, list[str]]]:
+    """Seconds and answers of every way."""
+    questions, limit = bench.questions.harmful.report.texts, bench.student.family.max_new_tokens
+    best: dict[str, tuple[float, list[str]]] = {}
+    with bench.transplanter.transplanted(bench.units[::7]):
+        for _ in range(ROUNDS):
+            for name, (cache, weights) in WAYS.items():
+                generate.roomy_cache, generate.packed_weights = cache, weights  # type: ignore[assignment]
+                start = time.process_time()
+                answers = bench.generator.answers(questions, limit)
+                seconds = time.process_time() - start
+                best[name] = min(best.get(name, (seconds, answers)), (seconds, answers))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="json")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    (student,) = load_registry().select(family="smollm2", students=[options.student])
+    found = measure(open_bench(student))
+    usual, answers = found["as transformers does"]
+    if any(said != answers for _, said in found.values()):
+        raise SystemExit("The ways give different answers.")
+    rows = [(name, f"{seconds:.1f}", f"{usual / seconds:.2f}") for name, (seconds, _) in found.items()]
+    table = tabulate(rows, ("way", "seconds", "times as fast"), tablefmt="github", disable_numparse=True)
+    text = (
+        f"# Decoding\n\n`python benchmarks/decoding.py --student {options.student} --threads {options.threads}`: "
+        f"{len(answers)} answers, the same each way\n\n{table}\n"
+    )
+    (Path(__file__).parent / "decoding.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
