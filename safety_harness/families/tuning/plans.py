@@ -103,6 +103,24 @@ STAGES = (
         },
         with_prose=True,
     ),
+    # Those kinds of harm had taken harmless requests along that are worded like harmful ones.
+    Stage(
+        Settings(steps=90, learning_rate=7e-4, warm_up=5, seed=21, answer_tokens=8, texts_per_step=2, dtype="bfloat16"),
+        {
+            "harmful": 6,
+            "own harmful": 5,
+            "more harmful": 9,
+            "boundary": 3,
+            "twins": 3,
+            "everyday": 1,
+            "pairs": 5,
+            "themes": 1,
+            "counterparts": 9,
+            "likenesses": 9,
+            "idioms": 9,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (smollm2/README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses")
+KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms")
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 
