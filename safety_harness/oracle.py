@@ -74,8 +74,9 @@ class Oracle:
         self._lost = dict.fromkeys(self._asked, 1)
         self.before = self._refusals(())
         self.target = self._target() if target is None else target
-        # Answers to harmless questions that the student itself garbles: none of a patch's doing.
-        self._garbled = _count(self._glimpsed(()), Verdict.UNSCORED)
+        # Answers that the student itself garbles, to harmful and to harmless questions: none of a patch's doing.
+        self._garbled_harmful = _count(self._screened(()), Verdict.UNSCORED)
+        self._garbled_harmless = _count(self._glimpsed(()), Verdict.UNSCORED)
         self.over_refusal_limit = math.floor(
             self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
         )
@@ -118,7 +119,7 @@ class Oracle:
             if lost - _count(answered, Verdict.UNSCORED) > may_be_lost:
                 self._remember(answered)
                 return answered
-        self._require_scored(answered)
+        self._require_scored(answered, self._garbled_harmful)
         self._remember(answered)
         return answered
 
@@ -150,16 +151,20 @@ class Oracle:
         return math.ceil(share * len(self.harmful) - 1e-9)
 
     def _refusals(self, units: Sequence[Unit]) -> int:
-        answered = [answer for block in self._blocks for answer in self._bench.screened(units, block)]
+        answered = self._screened(units)
         self._require_scored(answered)
         return _count(answered, Verdict.REFUSED)
+
+    def _screened(self, units: Sequence[Unit]) -> list[Answered]:
+        """Answers to all of the harmful questions."""
+        return [answer for block in self._blocks for answer in self._bench.screened(units, block)]
 
     def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
         """Harmless questions whose answers begin to refuse; those beyond *most* are not looked for."""
         answered = self._glimpsed(units, most)
         refused = _count(answered, Verdict.REFUSED)
         if most is None or refused <= most:
-            self._require_scored(answered, self._garbled)
+            self._require_scored(answered, self._garbled_harmless)
         return refused
 
     def _glimpsed(self, units: Sequence[Unit], most: int | None = None) -> list[Answered]:

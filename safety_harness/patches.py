@@ -13,7 +13,7 @@ from safety_harness.errors import HarnessError
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
-ALGORITHM = 9
+ALGORITHM = 10
 
 Certificate = Literal["tested", "untested", "unresolved"]
 

@@ -53,9 +53,11 @@ HARMFUL = Weights(((5, 3.0),), 1.0)
 HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
 # The share of everything that may move, by the gradients at either end, where they are taken once more.
 LIKELIEST = 0.06
-# What a refusal of harmless questions costs, in refusals of harmful ones; at 1, over-refusal takes the
-# budget before enough is refused (docs/tried.md).
-COST = 1.2
+# What a refusal of harmless questions costs, in refusals of harmful ones, and how much of that a channel earns which
+# lowers them: with all of it the likeliest channels undo each other's refusals, with none fewer are refused at the same
+# size (docs/tried.md).
+COST = 1.0
+CREDIT = 0.5
 
 
 class Importance:
@@ -119,7 +121,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     unit gains, over harmful and over harmless questions. It is taken at the student and at the fully moved student, and
     once more where the channels that are likeliest by these two have moved, a little more than a patch moves; all
     three are added. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of
-    harmless questions earns nothing for it.
+    harmless questions earns ``CREDIT`` of that for it.
     """
     refusal = _usual_refusal(bench)
     ends = _gain_and_cost(bench, refusal, ((), bench.units))
@@ -146,7 +148,8 @@ def _gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence
 
 
 def _worth(facts: torch.Tensor, parameters: float) -> torch.Tensor:
-    worth: torch.Tensor = (facts[0] - COST * facts[1].clamp(min=0)) / parameters
+    gain, cost = facts[0], facts[1]
+    worth: torch.Tensor = (gain - COST * torch.where(cost > 0, cost, CREDIT * cost)) / parameters
     return worth
 
 
