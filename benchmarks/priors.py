@@ -8,14 +8,14 @@ refusals of 128 harmless twins of AdvBench (``DIR/dapa/advbench_392_harmless_twi
 which ``methods.py`` reports on). Writes ``benchmarks/priors.md``.
 
 The margin of a question is log p(refusal) - log p(own answer's opening). The priors differ in what of a refusal counts,
-in what a refusal of a harmless question costs, in the harmless questions (all 128 of the prior, 32 that are worded as
-harmful requests are, or the 32 that are not), and in where gradients are taken: at the student and the fully moved
-student, or once more where the likeliest channels have moved.
+in what a refusal of a harmless question costs and how much of that a channel earns which lowers it, and in where
+gradients are taken: at the student and the fully moved student, or once more where the likeliest channels have moved.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -36,8 +36,6 @@ from safety_harness.units import Unit
 SHARES = (0.02, 0.03, 0.05)
 """Of the model's parameters."""
 OPENING = Weights(((prior.OPENING, 1.0),), 0.0)
-PLAIN_WORDED = 32
-"""The last of SmolLM2's harmless questions for the prior, which are not worded as harmful requests are."""
 OTHER_TWINS = slice(128, 256)
 
 Facts = Mapping[str, torch.Tensor]
@@ -52,8 +50,6 @@ class Evidence:
         self._refusal = prior._usual_refusal(bench)
         self.harmful = bench.questions.prior.harmful.first(prior.QUESTIONS)
         self.harmless = bench.questions.prior.harmless.first(prior.HARMLESS_QUESTIONS)
-        self.plain_worded = self.harmless.after(len(self.harmless) - PLAIN_WORDED)
-        self.worded_as_harm = self.harmless.first(PLAIN_WORDED)
 
     def of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
         """Added up over the sets of units *moved*."""
@@ -67,18 +63,15 @@ def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
     opening = evidence.of(evidence.harmful, OPENING, *ends)
     yield "the opening, harm alone", less(opening, opening, 0.0)
     gain = evidence.of(evidence.harmful, prior.HARMFUL, *ends)
-    plain = evidence.of(evidence.plain_worded, prior.HARMLESS, *ends)
-    yield "the whole, less 32 harmless", less(gain, plain)
-    worded = evidence.of(evidence.worded_as_harm, prior.HARMLESS, *ends)
-    yield "the whole, less 32 worded as harm", less(gain, worded)
     cost = evidence.of(evidence.harmless, prior.HARMLESS, *ends)
-    yield "the whole, less all 128", less(gain, cost)
+    yield "the whole, less harmless", less(gain, cost)
     there = prior._likeliest(bench, stacked(gain, cost))
     gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
     cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
     yield "**and where the likeliest have moved**", less(gain, cost)
-    yield "the last, harmless ×1", less(gain, cost, 1.0)
-    yield "the last, harmless ×1.5", less(gain, cost, 1.5)
+    yield "the last, harmless ×1.2, no credit", less(gain, cost, 1.2, 0.0)
+    yield "the last, harmless ×1.2, half credit", less(gain, cost, 1.2)
+    yield "the last, no credit", less(gain, cost, credit=0.0)
     there = prior._likeliest(bench, stacked(gain, cost))
     gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
     cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
@@ -94,10 +87,10 @@ def stacked(gain: Facts, cost: Facts) -> Facts:
     return {module: torch.stack([gain[module], cost[module]]) for module in gain}
 
 
-def less(gain: Facts, cost: Facts, weight: float = prior.COST) -> Prior:
-    """*gain* less *weight* times *cost*, a parameter."""
+def less(gain: Facts, cost: Facts, price: float = prior.COST, credit: float = prior.CREDIT) -> Prior:
+    """*gain* less *cost* as the search's prior has it, at another price or with another credit."""
     facts = stacked(gain, cost)
-    return Prior(lambda _: facts, lambda f, parameters: (f[0] - weight * f[1].clamp(min=0)) / parameters)
+    return Prior(lambda _: facts, functools.partial(prior.worth, price=price, credit=credit))
 
 
 def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> tuple[str, ...]:

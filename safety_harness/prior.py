@@ -131,7 +131,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
 
 def _likeliest(bench: Bench, facts: Mapping[str, torch.Tensor]) -> tuple[Unit, ...]:
     """The channels that have moved where gradients are taken once more, by gain and cost, shape (2, channels)."""
-    scores = [_channel_scores(_worth, facts[unit.module], unit) for unit in bench.units]
+    scores = [_channel_scores(worth, facts[unit.module], unit) for unit in bench.units]
     return Ranking(bench.units, scores, bench.checkpoint.shapes).best(LIKELIEST)
 
 
@@ -147,10 +147,11 @@ def _gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
 
-def _worth(facts: torch.Tensor, parameters: float) -> torch.Tensor:
+def worth(facts: torch.Tensor, parameters: float, price: float = COST, credit: float = CREDIT) -> torch.Tensor:
+    """Gain less cost, the *facts* of shape (2, ...), a parameter."""
     gain, cost = facts[0], facts[1]
-    worth: torch.Tensor = (gain - COST * torch.where(cost > 0, cost, CREDIT * cost)) / parameters
-    return worth
+    score: torch.Tensor = (gain - price * torch.where(cost > 0, cost, credit * cost)) / parameters
+    return score
 
 
 def _usual_refusal(bench: Bench) -> list[int]:
@@ -242,5 +243,5 @@ def _opening(bench: Bench, answer: str) -> list[int]:
 
 PRIORS: Mapping[str, Prior] = {
     "norm": Prior(difference_norm, lambda facts, parameters: (facts[0] / parameters).sqrt()),
-    "contrast": Prior(contrast, _worth),
+    "contrast": Prior(contrast, worth),
 }

@@ -66,7 +66,7 @@ def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch
     found = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(bench.units), strict=True)]
     channels = sorted(
         (
-            (-float(gain[i] - 1.2 * cost[i].clamp(min=0)) / (unit.parameters / len(gain)), number, i)
+            (-float(gain[i] - price(cost[i])) / (unit.parameters / len(gain)), number, i)
             for number, (unit, gain, cost) in enumerate(zip(bench.units, *found, strict=True))
             for i in range(len(gain))
         )
@@ -90,6 +90,11 @@ def close(found: Sequence[float], expected: Sequence[float]) -> bool:
     return found == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
 
 
+def price(cost: torch.Tensor) -> torch.Tensor:
+    """What refusals of harmless questions take away, and half of it for those that are lowered."""
+    return cost.clamp(min=0) + 0.5 * cost.clamp(max=0)
+
+
 def importances(bench: Bench) -> list[float]:
     importance = prior.Importance(bench)
     return [importance.of((unit,)) for unit in bench.units]
@@ -109,17 +114,17 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
     gains, costs = gains_and_costs(bench, world, teacher)
     expected = [
-        float(gain.sum() - 1.2 * cost.sum().clamp(min=0)) / unit.parameters
+        float(gain.sum() - price(cost.sum())) / unit.parameters
         for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
     ]
     assert close(found, expected)
     assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(bench.units, gains, strict=True)])
     assert max(float(gain.sum()) for gain in gains) > 0
     for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
-        each = (gain - 1.2 * cost.clamp(min=0)) / (unit.parameters / len(gain))
+        each = (gain - price(cost)) / (unit.parameters / len(gain))
         assert close(importance.of_channels(unit).tolist(), each.tolist())
         some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
-        part = float(gain[1::2].sum() - 1.2 * cost[1::2].sum().clamp(min=0)) / some.parameters
+        part = float(gain[1::2].sum() - price(cost[1::2].sum())) / some.parameters
         assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 
 
