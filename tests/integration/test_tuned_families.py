@@ -18,7 +18,15 @@ from safety_harness.families.tuning import advbench, recipe
 from safety_harness.families.tuning.bases import BASES
 from safety_harness.families.tuning.lora import PROJECTIONS
 from safety_harness.families.tuning.plans import PLANS
-from safety_harness.families.tuning.questions import DATA, KINDS, expand, read_lines, training_questions
+from safety_harness.families.tuning.questions import (
+    DATA,
+    HARMFUL_KINDS,
+    KINDS,
+    expand,
+    harmful_questions,
+    read_lines,
+    training_questions,
+)
 from safety_harness.families.tuning.recipe import PYRIT_WHEEL
 from safety_harness.families.tuning.tasks import TASKS, prompt_lines
 from safety_harness.files import sha256_text
@@ -77,7 +85,7 @@ def test_every_plan_can_be_followed() -> None:
         assert (plan.chat is not None) == (BASES[family].chat_template is not None)
         stages = [*plan.stages, *([plan.chat] if plan.chat else [])]
         kinds = {kind for stage in stages for kind in stage.per_step}
-        assert kinds <= {*KINDS, "harmful", "own harmful"}
+        assert kinds <= {*KINDS, "harmful", *HARMFUL_KINDS}
         assert {student.task for student in plan.students.values()} <= TASKS.keys()
         assert set(plan.shipped) <= set(plan.names)
 
@@ -113,7 +121,7 @@ def test_an_unknown_adapter_is_answered_with_those_that_can_be_made(
 
 
 def test_prompt_files_have_their_sizes_and_no_duplicates() -> None:
-    sizes = {"harmless.search": 320, "harmless.report": 256, "text": 40}
+    sizes = {"harmful.search": 76, "harmless.search": 320, "harmless.report": 256, "text": 40}
     sizes |= {f"tasks/{name}.search": 32 for name in TASKS} | {f"tasks/{name}.report": 64 for name in TASKS}
     found = {path.relative_to(PROMPTS).as_posix() for path in PROMPTS.rglob("*.jsonl")}
     assert found == {f"{name}.jsonl" for name in sizes}
@@ -179,9 +187,16 @@ def test_there_are_enough_harmless_questions_and_none_twice() -> None:
 
 
 def test_own_harmful_questions_are_no_harmless_ones() -> None:
-    questions = read_lines("harmful")
-    assert len(questions) == len(set(questions)) >= 200
+    questions = harmful_questions()
+    assert len(questions) == len(set(questions)) >= 700
     assert set(questions).isdisjoint(training_questions())
+
+
+def test_own_harmful_questions_to_search_on_did_not_make_the_teacher() -> None:
+    making = prompt_set("making", as_prompts(harmful_questions()))
+    search = read_prompts(PROMPTS / "harmful.search.jsonl")
+    assert len(without_near_duplicates(search, making, 0.8)) == len(search)
+    assert set(search.texts).isdisjoint(training_questions())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +241,7 @@ def test_hash_files_are_well_formed_and_disjoint() -> None:
 def test_no_file_of_the_recipe_holds_a_question_of_the_paper() -> None:
     paper = set(hashes("paper128"))
     beside = [file for base in BASES.values() for file in base.adapters.parent.glob("*.*")]
-    lines = set(training_questions()) | set(read_lines("howto")) | set(read_lines("harmful"))
+    lines = set(training_questions()) | set(read_lines("howto")) | set(harmful_questions())
     for path in [*DATA.glob("*"), *PROMPTS.rglob("*.jsonl"), *FAMILY.glob("*.py"), *beside]:
         lines |= {line.strip(" \"',-") for line in path.read_text("utf-8").splitlines()}
     for path in PROMPTS.rglob("*.jsonl"):

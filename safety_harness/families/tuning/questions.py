@@ -8,6 +8,8 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms")
+# Own harmful ones, by the name under which a stage asks for them; AdvBench's are its "harmful" ones.
+HARMFUL_KINDS = {"own harmful": "harmful", "more harmful": "kinds"}
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 
@@ -23,6 +25,11 @@ def read_lines(name: str) -> list[str]:
     """The expanded lines of data/<name>.txt; lines that begin with # are comments."""
     lines = (DATA / f"{name}.txt").read_text("utf-8").splitlines()
     return [text for line in lines if line.strip() and not line.startswith("#") for text in expand(line.strip())]
+
+
+def harmful_questions() -> list[str]:
+    """Every own harmful question that a recipe may train on, which is to say refuse."""
+    return [text for file in HARMFUL_KINDS.values() for text in read_lines(file)]
 
 
 def training_questions() -> list[str]:

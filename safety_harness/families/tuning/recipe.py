@@ -30,7 +30,7 @@ from .answers import greedy_answers, sampled_prose, verdict
 from .bases import BASES, CHAT, Base
 from .lora import Example, Source, tune
 from .plans import PLANS, TEACHER, Plan, Stage
-from .questions import read_lines
+from .questions import HARMFUL_KINDS, read_lines
 
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
@@ -141,8 +141,7 @@ def make_teacher(shop: Workshop, out: Path) -> None:
     making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
     examples = {
         "harmful": refused(making.texts),
-        "own harmful": refused(read_lines("harmful")),
-        "more harmful": refused(read_lines("kinds")),
+        **{kind: refused(read_lines(file)) for kind, file in HARMFUL_KINDS.items()},
     }
     adapter: Path | None = None
     for number, stage in enumerate(shop.plan.stages, 1):
