@@ -20,27 +20,30 @@ ROOM = 48
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values, (rows, heads, tokens, width), with room for the tokens to come."""
+    """A layer's keys and values, (rows, heads, tokens, width), with room for the tokens to come.
+
+    Whatever else changes the keys leaves the room behind: the next update sees that they are not those that it made.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.keys: torch.Tensor
         self.values: torch.Tensor
         self._held: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._made: torch.Tensor | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put new columns after those that are there; what is returned holds all of them."""
         if torch.is_grad_enabled():  # a gradient needs what was there as it was
-            self._held = None
             found: tuple[torch.Tensor, torch.Tensor] = super().update(key_states, value_states, *args, **kwargs)
             return found
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
-        if self._held is None or self._held[0].shape[-2] < after:
+        if self._held is None or self.keys is not self._made or self._held[0].shape[-2] < after:
             self._held = (
                 self._with_room(self.keys, key_states, after),
                 self._with_room(self.values, value_states, after),
@@ -49,6 +52,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         held_keys[:, :, before:after] = key_states
         held_values[:, :, before:after] = value_states
         self.keys, self.values = held_keys[:, :, :after], held_values[:, :, :after]
+        self._made = self.keys
         return self.keys, self.values
 
     def _with_room(self, there: torch.Tensor, new: torch.Tensor, needed: int) -> torch.Tensor:
@@ -57,26 +61,6 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         if there.numel():
             held[:, :, : there.shape[-2]] = there
         return held
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Every row so many times."""
-        self._held = None
-        super().batch_repeat_interleave(repeats)
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Only the rows of *indices*."""
-        self._held = None
-        super().batch_select_indices(indices)
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Without the last tokens."""
-        self._held = None
-        super().crop(tokens_to_remove)
-
-    def reset(self) -> None:
-        """Empty again."""
-        self._held = None
-        super().reset()
 
 
 def roomy_cache(config: Any) -> DynamicCache:

@@ -100,8 +100,6 @@ def in_turn(sets: Sequence[PromptSet]) -> PromptSet:
     Raises:
         DataError: two sets share a prompt or an id.
     """
-    if len(sets) == 1:
-        return sets[0]
     name = " and ".join(prompts.name for prompts in sets)
     rounds = itertools.zip_longest(*sets)
     mixed = [prompt for some in rounds for prompt in some if prompt is not None]

@@ -57,6 +57,7 @@ def layer_pair(pairs: Pairs) -> tuple[Any, Any]:
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "rows taken out": lambda layer: layer.batch_select_indices(torch.tensor([1])),
     "rows repeated": lambda layer: layer.batch_repeat_interleave(2),
+    "rows in another order": lambda layer: layer.reorder_cache(torch.tensor([1, 0])),
     "columns taken out": lambda layer: layer.crop(-2),
     "emptied": lambda layer: layer.reset(),
 }

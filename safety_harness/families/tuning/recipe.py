@@ -35,7 +35,7 @@ from .questions import HARMFUL_KINDS, read_lines
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
-ANSWER_TOKENS_OF = {"pairs": 16, "themes": 16, "counterparts": 16, "likenesses": 16, "idioms": 16}
+ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms"), 16)
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
 
