@@ -10,6 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from safety_harness import __version__
+from safety_harness.cli_artifact import add_artifact
 from safety_harness.cli_reduce import add_reduce
 from safety_harness.errors import HarnessError
 from safety_harness.registry import Registry, load_registry
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print a results.json as Markdown; exit 1 unless its gate passed")
     report.add_argument("results", type=Path)
     report.set_defaults(run=_report)
+    add_artifact(commands)
     add_reduce(commands)
     return parser
 

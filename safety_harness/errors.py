@@ -6,6 +6,7 @@ HarnessError
 ├── SourceError      weights or data cannot be had: missing, truncated, wrong hash, unsafe format
 ├── LineageError     teacher and student do not share an architecture, shapes or ancestry
 ├── UnitError        an architecture or a role is not known, or matches no tensor
+├── ArtifactError    a patch artifact is damaged, or the model before it is not the one that it was made for
 └── VoidProbe        too many answers could not be scored: the probe proves nothing
 
 Each message says what is wrong, with which file or value, and what to do next.
@@ -36,6 +37,10 @@ class LineageError(HarnessError):
 
 class UnitError(HarnessError):
     """No unit answers the request: unknown architecture, role or layer."""
+
+
+class ArtifactError(HarnessError):
+    """A patch artifact is damaged, or does not belong to the model that it is put to."""
 
 
 class VoidProbe(HarnessError):

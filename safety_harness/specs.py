@@ -107,10 +107,12 @@ class ModelSpec(Source):
     """A model: its checkpoint, and LoRA adapters merged into it in order.
 
     ``chat_template`` is a Jinja file: how questions are put to a GGUF model that holds no template, as base models do.
+    ``licence`` is that of its weights, for the artifact of a patch; what its own card names where none is given.
     """
 
     adapters: tuple[Path, ...] = ()
     chat_template: Path | None = None
+    licence: str | None = None
 
 
 class StudentSpec(ModelSpec):

@@ -8,7 +8,6 @@ Nothing is rounded either way.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Unit
+from safety_harness.units import Unit, moved
 from safety_harness.weights import Checkpoint
 
 
@@ -85,20 +84,12 @@ class Transplanter:
 
     def _moves(self, units: Iterable[Unit]) -> list[_Move]:
         """What *units* do to each tensor, whatever of it they share."""
-        axes: dict[str, int] = {}
-        channels: dict[str, set[int]] = defaultdict(set)
-        whole: set[str] = set()
-        for unit in units:
-            for name in unit.tensors:
-                axes[name] = unit.axis
-                channels[name].update(unit.channels)
-                if not unit.channels:
-                    whole.add(name)
         moves = []
-        for name, axis in axes.items():
-            donor = self._donor(name)
-            at = None if name in whole else torch.tensor(sorted(channels[name]), device=donor.device)
-            moves.append(_Move(name, donor if at is None else donor.index_select(axis, at), axis, at))
+        for what in moved(units):
+            donor = self._donor(what.name)
+            at = torch.tensor(what.channels, device=donor.device) if what.channels else None
+            donated = donor if at is None else donor.index_select(what.axis, at)
+            moves.append(_Move(what.name, donated, what.axis, at))
         return moves
 
     def _donor(self, name: str) -> torch.Tensor:

@@ -50,7 +50,7 @@ class Unit:
     @property
     def id(self) -> str:
         """Unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
-        return f"{self.module}[{_ranges(self.channels)}]" if self.channels else self.module
+        return f"{self.module}[{ranges(self.channels)}]" if self.channels else self.module
 
 
 Group = tuple[Unit, ...]
@@ -75,6 +75,31 @@ def grouped(units: Iterable[Unit], together: str) -> tuple[Group, ...]:
 def flat(groups: Iterable[Group]) -> tuple[Unit, ...]:
     """The units of *groups*, in order."""
     return tuple(itertools.chain.from_iterable(groups))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What units move of one tensor: all of it, or these *channels* of it, ascending, along dimension *axis*."""
+
+    name: str
+    axis: int
+    channels: tuple[int, ...]
+
+
+def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
+    """What *units* move of each tensor, whatever of it they share."""
+    axes: dict[str, int] = {}
+    channels: dict[str, set[int]] = {}
+    whole: set[str] = set()
+    for unit in units:
+        for name in unit.tensors:
+            axes[name] = unit.axis
+            channels.setdefault(name, set()).update(unit.channels)
+            if not unit.channels:
+                whole.add(name)
+    return tuple(
+        Moved(name, axis, () if name in whole else tuple(sorted(channels[name]))) for name, axis in axes.items()
+    )
 
 
 def group_id(group: Group) -> str:
@@ -184,7 +209,7 @@ def cut(unit: Unit, channels: Iterable[int], shapes: Mapping[str, Shape]) -> Uni
     chosen = tuple(sorted(set(channels)))
     most = width(unit, shapes)
     if not chosen or chosen[0] < 0 or chosen[-1] >= most:
-        raise UnitError(f"{unit.module} has the channels 0 to {most - 1}, not [{_ranges(chosen)}].")
+        raise UnitError(f"{unit.module} has the channels 0 to {most - 1}, not [{ranges(chosen)}].")
     if len(chosen) == most:
         return unit
     names = tuple(name for name in unit.tensors if len(shapes[name]) > unit.axis)
@@ -205,7 +230,7 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        return cut(unit, _channels(parts[2]), shapes) if parts[2] else unit
+        return cut(unit, numbers(parts[2]), shapes) if parts[2] else unit
 
     return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 
@@ -217,17 +242,24 @@ def short(identifier: str) -> str:
 
 def _short(identifier: str) -> str:
     parts = _ID.fullmatch(identifier)
-    return f"{parts[1]} ×{sum(1 for _ in _channels(parts[2]))}" if parts and parts[2] else identifier
+    return f"{parts[1]} ×{sum(1 for _ in numbers(parts[2]))}" if parts and parts[2] else identifier
 
 
-def _ranges(channels: Sequence[int]) -> str:
+def ranges(channels: Sequence[int]) -> str:
     """Ascending numbers in short: ``3,40-43``."""
-    runs = itertools.groupby(enumerate(channels), key=lambda pair: pair[1] - pair[0])
-    ends = [(run[0][1], run[-1][1]) for run in (list(members) for _, members in runs)]
+    alike = itertools.groupby(enumerate(channels), key=lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(members) for _, members in alike)]
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
-def _channels(ranges: str) -> Iterable[int]:
-    for run in ranges.split(","):
+def runs(text: str) -> Iterable[tuple[int, int]]:
+    """First and last of each run of numbers in what :func:`ranges` made."""
+    for run in text.split(","):
         first, _, last = run.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        yield int(first), int(last or first)
+
+
+def numbers(text: str) -> Iterable[int]:
+    """The numbers of which :func:`ranges` made *text*."""
+    for first, last in runs(text):
+        yield from range(first, last + 1)

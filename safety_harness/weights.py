@@ -37,7 +37,8 @@ class Checkpoint:
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
         self.config = _read_json(folder / "config.json")
-        self._shards = self._find_shards()
+        self.shards: Sequence[Path] = self._find_shards()
+        """Its safetensors files."""
         self._home: dict[str, Path] = {}
         self.shapes: Mapping[str, Shape] = self._read_headers()
         """Name -> shape of every tensor on disk."""
@@ -50,7 +51,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """sha256 over the weights, the configs and the tokenizer: all that decides what this model answers."""
         beside = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
-        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self._shards, *beside]))
+        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self.shards, *beside]))
 
     @property
     def parameters(self) -> int:
@@ -73,7 +74,7 @@ class Checkpoint:
 
     def _read_headers(self) -> Mapping[str, Shape]:
         found: dict[str, Shape] = {}
-        for shard in self._shards:
+        for shard in self.shards:
             with _opened(shard) as tensors:
                 for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
                     found[name] = tuple(tensors.get_slice(name).get_shape())

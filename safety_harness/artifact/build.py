@@ -1,0 +1,194 @@
+"""A patch that a search found -> an artifact: the numbers that were measured, in the student's own names and dtype."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load, save_file
+
+from safety_harness import __version__
+from safety_harness.artifact.card import card
+from safety_harness.artifact.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
+from safety_harness.artifact.manifest import Entry, Evidence, Manifest, Origin
+from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, with_channels
+from safety_harness.bench import Bench
+from safety_harness.errors import ArtifactError
+from safety_harness.files import sha256_file, sha256_text, whole_folder
+from safety_harness.patches import Patch
+from safety_harness.results import read_results
+from safety_harness.search import select
+from safety_harness.specs import ModelSpec
+from safety_harness.units import Moved, Unit, moved, ranges
+from safety_harness.weights import BESIDE, Checkpoint
+
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
+
+
+def build(
+    bench: Bench, patch: Patch, out: Path, *, results: Path | None = None, keep_original: bool = False
+) -> Artifact:
+    """Write the artifact of *patch*, which was found on *bench*, to the new folder *out*.
+
+    Args:
+        results: the results.json of a run that gated this patch; its evidence goes into the manifest.
+        keep_original: keep the student's own numbers too, so that a revert needs nothing else.
+
+    Raises:
+        ArtifactError: the patch is empty, a number of it has no place in the student's dtype, *out* exists, or the
+            results are of another patch.
+        DataError: the results cannot be read.
+    """
+    if not patch.units:
+        raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
+    if out.exists():
+        raise ArtifactError(f"{out}: exists. Choose another --out, or remove it.")
+    evidence = _evidence(results, patch) if results else None
+    units = select(bench, patch)
+    own = stored_tensors(bench.checkpoint)
+    with whole_folder(out) as folder:
+        bench.transplanter.save(units, folder / PATCH)
+        measured = _read(folder / PATCH)
+        new = {name: _in_dtype_of(bench.checkpoint, name, tensor) for name, tensor in measured.items()}
+        save_file(new, folder / PATCH)
+        if keep_original:
+            save_file({what.name: _part(bench.checkpoint, what) for what in moved(units)}, folder / ORIGINAL)
+        entries = _entries(units, own, new)
+        moving = {entry.tensor for entry in entries}
+        manifest = Manifest(
+            tool=f"safety-harness {__version__}",
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            student=_origin(bench.student.spec, bench.checkpoint),
+            teacher=_origin(bench.student.family.teacher, bench.teacher),
+            ancestor=_ancestor(bench),
+            total_parameters=bench.checkpoint.parameters,
+            entries=entries,
+            rest={name: digest(place.read()) for name, place in sorted(own.items()) if name not in moving},
+            identity=bench.identity(),
+            search=patch,
+            gate=evidence,
+            environment=_environment(),
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card(manifest), encoding="utf-8")
+        (folder / SUMS).write_text(sums(folder), encoding="ascii")
+    return open_artifact(out)
+
+
+def _entries(units: Sequence[Unit], own: Mapping[str, Stored], new: Mapping[str, torch.Tensor]) -> tuple[Entry, ...]:
+    homes = {name: unit for unit in units for name in unit.tensors}
+    return tuple(_entry(what, homes[what.name], own[what.name], new[what.name]) for what in moved(units))
+
+
+def _entry(what: Moved, unit: Unit, place: Stored, new: torch.Tensor) -> Entry:
+    bits = place.read()
+    return Entry(
+        tensor=what.name,
+        layer=unit.layer,
+        role=unit.role,
+        operation="replace_slice" if what.channels else "replace",
+        axis=what.axis if what.channels else None,
+        channels=ranges(what.channels) if what.channels else None,
+        shape=place.shape,
+        dtype=place.dtype,
+        before=digest(bits),
+        after=digest(with_channels(bits, what.axis, what.channels, _bits(new, bits))),
+    )
+
+
+def _bits(tensor: torch.Tensor, like: Raw) -> Raw:
+    raw: Raw = tensor.contiguous().view(torch.uint8).numpy().view(like.dtype).reshape(tensor.shape)
+    return raw
+
+
+def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> torch.Tensor:
+    """What was measured, as the student's file can hold it."""
+    stored = measured.to(checkpoint.tensor(name).dtype)
+    if not torch.equal(stored.to(measured.dtype), measured):
+        raise ArtifactError(
+            f"{name}: was measured in {measured.dtype}, but the student stores {stored.dtype}, which cannot hold it. "
+            "Search with the student's own dtype (`dtype` in the registry)."
+        )
+    return stored.contiguous()
+
+
+def _part(checkpoint: Checkpoint, what: Moved) -> torch.Tensor:
+    whole = checkpoint.tensor(what.name)
+    return (whole.index_select(what.axis, torch.tensor(what.channels)) if what.channels else whole).contiguous()
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    return load(file.read_bytes())  # not mapped, because the file is about to be written over
+
+
+def _ancestor(bench: Bench) -> Origin | None:
+    spec = bench.student.family.ancestor
+    return _origin(spec, bench.ancestor) if spec and bench.ancestor else None
+
+
+def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
+    beside = {path for pattern in BESIDE for path in checkpoint.folder.glob(pattern)}
+    local = spec.path or spec.gguf  # of a path on this machine only the last part is anybody's business
+    in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
+    return Origin(
+        source=local.name if local else str(spec),
+        repository=spec.hf,
+        revision=checkpoint.folder.name if in_hub_cache else spec.revision,
+        licence=spec.licence or _licence(checkpoint.folder / "README.md"),
+        architecture=checkpoint.model_type,
+        adapters={path.name: sha256_file(path / "adapter_model.safetensors") for path in spec.adapters},
+        files={path.name: sha256_file(path) for path in sorted([*checkpoint.shards, *beside])},
+    )
+
+
+def _licence(readme: Path) -> str | None:
+    """The licence that a model's card names in its front matter."""
+    found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
+    try:
+        table: Any = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None
+    licence = table.get("license") if isinstance(table, dict) else None
+    return str(licence) if licence else None
+
+
+def _evidence(results: Path, patch: Patch) -> Evidence:
+    run = read_results(results)
+    student = next((found for found in run.students if found.id == patch.student), None)
+    key = student.about.get("patch", {}).get("key") if student else None
+    if student is None or key != patch.key:
+        raise ArtifactError(
+            f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
+            f"{patch.student!r}. Run the suites once more with these settings."
+        )
+    return Evidence(
+        outcome=student.outcome,
+        reasons=student.reasons,
+        checks={
+            name: {"outcome": check.outcome.value, "summary": check.summary, "numbers": _counts(check.numbers)}
+            for name, check in student.checks.items()
+        },
+        thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),
+        teacher=student.about.get("teacher", {}),
+        further=student.about.get("further", {}),
+        judge=run.judge,
+        provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
+    )
+
+
+def _counts(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers without the lists of single questions, which results.json holds."""
+    return {name: value for name, value in numbers.items() if name != "flips"}
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **versions}

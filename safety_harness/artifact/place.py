@@ -1,0 +1,199 @@
+"""Put a patch into a checkpoint on disk, tell whether it is there, and take it out again: byte for byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from safety_harness.artifact.folder import Artifact
+from safety_harness.artifact.manifest import Entry
+from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, taken, with_channels
+from safety_harness.errors import ArtifactError
+from safety_harness.files import sha256_file, whole_folder
+from safety_harness.weights import PICKLES, Checkpoint
+
+
+class State(StrEnum):
+    """What a patch is to a model: not in it, in it, in it in part, or made for another model."""
+
+    CLEAN = "clean"
+    APPLIED = "applied"
+    PARTLY = "partly applied"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found. ``foreign`` says what first differs of a foreign model; ``beside`` names files other than
+    weights (configs, tokenizer, chat template) that are not those which the gate's evidence was measured with."""
+
+    state: State
+    foreign: str = ""
+    unapplied: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def verify(artifact: Artifact, model: Path) -> Verified:
+    """Compare every tensor of the checkpoint in *model* with what the artifact knows; one is in memory at a time.
+
+    Raises:
+        SourceError: *model* is no whole checkpoint of safetensors.
+    """
+    manifest = artifact.manifest
+    tensors = stored_tensors(Checkpoint(model))
+    if foreign := _first_foreign(artifact, tensors):
+        return Verified(State.FOREIGN, foreign)
+    unapplied = []
+    for entry in manifest.entries:
+        found = digest(tensors[entry.tensor].read())
+        if found == entry.before != entry.after:
+            unapplied.append(entry.tensor)
+        elif found != entry.after:
+            return Verified(State.FOREIGN, f"{entry.tensor} has sha256 {found}, before patching {entry.before}")
+    for name, expected in manifest.rest.items():
+        if (found := digest(tensors[name].read())) != expected:
+            return Verified(State.FOREIGN, f"{name} has sha256 {found}, not {expected}")
+    changing = sum(entry.before != entry.after for entry in manifest.entries)
+    state = State.APPLIED if not unapplied else State.CLEAN if len(unapplied) == changing else State.PARTLY
+    return Verified(state, unapplied=tuple(unapplied), beside=_beside(artifact, model))
+
+
+def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> tuple[str, ...]:
+    """Write the checkpoint in *model* with the patch in it to the new folder *out*.
+
+    Shards that hold nothing of it are copied, or with *link* hard-linked; of the others a copy is written over where
+    the patch lies. What was written is read back and compared. *out* is there whole or not at all. Files that hold the
+    unpatched weights once more (pickles, GGUF, safetensors that no index names) are left out, and returned.
+
+    Raises:
+        ArtifactError: the model is not the student that the patch was made for, holds it already, or *out* exists.
+        SourceError: *model* is no whole checkpoint of safetensors.
+        HarnessError: the disk is full or may not be written to.
+    """
+    _require(artifact, model, {State.CLEAN})
+    return _rewritten(artifact, model, out, artifact.new, lambda entry: entry.after, link=link)
+
+
+def revert(
+    artifact: Artifact, model: Path, out: Path, student: Path | None = None, *, link: bool = False
+) -> tuple[str, ...]:
+    """Write the patched checkpoint in *model* as it was before the patch to the new folder *out*.
+
+    The student's own numbers come from the artifact, or where it does not hold them from the checkpoint *student*.
+
+    Raises:
+        ArtifactError: the patch is not in the model, the student's own numbers are nowhere, or *out* exists.
+        SourceError: *model* or *student* is no whole checkpoint of safetensors.
+        HarnessError: the disk is full or may not be written to.
+    """
+    _require(artifact, model, {State.APPLIED, State.PARTLY})
+    if artifact.holds_original:
+        own = artifact.original
+    elif student is None:
+        raise ArtifactError(
+            f"{artifact.folder}: does not hold the student's own numbers. Name the student's folder with --student."
+        )
+    else:
+        _require(artifact, student, {State.CLEAN})
+        places = stored_tensors(Checkpoint(student))
+
+        def own(entry: Entry) -> Raw:
+            return taken(places[entry.tensor].read(), entry.along, entry.moved)
+
+    return _rewritten(artifact, model, out, own, lambda entry: entry.before, link=link)
+
+
+def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
+    """What first tells the model from the student, as far as headers know it."""
+    manifest = artifact.manifest
+    expected = {entry.tensor: entry for entry in manifest.entries}
+    for name in sorted((expected.keys() | manifest.rest.keys()) ^ tensors.keys()):
+        return f"it has a tensor {name!r} more" if name in tensors else f"it has no tensor {name!r}"
+    for name, entry in expected.items():
+        found = tensors[name]
+        if (found.shape, found.dtype) != (entry.shape, entry.dtype):
+            return f"{name} is {found.dtype} {list(found.shape)}, not {entry.dtype} {list(entry.shape)}"
+    return ""
+
+
+def _beside(artifact: Artifact, model: Path) -> tuple[str, ...]:
+    """Files of the student that are no weights and are missing or changed in *model*."""
+    expected = artifact.manifest.student.files.items()
+    known = [(model / name, name, value) for name, value in expected if not name.endswith(".safetensors")]
+    return tuple(name for file, name, value in known if not file.is_file() or sha256_file(file) != value)
+
+
+def _require(artifact: Artifact, model: Path, states: set[State]) -> None:
+    found = verify(artifact, model)
+    if found.state in states:
+        return
+    why = {
+        State.FOREIGN: f"is not the model that the patch was made for: {found.foreign}",
+        State.APPLIED: "holds this patch already",
+        State.PARTLY: f"holds a part of this patch, but not {', '.join(found.unapplied[:3])} … Revert it first",
+        State.CLEAN: "does not hold this patch",
+    }[found.state]
+    raise ArtifactError(f"{model}: {why}.")
+
+
+def _rewritten(
+    artifact: Artifact,
+    model: Path,
+    out: Path,
+    numbers: Callable[[Entry], Raw],
+    expected: Callable[[Entry], str],
+    *,
+    link: bool,
+) -> tuple[str, ...]:
+    if out.exists():
+        raise ArtifactError(f"{out}: exists. Choose another --out, or remove it.")
+    checkpoint = Checkpoint(model)
+    places = stored_tensors(checkpoint)
+    touched = {places[entry.tensor].file for entry in artifact.manifest.entries}
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    left_out = [file for file in files if _holds_weights(file) and file not in checkpoint.shards]
+    with whole_folder(out) as folder:
+        for file in (file for file in files if file not in left_out):
+            target = folder / file.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(file, target, link=link and file not in touched)
+        for entry in artifact.manifest.entries:
+            place = places[entry.tensor]
+            target = folder / place.file.relative_to(model)
+            bits = with_channels(place.read(), entry.along, entry.moved, numbers(entry))
+            if digest(bits) != expected(entry):
+                raise ArtifactError(
+                    f"{entry.tensor}: would not become what the manifest says. The artifact in {artifact.folder} does "
+                    "not agree with itself; get it again."
+                )
+            place.write(bits, target)
+        for file in {folder / path.relative_to(model) for path in touched}:
+            _flush(file)
+        written = stored_tensors(Checkpoint(folder))
+        for entry in artifact.manifest.entries:
+            if digest(written[entry.tensor].read()) != expected(entry):
+                raise ArtifactError(f"{out}: {entry.tensor} was not written as it should be. Check the disk.")
+    return tuple(str(file.relative_to(model)) for file in left_out)
+
+
+def _holds_weights(file: Path) -> bool:
+    return any(file.match(pattern) for pattern in (*PICKLES, "*.safetensors", "*.gguf"))
+
+
+def _copy(file: Path, target: Path, *, link: bool) -> None:
+    # What lies behind a link of a hub's cache belongs to others, so that is always copied.
+    if link and not file.is_symlink():
+        with contextlib.suppress(OSError):  # another disk, or one that knows no links
+            os.link(file, target)
+            return
+    shutil.copyfile(file, target)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())

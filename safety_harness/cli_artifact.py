@@ -1,0 +1,197 @@
+"""``safety-harness search, apply, revert, verify, diff, export, card``: a patch as a thing to review and to ship."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from safety_harness.artifact.card import card
+from safety_harness.artifact.compare import compare
+from safety_harness.artifact.folder import open_artifact
+from safety_harness.artifact.manifest import schema
+from safety_harness.artifact.place import State, apply, revert, verify
+from safety_harness.errors import ArtifactError, ConfigError
+from safety_harness.registry import load_registry
+
+_WORDS = {state.name.lower(): state for state in State}
+
+
+def add_artifact(commands: Any) -> None:
+    """Add the commands to the parser's commands."""
+    search = commands.add_parser("search", help="find a student's patch, or take it from the cache, and write it down")
+    search.set_defaults(run=_search)
+    search.add_argument("student", help="as `safety-harness list` names it")
+    search.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
+    search.add_argument("--out", type=Path, required=True, help="folder of the artifact")
+    search.add_argument("--results", type=Path, help="results.json of the run that gated it: its evidence goes along")
+    search.add_argument(
+        "--with-original", action="store_true", help="keep what is replaced, to revert without the student"
+    )
+
+    for name, run, about in (
+        ("apply", _apply, "write a model with the patch in it"),
+        ("revert", _revert, "write a patched model as it was before"),
+    ):
+        parser = commands.add_parser(name, help=about)
+        parser.set_defaults(run=run)
+        _patch_and_model(parser)
+        parser.add_argument("--out", type=Path, help="folder of the model that is written")
+        parser.add_argument("--link", action="store_true", help="hard-link the files that do not change")
+        parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, and write nothing")
+        if name == "revert":
+            parser.add_argument("--student", type=Path, help="the student, where the patch does not hold the original")
+
+    check = commands.add_parser("verify", help="tell whether a model holds the patch; exit 1 where not as expected")
+    check.set_defaults(run=_verify)
+    _patch_and_model(check)
+    check.add_argument("--expect", choices=sorted(_WORDS), default="applied")
+
+    diff = commands.add_parser("diff", help="compare two patches; exit 1 where they differ")
+    diff.set_defaults(run=_diff)
+    diff.add_argument("first", type=Path, metavar="PATCH")
+    diff.add_argument("second", type=Path, metavar="PATCH")
+
+    export = commands.add_parser("export", help="write the patch for another tool")
+    export.set_defaults(run=_export)
+    _patch_and_model(export)
+    export.add_argument("--to", choices=("full", "mergekit", "peft"), required=True)
+    export.add_argument("--teacher", type=Path, help="the teacher's folder (mergekit)")
+    export.add_argument("--out", type=Path, required=True, help="a folder; of mergekit the recipe's file")
+
+    describe = commands.add_parser("card", help="print the model card of a patch, or the JSON Schema of its manifest")
+    describe.set_defaults(run=_card)
+    describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH")
+    describe.add_argument("--schema", action="store_true", help="the JSON Schema of manifest.json")
+
+    for parser in (search, check, diff):
+        parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _patch_and_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patch", type=Path, metavar="PATCH", help="the artifact's folder")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model's folder")
+
+
+def _search(options: argparse.Namespace) -> int:
+    students = load_registry(*options.registry).select(students=[options.student])
+    if len(students) > 1:
+        raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
+    from safety_harness.artifact.build import build
+    from safety_harness.bench import open_bench
+    from safety_harness.search import find_patch
+
+    bench = open_bench(students[0])
+    patch = find_patch(bench)
+    found: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
+    if not patch.units:
+        _say(options, {**found, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
+        return 1
+    artifact = build(bench, patch, options.out, results=options.results, keep_original=options.with_original)
+    gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
+    found |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
+    _say(options, found, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
+    return 0
+
+
+def _apply(options: argparse.Namespace) -> int:
+    artifact = open_artifact(options.patch)
+    if options.dry_run:
+        found = verify(artifact, options.model)
+        moved = f"{artifact.manifest.parameters} numbers of {len(artifact.manifest.entries)} tensors"
+        print(
+            f"{options.model}: {found.state.value}{f' ({found.foreign})' if found.foreign else ''}; {moved} would move"
+        )
+        return 0 if found.state is State.CLEAN else 1
+    out = _out(options)
+    if out.is_dir() and verify(artifact, out).state is State.APPLIED:
+        print(f"{out}: holds this patch already; nothing was written")
+        return 0
+    _tell(out, apply(artifact, options.model, out, link=options.link))
+    return 0
+
+
+def _revert(options: argparse.Namespace) -> int:
+    artifact = open_artifact(options.patch)
+    if options.dry_run:
+        found = verify(artifact, options.model)
+        print(f"{options.model}: {found.state.value}{f' ({found.foreign})' if found.foreign else ''}")
+        return 0 if found.state in (State.APPLIED, State.PARTLY) else 1
+    out = _out(options)
+    _tell(out, revert(artifact, options.model, out, options.student, link=options.link))
+    return 0
+
+
+def _out(options: argparse.Namespace) -> Path:
+    if options.out is None:
+        raise ArtifactError(
+            "--out is missing: the folder of the model that is to be written. A model is never changed."
+        )
+    out: Path = options.out
+    return out
+
+
+def _tell(out: Path, left_out: tuple[str, ...]) -> None:
+    print(f"{out}: written and read back")
+    if left_out:
+        print(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = verify(open_artifact(options.patch), options.model)
+    lines = [f"{options.model}: {found.state.value}"]
+    lines += [found.foreign] if found.foreign else []
+    lines += [f"not applied: {', '.join(found.unapplied)}"] if found.state is State.PARTLY else []
+    lines += [f"not what the gate saw: {', '.join(found.beside)}"] if found.beside else []
+    _say(options, {"model": str(options.model), **asdict(found)}, "\n".join(lines))
+    return 0 if found.state is _WORDS[options.expect] else 1
+
+
+def _diff(options: argparse.Namespace) -> int:
+    found = compare(open_artifact(options.first), open_artifact(options.second))
+    rows = [
+        (entry.tensor, entry.only_first, entry.only_second, entry.same, entry.different)
+        for entry in found
+        if not entry.equal
+    ]
+    headers = ("tensor", "only first", "only second", "same", "different")
+    equal = len(found) - len(rows)
+    text = f"{equal} of {len(found)} tensors are moved alike"
+    _say(options, {"tensors": list(map(asdict, found))}, text + (f"\n{tabulate(rows, headers)}" if rows else ""))
+    return 1 if rows else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    artifact = open_artifact(options.patch)
+    if options.to == "full":
+        _tell(options.out, apply(artifact, options.model, options.out))
+        return 0
+    from safety_harness.artifact.export import mergekit, peft_adapter
+
+    if options.to == "peft":
+        peft_adapter(artifact, options.model, options.out)
+    elif options.teacher is None:
+        raise ArtifactError("--teacher is missing: a mergekit recipe names both models.")
+    else:
+        mergekit(artifact, options.model, options.teacher, options.out)
+    print(f"{options.out}: written")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    if options.schema:
+        print(json.dumps(schema(), indent=2))
+    elif options.patch is None:
+        raise ArtifactError("Name a patch, or ask for --schema.")
+    else:
+        print(card(open_artifact(options.patch).manifest), end="")
+    return 0
+
+
+def _say(options: argparse.Namespace, table: Mapping[str, Any], text: str) -> None:
+    print(json.dumps(table, indent=1) if options.json else text)
