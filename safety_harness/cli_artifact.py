@@ -11,7 +11,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.artifact.card import card
 from safety_harness.artifact.compare import compare
 from safety_harness.artifact.folder import open_artifact
 from safety_harness.artifact.manifest import schema
@@ -189,6 +188,8 @@ def _card(options: argparse.Namespace) -> int:
     elif options.patch is None:
         raise ArtifactError("Name a patch, or ask for --schema.")
     else:
+        from safety_harness.artifact.card import card  # brings scipy, which the other commands do without
+
         print(card(open_artifact(options.patch).manifest), end="")
     return 0
 

@@ -66,7 +66,7 @@ class Checkpoint:
         """
         if name not in self.shapes:
             raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
-        with _opened(self._home[name]) as tensors:
+        with _opened(self._home[name], "pt") as tensors:
             value: torch.Tensor = tensors.get_tensor(name)
         if not bool(value.isfinite().all()):
             raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity; the checkpoint is damaged.")
@@ -75,7 +75,7 @@ class Checkpoint:
     def _read_headers(self) -> Mapping[str, Shape]:
         found: dict[str, Shape] = {}
         for shard in self.shards:
-            with _opened(shard) as tensors:
+            with _opened(shard, "np") as tensors:  # headers need no torch
                 for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
                     found[name] = tuple(tensors.get_slice(name).get_shape())
                     self._home[name] = shard
@@ -125,9 +125,9 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(set(home.values()))]
 
 
-def _opened(shard: Path) -> Any:
+def _opened(shard: Path, framework: str) -> Any:
     try:
-        return safe_open(shard, framework="pt")
+        return safe_open(shard, framework=framework)
     except (SafetensorError, OSError) as error:
         raise SourceError(f"{shard}: not a whole safetensors file ({error}). Download it again.") from error
 
