@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -492,3 +494,31 @@ def test_a_recipe_cannot_say_channels_or_sums(made: Callable[..., Made], tmp_pat
     with pytest.raises(ArtifactError, match="a recipe of moved tensors cannot say"):
         mergekit(added, made_.student, made_.teacher, tmp_path / "recipe.yml")
     assert not (tmp_path / "recipe.yml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma"])
+def test_mergekit_makes_the_patched_model_of_the_recipe(
+    made: Callable[..., Made], tmp_path: Path, mergekit_path: Path, architecture: str
+) -> None:
+    """The values are the same; -0.0 becomes 0.0 on its way through a sum."""
+    made_ = made(architecture, whole=True)
+    mergekit(made_.artifact, made_.student, made_.teacher, tmp_path / "recipe.yml")
+    apply(made_.artifact, made_.student, tmp_path / "out")
+    command = [sys.executable, "-m", "mergekit.scripts.run_yaml", tmp_path / "recipe.yml", tmp_path / "merged"]
+    environment = {**os.environ, "PYTHONPATH": str(mergekit_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
+    assert all(torch.equal(value, merged[name]) for name, value in expected.items())
+
+
+@pytest.fixture(scope="module")
+def mergekit_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """mergekit from PyPI, beside the packages that are here already."""
+    folder = tmp_path_factory.mktemp("mergekit")
+    packages = ["mergekit==0.1.5", "immutables", "sentencepiece", "protobuf"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *packages]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
