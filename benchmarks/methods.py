@@ -51,7 +51,7 @@ from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, search, select
 from safety_harness.stats import Rate
 from safety_harness.transplant import Donor
-from safety_harness.units import Unit, cut, width
+from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 
 HERE = Path(__file__).parent
@@ -144,16 +144,15 @@ def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
 
 
 def random_channels(bench: Bench, size: int) -> tuple[Unit, ...]:
-    shapes = bench.checkpoint.shapes
-    every = [(unit, channel) for unit in bench.units for channel in range(width(unit, shapes))]
+    every = [(unit, channel) for unit in bench.units for channel in range(unit.width)]
     random.Random(0).shuffle(every)
     chosen: dict[Unit, list[int]] = defaultdict(list)
     for unit, channel in every:
-        size -= unit.parameters // width(unit, shapes)
+        size -= unit.parameters // unit.width
         if size < 0:
             break
         chosen[unit].append(channel)
-    return tuple(cut(unit, channels, shapes) for unit, channels in chosen.items())
+    return tuple(cut(unit, channels) for unit, channels in chosen.items())
 
 
 @dataclass(frozen=True)

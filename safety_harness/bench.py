@@ -18,12 +18,13 @@ from safety_harness.capability import (
 from safety_harness.files import sha256_text
 from safety_harness.generate import DECODING, Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
+from safety_harness.layouts import enumerate_units
 from safety_harness.models import LoadedModel, check_lineage, load, prepare
 from safety_harness.prompts import PromptSet, batches
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
 from safety_harness.transplant import Donor, Transplanter
-from safety_harness.units import Unit, enumerate_units
+from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Bench:
         self.teacher = teacher
         self.ancestor = ancestor
         self.judge = RuleJudge()
-        self.units = enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes, family.search.roles)
+        self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, family.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
@@ -179,7 +180,7 @@ def open_bench(student: Student) -> Bench:
     """
     questions = load_questions(student)
     teacher, *added, own = (Checkpoint(prepare(spec)) for spec in student.models)
-    units = enumerate_units(own.model_type, own.shapes, student.family.search.roles)
+    units = enumerate_units(own.config, own.shapes, student.family.search.roles)
     for other in (teacher, *added):
         check_lineage(own, other, units)
     return Bench(student, load(own.folder, student.family.dtype), teacher, questions, *added)

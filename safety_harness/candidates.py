@@ -59,7 +59,7 @@ class Channels(Candidates):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         scores = [self._importance.of_channels(unit) for unit in bench.units]
-        self._ranking = Ranking(bench.units, scores, bench.checkpoint.shapes)
+        self._ranking = Ranking(bench.units, scores)
 
     def best(self, share: float) -> tuple[Unit, ...]:
         return self._ranking.best(share)

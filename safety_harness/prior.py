@@ -18,6 +18,7 @@ from safety_harness.errors import ConfigError
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet, batches
 from safety_harness.ranking import Ranking
+from safety_harness.transplant import channels_of
 from safety_harness.units import Group, Unit
 
 # How many tokens of the student's own answer a refusal is set against.
@@ -108,8 +109,7 @@ def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
     """
     difference = bench.transplanter.difference
     return {
-        unit.module: _by_channel(unit, {name: difference(name).square() for name in unit.tensors})[None]
-        for unit in bench.units
+        unit.module: _by_channel(unit, [difference(part).square() for part in unit.parts])[None] for unit in bench.units
     }
 
 
@@ -132,7 +132,7 @@ def contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
 def _likeliest(bench: Bench, facts: Mapping[str, torch.Tensor]) -> tuple[Unit, ...]:
     """The channels that have moved where gradients are taken once more, by gain and cost, shape (2, channels)."""
     scores = [_channel_scores(worth, facts[unit.module], unit) for unit in bench.units]
-    return Ranking(bench.units, scores, bench.checkpoint.shapes).best(LIKELIEST)
+    return Ranking(bench.units, scores).best(LIKELIEST)
 
 
 def _channel_scores(score: Score, facts: torch.Tensor, unit: Unit) -> torch.Tensor:
@@ -189,21 +189,22 @@ def _gains(
         with bench.transplanter.transplanted(moved):
             gradient = _gradient(bench, pairs, refusal, weights)
         for unit in bench.units:
-            gains = {name: gradient[name] * bench.transplanter.difference(name) for name in unit.tensors}
+            gains = [
+                channels_of(gradient[part.memory.name], part.memory) * bench.transplanter.difference(part)
+                for part in unit.parts
+            ]
             total[unit.module] = total[unit.module] + _by_channel(unit, gains)
     return total
 
 
-def _by_channel(unit: Unit, numbers: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """*numbers* of a whole unit's tensors, added up channel by channel: shape (channels,), on the CPU."""
-    channels = numbers[unit.tensors[0]].shape[unit.axis]
-    total = torch.zeros(channels)
-    for name in unit.tensors:
-        value = numbers[name]
-        if value.ndim > unit.axis:
-            total += value.movedim(unit.axis, 0).reshape(channels, -1).sum(1).cpu()
+def _by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """*numbers* of each part of a whole unit, added up channel by channel: shape (channels,), on the CPU."""
+    total = torch.zeros(unit.width)
+    for part, value in zip(unit.parts, numbers, strict=True):
+        if part.disk.axis >= 0:
+            total += value.movedim(part.disk.axis, 0).reshape(unit.width, -1).sum(1).cpu()
         else:  # a bias that belongs to no channel: the sum over all of them must hold it
-            total += value.sum().cpu() / channels
+            total += value.sum().cpu() / unit.width
     return total
 
 
@@ -212,7 +213,7 @@ def _gradient(
 ) -> Mapping[str, torch.Tensor]:
     """Gradient of the mean margin over *pairs* of (question, own opening), by tensor name, float32."""
     parameters = dict(bench.generator.model.named_parameters())
-    names = [name for unit in bench.units for name in unit.tensors]
+    names = list(dict.fromkeys(part.memory.name for unit in bench.units for part in unit.parts))
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}
     chosen = [parameters[name] for name in names]
     for batch in batches(pairs, BATCH):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safety_harness.errors import DataError
+from safety_harness.layouts import enumerate_units
 from safety_harness.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
 from safety_harness.registry import Student
 from safety_harness.sources import resolve, resolve_prompts
 from safety_harness.specs import Family, PromptSource, Source, Split
-from safety_harness.units import enumerate_units
 from safety_harness.weights import Checkpoint, check_shapes
 
 
@@ -111,7 +111,7 @@ def check_local_files(student: Student) -> None:
             resolve(Source(path=adapter))
     if student.spec.path and student.family.teacher.path:
         own, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(student.family.teacher))
-        check_shapes(own, teacher, enumerate_units(own.model_type, own.shapes, student.family.search.roles))
+        check_shapes(own, teacher, enumerate_units(own.config, own.shapes, student.family.search.roles))
 
 
 def _prompt_sources(student: Student) -> list[PromptSource]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -15,14 +15,10 @@ class Ranking:
 
     Args:
         scores: one tensor a unit, shape (its channels,).
-        shapes: of the model's tensors, by name.
     """
 
-    def __init__(
-        self, units: Sequence[Unit], scores: Sequence[torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def __init__(self, units: Sequence[Unit], scores: Sequence[torch.Tensor]) -> None:
         self._units = units
-        self._shapes = shapes
         lengths = torch.tensor([len(score) for score in scores])
         sizes = torch.tensor([unit.parameters / len(score) for unit, score in zip(units, scores, strict=True)])
         order = torch.cat(list(scores)).argsort(descending=True, stable=True)
@@ -36,4 +32,4 @@ class Ranking:
         chosen: dict[int, list[int]] = defaultdict(list)
         for module, channel in zip(self._module[:count].tolist(), self._channel[:count].tolist(), strict=True):
             chosen[module].append(channel)
-        return tuple(cut(self._units[module], channels, self._shapes) for module, channels in sorted(chosen.items()))
+        return tuple(cut(self._units[module], channels) for module, channels in sorted(chosen.items()))

@@ -79,7 +79,7 @@ def _key(bench: Bench) -> str:
 
 def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
     """The units of *bench* that *patch* moves."""
-    return flat(named(patch.units, bench.units, bench.checkpoint.shapes))
+    return flat(named(patch.units, bench.units))
 
 
 def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:

@@ -8,8 +8,7 @@ Nothing is rounded either way.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Unit, moved
+from safety_harness.units import Moved, Part, Spot, Unit, moved
 from safety_harness.weights import Checkpoint
 
 
@@ -25,16 +24,6 @@ class Donor(Protocol):
     """Where tensors come from, by the student's names: a teacher's checkpoint, or something made of one."""
 
     def tensor(self, name: str) -> torch.Tensor: ...
-
-
-@dataclass(frozen=True)
-class _Move:
-    """What goes into one tensor: all of it, or some channels along a dimension."""
-
-    name: str
-    donated: torch.Tensor
-    axis: int
-    channels: torch.Tensor | None
 
 
 class Transplanter:
@@ -58,51 +47,71 @@ class Transplanter:
         Raises:
             UnitError: the model has no such tensor, or one of another shape.
         """
-        moves = self._moves(units)  # all is read and checked before anything moves
+        # All is read and checked before anything moves.
+        moves = [(what, self._donor(what.part)) for what in moved(units)]
         with contextlib.ExitStack() as undo:
-            for move in moves:
-                parameter = self._parameters[move.name]
-                own = parameter.data
-                if move.channels is None:
-                    undo.callback(setattr, parameter, "data", own)
-                    parameter.data = move.donated
+            for what, donor in moves:
+                spot = what.part.memory
+                parameter = self._parameters[spot.name]
+                if not (what.indices or what.memory or spot.within):
+                    undo.callback(setattr, parameter, "data", parameter.data)
+                    parameter.data = donor
+                    continue
+                own = parameter.data[spot.within]
+                if what.memory:
+                    at = torch.tensor(what.memory, device=own.device)
+                    undo.callback(own.index_copy_, what.axis, at, own.index_select(what.axis, at))
+                    own.index_copy_(what.axis, at, _taken(donor, what.axis, what.indices))
                 else:
-                    undo.callback(own.index_copy_, move.axis, move.channels, own.index_select(move.axis, move.channels))
-                    own.index_copy_(move.axis, move.channels, move.donated)
+                    undo.callback(own.copy_, own.clone())
+                    own.copy_(donor)
             yield
 
-    def difference(self, name: str) -> torch.Tensor:
-        """What moving all of one tensor adds to the student's: float32, in its shape."""
-        return self._donor(name).float() - self._parameters[name].data.float()
+    def difference(self, part: Part) -> torch.Tensor:
+        """What moving a unit's part of one tensor adds to the student's: float32, its channels alone and in order."""
+        return channels_of(self._donor(part).float() - self._own(part).float(), part.disk)
 
     def save(self, units: Iterable[Unit], path: Path) -> None:
         """Write what *units* put into the student, in the student's names and dtype, as safetensors.
 
         Of a tensor that moves in part, the channels that move, in ascending order.
         """
-        save_file({move.name: move.donated.cpu().contiguous() for move in self._moves(units)}, path)
+        save_file({what.name: self._moving(what).cpu().contiguous() for what in moved(units)}, path)
 
-    def _moves(self, units: Iterable[Unit]) -> list[_Move]:
-        """What *units* do to each tensor, whatever of it they share."""
-        moves = []
-        for what in moved(units):
-            donor = self._donor(what.name)
-            at = torch.tensor(what.channels, device=donor.device) if what.channels else None
-            donated = donor if at is None else donor.index_select(what.axis, at)
-            moves.append(_Move(what.name, donated, what.axis, at))
-        return moves
+    def _moving(self, what: Moved) -> torch.Tensor:
+        return _taken(self._donor(what.part), what.axis, what.indices)
 
-    def _donor(self, name: str) -> torch.Tensor:
+    def _own(self, part: Part) -> torch.Tensor:
+        """The student's numbers of one tensor of the checkpoint, in its shape there."""
+        data = self._parameters[part.memory.name].data
+        return data if part.memory.name == part.disk.name else channels_of(data, part.memory)
+
+    def _donor(self, part: Part) -> torch.Tensor:
+        name = part.disk.name
         if name not in self._donated:
-            parameter = self._parameters.get(name)
+            parameter = self._parameters.get(part.memory.name)
             if parameter is None:
-                raise UnitError(f"The student has no tensor {name!r} in memory; its architecture's row is wrong.")
+                raise UnitError(
+                    f"The student has no tensor {part.memory.name!r} in memory; its architecture's row is wrong."
+                )
+            own = self._own(part)  # still the student's: nothing moves before it was read
             tensor = self._teacher.tensor(name)
+            if tensor.shape != own.shape:
+                raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(own.shape)}.")
             if self._ancestor is not None:
-                own = parameter.data.float().cpu()  # still the student's: nothing moves before it was read
-                tensor = own + (tensor.float() - self._ancestor.tensor(name).float())
-            tensor = tensor.to(device=parameter.device, dtype=parameter.dtype)
-            if tensor.shape != parameter.shape:
-                raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(parameter.shape)}.")
-            self._donated[name] = tensor
+                tensor = own.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
+            self._donated[name] = tensor.to(device=parameter.device, dtype=parameter.dtype)
         return self._donated[name]
+
+
+def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:
+    """Of a *tensor* the numbers of a unit's channels, in their order along its axis."""
+    inner = tensor[spot.within]
+    if spot.whole:
+        return inner
+    at = torch.tensor(spot.places.of(range(len(spot.places))), device=tensor.device)
+    return inner.index_select(spot.axis, at)
+
+
+def _taken(tensor: torch.Tensor, axis: int, indices: Sequence[int]) -> torch.Tensor:
+    return tensor.index_select(axis, torch.tensor(indices, device=tensor.device)) if indices else tensor

@@ -1,21 +1,17 @@
-"""Names and shapes of tensors -> units, the smallest things that can be transplanted.
+"""Units: the smallest things that can be transplanted, by name, in groups, and in parts.
 
 A unit is one role (``q k v o gate up down``) of one layer, or some of its channels: attention channels or MLP neurons,
-which are rows of q, k, v, gate and up, and columns of o and down. Which tensors that is, an architecture's row in
-``architectures.toml`` says; nothing here guesses from a tensor's name.
+which are rows of q, k, v, gate and up, and columns of o and down. Where they lie in a model's tensors, its layout
+says (:mod:`safety_harness.layouts`); nothing here guesses from a tensor's name.
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 
 from safety_harness.errors import UnitError
 
@@ -29,17 +25,74 @@ _ID = re.compile(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?")
 
 
 @dataclass(frozen=True, order=True)
-class Unit:
-    """One role of one layer, or some of its channels: what moves together.
+class Places:
+    """Where channels 0, 1, 2, … lie along a dimension, counted from ``offset``.
 
-    ``channels`` lie along dimension ``axis`` of each of the tensors; empty means all of them, whatever they are.
+    ``digits`` are those of a channel's number, slowest first: how many values each has, and how far apart these lie.
+    The rows of one projection are ``((rows, 1),)``; heads that are interleaved with others have two digits.
     """
+
+    digits: tuple[tuple[int, int], ...]
+    offset: int = 0
+
+    def __len__(self) -> int:
+        return math.prod(count for count, _ in self.digits)
+
+    def of(self, channels: Iterable[int]) -> tuple[int, ...]:
+        """The indices of *channels*, in their order."""
+        if len(self.digits) == 1:
+            ((_, apart),) = self.digits
+            return tuple(self.offset + channel * apart for channel in channels)
+        return tuple(map(self._place, channels))
+
+    def _place(self, channel: int) -> int:
+        place = self.offset
+        for count, apart in reversed(self.digits):
+            channel, digit = divmod(channel, count)
+            place += digit * apart
+        return place
+
+
+@dataclass(frozen=True, order=True)
+class Spot:
+    """The channels of a unit in one tensor of a *shape*: their *places* along dimension *axis*.
+
+    ``axis`` is -1 where the tensor belongs to no channel (the bias of what writes to the residual stream): it moves
+    with all of them only. ``within`` are indices of leading dimensions that *shape* and *axis* leave out: an expert's.
+    """
+
+    name: str
+    shape: Shape
+    axis: int
+    places: Places
+    within: tuple[int, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the tensor, and its channels lie in their order."""
+        return self.axis < 0 or (self.places.digits, self.places.offset) == (((self.shape[self.axis], 1),), 0)
+
+    @property
+    def each(self) -> int:
+        """Numbers of one channel."""
+        return math.prod(self.shape) // self.shape[self.axis]
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A unit's channels in one tensor of the checkpoint, and where the loaded model has the same numbers."""
+
+    disk: Spot
+    memory: Spot
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One role of one layer, or some of its channels: what moves together. No ``channels`` are all of them."""
 
     layer: int
     role: str
-    tensors: tuple[str, ...]
-    parameters: int
-    axis: int = 0
+    parts: tuple[Part, ...]
     channels: tuple[int, ...] = ()
 
     @property
@@ -51,6 +104,22 @@ class Unit:
     def id(self) -> str:
         """Unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
         return f"{self.module}[{ranges(self.channels)}]" if self.channels else self.module
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors of the checkpoint that it lies in."""
+        return tuple(part.disk.name for part in self.parts)
+
+    @property
+    def width(self) -> int:
+        """How many channels the whole of its module has."""
+        return len(self.parts[0].disk.places)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it moves."""
+        count = len(self.channels) or self.width
+        return sum(part.disk.each * count if part.disk.axis >= 0 else math.prod(part.disk.shape) for part in self.parts)
 
 
 Group = tuple[Unit, ...]
@@ -79,27 +148,44 @@ def flat(groups: Iterable[Group]) -> tuple[Unit, ...]:
 
 @dataclass(frozen=True)
 class Moved:
-    """What units move of one tensor: all of it, or these *channels* of it, ascending, along dimension *axis*."""
+    """What units move of one tensor of the checkpoint: all of it, or these ``indices`` of it along dimension ``axis``,
+    ascending. ``memory`` are the indices of the same numbers in the loaded model, in the same order, or all."""
 
-    name: str
+    part: Part
     axis: int
-    channels: tuple[int, ...]
+    indices: tuple[int, ...]
+    memory: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.part.disk.name
 
 
 def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
     """What *units* move of each tensor, whatever of it they share."""
-    axes: dict[str, int] = {}
-    channels: dict[str, set[int]] = {}
+    parts: dict[str, Part] = {}
+    memory: dict[str, dict[int, int]] = {}
     whole: set[str] = set()
     for unit in units:
-        for name in unit.tensors:
-            axes[name] = unit.axis
-            channels.setdefault(name, set()).update(unit.channels)
-            if not unit.channels:
+        for part in unit.parts:
+            name = part.disk.name
+            parts[name] = part
+            if part.disk.whole and not unit.channels:
                 whole.add(name)
-    return tuple(
-        Moved(name, axis, () if name in whole else tuple(sorted(channels[name]))) for name, axis in axes.items()
-    )
+            else:
+                channels = unit.channels or range(unit.width)
+                pairs = zip(part.disk.places.of(channels), part.memory.places.of(channels), strict=True)
+                memory.setdefault(name, {}).update(pairs)
+    return tuple(_moved(part, {} if name in whole else memory[name]) for name, part in parts.items())
+
+
+def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
+    axis = part.disk.axis
+    if not memory or len(memory) == part.disk.shape[axis]:
+        alike = part.memory.whole or part.memory.name == part.disk.name
+        return Moved(part, max(axis, 0), (), () if alike else part.memory.places.of(range(part.disk.shape[axis])))
+    indices = tuple(sorted(memory))
+    return Moved(part, axis, indices, tuple(memory[index] for index in indices))
 
 
 def group_id(group: Group) -> str:
@@ -107,117 +193,23 @@ def group_id(group: Group) -> str:
     return "+".join(unit.id for unit in group)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where an architecture keeps the tensors of a layer's roles."""
-
-    layer: str
-    roles: Mapping[str, tuple[str, ...]]
-    channels: Mapping[str, int]
-
-    def tensors(self, layer: int, role: str, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
-        """The tensors of *role* in *layer* that the model has; empty where a required one is absent."""
-        prefix = self.layer.format(layer=layer)
-        names = [(prefix + name.rstrip("?"), name.endswith("?")) for name in self.roles[role]]
-        if any(name not in shapes for name, optional in names if not optional):
-            return ()
-        return tuple(name for name, _ in names if name in shapes)
-
-
-@functools.cache
-def layouts() -> Mapping[str, Layout]:
-    """model_type -> layout, for every architecture that is known."""
-    table = tomllib.loads(resources.files("safety_harness").joinpath("architectures.toml").read_text())
-    built = {
-        name: Layout(entry["layer"], {role: tuple(names) for role, names in entry["roles"].items()}, entry["channels"])
-        for name, entry in table["layouts"].items()
-    }
-    return {model_type: built[layout] for model_type, layout in table["architectures"].items()}
-
-
-def layout_of(model_type: str) -> Layout:
-    """The layout of an architecture.
-
-    Raises:
-        UnitError: the architecture has no row; the message lists those that have one.
-    """
-    known = layouts()
-    if model_type not in known:
-        hint = difflib.get_close_matches(model_type, known, n=1)
-        raise UnitError(
-            f"Architecture {model_type!r} is not supported"
-            + (f" (did you mean {hint[0]!r}?)" if hint else "")
-            + f". Known: {', '.join(sorted(known))}. CONTRIBUTING.md says how to add one."
-        )
-    return known[model_type]
-
-
-def enumerate_units(
-    model_type: str, shapes: Mapping[str, Shape], roles: Sequence[str] | None = None
-) -> tuple[Unit, ...]:
-    """Every unit of a model, by layer and then in the architecture's order of roles.
-
-    Args:
-        model_type: as in ``config.json``.
-        shapes: name -> shape of every tensor, as on disk.
-        roles: the roles wanted; all of the architecture's when None.
-
-    Raises:
-        UnitError: unknown architecture or role, or a role that matches no tensor of this model.
-    """
-    layout = layout_of(model_type)
-    wanted = tuple(layout.roles) if roles is None else tuple(dict.fromkeys(roles))
-    if unknown := [role for role in wanted if role not in layout.roles]:
-        raise UnitError(f"{model_type} has no role {unknown[0]!r}. Its roles are: {', '.join(layout.roles)}.")
-    units = [
-        Unit(layer, role, names, sum(math.prod(shapes[name]) for name in names), layout.channels[role])
-        for layer in range(_layer_count(layout, shapes))
-        for role in wanted
-        if (names := layout.tensors(layer, role, shapes))
-    ]
-    for role in wanted:
-        if not any(unit.role == role for unit in units):
-            sample = ", ".join(sorted(shapes)[:8]) or "no tensors at all"
-            raise UnitError(
-                f"Role {role!r} of {model_type} matches no tensor of this model, which holds {sample} … "
-                f"Check the row of {model_type!r} in architectures.toml against the checkpoint."
-            )
-    return tuple(units)
-
-
-def _layer_count(layout: Layout, shapes: Mapping[str, Shape]) -> int:
-    count = 0
-    while any(name.startswith(layout.layer.format(layer=count)) for name in shapes):
-        count += 1
-    return count
-
-
-def width(unit: Unit, shapes: Mapping[str, Shape]) -> int:
-    """How many channels the whole of a unit's module has."""
-    return shapes[unit.tensors[0]][unit.axis]
-
-
-def cut(unit: Unit, channels: Iterable[int], shapes: Mapping[str, Shape]) -> Unit:
+def cut(unit: Unit, channels: Iterable[int]) -> Unit:
     """The part of a whole *unit* that is these *channels* of it: the unit itself when they are all of them.
 
-    A tensor without that dimension (the bias of a projection whose channels are columns) belongs to no channel, so
-    it is no part of a cut unit.
+    A tensor that belongs to no channel is no part of a cut unit.
 
     Raises:
         UnitError: no channel, or one that the unit does not have.
     """
     chosen = tuple(sorted(set(channels)))
-    most = width(unit, shapes)
-    if not chosen or chosen[0] < 0 or chosen[-1] >= most:
-        raise UnitError(f"{unit.module} has the channels 0 to {most - 1}, not [{ranges(chosen)}].")
-    if len(chosen) == most:
+    if not chosen or chosen[0] < 0 or chosen[-1] >= unit.width:
+        raise UnitError(f"{unit.module} has the channels 0 to {unit.width - 1}, not [{ranges(chosen)}].")
+    if len(chosen) == unit.width:
         return unit
-    names = tuple(name for name in unit.tensors if len(shapes[name]) > unit.axis)
-    parameters = len(chosen) * sum(math.prod(shapes[name]) // shapes[name][unit.axis] for name in names)
-    return replace(unit, tensors=names, parameters=parameters, channels=chosen)
+    return replace(unit, parts=tuple(part for part in unit.parts if part.disk.axis >= 0), channels=chosen)
 
 
-def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str, Shape]) -> tuple[Group, ...]:
+def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...]:
     """The groups with these ids, in their order; *whole* are the modules of the model.
 
     Raises:
@@ -230,7 +222,7 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit], shapes: Mapping[str
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        return cut(unit, numbers(parts[2]), shapes) if parts[2] else unit
+        return cut(unit, numbers(parts[2])) if parts[2] else unit
 
     return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 

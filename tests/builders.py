@@ -11,7 +11,13 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+# What every test of the whole house runs on: the architectures, and of some more than one kind.
 ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
+# Where projections lie otherwise: fused, interleaved, transposed, or held by experts.
+OTHERWISE = (
+    "olmo", "olmo2", "phi3", "falcon-grouped", "falcon-shared", "falcon-heads", "gpt_neox", "mpt", "gpt2", "gemma3",
+    "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
+)  # fmt: skip
 # Shorter than the questions that the tests ask, so that what leaves a sliding window matters.
 WINDOW = 8
 LAYERS = 3
@@ -58,23 +64,46 @@ def make_tokenizer(corpus: tuple[str, ...] = tuple(CORPUS), size: int = 300, *, 
 
 def make_config(architecture: str, *, tied: bool = True, **changes: Any) -> Any:
     """A config of *architecture*: three layers, hidden 32, four heads over two key-value heads."""
-    own: dict[str, Any] = {}
-    if architecture == "mistral":
-        own = {"sliding_window": WINDOW}
-    if architecture.startswith("gemma2"):
-        own = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
-    if architecture == "gemma3_text":
-        kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-        own = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "layer_types": kinds}
     base = {
         "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT,
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": tied,
         "initializer_range": 0.3,
     }  # fmt: skip
-    if architecture == "qwen2":
-        del base["head_dim"]  # this architecture always has hidden / heads
-    return AutoConfig.for_model(architecture, **{**base, **own, **changes})
+    if architecture.startswith(("qwen2", "falcon")):
+        del base["head_dim"]  # these architectures always have hidden / heads
+    given = {**base, **OWN.get(architecture, {}), **changes}
+    if architecture == "gemma3":
+        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                  "image_size": 16, "patch_size": 8}  # fmt: skip
+        text = AutoConfig.for_model("gemma3_text", **{**base, **OWN["gemma3_text"], **changes})
+        tokens = {name: base[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")}
+        return AutoConfig.for_model(
+            "gemma3", text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4, **tokens
+        )
+    return AutoConfig.for_model(architecture.partition("-")[0], **given)
+
+
+_GEMMA = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
+_EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+OWN: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": WINDOW},
+    "gemma2": _GEMMA,
+    "gemma3_text": {**_GEMMA, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "falcon-grouped": {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon-shared": {"multi_query": True},
+    "falcon-heads": {"multi_query": False, "alibi": True, "bias": True, "parallel_attn": False},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": LAYERS, "expansion_ratio": 2, "max_seq_len": CONTEXT},
+    "gpt2": {"n_embd": 32, "n_head": 4, "n_layer": LAYERS, "n_inner": 48, "n_positions": CONTEXT},
+    "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 1, "mlp_only_layers": [1]},
+    "qwen3_moe": _EXPERTS,
+    "gpt_oss": {
+        "num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": WINDOW,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}  # fmt: skip
 
 
 def make_model(architecture: str, *, seed: int = 0, tied: bool = True, **changes: Any) -> Any:

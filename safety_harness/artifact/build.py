@@ -84,23 +84,26 @@ def build(
 
 
 def _entries(units: Sequence[Unit], own: Mapping[str, Stored], new: Mapping[str, torch.Tensor]) -> tuple[Entry, ...]:
-    homes = {name: unit for unit in units for name in unit.tensors}
+    homes: dict[str, list[Unit]] = {}
+    for unit in units:
+        for name in unit.tensors:
+            homes.setdefault(name, []).append(unit)
     return tuple(_entry(what, homes[what.name], own[what.name], new[what.name]) for what in moved(units))
 
 
-def _entry(what: Moved, unit: Unit, place: Stored, new: torch.Tensor) -> Entry:
+def _entry(what: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor) -> Entry:
     bits = place.read()
     return Entry(
         tensor=what.name,
-        layer=unit.layer,
-        role=unit.role,
-        operation="replace_slice" if what.channels else "replace",
-        axis=what.axis if what.channels else None,
-        channels=ranges(what.channels) if what.channels else None,
+        layer=units[0].layer,
+        role="+".join(dict.fromkeys(unit.role for unit in units)),
+        operation="replace_slice" if what.indices else "replace",
+        axis=what.axis if what.indices else None,
+        indices=ranges(what.indices) if what.indices else None,
         shape=place.shape,
         dtype=place.dtype,
         before=digest(bits),
-        after=digest(with_channels(bits, what.axis, what.channels, _bits(new, bits))),
+        after=digest(with_channels(bits, what.axis, what.indices, _bits(new, bits))),
     )
 
 
@@ -122,7 +125,7 @@ def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> t
 
 def _part(checkpoint: Checkpoint, what: Moved) -> torch.Tensor:
     whole = checkpoint.tensor(what.name)
-    return (whole.index_select(what.axis, torch.tensor(what.channels)) if what.channels else whole).contiguous()
+    return (whole.index_select(what.axis, torch.tensor(what.indices)) if what.indices else whole).contiguous()
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:

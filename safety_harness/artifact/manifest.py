@@ -41,9 +41,9 @@ class Origin(_Part):
 
 
 class Entry(_Part):
-    """What is moved of one tensor of the student: all of it (``replace``), or some channels (``replace_slice``).
+    """What is moved of one tensor of the student: all of it (``replace``), or a part (``replace_slice``).
 
-    Channels lie along dimension ``axis`` and are written as in a unit's id, ``3,40-43``. The patch holds their new
+    A part are ``indices`` along dimension ``axis``, written as in a unit's id, ``3,40-43``. The patch holds their new
     numbers in ascending order, in the student's ``dtype``; ``before`` and ``after`` are the sha256 of the whole tensor.
     """
 
@@ -52,43 +52,43 @@ class Entry(_Part):
     role: str
     operation: Literal["replace", "replace_slice"]
     axis: int | None = Field(None, ge=0, le=8)
-    channels: Annotated[str, Field(pattern=r"^\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*$")] | None = None
+    indices: Annotated[str, Field(pattern=r"^\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*$")] | None = None
     shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(max_length=8)
     dtype: str
     before: Digest
     after: Digest
 
     @model_validator(mode="after")
-    def _slices_have_channels(self) -> Self:
+    def _slices_have_indices(self) -> Self:
         if self.operation == "replace":
-            if self.channels is not None or self.axis is not None:
-                raise ValueError("`replace` moves all of a tensor: it has neither `axis` nor `channels`")
+            if self.indices is not None or self.axis is not None:
+                raise ValueError("`replace` moves all of a tensor: it has neither `axis` nor `indices`")
             return self
-        if self.channels is None or self.axis is None or self.axis >= len(self.shape):
-            raise ValueError("`replace_slice` needs an `axis` of the tensor and `channels`")
+        if self.indices is None or self.axis is None or self.axis >= len(self.shape):
+            raise ValueError("`replace_slice` needs an `axis` of the tensor and `indices`")
         width, last = self.shape[self.axis], -1
-        for first, end in runs(self.channels):
+        for first, end in runs(self.indices):
             if not last < first <= end < width:
-                raise ValueError(f"channels must ascend, each below {width}")
+                raise ValueError(f"indices must ascend, each below {width}")
             last = end
         return self
 
     @property
     def moved(self) -> tuple[int, ...]:
-        """The channels that move; none where all of the tensor does."""
-        return tuple(numbers(self.channels)) if self.channels else ()
+        """The indices that move; none where all of the tensor does."""
+        return tuple(numbers(self.indices)) if self.indices else ()
 
     @property
     def along(self) -> int:
-        """The dimension of the channels; 0 where all of the tensor moves."""
+        """The dimension of the indices; 0 where all of the tensor moves."""
         return self.axis or 0
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
         """The shape of its tensor in the patch."""
-        if self.channels is None:
+        if self.indices is None:
             return self.shape
-        count = sum(end - first + 1 for first, end in runs(self.channels))  # without writing them all out
+        count = sum(end - first + 1 for first, end in runs(self.indices))  # without writing them all out
         return tuple(count if at == self.axis else size for at, size in enumerate(self.shape))
 
     @property

@@ -28,8 +28,8 @@ from safety_harness.artifact.place import State, Verified, apply, revert, verify
 from safety_harness.bench import Bench, open_bench
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
 from safety_harness.patches import Patch
-from safety_harness.units import Unit, cut, group_id, width
-from tests.builders import ARCHITECTURES, make_pair
+from safety_harness.units import Unit, cut, group_id
+from tests.builders import ARCHITECTURES, OTHERWISE, make_pair
 from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, entry, write_prompts
 
 Bits = dict[str, bytes]
@@ -88,8 +88,7 @@ def some_units(bench: Bench, seed: int, *, whole: bool = False) -> tuple[Unit, .
     modules = sorted(rng.sample(bench.units, len(bench.units) // 3))
     if whole:
         return tuple(modules)
-    shapes = bench.checkpoint.shapes
-    return (modules[0], *(cut(unit, rng.sample(range(width(unit, shapes)), 3), shapes) for unit in modules[1:]))
+    return (modules[0], *(cut(unit, rng.sample(range(unit.width), 3)) for unit in modules[1:]))
 
 
 def patch_of(bench: Bench, units: Sequence[Unit], **changes: Any) -> Patch:
@@ -119,7 +118,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("shard", ["1GB", "30KB"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *OTHERWISE])
 def test_applied_loads_as_the_model_that_was_measured_and_reverts_to_the_student(
     made: Callable[..., Made], tmp_path: Path, architecture: str, tied: bool, shard: str
 ) -> None:
@@ -144,9 +143,9 @@ def test_any_units_move_exactly_their_own_numbers(made: Callable[..., Made], tmp
     apply(made_.artifact, made_.student, tmp_path / "out")
     own, teacher, out = (load_file(f / "model.safetensors") for f in (made_.student, made_.teacher, tmp_path / "out"))
     for unit in made_.units:
-        for name in unit.tensors:
-            channels = torch.tensor(unit.channels or range(own[name].shape[unit.axis]))
-            own[name].index_copy_(unit.axis, channels, teacher[name].index_select(unit.axis, channels))
+        for spot in (part.disk for part in unit.parts):
+            axis, channels = max(spot.axis, 0), torch.tensor(unit.channels or range(spot.shape[spot.axis]))
+            own[spot.name].index_copy_(axis, channels, teacher[spot.name].index_select(axis, channels))
     assert all(torch.equal(value, own[name]) for name, value in out.items())
     revert(made_.artifact, tmp_path / "out", tmp_path / "again")  # without the student
     assert files(tmp_path / "again") == files(made_.student)
@@ -354,11 +353,11 @@ def resum(folder: Path) -> None:
         (("entries", 0, "tensor"), "../../etc/passwd", "holds nothing for '../../etc/passwd'"),
         (("entries", 0, "tensor"), "a\nb", "String should match pattern"),
         (("entries", 0, "before"), "abc", "entries.0.before"),
-        (("entries", 1, "channels"), "5-2", "channels must ascend"),
-        (("entries", 1, "channels"), "0-999999999", "channels must ascend, each below"),
-        (("entries", 1, "channels"), None, "needs an `axis` of the tensor and `channels`"),
-        (("entries", 1, "axis"), 7, "needs an `axis` of the tensor and `channels`"),
-        (("entries", 0, "channels"), "1", "neither `axis` nor `channels`"),
+        (("entries", 1, "indices"), "5-2", "indices must ascend"),
+        (("entries", 1, "indices"), "0-999999999", "indices must ascend, each below"),
+        (("entries", 1, "indices"), None, "needs an `axis` of the tensor and `indices`"),
+        (("entries", 1, "axis"), 7, "needs an `axis` of the tensor and `indices`"),
+        (("entries", 0, "indices"), "1", "neither `axis` nor `indices`"),
         (("entries", 0, "shape"), [32, 10**9], "and the manifest F32 [32, 1000000000]"),
         (("entries", 0, "dtype"), "BF16", "and the manifest BF16"),
         (("total_parameters",), 0, "greater than 0"),
@@ -449,10 +448,9 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
     same = made(name="same")
     assert all(found.equal for found in compare(first.artifact, same.artifact))
     bench = first.bench
-    shapes = bench.checkpoint.shapes
     up, down = (unit for unit in bench.units if unit.id in ("1.up", "1.down"))
-    one = build(bench, patch_of(bench, (cut(up, [1, 2, 3], shapes), down)), tmp_path / "one")
-    two = build(bench, patch_of(bench, (cut(up, [3, 4], shapes), cut(down, [0], shapes))), tmp_path / "two")
+    one = build(bench, patch_of(bench, (cut(up, [1, 2, 3]), down)), tmp_path / "one")
+    two = build(bench, patch_of(bench, (cut(up, [3, 4]), cut(down, [0]))), tmp_path / "two")
     names = {unit.id: unit.tensors[0] for unit in (up, down)}
     assert set(compare(one, two)) == {
         Difference(names["1.up"], only_first=2, only_second=1, same=1, different=0),
@@ -465,7 +463,7 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
         {name: value * 1.5 for name, value in load_file(first.student / "model.safetensors").items()},
         first.teacher / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
-    other = build(made(name="unused").bench, patch_of(bench, (cut(up, [1, 2], shapes),)), tmp_path / "three")
+    other = build(made(name="unused").bench, patch_of(bench, (cut(up, [1, 2]),)), tmp_path / "three")
     found = {difference.tensor: difference for difference in compare(one, other)}
     assert found[names["1.up"]] == Difference(names["1.up"], only_first=1, only_second=0, same=0, different=2)
 

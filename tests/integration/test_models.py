@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM
 
 import safety_harness.checkpoints as checkpoints
 from safety_harness.errors import LineageError, SourceError
+from safety_harness.layouts import enumerate_units
 from safety_harness.models import check_lineage, load, prepare
 from safety_harness.questions import check_local_files
 from safety_harness.registry import load_registry
 from safety_harness.specs import ModelSpec
-from safety_harness.units import Unit, enumerate_units
+from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES, make_model, make_tokenizer, save, vary
 from tests.samples import write_registry
@@ -27,7 +28,7 @@ Pairs = Callable[[str, bool], tuple[Path, Path]]
 
 
 def units_of(checkpoint: Checkpoint) -> tuple[Unit, ...]:
-    return enumerate_units(checkpoint.model_type, checkpoint.shapes)
+    return enumerate_units(checkpoint.config, checkpoint.shapes)
 
 
 # --- load and lineage -----------------------------------------------------------------------------

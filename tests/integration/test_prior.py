@@ -48,7 +48,7 @@ def by_hand(
     with bench.transplanter.transplanted(moved):
         gradient = margin_gradient(bench, bench.generator.model, prompts, weigh)
     gains = {n: gradient[n] * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
-    return [sum((gains[n].sum(1 - unit.axis) for n in unit.tensors), torch.zeros(())) for unit in bench.units]
+    return [sum((gains[p.disk.name].sum(1 - p.disk.axis) for p in unit.parts), torch.zeros(())) for unit in bench.units]
 
 
 def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -79,7 +79,7 @@ def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch
         if room < 0:
             break
         chosen.setdefault(number, []).append(i)
-    likeliest = [cut(bench.units[n], some, bench.checkpoint.shapes) for n, some in sorted(chosen.items())]
+    likeliest = [cut(bench.units[n], some) for n, some in sorted(chosen.items())]
     assert len(likeliest) > 0
     gains, costs = ([a + b for a, b in zip(*pair, strict=True)] for pair in zip(found, at(likeliest), strict=True))
     return gains, costs
@@ -123,7 +123,7 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
         each = (gain - price(cost)) / (unit.parameters / len(gain))
         assert close(importance.of_channels(unit).tolist(), each.tolist())
-        some = cut(unit, range(1, len(gain), 2), bench.checkpoint.shapes)
+        some = cut(unit, range(1, len(gain), 2))
         part = float(gain[1::2].sum() - price(cost[1::2].sum())) / some.parameters
         assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
 

@@ -105,10 +105,9 @@ def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatc
     tensors = load_file(patch_folder(patch.key) / "patch.safetensors")
     assert set(tensors) == {name for unit in units for name in unit.tensors}
     for unit in units:
-        for name in unit.tensors:
-            whole = teacher.tensor(name)
-            channels = torch.tensor(unit.channels or range(whole.shape[unit.axis]))
-            assert torch.equal(tensors[name], whole.index_select(unit.axis, channels))
+        for spot in (part.disk for part in unit.parts):
+            channels = torch.tensor(unit.channels or range(spot.shape[spot.axis]))
+            assert torch.equal(tensors[spot.name], teacher.tensor(spot.name).index_select(spot.axis, channels))
 
 
 @pytest.mark.parametrize(("together", "modules"), [("block", {3, 4}), ("layer", {6, 7})])

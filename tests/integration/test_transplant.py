@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from safety_harness.errors import SourceError, UnitError
+from safety_harness.layouts import enumerate_units
 from safety_harness.models import LoadedModel, load
 from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit, cut, enumerate_units
+from safety_harness.units import Part, Places, Spot, Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES
 
@@ -30,9 +31,14 @@ def changed(before: State, after: State) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+def whole(name: str, *shape: int) -> Part:
+    spot = Spot(name, shape, 0, Places(((shape[0], 1),)))
+    return Part(spot, spot)
+
+
 def opened(folders: tuple[Path, Path]) -> tuple[LoadedModel, Checkpoint, tuple[Unit, ...]]:
     loaded, teacher = load(folders[0], "float32"), Checkpoint(folders[1])
-    return loaded, teacher, enumerate_units(loaded.checkpoint.model_type, loaded.checkpoint.shapes)
+    return loaded, teacher, enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes)
 
 
 @pytest.mark.parametrize(("architecture", "tied"), BOTH)
@@ -140,7 +146,7 @@ def test_save_writes_exactly_the_teachers_tensors(pairs: Pairs, tmp_path: Path) 
 def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> None:
     student, folder = pairs("llama", True)
     loaded, teacher = load(student, "bfloat16"), Checkpoint(folder)
-    units = enumerate_units(teacher.model_type, teacher.shapes)
+    units = enumerate_units(teacher.config, teacher.shapes)
     transplanter = Transplanter(loaded.model, teacher)
     name = units[0].tensors[0]
     with transplanter.transplanted(units):
@@ -154,8 +160,9 @@ def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> 
 def test_difference_is_teacher_minus_student(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("qwen2", True))
     own = state(loaded.model)
-    for name in (*units[0].tensors, *units[6].tensors):
-        assert torch.equal(Transplanter(loaded.model, teacher).difference(name), teacher.tensor(name) - own[name])
+    for part in (*units[0].parts, *units[6].parts):
+        name = part.disk.name
+        assert torch.equal(Transplanter(loaded.model, teacher).difference(part), teacher.tensor(name) - own[name])
 
 
 @pytest.mark.parametrize(("architecture", "tied"), BOTH)
@@ -165,7 +172,7 @@ def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
     loaded, teacher, units = opened(pairs(architecture, tied))
     transplanter, before = Transplanter(loaded.model, teacher), state(loaded.model)
     for unit in units:
-        some = cut(unit, [0, 3], loaded.checkpoint.shapes)
+        some = cut(unit, [0, 3])
         with transplanter.transplanted([some]):
             now = state(loaded.model)
         assert changed(before, now) == set(some.tensors), unit
@@ -183,10 +190,10 @@ def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
 def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, dtype: str, tmp_path: Path) -> None:
     student, folder = pairs("qwen2", True)
     loaded, teacher = load(student, dtype), Checkpoint(folder)
-    units = enumerate_units(teacher.model_type, teacher.shapes)
+    units = enumerate_units(teacher.config, teacher.shapes)
     own, ancestor = state(loaded.model), Checkpoint(pairs("qwen2", False)[0])
     transplanter = Transplanter(loaded.model, teacher, ancestor)
-    some = cut(units[6], [1, 2], teacher.shapes)
+    some = cut(units[6], [1, 2])
 
     def summed(name: str) -> torch.Tensor:
         return (own[name].float() + (teacher.tensor(name) - ancestor.tensor(name))).to(own[name].dtype)
@@ -203,20 +210,21 @@ def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, d
     assert changed(own, state(loaded.model)) == set()
     transplanter.save([some], tmp_path / "patch.safetensors")
     assert torch.equal(load_file(tmp_path / "patch.safetensors")[down], summed(down)[:, 1:3])
-    name = units[0].tensors[0]
-    assert torch.equal(transplanter.difference(name), summed(name).float() - own[name].float())
+    part = units[0].parts[0]
+    name = part.disk.name
+    assert torch.equal(transplanter.difference(part), summed(name).float() - own[name].float())
 
 
 def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("llama", True))
     before = state(loaded.model)
-    nowhere = Unit(9, "q", ("model.layers.9.self_attn.q_proj.weight",), 1)
+    nowhere = Unit(9, "q", (whole("model.layers.9.self_attn.q_proj.weight", 32, 32),))
     with (
         pytest.raises(UnitError, match=r"layers\.9"),
         Transplanter(loaded.model, teacher).transplanted([*units, nowhere]),
     ):
         pytest.fail("the block must not run")
-    norm = Unit(0, "q", ("model.norm.weight",), 32)
+    norm = Unit(0, "q", (whole("model.norm.weight", 32),))
     other = Checkpoint(pairs("llama", True)[1])
     other.shapes  # noqa: B018  (read, then spoilt)
     other.tensor = lambda _name: torch.zeros(3)  # type: ignore[method-assign]

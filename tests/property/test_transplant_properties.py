@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from safety_harness.layouts import enumerate_units
 from safety_harness.models import load
 from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit, cut, enumerate_units
+from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.builders import make_pair
 
@@ -31,10 +32,9 @@ class Theatre:
     def check(self, moved: set[Unit]) -> None:
         expected = {name: tensor.clone() for name, tensor in self.own.items()}
         for unit in moved:
-            for name in unit.tensors:
-                channels = torch.tensor(unit.channels or range(expected[name].shape[unit.axis]))
-                part = self.donor[name].index_select(unit.axis, channels)
-                expected[name].index_copy_(unit.axis, channels, part)
+            for spot in (part.disk for part in unit.parts):
+                axis, channels = max(spot.axis, 0), torch.tensor(unit.channels or range(spot.shape[spot.axis]))
+                expected[spot.name].index_copy_(axis, channels, self.donor[spot.name].index_select(axis, channels))
         for name, tensor in self.model.state_dict().items():
             assert torch.equal(tensor, expected[name]), name
         for name, tensor in self.donor.items():
@@ -42,7 +42,7 @@ class Theatre:
 
     def part(self, module: int, channels: set[int]) -> Unit:
         whole = self.units[module]
-        return cut(whole, channels, {name: tuple(t.shape) for name, t in self.own.items()}) if channels else whole
+        return cut(whole, channels) if channels else whole
 
 
 class StopHere(Exception):  # noqa: N818
@@ -53,7 +53,7 @@ class StopHere(Exception):  # noqa: N818
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Theatre:
     student, folder = make_pair(tmp_path_factory.mktemp("qwen2"), "qwen2", tied=False, shard="20KB")
     loaded, teacher = load(student, "float32"), Checkpoint(folder)
-    units = enumerate_units(teacher.model_type, teacher.shapes)
+    units = enumerate_units(teacher.config, teacher.shapes)
     own = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     donor = {name: teacher.tensor(name) for name in teacher.shapes}
     return Theatre(loaded.model, Transplanter(loaded.model, teacher), units, own, donor)
@@ -104,6 +104,6 @@ def test_saved_patch_is_what_was_moved(
         movers = [unit for unit in units if name in unit.tensors]
         whole = any(not unit.channels for unit in movers)
         channels = sorted({channel for unit in movers for channel in unit.channels})
-        donor = theatre.donor[name]
-        assert torch.equal(tensor, donor if whole else donor.index_select(movers[0].axis, torch.tensor(channels)))
+        donor, axis = theatre.donor[name], movers[0].parts[0].disk.axis
+        assert torch.equal(tensor, donor if whole else donor.index_select(axis, torch.tensor(channels)))
     theatre.check(set())

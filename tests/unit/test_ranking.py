@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safety_harness.layouts import enumerate_units
 from safety_harness.ranking import Ranking
-from safety_harness.units import Unit, enumerate_units
+from safety_harness.units import Unit
 
 # Two layers of a Llama: down has 3 columns of 2, up and gate 3 rows of 2, attention 2 channels of 2.
 SHAPES = {
@@ -21,8 +22,8 @@ SHAPES = {
 
 def ranked(scores: dict[str, list[float]]) -> Ranking:
     """Of the units of *scores* alone, by id."""
-    units = [unit for unit in enumerate_units("llama", SHAPES) if unit.id in scores]
-    return Ranking(units, [torch.tensor(scores[unit.id]) for unit in units], SHAPES)
+    units = [unit for unit in enumerate_units({"model_type": "llama"}, SHAPES) if unit.id in scores]
+    return Ranking(units, [torch.tensor(scores[unit.id]) for unit in units])
 
 
 def ids(units: tuple[Unit, ...]) -> list[str]:
