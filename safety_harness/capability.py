@@ -85,7 +85,7 @@ def next_logprobs(
 
 def rows_at_once(generator: Generator, tokens: int) -> int:
     """How many rows of *tokens* to score may go through the model together."""
-    return max(1, LOGPROBS // (tokens * int(generator.model.config.vocab_size)))
+    return max(1, LOGPROBS // (tokens * int(generator.config.vocab_size)))
 
 
 def divergence(student: torch.Tensor, other: torch.Tensor) -> float:

@@ -44,6 +44,8 @@ class Generator:
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
         self.model = model
+        self.config = model.config.get_text_config()
+        """Of a multimodal model that of the part which answers."""
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         # A model that knows no end token answers to the limit.
@@ -167,16 +169,16 @@ class Generator:
     ) -> list[tuple[int, ...]]:
         """How each row may go on, no longer than half of the rows have a guess: the others are only padded.
 
-        A wrong guess takes room in the cache, which a sliding window counts as distance, so there is none where
-        a row could reach beyond the window for it.
+        A wrong guess takes room in the cache, so there is none where a row could come to reach so far for it that
+        room counts as distance.
         """
         if self._drafts is None:
             return [()] * len(questions)
         most = LONGEST_GUESS
-        window = getattr(self.model.config, "sliding_window", None)
-        if window is not None:
+        reach = room_counts_beyond(self.config)
+        if reach is not None:
             left = max_new_tokens - min(map(len, found))
-            most = max(0, min(most, window - seen.shape[1] - max(map(len, unread)) - left))
+            most = max(0, min(most, reach - seen.shape[1] - max(map(len, unread)) - left))
         guesses = [
             self._drafts.guess(question, answer, min(most, max_new_tokens - len(answer) - 1))
             for question, answer in zip(questions, found, strict=True)
@@ -187,12 +189,12 @@ class Generator:
     def _shared(self, rows: Sequence[Sequence[int]], new: int) -> int:
         """Length of the tokens with which all *rows* begin, short of any row's last token; 0 when not worth it.
 
-        Padding then stands between what is shared and the rest. A sliding window counts it as distance, so
-        nothing is shared where a row could reach beyond the window.
+        Padding then stands between what is shared and the rest, so nothing is shared where a row could reach so far
+        that room counts as distance.
         """
         shared = min(shared_beginning(rows), min(len(row) for row in rows) - 1)
-        window = getattr(self.model.config, "sliding_window", None)
-        beyond = window is not None and max(len(row) for row in rows) + new > window
+        reach = room_counts_beyond(self.config)
+        beyond = reach is not None and max(len(row) for row in rows) + new > reach
         return 0 if beyond or shared * (len(rows) - 1) < WORTH_SHARING else shared
 
     def begun(self, rows: Sequence[Sequence[int]], most: int) -> tuple[DynamicCache | None, int]:
@@ -213,13 +215,21 @@ class Generator:
         return cache
 
     def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
-        limit = int(getattr(self.model.config, "max_position_embeddings", 0) or 0)
+        limit = int(getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "max_seq_len", 0))
         for question, tokens in zip(questions, encoded, strict=True):
             if limit and len(tokens) + new > limit:
                 raise DataError(
                     f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
                     f"{limit}: {question[:60]!r} … Shorten or remove it."
                 )
+
+
+def room_counts_beyond(config: Any) -> int | None:
+    """From how many tokens on a model takes unused room in its cache for distance: those of a sliding window, which
+    counts columns; none for MPT, whose attention biases do; never (None) where positions are told to the model."""
+    if config.model_type == "mpt":
+        return 0
+    return int(getattr(config, "sliding_window", None) or 0) or None
 
 
 def shared_beginning(rows: Sequence[Sequence[int]]) -> int:

@@ -11,11 +11,11 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-# What every test of the whole house runs on: the architectures, and of some more than one kind.
-ARCHITECTURES = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3")
-# Where projections lie otherwise: fused, interleaved, transposed, or held by experts.
-OTHERWISE = (
-    "olmo", "olmo2", "phi3", "falcon-grouped", "falcon-shared", "falcon-heads", "gpt_neox", "mpt", "gpt2", "gemma3",
+# Those that keep each projection in a tensor of its own, by one name on disk and in memory.
+SEPARATE = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "olmo", "olmo2")
+# All: also those that fuse, interleave, transpose or rename them, or share them out among experts.
+ARCHITECTURES = (
+    *SEPARATE, "phi3", "falcon-grouped", "falcon-shared", "falcon-heads", "gpt_neox", "mpt", "gpt2", "gemma3",
     "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
 # Shorter than the questions that the tests ask, so that what leaves a sliding window matters.

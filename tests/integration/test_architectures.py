@@ -17,11 +17,10 @@ from safety_harness.models import LoadedModel, load
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
-from tests.builders import ARCHITECTURES, OTHERWISE
+from tests.builders import ARCHITECTURES
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 State = Mapping[str, torch.Tensor]
-ALL = (*ARCHITECTURES, *OTHERWISE)
 IDS = torch.arange(24).reshape(2, 12) + 5
 
 
@@ -38,7 +37,7 @@ def saved(model: Any, folder: Path) -> State:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_unit_moves_exactly_its_own_numbers_as_transformers_saves_them(
     pairs: Pairs, tmp_path: Path, architecture: str, tied: bool
 ) -> None:
@@ -63,7 +62,7 @@ def test_a_unit_moves_exactly_its_own_numbers_as_transformers_saves_them(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_units_share_nothing_and_leave_no_projection_out(pairs: Pairs, architecture: str) -> None:
     loaded, _, units = opened(pairs, architecture)
     shapes = loaded.checkpoint.shapes
@@ -81,7 +80,7 @@ def test_units_share_nothing_and_leave_no_projection_out(pairs: Pairs, architect
     assert not [name for name in left if not any(kind in name for kind in kinds)]
 
 
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_neurons_are_as_many_in_every_role_of_an_mlp(pairs: Pairs, architecture: str) -> None:
     _, _, units = opened(pairs, architecture)
     widths: dict[tuple[int, str], set[int]] = {}
@@ -122,7 +121,7 @@ def products(attention: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[t
         handle.remove()
 
 
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_q_k_and_v_are_what_attention_takes_for_them(
     pairs: Pairs, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +148,7 @@ def test_q_k_and_v_are_what_attention_takes_for_them(
         assert all(torch.equal(one, other) for one, other in zip(found(role), expected, strict=True)), role
 
 
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_gate_is_what_the_activation_takes(
     pairs: Pairs, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +195,7 @@ def test_the_gate_is_what_the_activation_takes(
 
 
 @pytest.mark.parametrize("role", ["o", "down"])
-@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_channel_of_what_writes_is_one_of_its_inputs(pairs: Pairs, architecture: str, role: str) -> None:
     loaded, teacher, units = opened(pairs, architecture)
     unit = next(unit for unit in units if unit.layer == 1 and unit.role == role)

@@ -29,7 +29,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
 from safety_harness.patches import Patch
 from safety_harness.units import Unit, cut, group_id
-from tests.builders import ARCHITECTURES, OTHERWISE, make_pair
+from tests.builders import ARCHITECTURES, make_pair
 from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, entry, write_prompts
 
 Bits = dict[str, bytes]
@@ -118,7 +118,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("shard", ["1GB", "30KB"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *OTHERWISE])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_applied_loads_as_the_model_that_was_measured_and_reverts_to_the_student(
     made: Callable[..., Made], tmp_path: Path, architecture: str, tied: bool, shard: str
 ) -> None:

@@ -43,7 +43,7 @@ def test_scores_are_transformers_loss_times_tokens(
     loaded, generator = opened(pairs, architecture)
     longest = max(len(row) for row in loaded.tokenizer(DOCUMENTS)["input_ids"])
     # More than one batch, of different widths.
-    monkeypatch.setattr(capability, "LOGPROBS", 5 * longest * loaded.model.config.vocab_size)
+    monkeypatch.setattr(capability, "LOGPROBS", 5 * longest * loaded.model.config.get_text_config().vocab_size)
     assert len(DOCUMENTS) > rows_at_once(generator, longest) == 5
     for document, score in zip(DOCUMENTS, text_scores(generator, DOCUMENTS), strict=True):
         ids = torch.tensor([loaded.tokenizer(document)["input_ids"]])

@@ -15,11 +15,11 @@ from safety_harness.models import LoadedModel, load
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Part, Places, Spot, Unit, cut
 from safety_harness.weights import Checkpoint
-from tests.builders import ARCHITECTURES
+from tests.builders import SEPARATE
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 State = Mapping[str, torch.Tensor]
-BOTH = [(name, tied) for name in ARCHITECTURES for tied in (True, False)]
+BOTH = [(name, tied) for name in SEPARATE for tied in (True, False)]
 
 
 def state(model: torch.nn.Module) -> State:
@@ -54,7 +54,7 @@ def test_each_unit_moves_its_own_tensors_and_nothing_else(pairs: Pairs, architec
         assert changed(before, state(loaded.model)) == set()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SEPARATE)
 def test_units_are_all_projections_of_all_layers(pairs: Pairs, architecture: str) -> None:
     loaded, _, units = opened(pairs(architecture, True))
     names = [name for unit in units for name in unit.tensors]
