@@ -19,7 +19,8 @@ from safety_harness.files import sha256_text
 from safety_harness.generate import DECODING, Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.layouts import enumerate_units
-from safety_harness.models import LoadedModel, check_lineage, load, prepare
+from safety_harness.lineage import Lineage, check_lineage
+from safety_harness.models import LoadedModel, load, prepare
 from safety_harness.prompts import PromptSet, batches
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
@@ -52,6 +53,7 @@ class Bench:
         teacher: Checkpoint,
         questions: Questions,
         ancestor: Checkpoint | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
         family = student.family
         self.student = student
@@ -59,6 +61,8 @@ class Bench:
         self.checkpoint = loaded.checkpoint
         self.teacher = teacher
         self.ancestor = ancestor
+        self.lineage = lineage
+        """How near student and teacher are, where it was looked at."""
         self.judge = RuleJudge()
         self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, family.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
@@ -181,6 +185,6 @@ def open_bench(student: Student) -> Bench:
     questions = load_questions(student)
     teacher, *added, own = (Checkpoint(prepare(spec)) for spec in student.models)
     units = enumerate_units(own.config, own.shapes, student.family.search.roles)
-    for other in (teacher, *added):
-        check_lineage(own, other, units)
-    return Bench(student, load(own.folder, student.family.dtype), teacher, questions, *added)
+    lineage, *_ = [check_lineage(own, other, units) for other in (teacher, *added)]
+    loaded = load(own.folder, student.family.dtype)
+    return Bench(student, loaded, teacher, questions, added[0] if added else None, lineage)

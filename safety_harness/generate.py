@@ -215,7 +215,7 @@ class Generator:
         return cache
 
     def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
-        limit = int(getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "max_seq_len", 0))
+        limit = int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "max_seq_len", 0) or 0)
         for question, tokens in zip(questions, encoded, strict=True):
             if limit and len(tokens) + new > limit:
                 raise DataError(

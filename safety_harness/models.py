@@ -13,19 +13,15 @@ import torch
 import transformers
 from filelock import FileLock
 
-from safety_harness.errors import LineageError, SourceError
+from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, sha256_file, sha256_text
 from safety_harness.memory import keep_freed_memory
 from safety_harness.sources import resolve
 from safety_harness.specs import ModelSpec
-from safety_harness.units import Unit
-from safety_harness.weights import Checkpoint, check_shapes
+from safety_harness.weights import Checkpoint
 
 # Raised when preparing changes its output, so that old caches are not taken for new.
 PREPARATION = 1
-
-# Fine-tunes of one ancestor stay above .9 here; models trained apart lie near 0 (their bases differ).
-MINIMAL_COSINE = 0.5
 
 transformers.utils.logging.disable_progress_bar()  # a test log is no place for one
 
@@ -94,28 +90,6 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     if torch.cuda.is_available():
         model = model.to("cuda")
     return LoadedModel(model.eval(), tokenizer, checkpoint)
-
-
-def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, ...]) -> None:
-    """Refuse a teacher whose weights would mean nothing in the student.
-
-    Raises:
-        LineageError: another architecture, another shape, or weights that do not descend from one ancestor
-            (median cosine of the units' tensors).
-    """
-    check_shapes(student, teacher, units)
-    names = [name for unit in units for name in unit.tensors]
-    cosines = sorted(_cosine(student.tensor(name), teacher.tensor(name)) for name in names)
-    median = cosines[len(cosines) // 2]
-    if median < MINIMAL_COSINE:
-        raise LineageError(
-            f"{student.folder.name} and {teacher.folder.name} do not descend from one model: the median cosine of "
-            f"their tensors is {median:.2f} (below {MINIMAL_COSINE}). Choose a teacher of the same lineage."
-        )
-
-
-def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
-    return torch.nn.functional.cosine_similarity(one.float().flatten(), other.float().flatten(), dim=0).item()
 
 
 def _once(identity: str, make: Callable[[Path], None]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from safety_harness import gate
@@ -68,6 +68,10 @@ class Subject:
         target = patch.search["target"] if patch.found else None
         without = _without_each(groups, Oracle(self.bench, target)) if groups else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
+
+    def lineage(self) -> dict[str, Any]:
+        """Plain facts for the report: how near student and teacher are, and in which settings they differ."""
+        return asdict(self.bench.lineage) if self.bench.lineage else {}
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Plain counts for the report: how many of *prompts* are refused, with the interval of their rate."""

@@ -28,8 +28,8 @@ class Checkpoint:
     """The safetensors of one model folder; nothing is in memory until :meth:`tensor` asks for it.
 
     Raises:
-        SourceError: no such folder, no config, no safetensors (pickles are refused), a shard is missing or
-            truncated.
+        SourceError: no such folder, no config, quantised weights, no safetensors (pickles are refused), a shard is
+            missing or truncated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,6 +37,7 @@ class Checkpoint:
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
         self.config = _read_json(folder / "config.json")
+        _refuse_quantised(folder, self.config)
         self.shards: Sequence[Path] = self._find_shards()
         """Its safetensors files."""
         self._home: dict[str, Path] = {}
@@ -97,6 +98,16 @@ class Checkpoint:
                 "Get the safetensors version, or convert it where you trust it."
             )
         raise SourceError(f"{self.folder}: holds no .safetensors file.")
+
+
+def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
+    packed = config.get("quantization_config")
+    if packed:
+        method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
+        raise SourceError(
+            f"{folder}: is quantised ({method}), and packed numbers cannot be transplanted. Take the unquantised "
+            "checkpoint (or dequantise it), patch that, and quantise the result."
+        )
 
 
 def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]) -> None:

@@ -10,5 +10,6 @@ def test_each_unit_is_needed(student, subject, measure, request):
     if request.config.option.safety_subject == "student":
         pytest.skip("the student is gated as it is: there is no patch")
     patch = request.getfixturevalue("patch")
-    measure.about(patch={**patch.model_dump(mode="json"), "share": patch.share}, identity=student.bench.identity())
+    about = {**patch.model_dump(mode="json"), "share": patch.share}
+    measure.about(patch=about, identity=student.bench.identity(), lineage=student.lineage())
     measure(subject.minimality(patch)).require()

@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def build(
             student=_origin(bench.student.spec, bench.checkpoint),
             teacher=_origin(bench.student.family.teacher, bench.teacher),
             ancestor=_ancestor(bench),
+            lineage=asdict(bench.lineage) if bench.lineage else None,
             total_parameters=bench.checkpoint.parameters,
             entries=entries,
             rest={name: digest(place.read()) for name, place in sorted(own.items()) if name not in moving},

@@ -114,6 +114,7 @@ class Manifest(_Part):
     """``manifest.json``. ``rest`` is the sha256 of every tensor of the student that is not moved.
 
     ``identity`` is all that the measurements depend on: questions, chat template, judge, decoding, batch size, dtype.
+    ``lineage`` tells how near student and teacher are: cosines of their tensors, and in which settings they differ.
     """
 
     schema_version: Literal[1] = 1
@@ -122,6 +123,7 @@ class Manifest(_Part):
     student: Origin
     teacher: Origin
     ancestor: Origin | None = None
+    lineage: Mapping[str, Any] | None = None
     total_parameters: int = Field(gt=0)
     entries: tuple[Entry, ...] = Field(min_length=1)
     rest: Mapping[Name, Digest]

@@ -205,7 +205,17 @@ def _provenance(result: RunResult) -> str:
         hashes = ", ".join(f"{k} {str(v)[:12]}" for k, v in identity.items() if not isinstance(v, Mapping))
         if hashes:
             rows.append((student.id, hashes))
+        if near := student.about.get("lineage"):
+            rows.append((f"{student.id}: lineage", _lineage(near)))
     return _table(("what", "value"), rows)
+
+
+def _lineage(near: Mapping[str, Any]) -> str:
+    differs = "; ".join(near["differs"]) or "nothing else that was looked at"
+    return (
+        f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
+        f"{near['lowest_tensor']}); student and teacher differ in {differs}"
+    )
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
