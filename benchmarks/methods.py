@@ -94,8 +94,7 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]
     """Every way, by name, to be made when it is its turn; those of the same size move as many parameters as *patch*."""
     ancestor = Checkpoint(prepare(ancestor_of(bench.student)))
     units, size = bench.units, sum(unit.parameters for unit in patch)
-    layers = 1 + max(unit.layer for unit in units)
-    middle = range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
+    middle = published_layers(bench)
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
     share = size / sum(unit.parameters for unit in units)
     added = ancestor if bench.student.family.search.transfer == "add" else None
@@ -112,6 +111,14 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]
         "same size: channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
         "same size: channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=added),
     }
+
+
+def published_layers(bench: Bench) -> range:
+    """Those that the registry names; else where the paper's code has them in a Llama-2, at this model's depth."""
+    if named := bench.student.family.published_layers:
+        return range(named[0], named[1] + 1)
+    layers = 1 + max(unit.layer for unit in bench.units)
+    return range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
 
 
 def ancestor_of(student: Student) -> Any:

@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download and prepare a family's models and questions")
     fetch.add_argument("family", help="a family, or a group of families")
     fetch.set_defaults(run=_fetch)
-    for command in (listing, fetch):
+    planned = commands.add_parser("plan", help="estimate disk, memory, probes and time, before anything is loaded")
+    planned.set_defaults(run=_plan)
+    planned.add_argument("--family", help="a family, or a group of families (default: tiny)", default="tiny")
+    planned.add_argument("--tflops", type=float, default=400.0, help="matrix products of the device (default: 400)")
+    planned.add_argument("--bandwidth", type=float, default=3000.0, help="of its memory, GB/s (default: 3000)")
+    for command in (listing, fetch, planned):
         command.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
 
     report = commands.add_parser("report", help="print a results.json as Markdown; exit 1 unless its gate passed")
@@ -71,6 +76,29 @@ def _fetch(options: argparse.Namespace) -> int:
         load_questions(student)
         for spec in student.models:
             print(f"{student.id}: {prepare(spec)}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from safety_harness.plan import Device, plan
+
+    device = Device(options.tflops * 1e12, options.bandwidth * 1e9)
+    needs = [plan(student, device) for student in _registry(options).select(family=options.family)]
+    rows = [
+        (
+            need.student,
+            f"{need.parameters / 1e6:,.1f}",
+            f"{need.movable / need.parameters:.0%}",
+            f"{need.download / 2**30:.1f}",
+            f"{need.memory / 2**30:.1f}",
+            "–".join(map(str, need.probes)),
+            "–".join(f"{seconds / 60:.1f}" for seconds in need.seconds),
+        )
+        for need in needs
+    ]
+    headers = ("student", "M parameters", "may move", "download GiB", "memory GiB", "probes", "minutes")
+    print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6)))
+    print(f"A device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s; the sums: safety_harness/plan.py")
     return 0
 
 

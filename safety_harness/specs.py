@@ -131,7 +131,8 @@ class Family(_Table):
 
     ``ancestor`` is the model that teacher and students were tuned from: one that names no source of its own is the
     ancestor with its adapters. A search whose ``transfer`` is "add" needs it. ``further`` are question sets of other
-    sources, by name, which a report shows beside the gate's own.
+    sources, by name, which a report shows beside the gate's own. ``published_layers`` are the first and the last whose
+    MLPs the paper's own code replaces: what benchmarks compare with, nothing that a search reads.
     """
 
     name: str = ""
@@ -149,6 +150,7 @@ class Family(_Table):
     batch_size: int = Field(64, ge=1)
     memory_gib: float = Field(1.0, gt=0)
     near_duplicates: float = Field(1.0, ge=0.0, le=1.0)
+    published_layers: tuple[int, int] | None = None
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
 

@@ -144,12 +144,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit.sha}
             if self.command == "GET" and file in hub.short:
                 content = content[:-1]
-            status, start = 200, 0
+            status, start, end = 200, 0, len(content)
             if wanted := self.headers.get("Range"):
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(len(content), int(last) + 1) if last else len(content)
                 status = 206
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self._send(status, content[start:], headers, next(hub.cuts[file]) if self._is_cut(file) else None)
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            self._send(status, content[start:end], headers, next(hub.cuts[file]) if self._is_cut(file) else None)
 
         def _is_cut(self, file: str) -> bool:
             return self.command == "GET" and file in hub.cuts

@@ -1,14 +1,20 @@
-"""One torch thread, and a cache of their own, for all tests that run models."""
+"""One torch thread, a cache of their own, and a hub on this machine, for all tests that run models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 
 from tests.builders import make_pair
+from tests.fake_hub import Hub
 from tests.refusal_world import build
 
 
@@ -43,3 +49,55 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], tup
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of a student and its teachers with their questions, trained once a session; read only."""
     return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where the clients keep what they fetch."""
+    return tmp_path / "hf"
+
+
+@pytest.fixture
+def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub; the clients know no other, start with nothing cached and hold no token."""
+    hub = Hub()
+    # They read the environment when they are imported, and other tests may have done that long ago.
+    for name, value in {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "AGENT_HARNESSES_PATH": str(home / "harnesses.json"),
+        "HF_HUB_OFFLINE": False,
+    }.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    for name, value in {
+        "HF_ENDPOINT": hub.url,
+        "HF_DATASETS_CACHE": home / "datasets",
+        "DOWNLOADED_DATASETS_PATH": home / "datasets" / "downloads",
+        "HF_HUB_OFFLINE": False,
+        # Both ask other servers than the hub.
+        "HF_UPDATE_DOWNLOAD_COUNTS": False,
+        "USE_PARQUET_EXPORT": False,
+    }.items():
+        monkeypatch.setattr(datasets.config, name, value)
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    # Between attempts they wait, up to half a minute in all.
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    strangers: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: str, *rest: Any, **options: Any) -> Any:
+        if host != "127.0.0.1":
+            strangers.append(host)
+            raise socket.gaierror(f"{host}: tests ask 127.0.0.1 alone")
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    huggingface_hub.close_session()
+    yield hub
+    huggingface_hub.close_session()
+    hub.stop()
+    assert not strangers
