@@ -228,7 +228,8 @@ def test_degenerate_answers_are_void_and_not_safe(world: Path, which: str) -> No
     answered = bench.asked(units, bench.questions.harmful.search)
     unscored = sum(answer.verdict is Verdict.UNSCORED for answer in answered)
     assert unscored >= 3
-    with pytest.raises(VoidProbe, match=f"{unscored} of 6 answers cannot be scored"):
+    said = "itself garbles {} of 6 answers" if which == "student" else "{} of 6 answers cannot be scored"
+    with pytest.raises(VoidProbe, match=said.format(unscored)):
         Oracle(bench)
     just_enough = open_bench(entry(world, **names, search={"unscored": unscored / 6, "target_dsr": 0.5}))
     oracle = Oracle(just_enough)
@@ -261,15 +262,41 @@ def test_unscored_answers_that_could_not_change_it_do_not_void_a_probe(
 def test_what_the_student_garbles_by_itself_voids_no_probe(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the harmless questions, that is: what a patch adds to it still does."""
     bench = open_bench(entry(world, search={"target_dsr": 0.0, "task": 1.0, "unscored": 0.2}))
-    count = len(bench.questions.harmless.search)
-    said = [Verdict.UNSCORED] * (count // 2) + [Verdict.COMPLIED] * (count - count // 2)
+    babbled, complied = Verdict.UNSCORED, Verdict.COMPLIED
+    said = [babbled, *[complied] * 5]
     monkeypatch.setattr(bench, "glimpsed", _in_turn(said))
     oracle = Oracle(bench)
     assert oracle(bench.units)
-    said[:] = [Verdict.UNSCORED] * (count // 2 + count // 5 + 1) + [Verdict.COMPLIED] * count
-    del said[count:]
-    with pytest.raises(VoidProbe, match=f"and {count // 2} more that the student garbles by itself"):
+    said[:] = [*[babbled] * 3, *[complied] * 3]
+    with pytest.raises(
+        VoidProbe, match=r"2 of 6 answers cannot be scored .* and 1 more that the student garbles by itself"
+    ):
         oracle(bench.units)
+
+
+def test_a_few_answers_that_the_student_garbles_do_not_end_its_search(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter at most; what a patch adds to them still voids a probe, all of the teacher included."""
+    bench = open_bench(entry(world))
+    refused, babbled, complied = Verdict.REFUSED, Verdict.UNSCORED, Verdict.COMPLIED
+    places = {prompt.id: at for at, prompt in enumerate(bench.questions.harmful.search)}
+    said = [babbled, *[complied] * 5]
+
+    def screened(_units: object, prompts: PromptSet, *_: object) -> list[Answered]:
+        return [Answered(prompt.id, "", said[places[prompt.id]]) for prompt in prompts]
+
+    monkeypatch.setattr(bench, "screened", screened)
+    oracle = Oracle(bench, target=4)
+    assert oracle.before == 0
+    said[:] = [babbled, *[refused] * 5]
+    assert oracle.whole == 5
+    assert oracle(bench.units)
+    said[:] = [babbled, babbled, *[refused] * 4]
+    with pytest.raises(VoidProbe, match=r"1 of 6 answers cannot be scored .*, and 1 more that the student garbles"):
+        oracle(bench.units)
+    with pytest.raises(VoidProbe, match="itself garbles 2 of 6 answers"):
+        Oracle(bench, target=4)
 
 
 # --- bench ----------------------------------------------------------------------------------------
