@@ -12,11 +12,13 @@ from typing import Any
 from tabulate import tabulate
 
 from safety_harness.artifact.compare import compare
-from safety_harness.artifact.folder import open_artifact
+from safety_harness.artifact.folder import Artifact, open_artifact
 from safety_harness.artifact.manifest import schema
-from safety_harness.artifact.place import State, apply, revert, verify
-from safety_harness.errors import ArtifactError, ConfigError
+from safety_harness.artifact.place import State, Verified, apply, revert, verify
+from safety_harness.errors import ArtifactError, ConfigError, SourceError
+from safety_harness.files import refuse_existing
 from safety_harness.registry import load_registry
+from safety_harness.results import read_results
 
 _WORDS = {state.name.lower(): state for state in State}
 
@@ -33,11 +35,13 @@ def add_artifact(commands: Any) -> None:
         "--with-original", action="store_true", help="keep what is replaced, to revert without the student"
     )
 
+    placing = []
     for name, run, about in (
         ("apply", _apply, "write a model with the patch in it"),
         ("revert", _revert, "write a patched model as it was before"),
     ):
         parser = commands.add_parser(name, help=about)
+        placing.append(parser)
         parser.set_defaults(run=run)
         _patch_and_model(parser)
         parser.add_argument("--out", type=Path, help="folder of the model that is written")
@@ -50,6 +54,7 @@ def add_artifact(commands: Any) -> None:
     check.set_defaults(run=_verify)
     _patch_and_model(check)
     check.add_argument("--expect", choices=sorted(_WORDS), default="applied")
+    check.add_argument("--weights-only", action="store_true", help="whatever its configs, tokenizer and template are")
 
     diff = commands.add_parser("diff", help="compare two patches; exit 1 where they differ")
     diff.set_defaults(run=_diff)
@@ -68,7 +73,7 @@ def add_artifact(commands: Any) -> None:
     describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH")
     describe.add_argument("--schema", action="store_true", help="the JSON Schema of manifest.json")
 
-    for parser in (search, check, diff):
+    for parser in (search, *placing, check, diff, export):
         parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -81,6 +86,9 @@ def _search(options: argparse.Namespace) -> int:
     students = load_registry(*options.registry).select(students=[options.student])
     if len(students) > 1:
         raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
+    refuse_existing(options.out)  # a search takes long; what can be known before is
+    if options.results:
+        read_results(options.results)
     from safety_harness.artifact.build import build
     from safety_harness.bench import open_bench
     from safety_harness.search import find_patch
@@ -100,30 +108,35 @@ def _search(options: argparse.Namespace) -> int:
 
 def _apply(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
+    found = verify(artifact, options.model)
     if options.dry_run:
-        found = verify(artifact, options.model)
-        moved = f"{artifact.manifest.parameters} numbers of {len(artifact.manifest.entries)} tensors"
-        print(
-            f"{options.model}: {found.state.value}{f' ({found.foreign})' if found.foreign else ''}; {moved} would move"
-        )
+        _tell_state(options, found, f"; {artifact.manifest.parameters} numbers would move")
         return 0 if found.state is State.CLEAN else 1
     out = _out(options)
-    if out.is_dir() and verify(artifact, out).state is State.APPLIED:
-        print(f"{out}: holds this patch already; nothing was written")
+    if found.state is State.CLEAN and _holds(artifact, out):
+        _say(options, {"out": str(out), "written": False}, f"{out}: holds this patch already; nothing was written")
         return 0
-    _tell(out, apply(artifact, options.model, out, link=options.link))
+    _tell(options, out, artifact, found, apply(artifact, options.model, out, link=options.link))
     return 0
 
 
 def _revert(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
+    found = verify(artifact, options.model)
     if options.dry_run:
-        found = verify(artifact, options.model)
-        print(f"{options.model}: {found.state.value}{f' ({found.foreign})' if found.foreign else ''}")
+        _tell_state(options, found, "")
         return 0 if found.state in (State.APPLIED, State.PARTLY) else 1
     out = _out(options)
-    _tell(out, revert(artifact, options.model, out, options.student, link=options.link))
+    _tell(options, out, artifact, found, revert(artifact, options.model, out, options.student, link=options.link))
     return 0
+
+
+def _holds(artifact: Artifact, out: Path) -> bool:
+    """Whether *out* is a model that holds the patch."""
+    try:
+        return out.is_dir() and verify(artifact, out).state is State.APPLIED
+    except SourceError:  # no model at all
+        return False
 
 
 def _out(options: argparse.Namespace) -> Path:
@@ -135,20 +148,36 @@ def _out(options: argparse.Namespace) -> Path:
     return out
 
 
-def _tell(out: Path, left_out: tuple[str, ...]) -> None:
-    print(f"{out}: written and read back")
+def _tell(
+    options: argparse.Namespace, out: Path, artifact: Artifact, found: Verified, left_out: tuple[str, ...]
+) -> None:
+    lines = [f"{out}: written and read back"]
     if left_out:
-        print(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
+        lines.append(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
+    if found.beside:
+        lines.append(f"not what the gate saw: {', '.join(found.beside)}")
+    if artifact.manifest.student.dequantised:
+        lines.append("its weights were unpacked from a quantised file, and are written unpacked")
+    _say(
+        options,
+        {"out": str(out), "written": True, "left_out": left_out, "beside": found.beside},
+        "\n".join(lines),
+    )
 
 
-def _verify(options: argparse.Namespace) -> int:
-    found = verify(open_artifact(options.patch), options.model)
-    lines = [f"{options.model}: {found.state.value}"]
+def _tell_state(options: argparse.Namespace, found: Verified, more: str) -> None:
+    lines = [f"{options.model}: {found.state.value}{more}"]
     lines += [found.foreign] if found.foreign else []
     lines += [f"not applied: {', '.join(found.unapplied)}"] if found.state is State.PARTLY else []
     lines += [f"not what the gate saw: {', '.join(found.beside)}"] if found.beside else []
     _say(options, {"model": str(options.model), **asdict(found)}, "\n".join(lines))
-    return 0 if found.state is _WORDS[options.expect] else 1
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = verify(open_artifact(options.patch), options.model)
+    _tell_state(options, found, "")
+    others = found.beside and not options.weights_only
+    return 0 if found.state is _WORDS[options.expect] and not others else 1
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -168,7 +197,8 @@ def _diff(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
     if options.to == "full":
-        _tell(options.out, apply(artifact, options.model, options.out))
+        found = verify(artifact, options.model)
+        _tell(options, options.out, artifact, found, apply(artifact, options.model, options.out))
         return 0
     from safety_harness.artifact.export import mergekit, peft_adapter
 
@@ -178,7 +208,7 @@ def _export(options: argparse.Namespace) -> int:
         raise ArtifactError("--teacher is missing: a mergekit recipe names both models.")
     else:
         mergekit(artifact, options.model, options.teacher, options.out)
-    print(f"{options.out}: written")
+    _say(options, {"out": str(options.out), "written": True}, f"{options.out}: written")
     return 0
 
 

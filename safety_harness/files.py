@@ -16,6 +16,10 @@ from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
 
+_FORBIDDEN = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG)
+)
+
 CACHE_VARIABLE = "SAFETY_HARNESS_CACHE"
 
 
@@ -63,38 +67,56 @@ def write_whole(path: Path, data: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder that becomes *path* when the block ends well, and vanishes when not."""
+def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a temporary sibling folder that becomes *path* when the block ends well, and vanishes when not.
+
+    Raises:
+        HarnessError: *path* exists and it may not *replace* that, or the disk is full or may not be written to.
+    """
+    if not replace:
+        refuse_existing(path)
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             temporary.chmod(0o755)
             yield temporary
-            if path.exists():
+            if replace and path.exists():
                 shutil.rmtree(path)
+            elif not replace:
+                refuse_existing(path)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
+def refuse_existing(path: Path) -> None:
+    """Nothing that a user names is written over.
+
+    Raises:
+        HarnessError: *path* exists.
+    """
+    if path.exists() or path.is_symlink():
+        raise HarnessError(f"{path}: exists. Choose another place, or remove it.")
+
+
 @contextlib.contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or forbidden disk into a message that names the place and the way out."""
+    """Turn what the system says of a disk into a message that names the place and the way out."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         number = _errno(error)
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise HarnessError(
-                f"{path}: no space is left on its disk. Free some, or point ${CACHE_VARIABLE} "
-                "(cache) or --report-dir (reports) at another disk. What was finished is kept."
+                f"{path}: no space is left on its disk. Free some, or choose another disk with ${CACHE_VARIABLE} "
+                "(cache), --report-dir (reports) or --out. What was finished is kept."
             ) from error
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        if number in _FORBIDDEN:
             raise HarnessError(
                 f"{path}: cannot be written ({os.strerror(number)}). Choose a folder you may write to with "
-                f"${CACHE_VARIABLE} (cache) or --report-dir (reports)."
+                f"${CACHE_VARIABLE} (cache), --report-dir (reports) or --out."
             ) from error
         raise
 

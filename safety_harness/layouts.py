@@ -158,12 +158,15 @@ def _places(scheme: str | None, role: str, size: int, config: Config, name: str)
     if scheme is None:
         return Places(((size, 1),))
     roles, places = SCHEMES[scheme]
-    if sum(len(places(size, other, config)) for other in roles) != size:
-        raise UnitError(
-            f"{name}: a dimension of {size} does not divide into {', '.join(roles)} as its config.json says (heads: "
-            f"{config.get('num_attention_heads')}). Check the config against the checkpoint."
-        )
-    return places(size, role, config)
+    try:
+        if sum(len(places(size, other, config)) for other in roles) == size:
+            return places(size, role, config)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        pass
+    raise UnitError(
+        f"{name}: a dimension of {size} does not divide into {', '.join(roles)} as its config.json says (heads: "
+        f"{config.get('num_attention_heads')}). Check the config against the checkpoint."
+    )
 
 
 @functools.cache
@@ -243,7 +246,8 @@ def enumerate_units(
             f"{model_type} has no role {unknown[0]!r}. Its roles are: {', '.join(layout.roles)}."
             + (" Its MLP has no gate; `up` is what comes nearest." if unknown[0] == "gate" else "")
         )
-    sizes = config.get("text_config", config)
+    text = config.get("text_config")
+    sizes = text if isinstance(text, Mapping) else config
     beginning = layout.beginning(shapes)
     units = [
         Unit(layer, role, parts)

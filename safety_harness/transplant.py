@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from safety_harness.errors import UnitError
-from safety_harness.units import Moved, Part, Spot, Unit, moved
+from safety_harness.units import Part, Spot, Unit, moved
 from safety_harness.weights import Checkpoint
 
 
@@ -31,7 +31,8 @@ class Transplanter:
 
     The teacher's tensors are read on first use, cast to the student's dtype, and only those of units that were
     ever asked for are held. With an *ancestor* of both, what moves is what the teacher learnt since: student +
-    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089).
+    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089). Of one model, at most
+    one transplanter may have units in at a time.
     """
 
     def __init__(self, model: Any, teacher: Donor, ancestor: Checkpoint | None = None) -> None:
@@ -71,20 +72,24 @@ class Transplanter:
         """What moving a unit's part of one tensor adds to the student's: float32, its channels alone and in order."""
         return channels_of(self._donor(part).float() - self._own(part).float(), part.disk)
 
-    def save(self, units: Iterable[Unit], path: Path) -> None:
-        """Write what *units* put into the student, in the student's names and dtype, as safetensors.
+    def moving(self, units: Iterable[Unit]) -> dict[str, torch.Tensor]:
+        """What *units* put into the student, by the checkpoint's names, in the student's dtype, on the CPU.
 
-        Of a tensor that moves in part, the channels that move, in ascending order.
+        Of a tensor that moves in part, the indices that move, ascending.
         """
-        save_file({what.name: self._moving(what).cpu().contiguous() for what in moved(units)}, path)
+        return {
+            what.name: _taken(self._donor(what.part), what.axis, what.indices).cpu().contiguous()
+            for what in moved(units)
+        }
 
-    def _moving(self, what: Moved) -> torch.Tensor:
-        return _taken(self._donor(what.part), what.axis, what.indices)
+    def save(self, units: Iterable[Unit], path: Path) -> None:
+        """Write what *units* put into the student as safetensors."""
+        save_file(self.moving(units), path)
 
     def _own(self, part: Part) -> torch.Tensor:
         """The student's numbers of one tensor of the checkpoint, in its shape there."""
         data = self._parameters[part.memory.name].data
-        return data if part.memory.name == part.disk.name else channels_of(data, part.memory)
+        return data if part.alike else channels_of(data, part.memory)
 
     def _donor(self, part: Part) -> torch.Tensor:
         name = part.disk.name

@@ -85,6 +85,17 @@ class Part:
     disk: Spot
     memory: Spot
 
+    @property
+    def alike(self) -> bool:
+        """Whether the tensor is the same on disk and in memory, whatever it is called."""
+        disk, memory = self.disk, self.memory
+        return (disk.shape, disk.axis, disk.places, disk.within) == (
+            memory.shape,
+            memory.axis,
+            memory.places,
+            memory.within,
+        )
+
 
 @dataclass(frozen=True, order=True)
 class Unit:
@@ -182,8 +193,8 @@ def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
 def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
     axis = part.disk.axis
     if not memory or len(memory) == part.disk.shape[axis]:
-        alike = part.memory.whole or part.memory.name == part.disk.name
-        return Moved(part, max(axis, 0), (), () if alike else part.memory.places.of(range(part.disk.shape[axis])))
+        everywhere = () if part.alike or part.memory.whole else part.memory.places.of(range(part.disk.shape[axis]))
+        return Moved(part, max(axis, 0), (), everywhere)
     indices = tuple(sorted(memory))
     return Moved(part, axis, indices, tuple(memory[index] for index in indices))
 

@@ -133,7 +133,10 @@ def _indexed(index: Path) -> list[Path]:
     home = _read_json(index).get("weight_map")
     if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
-    return [index.parent / name for name in sorted(set(home.values()))]
+    shards = sorted(set(home.values()))
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie beside their index.")
+    return [index.parent / name for name in shards]
 
 
 def _opened(shard: Path, framework: str) -> Any:
@@ -148,7 +151,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SourceError(f"{path}: missing; a model folder needs it.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path}: cannot be read as JSON ({error}). Get the file again.") from error
     if not isinstance(table, dict):
         raise SourceError(f"{path}: expected a JSON object.")

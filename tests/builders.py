@@ -124,18 +124,22 @@ def vary(model: Any, seed: int, noise: float, only: Any = lambda _name: True) ->
     return model
 
 
-def save(model: Any, tokenizer: Any, folder: Path, *, shard: str = "1GB") -> Path:
-    model.save_pretrained(folder, max_shard_size=shard)
+def save(model: Any, tokenizer: Any, folder: Path, *, shard: str = "1GB", bare: bool = False) -> Path:
+    """The folder of a checkpoint; *bare*: of the model without its head, as some were published."""
+    (model.base_model if bare else model).save_pretrained(folder, max_shard_size=shard)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def make_pair(root: Path, architecture: str, *, tied: bool = True, shard: str = "1GB") -> tuple[Path, Path]:
+def make_pair(
+    root: Path, architecture: str, *, tied: bool = True, shard: str = "1GB", bare: bool = False, **changes: Any
+) -> tuple[Path, Path]:
     """Checkpoint folders (student, teacher) of one lineage that differ in every single tensor."""
     tokenizer = make_tokenizer()
-    teacher = save(make_model(architecture, tied=tied), tokenizer, root / "teacher", shard=shard)
-    model = vary(make_model(architecture, tied=tied), 1, 0.05)
-    return save(model, tokenizer, root / "student", shard=shard), teacher
+    own = vary(make_model(architecture, tied=tied, **changes), 1, 0.05)
+    donor = make_model(architecture, tied=tied, **changes)
+    student = save(own, tokenizer, root / "student", shard=shard, bare=bare)
+    return student, save(donor, tokenizer, root / "teacher", shard=shard, bare=bare)
 
 
 transformers.utils.logging.disable_progress_bar()

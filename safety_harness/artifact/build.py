@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 
 from safety_harness import __version__
 from safety_harness.artifact.card import card
 from safety_harness.artifact.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
-from safety_harness.artifact.manifest import Entry, Evidence, Manifest, Origin
+from safety_harness.artifact.manifest import Entry, Evidence, Further, Judge, Manifest, Measured, Nearness, Origin
 from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.bench import Bench
 from safety_harness.errors import ArtifactError
-from safety_harness.files import sha256_file, sha256_text, whole_folder
+from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
 from safety_harness.patches import Patch
 from safety_harness.results import read_results
 from safety_harness.search import select
@@ -44,21 +44,20 @@ def build(
         keep_original: keep the student's own numbers too, so that a revert needs nothing else.
 
     Raises:
-        ArtifactError: the patch is empty, a number of it has no place in the student's dtype, *out* exists, or the
-            results are of another patch.
+        ArtifactError: the patch is empty, a number of it has no place in the student's dtype, or the results are of
+            another patch.
+        HarnessError: *out* exists, or the disk is full or may not be written to.
         DataError: the results cannot be read.
     """
     if not patch.units:
         raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
-    if out.exists():
-        raise ArtifactError(f"{out}: exists. Choose another --out, or remove it.")
+    refuse_existing(out)
     evidence = _evidence(results, patch) if results else None
     units = select(bench, patch)
     own = stored_tensors(bench.checkpoint)
-    with whole_folder(out) as folder:
-        bench.transplanter.save(units, folder / PATCH)
-        measured = _read(folder / PATCH)
-        new = {name: _in_dtype_of(bench.checkpoint, name, tensor) for name, tensor in measured.items()}
+    measured = bench.transplanter.moving(units)
+    new = {name: _in_dtype_of(bench.checkpoint, name, tensor) for name, tensor in measured.items()}
+    with whole_folder(out, replace=False) as folder:
         save_file(new, folder / PATCH)
         if keep_original:
             save_file({what.name: _part(bench.checkpoint, what) for what in moved(units)}, folder / ORIGINAL)
@@ -70,7 +69,7 @@ def build(
             student=_origin(bench.student.spec, bench.checkpoint),
             teacher=_origin(bench.student.family.teacher, bench.teacher),
             ancestor=_ancestor(bench),
-            lineage=asdict(bench.lineage) if bench.lineage else None,
+            lineage=Nearness(**asdict(bench.lineage)) if bench.lineage else None,
             total_parameters=bench.checkpoint.parameters,
             entries=entries,
             rest={name: digest(place.read()) for name, place in sorted(own.items()) if name not in moving},
@@ -82,6 +81,8 @@ def build(
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card(manifest), encoding="utf-8")
         (folder / SUMS).write_text(sums(folder), encoding="ascii")
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors writes for its owner alone
     return open_artifact(out)
 
 
@@ -130,10 +131,6 @@ def _part(checkpoint: Checkpoint, what: Moved) -> torch.Tensor:
     return (whole.index_select(what.axis, torch.tensor(what.indices)) if what.indices else whole).contiguous()
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
-    return load(file.read_bytes())  # not mapped, because the file is about to be written over
-
-
 def _ancestor(bench: Bench) -> Origin | None:
     spec = bench.student.family.ancestor
     return _origin(spec, bench.ancestor) if spec and bench.ancestor else None
@@ -149,7 +146,8 @@ def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
         revision=checkpoint.folder.name if in_hub_cache else spec.revision,
         licence=spec.licence or _licence(checkpoint.folder / "README.md"),
         architecture=checkpoint.model_type,
-        adapters={path.name: sha256_file(path / "adapter_model.safetensors") for path in spec.adapters},
+        adapters=tuple(sha256_file(path / "adapter_model.safetensors") for path in spec.adapters),
+        dequantised=bool(spec.gguf) or str(spec.file).endswith(".gguf"),
         files={path.name: sha256_file(path) for path in sorted([*checkpoint.shards, *beside])},
     )
 
@@ -159,7 +157,7 @@ def _licence(readme: Path) -> str | None:
     found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
     try:
         table: Any = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date that is none
         return None
     licence = table.get("license") if isinstance(table, dict) else None
     return str(licence) if licence else None
@@ -178,13 +176,13 @@ def _evidence(results: Path, patch: Patch) -> Evidence:
         outcome=student.outcome,
         reasons=student.reasons,
         checks={
-            name: {"outcome": check.outcome.value, "summary": check.summary, "numbers": _counts(check.numbers)}
+            name: Measured(outcome=check.outcome, summary=check.summary, numbers=_counts(check.numbers))
             for name, check in student.checks.items()
         },
         thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),
         teacher=student.about.get("teacher", {}),
-        further=student.about.get("further", {}),
-        judge=run.judge,
+        further={name: Further.model_validate(found, strict=False) for name, found in student.about.get("further", {}).items()},
+        judge=Judge.model_validate(run.judge, strict=False),
         provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
     )
 

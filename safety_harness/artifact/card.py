@@ -10,11 +10,16 @@ from typing import Any
 import jinja2
 
 from safety_harness.artifact.manifest import Manifest
+from safety_harness.errors import ArtifactError
 from safety_harness.report.cells import escape
 
 
 def card(manifest: Manifest) -> str:
-    """The Markdown of README.md, with the front matter that a hub reads."""
+    """The Markdown of README.md, with the front matter that a hub reads.
+
+    Raises:
+        ArtifactError: the gate's evidence in the manifest lacks a number.
+    """
     source = resources.files("safety_harness").joinpath("artifact/card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -25,7 +30,10 @@ def card(manifest: Manifest) -> str:
     )
     environment.filters["md"] = lambda value: escape(str(value))
     environment.filters["rate"] = _rate
-    return environment.from_string(source).render(m=manifest, roles=_by_role(manifest), yaml=_yaml)
+    try:
+        return environment.from_string(source).render(m=manifest, roles=_by_role(manifest), yaml=_yaml)
+    except (jinja2.TemplateError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"The evidence in the manifest is not whole ({error}). Get the artifact again.") from error
 
 
 def _by_role(manifest: Manifest) -> Mapping[str, int]:
@@ -37,7 +45,7 @@ def _by_role(manifest: Manifest) -> Mapping[str, int]:
 
 def _rate(numbers: Mapping[str, Any], when: str) -> str:
     low, high = numbers[f"{when}_interval"]
-    return f"{numbers[when]}/{numbers['n']} ({low:.2f}–{high:.2f})"
+    return f"{int(numbers[when])}/{int(numbers['n'])} ({low:.2f}–{high:.2f})"
 
 
 def _yaml(text: str) -> str:

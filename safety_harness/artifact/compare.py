@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from safety_harness.artifact.stored import taken
 
 @dataclass(frozen=True)
 class Difference:
-    """One tensor of two patches: how many channels (all of them where a tensor moves as a whole) only the first
-    moves, only the second, both to the same numbers, and both to different ones."""
+    """One tensor of two patches: how many indices (all of them where a tensor moves as a whole) only the first moves,
+    only the second, both to the same numbers, and both to different ones. Of tensors that are no two versions of one,
+    every number is different."""
 
     tensor: str
     only_first: int
@@ -39,11 +41,14 @@ def compare(first: Artifact, second: Artifact) -> tuple[Difference, ...]:
 
 def _difference(name: str, first: Artifact, ours: Entry | None, second: Artifact, theirs: Entry | None) -> Difference:
     entries = [entry for entry in (ours, theirs) if entry]
-    axis = next((entry.axis for entry in entries if entry.axis is not None), 0)
+    axes = {entry.axis for entry in entries if entry.axis is not None}
+    if len({(entry.shape, entry.dtype) for entry in entries}) > 1 or len(axes) > 1:
+        return Difference(name, 0, 0, 0, different=max(math.prod(entry.patch_shape) for entry in entries))
+    axis = min(axes, default=0)
     mine, other = _channels(ours, axis), _channels(theirs, axis)
     shared = sorted(mine & other)
     same = 0
-    if ours and theirs and shared and (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype):
+    if ours and theirs and shared:
         one = taken(first.new(ours), axis, _positions(ours, shared))
         two = taken(second.new(theirs), axis, _positions(theirs, shared))
         beside = tuple(at for at in range(one.ndim) if at != axis)

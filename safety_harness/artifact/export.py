@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ import yaml
 from safetensors.torch import save_file
 
 from safety_harness.artifact.folder import Artifact
-from safety_harness.artifact.stored import Raw, stored_tensors, with_channels
+from safety_harness.artifact.place import State, require
+from safety_harness.artifact.stored import Raw, digest, stored_tensors, with_channels
 from safety_harness.errors import ArtifactError
-from safety_harness.files import whole_folder, write_whole
+from safety_harness.files import refuse_existing, whole_folder, write_whole
+from safety_harness.layouts import enumerate_units
+from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 
 
@@ -23,20 +25,27 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
     """Write a mergekit recipe that takes the moved tensors from *teacher* and all others from *model*.
 
     Raises:
-        ArtifactError: the patch moves parts of tensors, or adds instead of replacing: a recipe can say neither.
+        ArtifactError: the patch moves parts of tensors, or what it moves is not what the teacher's files hold, so that
+            a recipe cannot say it; or *model* is not the student that it was made for.
+        SourceError: *model* or *teacher* is no whole checkpoint of safetensors.
+        HarnessError: *out* exists, or the disk is full or may not be written to.
     """
-    manifest = artifact.manifest
-    if sliced := [entry.tensor for entry in manifest.entries if entry.operation == "replace_slice"]:
+    refuse_existing(out)
+    require(artifact, model, State.CLEAN)
+    entries = artifact.manifest.entries
+    if sliced := [entry.tensor for entry in entries if entry.operation == "replace_slice"]:
         raise ArtifactError(
             f"mergekit moves whole tensors, and this patch a part of {sliced[0]} (and of {len(sliced) - 1} others). "
             "Use `apply`, which writes the full model."
         )
-    if manifest.search.transfer == "add":
-        raise ArtifactError(
-            "This patch adds what the teacher learnt to the student's numbers; a recipe of moved tensors cannot say "
-            "that. Use `apply`, which writes the full model."
-        )
-    names = [entry.tensor for entry in manifest.entries]
+    places = stored_tensors(Checkpoint(teacher))
+    for entry in entries:
+        if entry.tensor not in places or digest(places[entry.tensor].read()) != entry.after:
+            raise ArtifactError(
+                f"{entry.tensor}: what the patch moves is not what {teacher} holds (another teacher, another dtype, or "
+                "added instead of replaced), and a recipe can only move that. Use `apply`, which writes the full model."
+            )
+    names = [entry.tensor for entry in entries]
     recipe: dict[str, Any] = {
         "merge_method": "linear",
         "dtype": _one_dtype(artifact),
@@ -57,13 +66,26 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
     so it is larger than the patch.
 
     Raises:
-        ArtifactError: a moved tensor is no weight or bias of a module.
+        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it elsewhere; or *model* is
+            not the student that the patch was made for.
         SourceError: *model* is no whole checkpoint of safetensors.
+        HarnessError: *out* exists, or the disk is full or may not be written to.
     """
+    refuse_existing(out)
+    require(artifact, model, State.CLEAN)
     checkpoint = Checkpoint(model)
     places = stored_tensors(checkpoint)
-    modules = sorted({_module(entry.tensor) for entry in artifact.manifest.entries})
     entries = {entry.tensor: entry for entry in artifact.manifest.entries}
+    units = enumerate_units(checkpoint.config, checkpoint.shapes)
+    kept = {part.disk.name for unit in units for part in unit.parts if part.disk.name == part.memory.name}
+    modules = sorted({name.rpartition(".")[0] for name in entries})
+    if elsewhere := [name for name in entries if name not in kept or not name.endswith((".weight", ".bias"))]:
+        raise ArtifactError(
+            f"{elsewhere[0]}: is kept elsewhere in the loaded model, so that PEFT has no name for it. Use `apply`."
+        )
+    carrier = next((unit for unit in units if unit.role in ("o", "down") and not _touched(unit, modules)), None)
+    if carrier is None:
+        raise ArtifactError("PEFT needs one linear layer that the patch leaves alone, and there is none. Use `apply`.")
     tensors: dict[str, torch.Tensor] = {}
     for name, place in places.items():
         if name.rpartition(".")[0] in modules:
@@ -71,14 +93,10 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
             if entry := entries.get(name):
                 bits = with_channels(bits, entry.along, entry.moved, artifact.new(entry))
             tensors[f"base_model.model.{name}"] = _tensor(bits, checkpoint.tensor(name))
-    carrier = next((name for name in sorted(places) if _carries(name, places[name].shape, modules)), None)
-    if carrier is None:
-        raise ArtifactError("PEFT needs one linear layer that the patch leaves alone, and there is none. Use `apply`.")
-    rows, columns = places[carrier].shape
-    stem = f"base_model.model.{carrier.removesuffix('.weight')}"
-    dtype = checkpoint.tensor(carrier).dtype
-    tensors[f"{stem}.lora_A.weight"] = torch.zeros(1, columns, dtype=dtype)
-    tensors[f"{stem}.lora_B.weight"] = torch.zeros(rows, 1, dtype=dtype)
+    spot = carrier.parts[0].disk
+    stem, dtype = spot.name.removesuffix(".weight"), checkpoint.tensor(spot.name).dtype
+    tensors[f"base_model.model.{stem}.lora_A.weight"] = torch.zeros(1, spot.shape[spot.axis], dtype=dtype)
+    tensors[f"base_model.model.{stem}.lora_B.weight"] = torch.zeros(spot.shape[1 - spot.axis], 1, dtype=dtype)
     config: Mapping[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -87,13 +105,20 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
         "r": 1,
         "lora_alpha": 1,
         "bias": "none",
-        "target_modules": [carrier.removesuffix(".weight")],
+        "fan_in_fan_out": spot.axis == 0,
+        "target_modules": [stem],
         "modules_to_save": modules,
         "inference_mode": True,
     }
-    with whole_folder(out) as folder:
+    with whole_folder(out, replace=False) as folder:
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _touched(unit: Unit, modules: Sequence[str]) -> bool:
+    spot = unit.parts[0]
+    return spot.disk.name.rpartition(".")[0] in modules or spot.disk.name != spot.memory.name
 
 
 def _filters(names: list[str], value: float) -> list[dict[str, Any]]:
@@ -107,21 +132,6 @@ def _one_dtype(artifact: Artifact) -> str:
     if len(found) > 1 or found[0] not in names:
         raise ArtifactError(f"mergekit writes one of {', '.join(names.values())}; this patch holds {', '.join(found)}.")
     return names[found[0]]
-
-
-def _module(tensor: str) -> str:
-    module, _, kind = tensor.rpartition(".")
-    if kind not in ("weight", "bias"):
-        raise ArtifactError(
-            f"{tensor}: is no weight or bias of a module, which is all that PEFT can save. Use `apply`."
-        )
-    return module
-
-
-def _carries(name: str, shape: tuple[int, ...], taken: list[str]) -> bool:
-    """Whether this is the weight of a linear layer that the patch leaves alone."""
-    linear = re.fullmatch(r".*\.(self_attn|mlp|attn)\.[\w]+\.weight", name)
-    return bool(linear) and len(shape) == 2 and name.removesuffix(".weight") not in taken
 
 
 def _tensor(bits: Raw, like: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,6 @@ SHA256SUMS             as `sha256sum --check` reads it
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from safety_harness.artifact.manifest import Entry, Manifest, read_manifest
 from safety_harness.artifact.stored import Raw, Stored, is_finite, stored_in
-from safety_harness.errors import ArtifactError
+from safety_harness.errors import ArtifactError, SourceError
 from safety_harness.files import sha256_file
 
 MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
@@ -32,6 +31,8 @@ MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
     "SHA256SUMS",
 )
 
+# Of the five files that it lists.
+_LONGEST = 4096
 _SUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]{1,64})")
 
 
@@ -41,41 +42,21 @@ class Artifact:
 
     folder: Path
     manifest: Manifest
+    patch: Mapping[str, Stored]
+    original: Mapping[str, Stored]
+    """The student's own numbers in their place; empty where only the student has them."""
 
     def new(self, entry: Entry) -> Raw:
-        """The numbers that *entry* puts into the student.
-
-        Raises:
-            ArtifactError: one of them is an infinity or not a number.
-        """
-        bits = self._patch[entry.tensor].read()
-        if not is_finite(bits, entry.dtype):
-            raise ArtifactError(f"{self.folder / PATCH}: {entry.tensor} holds a NaN or an infinity. Do not use it.")
-        return bits
-
-    @property
-    def holds_original(self) -> bool:
-        """Whether it can be reverted without the student."""
-        return (self.folder / ORIGINAL).exists()
-
-    def original(self, entry: Entry) -> Raw:
-        """The student's own numbers in their place; only where it :attr:`holds_original`."""
-        return self._original[entry.tensor].read()
-
-    @functools.cached_property
-    def _patch(self) -> Mapping[str, Stored]:
-        return _tensors(self.folder / PATCH, self.manifest)
-
-    @functools.cached_property
-    def _original(self) -> Mapping[str, Stored]:
-        return _tensors(self.folder / ORIGINAL, self.manifest)
+        """The numbers that *entry* puts into the student."""
+        return self.patch[entry.tensor].read()
 
 
 def open_artifact(folder: Path) -> Artifact:
     """Read the artifact in *folder*, and check every file of it that matters.
 
     Raises:
-        ArtifactError: a file is missing, is not what SHA256SUMS says, or does not agree with the manifest.
+        ArtifactError: a file is missing, is not what SHA256SUMS says, or does not agree with the manifest, or a number
+            that is to move is none.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder. Name the one that `safety-harness search --out` wrote.")
@@ -86,9 +67,12 @@ def open_artifact(folder: Path) -> Artifact:
             raise ArtifactError(f"{folder / name}: missing. Get the artifact again.")
         if listed.get(name) != sha256_file(folder / name):
             raise ArtifactError(f"{folder / name}: is not the file that {SUMS} was made of. Get the artifact again.")
-    artifact = Artifact(folder, read_manifest(folder / MANIFEST))
-    _tensors(folder / PATCH, artifact.manifest)
-    return artifact
+    manifest = read_manifest(folder / MANIFEST)
+    patch = _tensors(folder / PATCH, manifest)
+    for entry in manifest.entries:
+        if not is_finite(patch[entry.tensor].read(), entry.dtype):
+            raise ArtifactError(f"{folder / PATCH}: {entry.tensor} holds a NaN or an infinity. Do not use it.")
+    return Artifact(folder, manifest, patch, _tensors(folder / ORIGINAL, manifest) if original else {})
 
 
 def sums(folder: Path) -> str:
@@ -98,7 +82,8 @@ def sums(folder: Path) -> str:
 
 def _sums(file: Path) -> Mapping[str, str]:
     try:
-        lines = file.read_text(encoding="ascii").splitlines()
+        with file.open("rb") as stream:
+            lines = stream.read(_LONGEST).decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file}: cannot be read ({error}). Get the artifact again.") from error
     found: dict[str, str] = {}
@@ -115,7 +100,7 @@ def _tensors(file: Path, manifest: Manifest) -> Mapping[str, Stored]:
     try:
         with safe_open(file, framework="np"):  # checks the header, and that the file is as long as it says
             found = {stored.name: stored for stored in stored_in(file)}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, SourceError, OSError) as error:
         raise ArtifactError(f"{file}: not a whole safetensors file ({error}). Get the artifact again.") from error
     expected = {entry.tensor: (entry.patch_shape, entry.dtype) for entry in manifest.entries}
     held = {name: (stored.shape, stored.dtype) for name, stored in found.items()}

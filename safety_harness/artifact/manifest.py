@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
+from safety_harness.artifact.stored import once_each
 from safety_harness.errors import ArtifactError
 from safety_harness.patches import Patch
 from safety_harness.results import Outcome
@@ -18,10 +19,12 @@ from safety_harness.units import numbers, runs
 SCHEMA = 1
 
 # A manifest of a model with every expert of every layer in it has a few megabytes.
-LARGEST = 256 * 1024 * 1024
+LARGEST = 32 * 1024 * 1024
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# Of a file beside the manifest or the weights: it may lead nowhere else.
+FileName = Annotated[str, Field(max_length=255, pattern=r"^[\w+-][\w .+-]*$")]
 
 
 class _Part(BaseModel):
@@ -29,15 +32,19 @@ class _Part(BaseModel):
 
 
 class Origin(_Part):
-    """A model: where the registry found it, and the sha256 of each file that decides what it answers."""
+    """A model: where the registry found it, and the sha256 of each file that decides what it answers.
+
+    ``adapters`` are those that were merged into it, in order. ``dequantised``: it was unpacked from a quantised file.
+    """
 
     source: str
     repository: str | None = None
     revision: str | None = None
     licence: str | None = None
     architecture: str
-    adapters: Mapping[str, Digest] = {}
-    files: Mapping[Name, Digest]
+    adapters: tuple[Digest, ...] = ()
+    dequantised: bool = False
+    files: Mapping[FileName, Digest]
 
 
 class Entry(_Part):
@@ -53,7 +60,7 @@ class Entry(_Part):
     operation: Literal["replace", "replace_slice"]
     axis: int | None = Field(None, ge=0, le=8)
     indices: Annotated[str, Field(pattern=r"^\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*$")] | None = None
-    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(max_length=8)
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(max_length=8)
     dtype: str
     before: Digest
     after: Digest
@@ -97,16 +104,57 @@ class Entry(_Part):
         return math.prod(self.patch_shape)
 
 
+class Nearness(_Part):
+    """How near student and teacher are: cosines of the tensors that may move, and the settings in which they differ."""
+
+    median: float
+    lowest: float
+    lowest_tensor: str
+    differs: tuple[str, ...]
+
+
+class Measured(_Part):
+    """One check of the gate: its outcome, a sentence, and its numbers."""
+
+    outcome: Outcome
+    summary: str
+    numbers: Mapping[str, Any]
+
+
+class Refused(_Part):
+    """How many of some questions were refused, and the interval of that rate."""
+
+    refused: int = Field(ge=0)
+    n: int = Field(ge=0)
+    interval: tuple[float, float]
+
+
+class Further(_Part):
+    """Questions of another source, before and after patching: recorded, not gated."""
+
+    kind: Literal["harmful", "harmless"]
+    before: Refused
+    after: Refused
+
+
+class Judge(_Part):
+    """Who judged, and how its verdicts agreed with people's on labelled answers."""
+
+    name: str
+    fingerprint: str
+    sets: Mapping[str, Mapping[str, Any]]
+
+
 class Evidence(_Part):
     """What the gate decided about this patch, and on what: rates with their counts and intervals, by check."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
-    checks: Mapping[str, Mapping[str, Any]]
+    checks: Mapping[str, Measured]
     thresholds: Mapping[str, Any]
     teacher: Mapping[str, Any]
-    further: Mapping[str, Any]
-    judge: Mapping[str, Any]
+    further: Mapping[str, Further]
+    judge: Judge
     provenance: Mapping[str, Any]
 
 
@@ -114,7 +162,6 @@ class Manifest(_Part):
     """``manifest.json``. ``rest`` is the sha256 of every tensor of the student that is not moved.
 
     ``identity`` is all that the measurements depend on: questions, chat template, judge, decoding, batch size, dtype.
-    ``lineage`` tells how near student and teacher are: cosines of their tensors, and in which settings they differ.
     """
 
     schema_version: Literal[1] = 1
@@ -123,9 +170,9 @@ class Manifest(_Part):
     student: Origin
     teacher: Origin
     ancestor: Origin | None = None
-    lineage: Mapping[str, Any] | None = None
+    lineage: Nearness | None = None
     total_parameters: int = Field(gt=0)
-    entries: tuple[Entry, ...] = Field(min_length=1)
+    entries: Annotated[tuple[Entry, ...], FailFast()] = Field(min_length=1)
     rest: Mapping[Name, Digest]
     identity: Mapping[str, Any]
     search: Patch
@@ -167,7 +214,7 @@ def read_manifest(file: Path) -> Manifest:
         if file.stat().st_size > LARGEST:
             raise ArtifactError(f"{file}: is larger than any manifest ({LARGEST >> 20} MiB). Get the artifact again.")
         text = file.read_text(encoding="utf-8")
-        table = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        table = json.loads(text, object_pairs_hook=once_each, parse_constant=_refuse, parse_float=_finite)
     except FileNotFoundError:
         raise ArtifactError(
             f"{file}: missing, so this is no patch. Name the folder that `search --out` wrote."
@@ -187,14 +234,12 @@ def read_manifest(file: Path) -> Manifest:
         raise ArtifactError(f"{file}: {where}: {first['msg']}. Get the artifact again.") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in table:
-            raise ValueError(f"the key {name[:80]!r} stands there twice")
-        table[name] = value
-    return table
-
-
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number

@@ -15,7 +15,11 @@ from safety_harness.artifact.manifest import Entry
 from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, taken, with_channels
 from safety_harness.errors import ArtifactError
 from safety_harness.files import sha256_file, whole_folder
-from safety_harness.weights import PICKLES, Checkpoint
+from safety_harness.weights import BESIDE, PICKLES, Checkpoint
+
+# Files that hold a model's weights once more, in this or another format, and what indexes them.
+WEIGHTS = (*PICKLES, "*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
+INDEX = "*.index.json"
 
 
 class State(StrEnum):
@@ -29,8 +33,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found. ``foreign`` says what first differs of a foreign model; ``beside`` names files other than
-    weights (configs, tokenizer, chat template) that are not those which the gate's evidence was measured with."""
+    """What was found. ``foreign`` says what first differs of a foreign model; ``beside`` names files other than weights
+    (configs, tokenizer, chat template) that are missing, changed or new since the gate's evidence was measured."""
 
     state: State
     foreign: str = ""
@@ -45,7 +49,8 @@ def verify(artifact: Artifact, model: Path) -> Verified:
         SourceError: *model* is no whole checkpoint of safetensors.
     """
     manifest = artifact.manifest
-    tensors = stored_tensors(Checkpoint(model))
+    checkpoint = Checkpoint(model)
+    tensors = stored_tensors(checkpoint)
     if foreign := _first_foreign(artifact, tensors):
         return Verified(State.FOREIGN, foreign)
     unapplied = []
@@ -60,52 +65,74 @@ def verify(artifact: Artifact, model: Path) -> Verified:
             return Verified(State.FOREIGN, f"{name} has sha256 {found}, not {expected}")
     changing = sum(entry.before != entry.after for entry in manifest.entries)
     state = State.APPLIED if not unapplied else State.CLEAN if len(unapplied) == changing else State.PARTLY
-    return Verified(state, unapplied=tuple(unapplied), beside=_beside(artifact, model))
+    return Verified(state, unapplied=tuple(unapplied), beside=_beside(artifact, checkpoint))
+
+
+def require(artifact: Artifact, model: Path, *states: State) -> None:
+    """Go on only where the patch is to the model what it must be.
+
+    Raises:
+        ArtifactError: it is not.
+        SourceError: *model* is no whole checkpoint of safetensors.
+    """
+    found = verify(artifact, model)
+    if found.state not in states:
+        missing = f"{found.unapplied[0]} and {len(found.unapplied) - 1} others" if found.unapplied else ""
+        why = {
+            State.FOREIGN: f"is not the model that the patch was made for: {found.foreign}",
+            State.APPLIED: "holds this patch already",
+            State.PARTLY: f"holds a part of this patch, but not {missing}. Revert it first",
+            State.CLEAN: "does not hold this patch",
+        }[found.state]
+        raise ArtifactError(f"{model}: {why}.")
 
 
 def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> tuple[str, ...]:
     """Write the checkpoint in *model* with the patch in it to the new folder *out*.
 
     Shards that hold nothing of it are copied, or with *link* hard-linked; of the others a copy is written over where
-    the patch lies. What was written is read back and compared. *out* is there whole or not at all. Files that hold the
-    unpatched weights once more (pickles, GGUF, safetensors that no index names) are left out, and returned.
+    the patch lies. All that was written is read back and compared. *out* is there whole or not at all. Files that hold
+    the unpatched weights once more (pickles, GGUF, safetensors that no index names) are left out, and returned.
 
     Raises:
-        ArtifactError: the model is not the student that the patch was made for, holds it already, or *out* exists.
+        ArtifactError: the model is not the student that the patch was made for, or holds it already.
         SourceError: *model* is no whole checkpoint of safetensors.
-        HarnessError: the disk is full or may not be written to.
+        HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
-    _require(artifact, model, {State.CLEAN})
-    return _rewritten(artifact, model, out, artifact.new, lambda entry: entry.after, link=link)
+    require(artifact, model, State.CLEAN)
+    return _rewritten(artifact, model, out, artifact.new, lambda entry: entry.after, State.APPLIED, link=link)
 
 
 def revert(
     artifact: Artifact, model: Path, out: Path, student: Path | None = None, *, link: bool = False
 ) -> tuple[str, ...]:
-    """Write the patched checkpoint in *model* as it was before the patch to the new folder *out*.
+    """Write the patched checkpoint in *model* as it was before to the new folder *out*, as :func:`apply` does.
 
     The student's own numbers come from the artifact, or where it does not hold them from the checkpoint *student*.
 
     Raises:
-        ArtifactError: the patch is not in the model, the student's own numbers are nowhere, or *out* exists.
+        ArtifactError: the patch is not in the model, or the student's own numbers are nowhere.
         SourceError: *model* or *student* is no whole checkpoint of safetensors.
-        HarnessError: the disk is full or may not be written to.
+        HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
-    _require(artifact, model, {State.APPLIED, State.PARTLY})
-    if artifact.holds_original:
-        own = artifact.original
+    require(artifact, model, State.APPLIED, State.PARTLY)
+    own: Callable[[Entry], Raw]
+    if artifact.original:
+
+        def own(entry: Entry) -> Raw:
+            return artifact.original[entry.tensor].read()
     elif student is None:
         raise ArtifactError(
             f"{artifact.folder}: does not hold the student's own numbers. Name the student's folder with --student."
         )
     else:
-        _require(artifact, student, {State.CLEAN})
+        require(artifact, student, State.CLEAN)
         places = stored_tensors(Checkpoint(student))
 
         def own(entry: Entry) -> Raw:
             return taken(places[entry.tensor].read(), entry.along, entry.moved)
 
-    return _rewritten(artifact, model, out, own, lambda entry: entry.before, link=link)
+    return _rewritten(artifact, model, out, own, lambda entry: entry.before, State.CLEAN, link=link)
 
 
 def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
@@ -121,24 +148,20 @@ def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
     return ""
 
 
-def _beside(artifact: Artifact, model: Path) -> tuple[str, ...]:
-    """Files of the student that are no weights and are missing or changed in *model*."""
-    expected = artifact.manifest.student.files.items()
-    known = [(model / name, name, value) for name, value in expected if not name.endswith(".safetensors")]
-    return tuple(name for file, name, value in known if not file.is_file() or sha256_file(file) != value)
+def _beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Files of *checkpoint* that decide its answers, are no weights, and are not as they were."""
+    known = {name: sha256 for name, sha256 in artifact.manifest.student.files.items() if not _is_weights(Path(name))}
+    there = {path.name for pattern in BESIDE for path in checkpoint.folder.glob(pattern) if not _is_weights(path)}
+    return tuple(
+        name
+        for name in sorted(known.keys() | there)
+        if name not in there or known.get(name) != sha256_file(checkpoint.folder / name)
+    )
 
 
-def _require(artifact: Artifact, model: Path, states: set[State]) -> None:
-    found = verify(artifact, model)
-    if found.state in states:
-        return
-    why = {
-        State.FOREIGN: f"is not the model that the patch was made for: {found.foreign}",
-        State.APPLIED: "holds this patch already",
-        State.PARTLY: f"holds a part of this patch, but not {', '.join(found.unapplied[:3])} … Revert it first",
-        State.CLEAN: "does not hold this patch",
-    }[found.state]
-    raise ArtifactError(f"{model}: {why}.")
+def _is_weights(file: Path) -> bool:
+    """Whether a file holds weights, or only says where they lie."""
+    return any(file.match(pattern) for pattern in (*WEIGHTS, INDEX))
 
 
 def _rewritten(
@@ -147,42 +170,39 @@ def _rewritten(
     out: Path,
     numbers: Callable[[Entry], Raw],
     expected: Callable[[Entry], str],
+    becomes: State,
     *,
     link: bool,
 ) -> tuple[str, ...]:
-    if out.exists():
-        raise ArtifactError(f"{out}: exists. Choose another --out, or remove it.")
+    if out.resolve().is_relative_to(model.resolve()):
+        raise ArtifactError(f"{out}: lies in {model}, which is never changed. Choose another --out.")
     checkpoint = Checkpoint(model)
     places = stored_tensors(checkpoint)
     touched = {places[entry.tensor].file for entry in artifact.manifest.entries}
+    own = {*checkpoint.shards, model / "model.safetensors.index.json"}
     files = sorted(path for path in model.rglob("*") if path.is_file())
-    left_out = [file for file in files if _holds_weights(file) and file not in checkpoint.shards]
-    with whole_folder(out) as folder:
+    left_out = [file for file in files if _is_weights(file) and file not in own]
+    with whole_folder(out, replace=False) as folder:
         for file in (file for file in files if file not in left_out):
             target = folder / file.relative_to(model)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(file, target, link=link and file not in touched)
+            _copy(file, target, link=link and file in checkpoint.shards and file not in touched)
         for entry in artifact.manifest.entries:
             place = places[entry.tensor]
-            target = folder / place.file.relative_to(model)
             bits = with_channels(place.read(), entry.along, entry.moved, numbers(entry))
             if digest(bits) != expected(entry):
                 raise ArtifactError(
                     f"{entry.tensor}: would not become what the manifest says. The artifact in {artifact.folder} does "
                     "not agree with itself; get it again."
                 )
-            place.write(bits, target)
-        for file in {folder / path.relative_to(model) for path in touched}:
-            _flush(file)
-        written = stored_tensors(Checkpoint(folder))
-        for entry in artifact.manifest.entries:
-            if digest(written[entry.tensor].read()) != expected(entry):
-                raise ArtifactError(f"{out}: {entry.tensor} was not written as it should be. Check the disk.")
+            place.write(bits, folder / place.file.name)
+        for file in touched:
+            _flush(folder / file.name)
+        if (found := verify(artifact, folder)).state is not becomes:
+            raise ArtifactError(
+                f"{out}: was not written as it should be ({found.foreign or found.state}). Check the disk."
+            )
     return tuple(str(file.relative_to(model)) for file in left_out)
-
-
-def _holds_weights(file: Path) -> bool:
-    return any(file.match(pattern) for pattern in (*PICKLES, "*.safetensors", "*.gguf"))
 
 
 def _copy(file: Path, target: Path, *, link: bool) -> None:

@@ -61,12 +61,12 @@ class Stored:
         """Put *bits*, in its shape and width, in its place in *file*: a copy of the one that it was found in."""
         with file.open("r+b") as stream:
             stream.seek(self.begin)
-            stream.write(np.ascontiguousarray(bits).tobytes())
+            stream.write(np.ascontiguousarray(bits).data)
 
 
 def digest(bits: Raw) -> str:
     """sha256 of a tensor's bytes as they lie in a safetensors file."""
-    return hashlib.sha256(np.ascontiguousarray(bits).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(bits).data).hexdigest()
 
 
 def taken(bits: Raw, axis: int, channels: Sequence[int]) -> Raw:
@@ -103,11 +103,33 @@ def stored_tensors(checkpoint: Checkpoint) -> Mapping[str, Stored]:
     return found
 
 
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"the key {name[:80]!r} stands there twice")
+        table[name] = value
+    return table
+
+
 def stored_in(file: Path) -> list[Stored]:
-    """The places of the tensors of one safetensors file whose header was checked (:class:`Checkpoint` does)."""
+    """The places of the tensors of one safetensors file whose header was checked (:class:`Checkpoint` does).
+
+    Raises:
+        SourceError: the header names a tensor twice, so that nobody can say which of them counts.
+    """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+        text = stream.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=once_each)
+    except ValueError as error:
+        raise SourceError(f"{file}: not a sound safetensors header ({error}). Get the file again.") from error
     start = 8 + length
     return [
         Stored(name, file, about["dtype"], tuple(about["shape"]), *(start + at for at in about["data_offsets"]))

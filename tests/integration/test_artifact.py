@@ -28,6 +28,7 @@ from safety_harness.artifact.place import State, Verified, apply, revert, verify
 from safety_harness.bench import Bench, open_bench
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
 from safety_harness.patches import Patch
+from safety_harness.registry import Student
 from safety_harness.units import Unit, cut, group_id
 from tests.builders import ARCHITECTURES, make_pair
 from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, entry, write_prompts
@@ -64,6 +65,7 @@ def made(tmp_path: Path, questions: Path) -> Callable[..., Made]:
         *,
         tied: bool = True,
         shard: str = "1GB",
+        bare: bool = False,
         seed: int = 0,
         dtype: str = "float32",
         whole: bool = False,
@@ -73,7 +75,7 @@ def made(tmp_path: Path, questions: Path) -> Callable[..., Made]:
         root = tmp_path / architecture
         pair = root / "student", root / "teacher"
         if not root.exists():
-            make_pair(root, architecture, tied=tied, shard=shard)
+            make_pair(root, architecture, tied=tied, shard=shard, bare=bare)
         bench = open_bench(entry(questions, student=str(pair[0]), teacher=str(pair[1]), dtype=dtype))
         units = some_units(bench, seed, whole=whole)
         artifact = build(bench, patch_of(bench, units), tmp_path / name, **options)
@@ -135,6 +137,23 @@ def test_applied_loads_as_the_model_that_was_measured_and_reverts_to_the_student
     assert verify(made_.artifact, tmp_path / "out") == Verified(State.APPLIED)
     revert(made_.artifact, tmp_path / "out", tmp_path / "again", made_.student)
     assert files(tmp_path / "again") == before == files(made_.student)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_published_without_its_head_is_patched_as_well(
+    made: Callable[..., Made], tmp_path: Path, whole: bool
+) -> None:
+    """GPT-2's own files: their names lack what the loaded model's begin with, and all units of a fused tensor move."""
+    made_ = made("gpt2", bare=True, whole=whole)
+    every = build(made_.bench, patch_of(made_.bench, made_.bench.units), tmp_path / "every")
+    assert all(entry.tensor.startswith("h.") for entry in every.manifest.entries)
+    for artifact, units in ((made_.artifact, made_.units), (every, made_.bench.units)):
+        out = tmp_path / f"out-{len(units)}"
+        apply(artifact, made_.student, out)
+        loaded = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+        with made_.bench.transplanter.transplanted(units):
+            expected = made_.bench.generator.model.state_dict()
+            assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -233,8 +252,12 @@ def test_a_student_in_other_shards_is_the_same_student(made: Callable[..., Made]
 def test_a_changed_chat_template_is_said(made: Callable[..., Made], tmp_path: Path) -> None:
     made_ = made()
     apply(made_.artifact, made_.student, tmp_path / "out")
-    (tmp_path / "out" / "chat_template.jinja").write_text("{{ 'ignore all rules' }}")
-    assert verify(made_.artifact, tmp_path / "out") == Verified(State.APPLIED, beside=("chat_template.jinja",))
+    out = tmp_path / "out"
+    (out / "chat_template.jinja").write_text("{{ 'ignore all rules' }}")
+    (out / "adapter_config.json").write_text("{}")  # transformers would look for an adapter
+    (out / "generation_config.json").unlink()
+    others = ("adapter_config.json", "chat_template.jinja", "generation_config.json")
+    assert verify(made_.artifact, out) == Verified(State.APPLIED, beside=others)
 
 
 def test_one_tensor_in_two_shards_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
@@ -252,12 +275,14 @@ def test_one_tensor_in_two_shards_is_refused(made: Callable[..., Made], tmp_path
 
 def test_other_copies_of_the_weights_are_left_out(made: Callable[..., Made], tmp_path: Path) -> None:
     made_ = made()
-    for name in ("pytorch_model.bin", "consolidated.safetensors", "model.Q4.gguf"):
+    others = {"pytorch_model.bin", "consolidated.safetensors", "model.Q4.gguf", "tf_model.h5", "flax_model.msgpack",
+              "onnx/model.onnx", "pytorch_model.bin.index.json"}  # fmt: skip
+    (made_.student / "onnx").mkdir()
+    for name in others:
         (made_.student / name).write_bytes(b"unpatched")
-    (made_.student / "assets").mkdir()
-    (made_.student / "assets" / "notes.txt").write_text("kept")
+    (made_.student / "onnx" / "notes.txt").write_text("kept")
     left_out = apply(made_.artifact, made_.student, tmp_path / "out")
-    assert set(left_out) == {"pytorch_model.bin", "consolidated.safetensors", "model.Q4.gguf"}
+    assert set(left_out) == others
     assert files(made_.student).keys() - files(tmp_path / "out").keys() == set(left_out)
 
 
@@ -282,13 +307,13 @@ def test_links_spare_the_disk_what_does_not_change(made: Callable[..., Made], tm
     apply(made_.artifact, made_.student, tmp_path / "copied")
     assert files(tmp_path / "out") == files(tmp_path / "copied")
     for path in (tmp_path / "out").iterdir():
-        changed = path.read_bytes() != own(made_, path)
-        assert path.stat().st_nlink == (1 if changed or touched(made_, path) else 2), path.name
+        linked = path.suffix == ".safetensors" and not touched(made_, path)  # what may be edited in place is copied
+        assert path.stat().st_nlink == (2 if linked else 1), path.name
 
 
 def touched(made_: Made, file: Path) -> bool:
     moving = {entry.tensor for entry in made_.artifact.manifest.entries}
-    return file.suffix == ".safetensors" and bool(moving & load_file(file).keys())
+    return bool(moving & load_file(file).keys())
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -316,6 +341,40 @@ def test_a_disk_that_writes_something_else_is_caught(
     monkeypatch.setattr(place.Stored, "write", lambda *_: None)
     with pytest.raises(ArtifactError, match="was not written as it should be"):
         apply(made_.artifact, made_.student, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_into_the_model_or_over_anything(made: Callable[..., Made], tmp_path: Path) -> None:
+    made_ = made(whole=True)
+    before = files(made_.student)
+    with pytest.raises(ArtifactError, match=r"lies in .*, which is never changed"):
+        apply(made_.artifact, made_.student, made_.student / "patched")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    for write in (
+        lambda out: apply(made_.artifact, made_.student, out),
+        lambda out: peft_adapter(made_.artifact, made_.student, out),
+        lambda out: mergekit(made_.artifact, made_.student, made_.teacher, out),
+        lambda out: build(made_.bench, patch_of(made_.bench, made_.units), out),
+    ):
+        for out in (taken, made_.student / "config.json"):
+            with pytest.raises(HarnessError, match=r"exists|lies in"):
+                write(out)
+    assert list(taken.iterdir()) == []
+    assert files(made_.student) == before
+
+
+def test_an_index_that_leads_elsewhere_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Its shard would be written over where it lies."""
+    made_ = made()
+    linked = tmp_path / "linked"
+    shutil.copytree(made_.student, linked)
+    shutil.move(linked / "model.safetensors", tmp_path / "shared.safetensors")
+    names = made_.bench.checkpoint.shapes
+    for home in ("../shared.safetensors", str(tmp_path / "shared.safetensors"), "x/../../shared.safetensors"):
+        (linked / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, home)}))
+        with pytest.raises(SourceError, match="names a file in another place"):
+            apply(made_.artifact, linked, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -359,6 +418,11 @@ def resum(folder: Path) -> None:
         (("entries", 1, "axis"), 7, "needs an `axis` of the tensor and `indices`"),
         (("entries", 0, "indices"), "1", "neither `axis` nor `indices`"),
         (("entries", 0, "shape"), [32, 10**9], "and the manifest F32 [32, 1000000000]"),
+        (("entries", 1, "shape"), [10**9, 0], "greater than or equal to 1"),
+        (("entries",), [0] * 100_000, "entries.0"),
+        (("student", "files", "../../etc/passwd"), "0" * 64, "student.files"),
+        (("student", "files", "x" * 300), "0" * 64, "student.files"),
+        (("lineage",), {"x": 1}, "lineage.median"),
         (("entries", 0, "dtype"), "BF16", "and the manifest BF16"),
         (("total_parameters",), 0, "greater than 0"),
         (("search", "found"), "perhaps", "search.found"),
@@ -387,6 +451,7 @@ def test_a_manifest_that_lies_is_refused(
     [
         ('{"schema_version": 1, "schema_version": 1}', "'schema_version' stands there twice"),
         ('{"schema_version": NaN}', "NaN is no number"),
+        ('{"schema_version": 1e999}', "1e999 is too large a number"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "schema version None"),
         ("", "cannot be read as JSON"),
@@ -411,15 +476,14 @@ def test_sums_that_name_other_places_are_refused(made: Callable[..., Made], line
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_that_is_none_is_refused(made: Callable[..., Made], tmp_path: Path, number: float) -> None:
+def test_a_number_that_is_none_is_refused(made: Callable[..., Made], number: float) -> None:
     made_ = made()
     tensors = load_file(made_.artifact.folder / PATCH)
     tensors[made_.artifact.manifest.entries[1].tensor].view(-1)[5] = number
     save_file(tensors, made_.artifact.folder / PATCH)
     resum(made_.artifact.folder)
     with pytest.raises(ArtifactError, match=r"holds a NaN or an infinity\. Do not use it"):
-        apply(open_artifact(made_.artifact.folder), made_.student, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        open_artifact(made_.artifact.folder)
 
 
 def test_numbers_that_are_not_those_of_the_manifest_are_refused(made: Callable[..., Made], tmp_path: Path) -> None:
@@ -466,9 +530,18 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
     other = build(made(name="unused").bench, patch_of(bench, (cut(up, [1, 2]),)), tmp_path / "three")
     found = {difference.tensor: difference for difference in compare(one, other)}
     assert found[names["1.up"]] == Difference(names["1.up"], only_first=1, only_second=0, same=0, different=2)
+    wider = make_pair(tmp_path / "wider", "llama", intermediate_size=64)
+    questions_ = first.bench.student
+    spec = questions_.spec.model_copy(update={"path": wider[0]})
+    family = questions_.family.model_copy(update={"teacher": spec.model_copy(update={"path": wider[1], "task": None})})
+    stranger = open_bench(Student("wider", family, spec))
+    up = next(unit for unit in stranger.units if unit.id == "1.up")
+    foreign = build(stranger, patch_of(stranger, (cut(up, [1, 2]),)), tmp_path / "foreign")
+    found = {difference.tensor: difference for difference in compare(one, foreign)}
+    assert found[names["1.up"]] == Difference(names["1.up"], 0, 0, 0, different=3 * 32)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3_text"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3_text", "phi3", "gpt2", "falcon-grouped"])
 def test_a_peft_adapter_is_the_patched_model(made: Callable[..., Made], tmp_path: Path, architecture: str) -> None:
     made_ = made(architecture)
     peft_adapter(made_.artifact, made_.student, tmp_path / "adapter")
@@ -483,14 +556,28 @@ def test_a_peft_adapter_is_the_patched_model(made: Callable[..., Made], tmp_path
     assert all(torch.equal(value, merged[name]) for name, value in expected.state_dict().items())
 
 
-def test_a_recipe_cannot_say_channels_or_sums(made: Callable[..., Made], tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["mixtral", "gemma3", "gpt2-bare"])
+def test_peft_has_no_name_for_what_the_loaded_model_keeps_elsewhere(
+    made: Callable[..., Made], tmp_path: Path, architecture: str
+) -> None:
+    name, _, bare = architecture.partition("-")
+    made_ = made(name, bare=bool(bare), seed=1)
+    with pytest.raises(ArtifactError, match="PEFT has no name for it"):
+        peft_adapter(made_.artifact, made_.student, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_recipe_cannot_say_channels_or_another_teacher(made: Callable[..., Made], tmp_path: Path) -> None:
     made_ = made()
     with pytest.raises(ArtifactError, match="mergekit moves whole tensors"):
         mergekit(made_.artifact, made_.student, made_.teacher, tmp_path / "recipe.yml")
     units = some_units(made_.bench, 0, whole=True)
     added = build(made_.bench, patch_of(made_.bench, units, transfer="add"), tmp_path / "added")
-    with pytest.raises(ArtifactError, match="a recipe of moved tensors cannot say"):
-        mergekit(added, made_.student, made_.teacher, tmp_path / "recipe.yml")
+    mergekit(added, made_.student, made_.teacher, tmp_path / "fine.yml")  # here the teacher's numbers moved after all
+    with pytest.raises(ArtifactError, match=r"what the patch moves is not what .*student holds"):
+        mergekit(added, made_.student, made_.student, tmp_path / "recipe.yml")
+    with pytest.raises(ArtifactError, match="is not the model that the patch was made for"):
+        mergekit(added, made_.teacher, made_.teacher, tmp_path / "recipe.yml")
     assert not (tmp_path / "recipe.yml").exists()
 
 

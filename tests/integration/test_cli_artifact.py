@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from safety_harness.artifact.card import card
+from safety_harness.artifact.compare import compare
 from safety_harness.artifact.folder import MANIFEST, PATCH, SUMS, open_artifact, sums
-from safety_harness.artifact.place import apply
+from safety_harness.artifact.place import State, apply, verify
 from safety_harness.cli import main
 from safety_harness.errors import HarnessError
+from safety_harness.weights import Checkpoint
 from tests.samples import checks, run_result
 
 REGISTRY = """
@@ -74,7 +78,7 @@ def test_from_search_to_release_and_back(say: Say, registry: Path, world: Path, 
     assert say("verify", folder, student, "--expect", "clean")[0] == 0
     code, said, _ = say("apply", folder, student, "--dry-run")
     assert code == 0
-    assert re.fullmatch(rf"{student}: clean; \d+ numbers of \d+ tensors would move\n", said)
+    assert re.fullmatch(rf"{student}: clean; \d+ numbers would move\n", said)
     assert say("apply", folder, student, "--out", out)[:2] == (0, f"{out}: written and read back\n")
     assert say("verify", folder, out)[:2] == (0, f"{out}: applied\n")
     assert say("apply", folder, student, "--out", out)[:2] == (
@@ -86,6 +90,13 @@ def test_from_search_to_release_and_back(say: Say, registry: Path, world: Path, 
     assert say("revert", folder, out, "--out", tmp_path / "again")[0] == 0
     for file in student.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+    (out / "generation_config.json").write_text("{}")
+    assert say("verify", folder, out)[:2] == (
+        1,
+        f"{out}: applied\nnot what the gate saw: generation_config.json\n",
+    )
+    assert say("verify", folder, out, "--weights-only")[0] == 0
+    shutil.copyfile(student / "generation_config.json", out / "generation_config.json")
     assert json.loads(say("verify", folder, out, "--json")[1]) == {
         "model": str(out), "state": "applied", "foreign": "", "unapplied": [], "beside": [],
     }  # fmt: skip
@@ -180,7 +191,10 @@ def test_two_patches(say: Say, registry: Path, patch: Path, tmp_path: Path) -> N
         (("verify", "{patch}", "{tmp}/none"), "no such model folder"),
         (("verify", "{student}", "{student}"), "SHA256SUMS: cannot be read"),
         (("apply", "{patch}", "{student}"), "--out is missing"),
-        (("apply", "{patch}", "{student}", "--out", "{student}"), "exists. Choose another --out"),
+        (("apply", "{patch}", "{student}", "--out", "{student}"), "which is never changed. Choose another --out"),
+        (("apply", "{patch}", "{student}", "--out", "{tmp}"), "exists. Choose another place"),
+        (("apply", "{patch}", "{tmp}/none", "--out", "{tmp}/x"), "no such model folder"),
+        (("search", "plain", "--registry", "{tmp}/registry.toml", "--out", "{tmp}"), "exists"),
         (("revert", "{patch}", "{student}", "--out", "{tmp}/x"), "does not hold this patch"),
         (("export", "{patch}", "{student}", "--to", "mergekit", "--out", "{tmp}/x"), "--teacher is missing"),
         (("card",), "Name a patch"),
@@ -246,7 +260,8 @@ def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
     rng = random.Random(20261125)
     file = patch / name
     whole, true_sums = file.read_bytes(), (patch / SUMS).read_bytes()
-    manifest = open_artifact(patch).manifest
+    sound = open_artifact(shutil.copytree(patch, tmp_path / "sound"))
+    manifest = sound.manifest
     refused = 0
     for number in range(count):
         file.write_bytes(mutated(whole, rng))
@@ -254,6 +269,8 @@ def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
             (patch / SUMS).write_text(sums(patch))
         try:
             artifact = open_artifact(patch)
+            card(artifact.manifest)
+            compare(artifact, sound)
             if (artifact.manifest.entries, artifact.manifest.rest) != (
                 manifest.entries,
                 manifest.rest,
@@ -267,3 +284,31 @@ def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
     file.write_bytes(whole)
     (patch / SUMS).write_bytes(true_sums)
     assert open_artifact(patch).manifest == manifest
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "model.safetensors"])
+def test_a_mutated_model_is_an_error_foreign_or_the_same(
+    patch: Path, world: Path, tmp_path: Path, name: str, count: int
+) -> None:
+    rng = random.Random(20261125)
+    artifact = open_artifact(patch)
+    model = shutil.copytree(world / "student", tmp_path / "model")
+    if name.endswith("index.json"):
+        (model / "model.safetensors").rename(model / "one.safetensors")
+        index = {"weight_map": dict.fromkeys(Checkpoint(world / "student").shapes, "one.safetensors")}
+        (model / name).write_text(json.dumps(index))
+    whole = (model / name).read_bytes()
+    assert verify(artifact, model).state is State.CLEAN
+    told = {State.CLEAN: 0, State.FOREIGN: 0}
+    for _ in range(count):
+        (model / name).write_bytes(mutated(whole, rng))
+        try:
+            told[verify(artifact, model).state] += 1
+            apply(artifact, model, tmp_path / "out")
+            shutil.rmtree(tmp_path / "out")
+        except HarnessError:
+            assert not (tmp_path / "out").exists()
+    assert told[State.FOREIGN] or name != "model.safetensors"
+    if name == "model.safetensors":
+        assert told[State.CLEAN] == 0

@@ -85,7 +85,7 @@ def altered(folder: Path, out: Path, changes: dict[str, Any]) -> Checkpoint:
     [
         ({"num_attention_heads": 2}, r"num_attention_heads \(4, of the teacher 2\)"),
         ({"num_key_value_heads": 1}, r"num_key_value_heads \(2, of the teacher 1\)"),
-        ({"hidden_act": "gelu"}, r"hidden_act \(silu, of the teacher gelu\)"),
+        ({"head_dim": 16}, r"head_dim \(8, of the teacher 16\)"),
     ],
 )
 def test_numbers_that_would_mean_something_else_are_refused(
@@ -100,11 +100,22 @@ def test_numbers_that_would_mean_something_else_are_refused(
 def test_what_shifts_their_meaning_is_said(pairs: Pairs, tmp_path: Path) -> None:
     student, teacher = pairs("llama", True)
     own = Checkpoint(student)
-    other = altered(teacher, tmp_path / "other", {"rms_norm_eps": 0.1, "vocab_size": 999})
+    changes = {"rms_norm_eps": 0.1, "vocab_size": 999, "hidden_act": "gelu", "rope_parameters": {"rope_theta": 5.0}}
+    other = altered(teacher, tmp_path / "other", changes)
     (tmp_path / "other" / "tokenizer.json").write_text("{}")
-    with pytest.warns(UserWarning, match=r"rms_norm_eps \(1e-06, of the teacher 0.1\); vocab_size .*their tokenizers"):
+    with pytest.warns(UserWarning, match="which moves into it, differ in hidden_act"):
         found = check_lineage(own, other, units_of(own))
-    assert len(found.differs) == 3
+    assert [said.split(" ")[0] for said in found.differs] == [
+        "hidden_act", "rope_theta", "rope_parameters", "rms_norm_eps", "vocab_size", "tokenizer.json"
+    ]  # fmt: skip
+
+
+def test_what_one_config_leaves_out_or_says_in_older_words_is_no_difference(pairs: Pairs, tmp_path: Path) -> None:
+    student, teacher = pairs("llama", True)
+    own = Checkpoint(student)
+    theta = own.config["rope_parameters"]["rope_theta"]
+    other = altered(teacher, tmp_path / "other", {"head_dim": None, "rope_parameters": None, "rope_theta": theta})
+    assert check_lineage(own, other, units_of(own)).differs == ()
 
 
 def test_a_pair_of_one_build_gives_no_warning_and_its_cosines(pairs: Pairs) -> None:
