@@ -172,6 +172,7 @@ def _evidence(results: Path, patch: Patch) -> Evidence:
             f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
             f"{patch.student!r}. Run the suites once more with these settings."
         )
+    further = student.about.get("further", {})
     return Evidence(
         outcome=student.outcome,
         reasons=student.reasons,
@@ -181,7 +182,7 @@ def _evidence(results: Path, patch: Patch) -> Evidence:
         },
         thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),
         teacher=student.about.get("teacher", {}),
-        further={name: Further.model_validate(found, strict=False) for name, found in student.about.get("further", {}).items()},
+        further={name: Further.model_validate(found, strict=False) for name, found in further.items()},
         judge=Judge.model_validate(run.judge, strict=False),
         provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
     )

@@ -133,8 +133,8 @@ def test_the_gates_evidence_goes_along(say: Say, registry: Path, patch: Path, tm
     assert json.loads(said)["gate"] == "pass"
     gate = open_artifact(out).manifest.gate
     assert gate is not None
-    assert gate.checks["defense"]["numbers"]["after"] == 120
-    assert "flips" not in gate.checks["defense"]["numbers"]
+    assert gate.checks["defense"].numbers["after"] == 120
+    assert "flips" not in gate.checks["defense"].numbers
     code, said, _ = say("card", out)
     assert code == 0
     assert said == (out / "README.md").read_text()
