@@ -1,4 +1,4 @@
-"""``safety-harness search, apply, revert, verify, diff, export, card``: a patch as a thing to review and to ship."""
+"""``safety-harness search, apply, revert, verify, diff, export, upload, card``: a patch to review and to ship."""
 
 from __future__ import annotations
 
@@ -68,12 +68,18 @@ def add_artifact(commands: Any) -> None:
     export.add_argument("--teacher", type=Path, help="the teacher's folder (mergekit)")
     export.add_argument("--out", type=Path, required=True, help="a folder; of mergekit the recipe's file")
 
+    publish = commands.add_parser("upload", help="commit the patch, with its card, to a hub's repository")
+    publish.set_defaults(run=_upload)
+    publish.add_argument("patch", type=Path, metavar="PATCH")
+    publish.add_argument("repository", metavar="OWNER/NAME", help="made, and private, where there is none")
+    publish.add_argument("--public", action="store_true", help="where it is made, for everybody to see")
+
     describe = commands.add_parser("card", help="print the model card of a patch, or the JSON Schema of its manifest")
     describe.set_defaults(run=_card)
     describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH")
     describe.add_argument("--schema", action="store_true", help="the JSON Schema of manifest.json")
 
-    for parser in (search, *placing, check, diff, export):
+    for parser in (search, *placing, check, diff, export, publish):
         parser.add_argument("--json", action="store_true", help="for machines")
 
 
@@ -221,6 +227,15 @@ def _card(options: argparse.Namespace) -> int:
         from safety_harness.artifact.card import card  # brings scipy, which the other commands do without
 
         print(card(open_artifact(options.patch).manifest), end="")
+    return 0
+
+
+def _upload(options: argparse.Namespace) -> int:
+    artifact = open_artifact(options.patch)
+    from safety_harness.artifact.upload import upload
+
+    address = upload(artifact, options.repository, public=options.public)
+    _say(options, {"commit": address}, f"{options.patch}: {address}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +48,8 @@ class Hub:
     short: set[str] = field(default_factory=set)
     """Files of which a download delivers, and announces, one byte less than there is."""
     requests: list[str] = field(default_factory=list)
+    visibility: dict[str, str] = field(default_factory=dict)
+    """Of the repositories that a client made."""
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -101,6 +104,38 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._send(refusal.status, b"", {"X-Error-Code": refusal.code})
 
         do_HEAD = do_GET  # noqa: N815  (http.server names it)
+
+        def do_POST(self) -> None:
+            url = urlsplit(self.path)
+            hub.requests.append(f"{self.command} {url.path}")
+            given = self.rfile.read(int(self.headers["Content-Length"]))
+            parts = [unquote(part) for part in url.path.strip("/").split("/")]
+            try:
+                match parts:
+                    case ["api", "repos", "create"]:
+                        about = json.loads(given)
+                        name = f"{about['organization']}/{about['name']}"
+                        if name in hub.gated:
+                            raise RefusalError(403, "Forbidden")
+                        hub.visibility[name] = about.get("visibility", "public")
+                        hub.repositories.setdefault(name, {"main": Commit({})})
+                        self._send_json({"url": f"{hub.url}/{name}"})
+                    case ["api", "validate-yaml"]:
+                        self._send_json({"errors": [], "warnings": []})
+                    case ["api", "models", _, _, "preupload", _]:
+                        files = [entry["path"] for entry in json.loads(given)["files"]]
+                        modes = [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]
+                        self._send_json({"files": modes})
+                    case ["api", "models", org, name, "commit", revision]:
+                        lines = [json.loads(line)["value"] for line in given.splitlines()]
+                        added = {entry["path"]: b64decode(entry["content"]) for entry in lines if "path" in entry}
+                        full = f"{org}/{name}"
+                        oid = hub.add(full, {**hub.commit(full, revision).files, **added}, revision)
+                        self._send_json({"commitUrl": f"{hub.url}/{full}/commit/{oid}", "commitOid": oid})
+                    case _:
+                        raise RefusalError(404, "NotFound")
+            except RefusalError as refusal:
+                self._send(refusal.status, b"", {"X-Error-Code": refusal.code})
 
         def _info(self, name: str, revision: str) -> None:
             commit = hub.commit(name, revision)
@@ -164,7 +199,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(content[:cut])
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server names it)

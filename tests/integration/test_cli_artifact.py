@@ -22,6 +22,7 @@ from safety_harness.artifact.place import State, apply, verify
 from safety_harness.cli import main
 from safety_harness.errors import HarnessError
 from safety_harness.weights import Checkpoint
+from tests.fake_hub import Hub
 from tests.samples import checks, run_result
 
 REGISTRY = """
@@ -215,6 +216,30 @@ def test_exports(say: Say, patch: Path, world: Path, tmp_path: Path) -> None:
     student = world / "student"
     assert say("export", patch, student, "--to", "full", "--out", tmp_path / "full")[0] == 0
     assert say("verify", patch, tmp_path / "full")[0] == 0
+
+
+def test_a_patch_goes_to_a_hub_and_comes_back_whole(say: Say, patch: Path, hub: Hub, tmp_path: Path) -> None:
+    (patch / "notes.txt").write_text("nobody's business")
+    code, said, _ = say("upload", patch, "org/patch", "--json")
+    assert code == 0
+    commit = json.loads(said)["commit"]
+    assert commit.startswith(f"{hub.url}/org/patch/commit/")
+    assert hub.visibility == {"org/patch": "private"}
+    files = hub.commit("org/patch", commit.rpartition("/")[2]).files
+    assert files.keys() == {"manifest.json", "patch.safetensors", "README.md", "SHA256SUMS"}
+    back = tmp_path / "back"
+    back.mkdir()
+    for name, content in files.items():
+        (back / name).write_bytes(content)
+    assert open_artifact(back).manifest == open_artifact(patch).manifest
+
+
+def test_a_hub_that_refuses_is_an_error(say: Say, patch: Path, hub: Hub) -> None:
+    hub.gated.add("org/mine")
+    for name in ("org/mine", "no name"):
+        code, _, error = say("upload", patch, name)
+        assert code == 2
+        assert f"{name}: the hub did not take it" in error
 
 
 def test_putting_a_patch_in_needs_no_torch(patch: Path, world: Path, tmp_path: Path) -> None:
