@@ -1,7 +1,7 @@
 """An artifact on disk: a folder with a manifest, the numbers that move, their checksums and a card.
 
 ```
-manifest.json          what moves, whose it is, how it was found, what the gate said (JSON Schema: `card --schema`)
+manifest.json          what moves, whose it is, how it was found, what the gate said (JSON Schema: docs)
 patch.safetensors      the new numbers, by the student's names on disk, in its dtype
 original.safetensors   the student's own numbers in their place, on request: a revert then needs nothing else
 README.md              the same for people: a model card

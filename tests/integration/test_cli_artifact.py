@@ -107,6 +107,8 @@ def test_the_manifest_keeps_to_its_published_schema(say: Say, patch: Path) -> No
     code, said, _ = say("card", "--schema")
     assert code == 0
     jsonschema.validate(json.loads((patch / MANIFEST).read_text()), json.loads(said))
+    published = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
+    assert published.read_text() == said, "write it again: safety-harness card --schema > docs/manifest.schema.json"
 
 
 def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, world: Path) -> None:
