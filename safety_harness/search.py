@@ -49,7 +49,7 @@ def find_patch(bench: Bench) -> Patch:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
         HarnessError: the cache cannot be written to; said before the search.
     """
-    key = _key(bench)
+    key = patch_key(bench)
     folder = patch_folder(key)
     with contextlib.ExitStack() as held:
         with explain_disk_errors(folder):
@@ -70,8 +70,11 @@ def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
     return patch
 
 
-def _key(bench: Bench) -> str:
-    """Of all that the search sees: the report split is not part of it, so changing it searches nothing again."""
+def patch_key(bench: Bench) -> str:
+    """The key of the patch of *bench*, made of all that a search sees.
+
+    The report split is not part of it, so changing it searches nothing again.
+    """
     seen = {name: digest for name, digest in bench.questions.hashes.items() if name.endswith(".search")}
     settings = bench.student.family.search.model_dump(mode="json")
     return content_key({**bench.identity(), "questions": seen, "search": settings})
