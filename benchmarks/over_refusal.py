@@ -55,25 +55,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[tuple[str, ...]] = []
-    rises: dict[str, list[float]] = {name: [] for name in SETS}
+    found = {}
     for student in load_registry().select(family=options.family, students=options.student):
-        if (found := measured(student, options.data)) is None:
-            rows.append((student.id, *["no patch"] * len(SETS)))
-            continue
-        cells = []
-        for name, (before, after) in found.items():
-            low, high = after.interval(0.95)
-            cells.append(f"{before.k} → {after.k} of {after.n} ({low:.3f}–{high:.3f})")
-            rises[name].append(100.0 * (after.k - before.k) / after.n)
-        rows.append((student.id, *cells))
-        print(rows[-1], flush=True)
-    rows.append(("mean rise, points", *(f"{mean(rises[name]):+.1f}" for name in SETS)))
-    table = tabulate(rows, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
-    command = f"python benchmarks/over_refusal.py --family {options.family} --data DIR"
+        if (rates := measured(student, options.data)) is not None:
+            found[student.id] = rates
+            page = table(found, options.family)
+            (Path(__file__).parent / "over_refusal.md").write_text(
+                page, encoding="utf-8"
+            )  # also if the next takes long
+            print(student.id, rates, flush=True)
+
+
+def table(found: Mapping[str, Mapping[str, tuple[Rate, Rate]]], family: str) -> str:
+    """The page: refusals before and after, with the interval after, and the mean rise over the students."""
+    rows = [(student, *(_cell(*rates[name]) for name in SETS)) for student, rates in found.items()]
+    rises = [mean(_rise(*rates[name]) for rates in found.values()) for name in SETS]
+    rows.append(("mean rise, points", *(f"{100 * rise:+.1f}" for rise in rises)))
+    command = f"python benchmarks/over_refusal.py --family {family} --data DIR"
     head = f"# Refused of harmless questions that the gate does not ask\n\n`{command}`; 95 % Wilson intervals.\n\n"
-    (Path(__file__).parent / "over_refusal.md").write_text(f"{head}{table}\n", encoding="utf-8")
-    print(table)
+    return head + tabulate(rows, ("student", *SETS.values()), tablefmt="github", disable_numparse=True) + "\n"
+
+
+def _cell(before: Rate, after: Rate) -> str:
+    low, high = after.interval(0.95)
+    return f"{before.k} → {after.k} of {after.n} ({low:.3f}–{high:.3f})"
+
+
+def _rise(before: Rate, after: Rate) -> float:
+    return (after.k - before.k) / after.n
 
 
 if __name__ == "__main__":
