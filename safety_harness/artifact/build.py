@@ -72,7 +72,7 @@ def build(
             lineage=Nearness(**asdict(bench.lineage)) if bench.lineage else None,
             total_parameters=bench.checkpoint.parameters,
             entries=entries,
-            rest={name: digest(place.read()) for name, place in sorted(own.items()) if name not in moving},
+            rest={name: place.fingerprint for name, place in sorted(own.items()) if name not in moving},
             identity=bench.identity(),
             search=patch,
             gate=evidence,

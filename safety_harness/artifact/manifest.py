@@ -159,7 +159,8 @@ class Evidence(_Part):
 
 
 class Manifest(_Part):
-    """``manifest.json``. ``rest`` is the sha256 of every tensor of the student that is not moved.
+    """``manifest.json``. ``rest`` is of every tensor of the student that is not moved the sha256 of "DTYPE
+    [SHAPE] SHA256", the last of its bytes.
 
     ``identity`` is all that the measurements depend on: questions, chat template, judge, decoding, batch size, dtype.
     """

