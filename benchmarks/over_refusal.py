@@ -59,10 +59,8 @@ def main() -> None:
     for student in load_registry().select(family=options.family, students=options.student):
         if (rates := measured(student, options.data)) is not None:
             found[student.id] = rates
-            page = table(found, options.family)
-            (Path(__file__).parent / "over_refusal.md").write_text(
-                page, encoding="utf-8"
-            )  # also if the next takes long
+            # Written each time, so that a run that is broken off leaves what it measured.
+            (Path(__file__).parent / "over_refusal.md").write_text(table(found, options.family), encoding="utf-8")
             print(student.id, rates, flush=True)
 
 

@@ -14,11 +14,12 @@ from tabulate import tabulate
 from safety_harness.artifact.compare import compare
 from safety_harness.artifact.folder import Artifact, open_artifact
 from safety_harness.artifact.manifest import schema
-from safety_harness.artifact.place import State, Verified, apply, revert, verify
+from safety_harness.artifact.place import State, Verified, apply, beside, revert, verify
 from safety_harness.errors import ArtifactError, ConfigError, SourceError
 from safety_harness.files import refuse_existing
 from safety_harness.registry import load_registry
 from safety_harness.results import read_results
+from safety_harness.weights import Checkpoint
 
 _WORDS = {state.name.lower(): state for state in State}
 
@@ -114,26 +115,26 @@ def _search(options: argparse.Namespace) -> int:
 
 def _apply(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
-    found = verify(artifact, options.model)
     if options.dry_run:
+        found = verify(artifact, options.model)
         _tell_state(options, found, f"; {artifact.manifest.parameters} numbers would move")
         return 0 if found.state is State.CLEAN else 1
     out = _out(options)
-    if found.state is State.CLEAN and _holds(artifact, out):
+    if _holds(artifact, out) and verify(artifact, options.model).state is State.CLEAN:
         _say(options, {"out": str(out), "written": False}, f"{out}: holds this patch already; nothing was written")
         return 0
-    _tell(options, out, artifact, found, apply(artifact, options.model, out, link=options.link))
+    _tell(options, out, artifact, apply(artifact, options.model, out, link=options.link))
     return 0
 
 
 def _revert(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
-    found = verify(artifact, options.model)
     if options.dry_run:
+        found = verify(artifact, options.model)
         _tell_state(options, found, "")
         return 0 if found.state in (State.APPLIED, State.PARTLY) else 1
     out = _out(options)
-    _tell(options, out, artifact, found, revert(artifact, options.model, out, options.student, link=options.link))
+    _tell(options, out, artifact, revert(artifact, options.model, out, options.student, link=options.link))
     return 0
 
 
@@ -154,19 +155,18 @@ def _out(options: argparse.Namespace) -> Path:
     return out
 
 
-def _tell(
-    options: argparse.Namespace, out: Path, artifact: Artifact, found: Verified, left_out: tuple[str, ...]
-) -> None:
+def _tell(options: argparse.Namespace, out: Path, artifact: Artifact, left_out: tuple[str, ...]) -> None:
+    others = beside(artifact, Checkpoint(options.model))
     lines = [f"{out}: written and read back"]
     if left_out:
         lines.append(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
-    if found.beside:
-        lines.append(f"not what the gate saw: {', '.join(found.beside)}")
+    if others:
+        lines.append(f"not what the gate saw: {', '.join(others)}")
     if artifact.manifest.student.dequantised:
         lines.append("its weights were unpacked from a quantised file, and are written unpacked")
     _say(
         options,
-        {"out": str(out), "written": True, "left_out": left_out, "beside": found.beside},
+        {"out": str(out), "written": True, "left_out": left_out, "beside": others},
         "\n".join(lines),
     )
 
@@ -203,8 +203,7 @@ def _diff(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     artifact = open_artifact(options.patch)
     if options.to == "full":
-        found = verify(artifact, options.model)
-        _tell(options, options.out, artifact, found, apply(artifact, options.model, options.out))
+        _tell(options, options.out, artifact, apply(artifact, options.model, options.out))
         return 0
     from safety_harness.artifact.export import mergekit, peft_adapter
 

@@ -246,8 +246,7 @@ def enumerate_units(
             f"{model_type} has no role {unknown[0]!r}. Its roles are: {', '.join(layout.roles)}."
             + (" Its MLP has no gate; `up` is what comes nearest." if unknown[0] == "gate" else "")
         )
-    text = config.get("text_config")
-    sizes = text if isinstance(text, Mapping) else config
+    sizes = answering(config)
     beginning = layout.beginning(shapes)
     units = [
         Unit(layer, role, parts)
@@ -267,6 +266,12 @@ def enumerate_units(
                 f"Check the row of {model_type!r} in architectures.toml against the checkpoint."
             )
     return tuple(units)
+
+
+def answering(config: Config) -> Config:
+    """Of a multimodal model's config the part that answers; of any other all of it."""
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
 
 
 def _may_lack(layout: Layout, role: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from safety_harness.errors import LineageError
 from safety_harness.files import sha256_file
+from safety_harness.layouts import answering
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint, check_shapes
 
@@ -90,8 +91,7 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
 
 def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """What its config says of the part that answers, in the words of today: rotary settings used to stand alone."""
-    text = checkpoint.config.get("text_config")
-    settings = dict(text if isinstance(text, Mapping) else checkpoint.config)
+    settings = dict(answering(checkpoint.config))
     rotary = settings.pop("rope_parameters", None)
     if isinstance(rotary, Mapping):
         settings.setdefault("rope_theta", rotary.get("rope_theta"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
-from safety_harness.layouts import enumerate_units
+from safety_harness.layouts import answering, enumerate_units
 from safety_harness.registry import Student
 from safety_harness.sources import resolve
 from safety_harness.specs import ModelSpec
@@ -134,13 +134,8 @@ def _of_hub(spec: ModelSpec) -> Sketch:
     return Sketch(config, {key: tuple(about.shape) for key, about in tensors.items()}, size, here=False)
 
 
-def _text(sketched: Sketch) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = sketched.config.get("text_config", sketched.config)
-    return found
-
-
 def _hidden(sketched: Sketch) -> int:
-    config = _text(sketched)
+    config = answering(sketched.config)
     return int(next(config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config))
 
 
@@ -155,14 +150,14 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     movable = sum(unit.parameters for unit in units)
     layers = _layers(units)
     keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(own))
-    vocabulary = int(_text(own).get("vocab_size", 0))
-    answering = family.batch_size * (
+    vocabulary = int(answering(own.config).get("vocab_size", 0))
+    batch = family.batch_size * (
         (TOKENS + family.max_new_tokens) * layers * keys * width + vocabulary * (width + 4)
     )
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
     remembered = REMEMBERED * BACKWARD_ROWS * (TOKENS + family.max_new_tokens) * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
-    return own.parameters * width + movable * width + max(answering, gradients)
+    return own.parameters * width + movable * width + max(batch, gradients)
 
 
 def _probe_seconds(student: Student, own: Sketch, device: Device) -> float:

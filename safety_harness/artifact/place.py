@@ -65,7 +65,7 @@ def verify(artifact: Artifact, model: Path) -> Verified:
             return Verified(State.FOREIGN, f"{name} has other numbers, or another shape or dtype")
     changing = sum(entry.before != entry.after for entry in manifest.entries)
     state = State.APPLIED if not unapplied else State.CLEAN if len(unapplied) == changing else State.PARTLY
-    return Verified(state, unapplied=tuple(unapplied), beside=_beside(artifact, checkpoint))
+    return Verified(state, unapplied=tuple(unapplied), beside=beside(artifact, checkpoint))
 
 
 def require(artifact: Artifact, model: Path, *states: State) -> None:
@@ -148,7 +148,7 @@ def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
     return ""
 
 
-def _beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
+def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Files of *checkpoint* that decide its answers, are no weights, and are not as they were."""
     known = {name: sha256 for name, sha256 in artifact.manifest.student.files.items() if not _is_weights(Path(name))}
     there = {path.name for pattern in BESIDE for path in checkpoint.folder.glob(pattern) if not _is_weights(path)}
