@@ -151,9 +151,7 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     layers = _layers(units)
     keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(own))
     vocabulary = int(answering(own.config).get("vocab_size", 0))
-    batch = family.batch_size * (
-        (TOKENS + family.max_new_tokens) * layers * keys * width + vocabulary * (width + 4)
-    )
+    batch = family.batch_size * ((TOKENS + family.max_new_tokens) * layers * keys * width + vocabulary * (width + 4))
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
     remembered = REMEMBERED * BACKWARD_ROWS * (TOKENS + family.max_new_tokens) * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
