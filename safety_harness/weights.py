@@ -59,19 +59,32 @@ class Checkpoint:
         """How many numbers the checkpoint holds; tied tensors count once."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    def dtype(self, name: str) -> torch.dtype:
+        """In what one tensor is stored; none of its numbers is read.
+
+        Raises:
+            SourceError: there is no such tensor.
+        """
+        with self._opened(name) as tensors:
+            none: torch.Tensor = tensors.get_slice(name)[:0] if self.shapes[name] else tensors.get_tensor(name)
+        return none.dtype
+
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor, as stored.
 
         Raises:
             SourceError: there is no such tensor, or it holds a NaN or an infinity.
         """
-        if name not in self.shapes:
-            raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
-        with _opened(self._home[name], "pt") as tensors:
+        with self._opened(name) as tensors:
             value: torch.Tensor = tensors.get_tensor(name)
         if not bool(value.isfinite().all()):
             raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity; the checkpoint is damaged.")
         return value
+
+    def _opened(self, name: str) -> Any:
+        if name not in self.shapes:
+            raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
+        return _opened(self._home[name], "pt")
 
     def _read_headers(self) -> Mapping[str, Shape]:
         found: dict[str, Shape] = {}

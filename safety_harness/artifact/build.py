@@ -96,6 +96,7 @@ def _entries(units: Sequence[Unit], own: Mapping[str, Stored], new: Mapping[str,
 
 def _entry(what: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor) -> Entry:
     bits = place.read()
+    before = digest(bits)
     return Entry(
         tensor=what.name,
         layer=units[0].layer,
@@ -105,7 +106,7 @@ def _entry(what: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor)
         indices=ranges(what.indices) if what.indices else None,
         shape=place.shape,
         dtype=place.dtype,
-        before=digest(bits),
+        before=before,
         after=digest(with_channels(bits, what.axis, what.indices, _bits(new, bits))),
     )
 
@@ -117,7 +118,7 @@ def _bits(tensor: torch.Tensor, like: Raw) -> Raw:
 
 def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> torch.Tensor:
     """What was measured, as the student's file can hold it."""
-    stored = measured.to(checkpoint.tensor(name).dtype)
+    stored = measured.to(checkpoint.dtype(name))
     if not torch.equal(stored.to(measured.dtype), measured):
         raise ArtifactError(
             f"{name}: was measured in {measured.dtype}, but the student stores {stored.dtype}, which cannot hold it. "

@@ -92,9 +92,9 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
             bits = place.read()
             if entry := entries.get(name):
                 bits = with_channels(bits, entry.along, entry.moved, artifact.new(entry))
-            tensors[f"base_model.model.{name}"] = _tensor(bits, checkpoint.tensor(name))
+            tensors[f"base_model.model.{name}"] = _tensor(bits, checkpoint.dtype(name))
     spot = carrier.parts[0].disk
-    stem, dtype = spot.name.removesuffix(".weight"), checkpoint.tensor(spot.name).dtype
+    stem, dtype = spot.name.removesuffix(".weight"), checkpoint.dtype(spot.name)
     tensors[f"base_model.model.{stem}.lora_A.weight"] = torch.zeros(1, spot.shape[spot.axis], dtype=dtype)
     tensors[f"base_model.model.{stem}.lora_B.weight"] = torch.zeros(spot.shape[1 - spot.axis], 1, dtype=dtype)
     config: Mapping[str, Any] = {
@@ -134,5 +134,5 @@ def _one_dtype(artifact: Artifact) -> str:
     return names[found[0]]
 
 
-def _tensor(bits: Raw, like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(bits.reshape(-1).view("u1").copy()).view(like.dtype).reshape(like.shape)
+def _tensor(bits: Raw, dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(bits.reshape(-1).view("u1").copy()).view(dtype).reshape(bits.shape)

@@ -189,13 +189,7 @@ def _rewritten(
             _copy(file, target, link=link and file in checkpoint.shards and file not in touched)
         for entry in artifact.manifest.entries:
             place = places[entry.tensor]
-            bits = with_channels(place.read(), entry.along, entry.moved, numbers(entry))
-            if digest(bits) != expected(entry):
-                raise ArtifactError(
-                    f"{entry.tensor}: would not become what the manifest says. The artifact in {artifact.folder} does "
-                    "not agree with itself; get it again."
-                )
-            place.write(bits, folder / place.file.name)
+            _write(place, entry, numbers(entry), expected(entry), folder / place.file.name)
         for file in touched:
             _flush(folder / file.name)
         if (found := verify(artifact, folder)).state is not becomes:
@@ -203,6 +197,17 @@ def _rewritten(
                 f"{out}: was not written as it should be ({found.foreign or found.state}). Check the disk."
             )
     return tuple(str(file.relative_to(model)) for file in left_out)
+
+
+def _write(place: Stored, entry: Entry, numbers: Raw, expected: str, file: Path) -> None:
+    """Put *numbers* in; a function of its own, so that one tensor is gone before the next is read."""
+    bits = with_channels(place.read(), entry.along, entry.moved, numbers)
+    if digest(bits) != expected:
+        raise ArtifactError(
+            f"{entry.tensor}: would not become what the manifest says. The artifact does not agree with itself; "
+            "get it again."
+        )
+    place.write(bits, file)
 
 
 def _copy(file: Path, target: Path, *, link: bool) -> None:

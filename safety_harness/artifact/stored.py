@@ -80,14 +80,13 @@ def taken(bits: Raw, axis: int, channels: Sequence[int]) -> Raw:
 
 
 def with_channels(bits: Raw, axis: int, channels: Sequence[int], new: Raw) -> Raw:
-    """A tensor with *new* in the place of its *channels*, or of all of it where none are named."""
+    """*bits* with *new* written over its *channels*, or *new* where none are named: no second tensor is made."""
     if not channels:
         return new
-    changed = bits.copy()
     place: list[Any] = [slice(None)] * bits.ndim
     place[axis] = list(channels)
-    changed[tuple(place)] = new
-    return changed
+    bits[tuple(place)] = new
+    return bits
 
 
 def stored_tensors(checkpoint: Checkpoint) -> Mapping[str, Stored]:
