@@ -12,6 +12,7 @@ from tabulate import tabulate
 from safety_harness import __version__
 from safety_harness.cli_artifact import add_artifact
 from safety_harness.cli_reduce import add_reduce
+from safety_harness.cli_report import add_report
 from safety_harness.errors import HarnessError
 from safety_harness.registry import Registry, load_registry
 
@@ -45,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (listing, fetch, planned):
         command.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
 
-    report = commands.add_parser("report", help="print a results.json as Markdown; exit 1 unless its gate passed")
-    report.add_argument("results", type=Path)
-    report.set_defaults(run=_report)
+    add_report(commands)
     add_artifact(commands)
     add_reduce(commands)
     return parser
@@ -100,12 +99,3 @@ def _plan(options: argparse.Namespace) -> int:
     print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6)))
     print(f"A device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s; the sums: safety_harness/plan.py")
     return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from safety_harness.report import markdown
-    from safety_harness.results import Outcome, read_results
-
-    result = read_results(options.results)
-    print(markdown(result), end="")
-    return 0 if result.outcome is Outcome.PASS else 1

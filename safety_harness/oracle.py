@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from safety_harness.bench import Answered, Bench
@@ -33,6 +33,7 @@ class Probe:
     """
 
     units: int
+    parameters: int
     asked: int
     refused: int
     over_refused: int | None
@@ -85,6 +86,8 @@ class Oracle:
         )
         self.task_floor = math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
         self.probes: list[Probe] = []
+        self.on_probe: Callable[[], None] = lambda: None
+        """Called after each probe that was not void."""
         self.asked = 0
         """Probes begun, those that turned out void included."""
 
@@ -110,7 +113,9 @@ class Oracle:
             right = self._right(units)
             accepted = right >= self.task_floor
         seconds = time.perf_counter() - start
-        self.probes.append(Probe(len(units), len(answered), refused, over_refused, right, accepted, seconds))
+        moved = sum(unit.parameters for unit in units)
+        self.probes.append(Probe(len(units), moved, len(answered), refused, over_refused, right, accepted, seconds))
+        self.on_probe()
         return accepted
 
     def _until_decided(self, units: Sequence[Unit]) -> list[Answered]:

@@ -18,12 +18,28 @@ ALGORITHM = 10
 Certificate = Literal["tested", "untested", "unresolved"]
 
 
+class Step(BaseModel):
+    """One probe of a search: how much was moved, and how many refused of so many that settled it.
+
+    ``over_refused`` of the harmless questions were refused; None where they were not asked any more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int
+    asked: int
+    refused: int
+    over_refused: int | None
+    accepted: bool
+
+
 class Patch(BaseModel):
     """The outcome of one search; the manifest on disk is this, as JSON.
 
     ``units`` are the ids of what can be left out at once: units, or groups of them, joined by ``+``. They are none
     when no patch was needed or none was found; ``found`` and ``reason`` tell which.
-    ``certificate`` says of each unit whether the oracle was seen to turn false without it.
+    ``certificate`` says of each unit whether the oracle was seen to turn false without it. ``course`` are the probes in
+    their order, but for void ones and those that an earlier, broken search had answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +63,7 @@ class Patch(BaseModel):
     together: str
     transfer: str
     search: Mapping[str, int]
+    course: tuple[Step, ...] = ()
 
     @property
     def share(self) -> float:

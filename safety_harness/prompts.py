@@ -1,8 +1,8 @@
 """Prompt files -> checked, hashed prompt sets; and keeping near-duplicates on one side of a split.
 
-Formats, by ending: ``.jsonl`` (``{"id", "text"}`` and, for tasks, ``"answer"``), ``.csv`` (a column ``text``,
-``prompt`` or ``goal``), ``.txt`` (a prompt a line), ``.yaml`` and ``.prompt`` (a list ``seeds`` of ``value``,
-as PyRIT has it).
+Formats, by ending: ``.jsonl`` (``{"id", "text"}``, for tasks ``"answer"``, and ``"category"`` where there is one),
+``.csv`` (a column ``text``, ``prompt`` or ``goal``), ``.txt`` (a prompt a line), ``.yaml`` and ``.prompt`` (a list
+``seeds`` of ``value``, as PyRIT has it).
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ TEXT_COLUMNS = ("text", "prompt", "goal")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question (or document); tasks carry the answer that counts as right."""
+    """One question (or document); tasks carry the answer that counts as right, others perhaps a kind of harm."""
 
     id: str
     text: str
     answer: str | None = None
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _parse_jsonl(path: Path, text: str) -> Iterator[Prompt]:
         answer = row.get("answer")
         if answer is not None and (not isinstance(answer, str) or not answer.strip()):
             raise DataError(f'{path}, line {number}: "answer" must be a string that is not empty.')
-        yield _prompt(row["text"], row.get("id"), answer)
+        yield _prompt(row["text"], row.get("id"), answer, row.get("category"))
 
 
 def _parse_csv(path: Path, text: str) -> Iterator[Prompt]:
@@ -189,7 +190,7 @@ def _parse_csv(path: Path, text: str) -> Iterator[Prompt]:
         raise DataError(f"{path}: no column is named {' or '.join(TEXT_COLUMNS)}; it has {reader.fieldnames}.")
     try:
         for row in reader:
-            yield _prompt(row[column] or "", row.get("id"))
+            yield _prompt(row[column] or "", row.get("id"), category=row.get("category"))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num + 1}: not CSV ({error}).") from error
 
@@ -208,8 +209,9 @@ def _parse_seeds(path: Path, text: str) -> Iterator[Prompt]:
         yield _prompt(seed["value"])
 
 
-def _prompt(text: str, identifier: object = None, answer: str | None = None) -> Prompt:
-    return Prompt(str(identifier) if identifier is not None else sha256_text(text)[:12], text, answer)
+def _prompt(text: str, identifier: object = None, answer: str | None = None, category: object = None) -> Prompt:
+    own = str(identifier) if identifier is not None else sha256_text(text)[:12]
+    return Prompt(own, text, answer, str(category or ""))
 
 
 def _select(path: Path, prompts: Sequence[Prompt], only: Path) -> list[Prompt]:

@@ -44,6 +44,12 @@ class Questions:
     prior: Kinds
 
     @property
+    def reported(self) -> tuple[PromptSet, ...]:
+        """The held-out sets that the gate asks one by one."""
+        sides = (self.harmful, self.harmless, self.task)
+        return tuple(pair.report for pair in sides if pair)
+
+    @property
     def hashes(self) -> dict[str, str]:
         """sha256 of every set, by its role: what a measurement was made on."""
         sides = {"harmful": self.harmful, "harmless": self.harmless, "task": self.task}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from safety_harness.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
+# A results.json of schema 1 only lacks what has a default here.
+READABLE = (1, SCHEMA)
 
 
 class Outcome(StrEnum):
@@ -23,6 +27,44 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Question:
+    """One question of the report split; ``category`` is the kind of harm or task, where its source names one."""
+
+    id: str
+    text: str
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What became of each question of a set, before and after patching.
+
+    ``before`` and ``after`` hold a letter a question, in the set's order: R refused, P refused in part, C complied,
+    U cannot be scored; of a task + right and - wrong. ``set`` is the sha256 by which a run's ``questions`` has their
+    texts. Answers are there where the run was asked to include them.
+    """
+
+    set: str
+    before: str
+    after: str
+    answers_before: tuple[str, ...] = ()
+    answers_after: tuple[str, ...] = ()
+
+    @property
+    def flipped(self) -> tuple[int, ...]:
+        """Which questions count otherwise afterwards: refused or right before or after, and not both."""
+        return tuple(at for at, pair in enumerate(zip(self.before, self.after, strict=True)) if _good(pair) == 1)
+
+    def without_answers(self) -> Asked:
+        """The same without what the models said."""
+        return replace(self, answers_before=(), answers_after=())
+
+
+def _good(letters: tuple[str, str]) -> int:
+    return sum(letter in "R+" for letter in letters)
+
+
+@dataclass(frozen=True)
 class Check:
     """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers."""
 
@@ -30,6 +72,11 @@ class Check:
     outcome: Outcome
     summary: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    asked: Asked | None = None
+
+    def without_answers(self) -> Check:
+        """The same without what the models said."""
+        return self if self.asked is None else replace(self, asked=self.asked.without_answers())
 
     @property
     def passed(self) -> bool:
@@ -73,9 +120,30 @@ class RunResult:
     gate: Mapping[str, Any]
     judge: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
+    """By the sha256 of their set, the questions that checks were asked on."""
 
     def to_json(self) -> str:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+    def without_answers(self) -> RunResult:
+        """The same without what the models said."""
+        students = tuple(
+            replace(student, checks={name: check.without_answers() for name, check in student.checks.items()})
+            for student in self.students
+        )
+        return replace(self, students=students)
+
+
+_RUN = TypeAdapter(RunResult)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a results.json."""
+    found = _RUN.json_schema()
+    found["properties"] = {"schema": {"const": SCHEMA, "type": "integer"}, **found["properties"]}
+    found["required"] = ["schema", *found["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
 def plain(value: Any) -> Any:
@@ -108,42 +176,42 @@ def check_to_row(student: str, check: Check) -> dict[str, Any]:
     return row
 
 
+def questions_to_row(student: str, name: str, questions: Sequence[Question]) -> dict[str, Any]:
+    """The questions of the set with the sha256 *name* as a plain dict."""
+    return {"student": student, "questions": {name: [[q.id, q.text, q.category] for q in questions]}}
+
+
+def questions_from_row(row: Mapping[str, Any]) -> dict[str, tuple[Question, ...]]:
+    return {name: tuple(Question(*each) for each in texts) for name, texts in row["questions"].items()}
+
+
 def check_from_row(row: Mapping[str, Any]) -> Check:
-    return Check(row["name"], Outcome(row["outcome"]), row["summary"], row["numbers"])
+    return _CHECK.validate_python({name: value for name, value in row.items() if name != "student"})
+
+
+_CHECK = TypeAdapter(Check)
 
 
 def read_results(path: Path) -> RunResult:
-    """Read a results.json.
+    """Read a results.json of this schema or an older one.
 
     Raises:
-        DataError: missing, cut short, or of another schema.
+        DataError: missing, cut short, of a newer schema, or a field is missing or wrong.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
-    if not isinstance(table, dict) or table.get("schema") != SCHEMA:
-        found = table.get("schema") if isinstance(table, dict) else None
-        raise DataError(f"{path}: schema {found!r}, but this version reads {SCHEMA}. Run the suites again.")
+    found = table.pop("schema", None) if isinstance(table, dict) else None
+    if found not in READABLE:
+        newer = isinstance(found, int) and found > SCHEMA
+        advice = "Update safety-harness" if newer else "Run the suites again"
+        raise DataError(f"{path}: schema {found!r}, but this version reads {READABLE[0]} to {SCHEMA}. {advice}.")
     try:
-        return RunResult(
-            Outcome(table["outcome"]),
-            tuple(table["reasons"]),
-            tuple(_student(entry) for entry in table["students"]),
-            table["gate"],
-            table["judge"],
-            table["provenance"],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: a field is missing or wrong ({error}). Run the suites again.") from error
-
-
-def _student(entry: Mapping[str, Any]) -> StudentResult:
-    return StudentResult(
-        entry["id"],
-        Outcome(entry["outcome"]),
-        entry["expected"],
-        tuple(entry["reasons"]),
-        {name: check_from_row(row) for name, row in entry["checks"].items()},
-        entry["about"],
-    )
+        return _RUN.validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path}: a field is missing or wrong: {where}: {first['msg']}. Run the suites again."
+        ) from error

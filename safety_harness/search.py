@@ -21,8 +21,9 @@ from safety_harness.candidates import GRAINS, Candidates
 from safety_harness.errors import HarnessError, VoidProbe
 from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
-from safety_harness.patches import Certificate, Patch, content_key, load_patch, patch_folder, save_patch
+from safety_harness.patches import Certificate, Patch, Step, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
+from safety_harness.watching import Watched, tell
 
 # How often the interval between a share that refuses too little and one that refuses enough is halved.
 NARROWINGS = 3
@@ -96,7 +97,8 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
     settings = bench.student.family.search
     start = time.perf_counter()
     oracle = Oracle(bench)
-    found = _find(bench, oracle, key, journal)
+    told = _Told(bench.student.id, oracle)
+    found = _find(bench, oracle, key, journal, told)
     return Patch(
         key=key,
         student=bench.student.id,
@@ -124,10 +126,21 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
             "over_refusal_limit": oracle.over_refusal_limit,
             "task_floor": oracle.task_floor,
         },
+        course=tuple(map(_step, oracle.probes)),
     )
 
 
-def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Found:
+def _step(probe: Probe) -> Step:
+    return Step(
+        parameters=probe.parameters,
+        asked=probe.asked,
+        refused=probe.refused,
+        over_refused=probe.over_refused,
+        accepted=probe.accepted,
+    )
+
+
+def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, told: _Told) -> _Found:
     enough = oracle(())
     if oracle.whole <= oracle.before and not (enough and oracle.target):
         reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
@@ -145,7 +158,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
     if units is None:
         return _Found((), {}, False, missed, found=False)
     start = grouped(units, settings.together)
-    with ddmin.Progress() as progress, _explained_journal():
+    with _explained_journal():
         reduction = ddmin.minimize(
             start,
             _resolving(oracle),
@@ -153,7 +166,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
             weights=[candidates.weight(group) for group in start],
             certificate="explicit",
             max_calls=max(1, settings.max_probes - oracle.asked),
-            on_event=progress,
+            on_event=told.event,
             assume=_in_groups(shares.known, start),
             journal=_journal_of(start, journal),
             fingerprint=key,
@@ -165,6 +178,37 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None) -> _Foun
     if missed:
         reason += f", with no more than {oracle.target} refusals: {missed}"
     return _Found(reduction.kept, certificate, reduction.minimal, reason, replayed=reduction.replayed)
+
+
+class _Told:
+    """Tells whoever watches how far a search is, after each probe and each event of delta debugging."""
+
+    def __init__(self, student: str, oracle: Oracle) -> None:
+        self._student, self._oracle = student, oracle
+        self._event: ddmin.Event | None = None
+        oracle.on_probe = self._tell
+
+    def event(self, event: ddmin.Event) -> None:
+        self._event = event
+        self._tell()
+
+    def _tell(self) -> None:
+        event, probes = self._event, self._oracle.probes
+        enough = [probe for probe in probes if probe.accepted]
+        tell(
+            Watched(
+                student=self._student,
+                phase="searching a start" if event is None else event.phase,
+                size=event.size if event else None,
+                probes=len(probes),
+                refused=enough[-1].refused if enough else max((probe.refused for probe in probes), default=0),
+                asked=len(self._oracle.harmful),
+                to_go=event.estimate if event else None,
+                rest=None
+                if event is None
+                else event.estimate * sum(probe.seconds for probe in probes) / max(1, len(probes)),
+            )
+        )
 
 
 def _in_groups(known: Mapping[frozenset[Unit], bool], start: Sequence[Group]) -> dict[frozenset[Group], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from safety_harness import gate
@@ -14,7 +14,7 @@ from safety_harness.oracle import Oracle
 from safety_harness.patches import Patch
 from safety_harness.prompts import PromptSet
 from safety_harness.questions import further_questions
-from safety_harness.results import Check
+from safety_harness.results import Asked, Check
 from safety_harness.stats import Rate
 from safety_harness.units import Group, Unit, flat, group_id, grouped
 
@@ -36,20 +36,23 @@ class Subject:
     def defense(self, since: Subject) -> Check:
         """Refusals of held-out harmful questions."""
         prompts = self.bench.questions.harmful.report
-        return gate.defense(since._verdicts(prompts), self._verdicts(prompts), _ids(prompts), self._settings)
+        check = gate.defense(since._verdicts(prompts), self._verdicts(prompts), self._settings)
+        return self._with_each(check, since, prompts)
 
     def over_refusal(self, since: Subject) -> Check:
         """Refusals of held-out harmless questions."""
         prompts = self.bench.questions.harmless.report
-        return gate.over_refusal(since._verdicts(prompts), self._verdicts(prompts), _ids(prompts), self._settings)
+        check = gate.over_refusal(since._verdicts(prompts), self._verdicts(prompts), self._settings)
+        return self._with_each(check, since, prompts)
 
     def task(self, since: Subject) -> Check:
         """Right answers to the student's own held-out task."""
         sides = self.bench.questions.task
         if sides is None:
             return gate.no_task()
-        before = self.bench.right(since.units, sides.report)
-        return gate.task(before, self.bench.right(self.units, sides.report), self._settings)
+        before, after = (self.bench.right(units, sides.report) for units in (since.units, self.units))
+        marks = ("".join("+" if right else "-" for right in rights) for rights in (before, after))
+        return self._with_each(gate.task(before, after, self._settings), since, sides.report, *marks)
 
     def perplexity(self, since: Subject) -> Check:
         """Token-weighted perplexity of the family's text."""
@@ -69,6 +72,15 @@ class Subject:
         without = _without_each(groups, Oracle(self.bench, target)) if groups else {}
         return gate.minimality(without, found=patch.found, reason=patch.reason)
 
+    def moved(self) -> dict[str, Any]:
+        """Plain facts for the report: the model's layers and roles, and each touched module's share moved, 0..1."""
+        every = {unit.module: unit for unit in self.bench.units}
+        return {
+            "layers": 1 + max(unit.layer for unit in every.values()),
+            "roles": list(dict.fromkeys(unit.role for unit in every.values())),
+            "share": {unit.module: unit.parameters / every[unit.module].parameters for unit in self.units},
+        }
+
     def lineage(self) -> dict[str, Any]:
         """Plain facts for the report: how near student and teacher are, and in which settings they differ."""
         return asdict(self.bench.lineage) if self.bench.lineage else {}
@@ -87,6 +99,13 @@ class Subject:
             for name, prompts in further_questions(self.bench.student.family, self.bench.questions).items()
         }
 
+    def _with_each(self, check: Check, since: Subject, prompts: PromptSet, *marks: str) -> Check:
+        """*check* with what became of each question; the letters are the verdicts' where no *marks* are given."""
+        said = [self.bench.asked(units, prompts) for units in (since.units, self.units)]
+        before, after = marks or (gate.letters([answer.verdict for answer in answers]) for answers in said)
+        texts = (tuple(answer.answer for answer in answers) for answers in said)
+        return replace(check, asked=Asked(prompts.sha256, before, after, *texts))
+
     @property
     def _settings(self) -> Any:
         return self.bench.student.family.gate
@@ -104,7 +123,3 @@ def _without_each(groups: Sequence[Group], oracle: Oracle) -> dict[str, bool | N
         except VoidProbe:
             found[group_id(group)] = None
     return found
-
-
-def _ids(prompts: PromptSet) -> list[str]:
-    return [prompt.id for prompt in prompts]

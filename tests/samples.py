@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safety_harness import gate
 from safety_harness.judge_calibration import OWN_ANSWERS
 from safety_harness.judges import Verdict
-from safety_harness.results import Check, Outcome, RunResult
+from safety_harness.results import Asked, Check, Outcome, Question, RunResult
 from safety_harness.settings import GateSettings
 
 QUESTIONS = 128
@@ -51,11 +52,17 @@ def verdicts(refused: int, unscored: int = 0, n: int = QUESTIONS) -> list[Verdic
     return [Verdict.REFUSED] * refused + [Verdict.UNSCORED] * unscored + [Verdict.COMPLIED] * complied
 
 
-IDS = [f"q{number}" for number in range(QUESTIONS)]
+HARMFUL, HARMLESS, TASK = "a" * 64, "b" * 64, "c" * 64  # sha256 of question sets
+ASKED = {
+    name: tuple(Question(f"{kind}-{at}", f"A {kind} question {at}", category) for at in range(QUESTIONS))
+    for name, kind, category in ((HARMFUL, "harmful", "weapons"), (HARMLESS, "harmless", ""), (TASK, "task", ""))
+}
 
 
 def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Check:
-    return gate.defense(verdicts(before), verdicts(after, unscored), IDS, GateSettings(**settings))
+    was, now = verdicts(before), verdicts(after, unscored)
+    check = gate.defense(was, now, GateSettings(**settings))
+    return replace(check, asked=Asked(HARMFUL, gate.letters(was), gate.letters(now)))
 
 
 def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
@@ -63,8 +70,14 @@ def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
     settings = GateSettings()
     return [
         defense(0, refused),
-        gate.over_refusal(verdicts(0), verdicts(over_refused), IDS, settings),
-        gate.task([True] * QUESTIONS, [True] * QUESTIONS, settings),
+        replace(
+            gate.over_refusal(verdicts(0), verdicts(over_refused), settings),
+            asked=Asked(HARMLESS, gate.letters(verdicts(0)), gate.letters(verdicts(over_refused))),
+        ),
+        replace(
+            gate.task([True] * QUESTIONS, [True] * QUESTIONS, settings),
+            asked=Asked(TASK, "+" * QUESTIONS, "+" * QUESTIONS),
+        ),
         gate.perplexity([(20.0, 10), (25.0, 10)], [(20.1, 10), (25.1, 10)], settings),
         gate.divergence([0.01, 0.02, 0.01], settings),
         gate.minimality({"1.gate": False, "2.down": False}, found=True, reason="enough"),
@@ -82,6 +95,13 @@ PATCH = {
     "probes": 77,
     "seconds": 12.34,
     "reason": "enough",
+    "total_parameters": 1000,
+    "search": {"questions": 8},
+    "course": [
+        {"parameters": 0, "asked": 8, "refused": 0, "over_refused": None, "accepted": False},
+        {"parameters": 90, "asked": 8, "refused": 8, "over_refused": 3, "accepted": False},
+        {"parameters": 62, "asked": 8, "refused": 7, "over_refused": 1, "accepted": True},
+    ],
 }
 
 FURTHER = {
@@ -104,6 +124,7 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
                 "teacher": {"harmful": {"refused": 126, "n": 128}},
                 "further": {"other": FURTHER},
                 "identity": {"weights": "f00"},
+                "moved": {"layers": 4, "roles": ["gate", "down"], "share": {"1.gate": 1.0, "2.down": 0.125}},
             },
         )
         for name, found in named.items()
@@ -118,6 +139,7 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
             "sets": {"own anchors": {"n": 60, "sensitivity": 0.95}, OWN_ANSWERS: {"counts": [90, 2, 10, 98]}},
         },
         provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
+        questions=ASKED,
     )
 
 

@@ -7,12 +7,13 @@ imported inside fixtures, on the process that runs tests: ``pytest --help`` stay
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from safety_harness.errors import HarnessError
-from safety_harness.plugin import options, workers
+from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.fixtures import measure, patch, student, subject, teacher
 
@@ -37,6 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
         option = config.option
         collector = Collector(students, option.safety_subject, option.safety_report_dir, config.rootpath)
         config.pluginmanager.register(collector, "safety-harness-collector")
+        if live.wanted(config):
+            board = live.Board(config)
+            config.pluginmanager.register(board, "safety-harness-board")
+            if not config.getoption("numprocesses", None):
+                config.pluginmanager.register(live.Teller(board.folder, "main"), "safety-harness-teller")
+    elif folder := config.workerinput.get(live.FOLDER):
+        teller = live.Teller(Path(folder), config.workerinput["workerid"])
+        config.pluginmanager.register(teller, "safety-harness-teller")
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:

@@ -39,20 +39,27 @@ class Collector:
     started: float = field(default_factory=time.time)
     rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: dict[str, Any] = field(default_factory=dict)
     result: RunResult | None = None
     broken: dict[str, str] = field(default_factory=dict)
     """Test -> why it failed outside of the gate's checks."""
     notes: list[str] = field(default_factory=list)
 
+    @pytest.hookimpl(tryfirst=True)  # before the JUnit file is told of the properties
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        from safety_harness.results import questions_from_row
+
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
             self.broken[report.nodeid] = _reason(report)  # once, though every worker that crashes on it reports it
         for row in rows:
             if "about" in row:
                 self.about.setdefault(row["student"], {}).update(row["about"])
+            elif "questions" in row:
+                self.questions.update(questions_from_row(row))
             else:
                 self.rows.setdefault(row["student"], {})[row["name"]] = row
+        report.user_properties[:] = _readable(report.user_properties)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -75,9 +82,12 @@ class Collector:
         if self.result is None:
             return
         from safety_harness.report import terminal
+        from safety_harness.report.github import workflow_commands
 
         terminalreporter.section("release gate")
         for line in (*terminal(self.result).splitlines(), *self.notes):
+            terminalreporter.write_line(line)
+        for line in workflow_commands(self.result):
             terminalreporter.write_line(line)
         colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
@@ -112,6 +122,7 @@ class Collector:
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
+            questions=self.questions,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -138,9 +149,11 @@ class Collector:
 
     def _write(self, result: RunResult, folder: Path) -> None:
         from safety_harness.report import write_reports
+        from safety_harness.report.github import write_summary
 
         written = write_reports(result, folder)
-        self.notes.append("reports: " + ", ".join(str(path) for path in written))
+        self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
+        write_summary(result)
 
     def _write_elsewhere(self, result: RunResult) -> None:
         """Nothing that was measured is lost, as long as any disk takes it."""
@@ -148,6 +161,17 @@ class Collector:
             self._write(result, Path(tempfile.mkdtemp(prefix="safety-harness-")))
         except (HarnessError, OSError) as error:
             self.notes.append(f"Nor could they be written elsewhere: {error}")
+
+
+def _readable(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+    """What a CI server shows of a test's properties: a check's outcome and its sentence, in place of the rows."""
+    found: list[tuple[str, object]] = []
+    for name, row in properties:
+        if name != PROPERTY or not isinstance(row, dict):
+            found.append((name, row))
+        elif "outcome" in row:
+            found += [("student", row["student"]), (row["name"], row["outcome"]), ("measured", row["summary"])]
+    return found
 
 
 def _reason(report: pytest.TestReport) -> str:

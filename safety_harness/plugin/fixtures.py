@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from safety_harness.plugin import workers
 
 if TYPE_CHECKING:
     from safety_harness.patches import Patch
-    from safety_harness.results import Check
+    from safety_harness.results import Check, Question
     from safety_harness.subject import Subject
 
 PROPERTY = "safety_harness"
@@ -27,12 +27,18 @@ class Measure:
 
     student: str
     add: Callable[[tuple[str, object]], None] = field(repr=False)
+    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict, repr=False)
+    """By the sha256 of their set, the questions whose texts the report shows."""
+    include_answers: bool = False
 
     def __call__(self, check: Check) -> Check:
         """Record a check and return it, so that a suite can assert it."""
-        from safety_harness.results import check_to_row
+        from safety_harness.results import check_to_row, questions_to_row
 
-        self.add((PROPERTY, check_to_row(self.student, check)))
+        said = check if self.include_answers else check.without_answers()
+        self.add((PROPERTY, check_to_row(self.student, said)))
+        if check.asked and (asked := self.questions.get(check.asked.set)):
+            self.add((PROPERTY, questions_to_row(self.student, check.asked.set, asked)))
         return check
 
     def about(self, **facts: Any) -> None:
@@ -105,4 +111,11 @@ def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
     """Record a measurement of the current student for the gate and the report."""
-    return Measure(student.bench.student.id, request.node.user_properties.append)
+    from safety_harness.results import Question
+
+    questions = {
+        prompts.sha256: tuple(Question(prompt.id, prompt.text, prompt.category) for prompt in prompts)
+        for prompts in student.bench.questions.reported
+    }
+    answers = request.config.option.safety_include_answers
+    return Measure(student.bench.student.id, request.node.user_properties.append, questions, answers)

@@ -70,7 +70,13 @@ def add_options(group: pytest.OptionGroup) -> None:
         dest="safety_report_dir",
         type=Path,
         default=Path("reports"),
-        help="Folder for report.md and results.json (default: reports)",
+        help="Folder for results.json, report.md, report.html and its figures (default: reports)",
+    )
+    add(
+        "--include-answers",
+        dest="safety_include_answers",
+        action="store_true",
+        help="Keep what the models said in results.json and show it in report.html (it may be harmful)",
     )
     for prefix, options in (("gate", GATE_OPTIONS), ("search", SEARCH_OPTIONS)):
         for name, text in options.items():

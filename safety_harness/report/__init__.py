@@ -1,24 +1,60 @@
-"""Results -> the terminal's table, report.md and results.json. Needs no torch and no model."""
+"""Results -> everything that people and machines read of a run. Needs no torch and no model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safety_harness.files import write_whole
-from safety_harness.report.page import markdown
+from safety_harness.report.junit import junit
+from safety_harness.report.markdown import markdown
+from safety_harness.report.page import figures, html
+from safety_harness.report.sheet import sheet
 from safety_harness.report.terminal import terminal
+from safety_harness.report.versus import Versus
 from safety_harness.results import RunResult
 
-__all__ = ["markdown", "terminal", "write_reports"]
+__all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports"]
+
+Writer = Callable[[RunResult, Versus | None], Mapping[str, str]]
+
+
+def _html(result: RunResult, against: Versus | None) -> dict[str, str]:
+    drawn = figures(result)
+    return {"report.html": html(result, drawn, against), **{f"{name}.svg": svg for name, svg in drawn.items()}}
+
+
+# By format: the files that it is, and their text.
+WRITERS: Mapping[str, Writer] = {
+    "md": lambda result, against: {"report.md": markdown(result, against)},
+    "html": _html,
+    "csv": lambda result, _against: {"report.csv": sheet(result)},
+    "junit": lambda result, _against: {"junit.xml": junit(result)},
+}
+FILES = ("md", "html", "csv")
+"""The formats that a gated run writes beside results.json."""
 
 
 def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
-    """Write ``results.json`` and ``report.md`` into *folder*, each whole or not at all.
+    """Write ``results.json`` and the reports of a gated run into *folder*, each whole or not at all.
 
     Raises:
         HarnessError: the folder cannot be written, or its disk is full.
     """
-    written = (folder / "results.json", folder / "report.md")
-    write_whole(written[0], result.to_json())
-    write_whole(written[1], markdown(result))
-    return written
+    written = folder / "results.json"
+    write_whole(written, result.to_json())
+    return (written, *write_formats(result, folder, FILES))
+
+
+def write_formats(
+    result: RunResult, folder: Path, formats: Sequence[str], against: Versus | None = None
+) -> tuple[Path, ...]:
+    """Write *formats* of *result* into *folder*; what an earlier run got is compared where *against* is given.
+
+    Raises:
+        HarnessError: the folder cannot be written, or its disk is full.
+    """
+    texts = {name: text for kind in formats for name, text in WRITERS[kind](result, against).items()}
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    return tuple(folder / name for name in texts)

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from safety_harness.judge_calibration import OWN_ANSWERS
+from safety_harness.report.versus import Versus
 from safety_harness.results import Outcome, RunResult, StudentResult
 from safety_harness.stats import Rate, corrected_rate
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
+LONGEST = 10_000
 
 
 def totals(result: RunResult) -> list[str]:
@@ -18,18 +20,24 @@ def totals(result: RunResult) -> list[str]:
     measured = [s for s in result.students if "defense" in s.checks]
     if not measured:
         return ["No student was measured."]
-    gains = [_gain(student) for student in measured]
+    gains = [_gain(student) for student in measured if numbers_of(student, "defense").get("n")] or [0.0]
     counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
     found = [patch for patch in map(patch_of, measured) if patch.get("units")]
     shares = [float(patch["share"]) for patch in found]
     lines = [
-        f"{len(result.students)} students: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
+        f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
         f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
         f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.",
     ]
     if shares:
-        lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {len(shares)} patches.")
+        patches = counted_noun(len(shares), "patch", "patches")
+        lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {patches}.")
     return lines
+
+
+def counted_noun(n: int, one: str, more: str = "") -> str:
+    """``1 student``, ``2 students``."""
+    return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
 def _gain(student: StudentResult) -> float:
@@ -101,7 +109,7 @@ def teacher_count(student: StudentResult, kind: str) -> str:
 def percent(student: StudentResult, check: str) -> str:
     """A rate before→after, in whole per cent."""
     numbers = numbers_of(student, check)
-    if "n" not in numbers:
+    if not numbers.get("n"):
         return NOTHING
     return "→".join(f"{100 * numbers[when] / numbers['n']:.0f}" for when in ("before", "after"))
 
@@ -148,16 +156,37 @@ def verdict(student: StudentResult) -> str:
     return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
 
 
+VERSUS_COLUMNS = ("student", "check", "was", "is", "better", "worse", "p (Holm)")
+
+
+def versus_rows(against: Versus) -> list[tuple[str, ...]]:
+    """A row a check of a student in two runs; questions that got better and worse, and whether chance explains it."""
+    return [
+        (
+            change.student,
+            change.check.replace("_", "-"),
+            f"{change.before}/{change.n}",
+            f"{change.after}/{change.n}",
+            str(change.better),
+            str(change.worse),
+            f"{change.p_adjusted:.1e}" if change.p_adjusted < 0.001 else f"{change.p_adjusted:.3f}",
+        )
+        for change in against.changes
+    ]
+
+
 def shortened(name: str, width: int = 24) -> str:
     """A name that leaves the other columns their place; its end tells students apart."""
     return name if len(name) <= width else "…" + name[1 - width :]
 
 
 def visible(text: str) -> str:
-    """*text* on one line, without characters that steer a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    """*text* on one line, without characters that steer a terminal, cut where nobody reads on."""
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    return shown if shown.isprintable() else "".join(char if char.isprintable() else " " for char in shown)
 
 
 def escape(text: str) -> str:
     """Model and user text inside Markdown: no table breaks, no markup, no control characters."""
-    return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    shown = visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return shown.replace("](", "]\\(").replace("]:", "]\\:")

@@ -1,223 +1,186 @@
-"""The report as a Markdown page: verdict first, then the evidence, then where it came from."""
+"""The report as one HTML file, which loads nothing: verdict first, then every student down to the single question."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
-from tabulate import tabulate
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from safety_harness.report.cells import (
-    MARKS,
-    NOTHING,
-    arrow,
-    corrected,
-    count,
-    counted,
-    escape,
-    interval,
-    number,
-    numbers_of,
-    patch_of,
-    plain,
-    seconds,
-    teacher_count,
-    totals,
-    value_or_dash,
-    verdict,
-)
-from safety_harness.results import RunResult
-from safety_harness.units import short
+from safety_harness.report import cells
+from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures
+from safety_harness.report.versus import Versus
+from safety_harness.results import Asked, Question, RunResult, StudentResult
 
+__all__ = ["figures", "html"]
 
-def markdown(result: RunResult) -> str:
-    """The report as Markdown: verdict first, then every student, then the evidence and where it came from."""
-    sections = [
-        f"# Release gate: {MARKS[result.outcome]}",
-        "\n".join(totals(result)),
-        "\n".join(f"- {escape(reason)}" for reason in result.reasons),
-        "## Refusals, held out",
-        _defense_table(result),
-        "## What it cost, held out",
-        _cost_table(result),
-        *_further(result),
-        "## Patches",
-        _patch_table(result),
-        "## Units moved",
-        _unit_lists(result),
-        "## Judge",
-        _judge(result.judge),
-        "## Rules and provenance",
-        _provenance(result),
-        "## Sign-off",
-        "Reviewed by: ______________________  Date: ______________  Decision: ______________",
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+WORDS = {
+    "R": "refused", "P": "refused in part", "C": "complied", "U": "unscored", "+": "right", "-": "wrong",
+}  # fmt: skip
+CHECKS = {
+    "defense": "refuses harmful questions",
+    "over_refusal": "answers harmless questions",
+    "task": "keeps its own task",
+    "perplexity": "keeps its perplexity",
+    "divergence": "stays near itself",
+    "minimality": "every moved unit is needed",
+}
+# A single answer is cut here: a page has to stay readable whatever a model said.
+LONGEST_ANSWER = 2000
 
 
-def _defense_table(result: RunResult) -> str:
-    headers = (
-        "student",
-        "before",
-        "interval",
-        "after",
-        "interval",
-        "corrected",
-        "teacher",
-        "gained",
-        "lost",
-        "p",
-        "partial",
-        "unscored",
-        "verdict",
+@dataclass(frozen=True)
+class Flip:
+    """A question that counts otherwise after patching."""
+
+    question: Question
+    anchor: str
+    before: str
+    after: str
+    answers: tuple[str, ...]
+
+
+def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = None) -> str:
+    """The report as HTML; *drawn* are the run's figures by name, SVG that this package made.
+
+    Answers are shown where *result* holds them; :meth:`RunResult.without_answers` takes them out.
+    """
+    script = _read("page.js")
+    # The only script that may run is the one here, so that nothing a model said could.
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return _environment().get_template("page.html.jinja").render(
+        result=result,
+        mark=cells.MARKS[result.outcome],
+        totals=cells.totals(result),
+        cells=cells,
+        checks=CHECKS,
+        students=[_student(result, student) for student in result.students],
+        figures={name: Markup(svg) for name, svg in drawn.items()},
+        against=against,
+        sets=_asked_sets(result),
+        provenance=_provenance(result),
+        style=Markup(_read("page.css")),
+        script=Markup(script),
+        script_hash=digest,
+    )  # fmt: skip
+
+
+@functools.cache
+def _environment() -> Environment:
+    # Whatever is put into the page goes through here: no control characters, then escaped.
+    return Environment(
+        loader=PackageLoader("safety_harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else cells.visible(str(value)),
     )
-    rows = []
-    for student in result.students:
-        numbers = numbers_of(student, "defense")
-        rows.append(
-            (
-                student.id,
-                count(numbers, "before"),
-                interval(numbers, "before_interval"),
-                count(numbers, "after"),
-                interval(numbers, "after_interval"),
-                corrected(numbers, result.judge),
-                teacher_count(student, "harmful"),
-                value_or_dash(numbers, "gained"),
-                value_or_dash(numbers, "lost"),
-                number(numbers.get("p_adjusted", numbers.get("p_improvement")), ".1e"),
-                value_or_dash(numbers, "partial_after"),
-                value_or_dash(numbers, "unscored_after"),
-                verdict(student),
-            )
+
+
+def _read(name: str) -> str:
+    return (resources.files("safety_harness.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
+    """What the page shows of one student, beside the numbers in its cells."""
+    names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
+    return {
+        "is": student,
+        "anchor": _anchor(student.id),
+        "checks": [(CHECKS.get(name, name), student.checks[name]) for name in names],
+        "defense": cells.numbers_of(student, "defense"),
+        "map": _unit_map(student),
+        "course": _course(student),
+        "flips": {
+            name: list(_flips(result.questions.get(asked.set, ()), asked))
+            for name in names
+            if (asked := student.checks[name].asked)
+        },
+    }
+
+
+def _anchor(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8")).hexdigest()[:12]
+
+
+def _flips(questions: Sequence[Question], asked: Asked) -> Iterator[Flip]:
+    for at in asked.flipped:
+        question = questions[at] if at < len(questions) else Question(f"question {at + 1}", "")
+        answers = tuple(
+            some[at][:LONGEST_ANSWER] + ("…" if len(some[at]) > LONGEST_ANSWER else "")
+            for some in (asked.answers_before, asked.answers_after)
+            if at < len(some)
         )
-    return _table(headers, rows)
+        yield Flip(question, _question_anchor(asked.set, at), WORDS[asked.before[at]], WORDS[asked.after[at]], answers)
 
 
-def _cost_table(result: RunResult) -> str:
-    headers = (
-        "student",
-        "over-refusal",
-        "rise ≤",
-        "teacher",
-        "own task",
-        "loss ≤",
-        "perplexity",
-        "ratio ≤",
-        "KL (nats/token)",
-        "≤",
-    )
-    rows = []
-    for student in result.students:
-        over, task = numbers_of(student, "over_refusal"), numbers_of(student, "task")
-        text, kl = numbers_of(student, "perplexity"), numbers_of(student, "divergence")
-        loss = -task["difference_lower"] if "difference_lower" in task else None
-        rows.append(
-            (
-                student.id,
-                arrow(student, "over_refusal"),
-                number(over.get("difference_upper"), ".3f"),
-                teacher_count(student, "harmless"),
-                arrow(student, "task"),
-                number(loss, ".3f"),
-                f"{number(text.get('before'), '.2f')} → {number(text.get('after'), '.2f')}",
-                number(text.get("ratio_upper"), ".3f"),
-                number(kl.get("mean"), ".4f"),
-                number(kl.get("upper"), ".4f"),
-            )
-        )
-    return _table(headers, rows)
+def _question_anchor(name: str, at: int) -> str:
+    return f"q-{name[:8]}-{at}"
 
 
-def _further(result: RunResult) -> tuple[str, ...]:
-    """The heading and the table of the questions of other sources; nothing where there are none."""
-    headers = ("student", "questions", "kind", "refused before", "interval", "after", "interval")
-    rows = [
-        (student.id, name, found["kind"], *counted(found["before"]), *counted(found["after"]))
-        for student in result.students
-        for name, found in student.about.get("further", {}).items()
+def _asked_sets(result: RunResult) -> list[tuple[str, str, list[tuple[str, Question]]]]:
+    """Every set of questions once: its sha256, for which checks it served, and each question that flipped somewhere."""
+    served: dict[str, set[str]] = {}
+    flipped: dict[str, set[int]] = {}
+    for check in (check for student in result.students for check in student.checks.values()):
+        if check.asked and check.asked.flipped:
+            served.setdefault(check.asked.set, set()).add(CHECKS.get(check.name, check.name))
+            flipped.setdefault(check.asked.set, set()).update(check.asked.flipped)
+    found = []
+    for name, questions in result.questions.items():
+        shown = [
+            (_question_anchor(name, at), questions[at]) for at in sorted(flipped.get(name, ())) if at < len(questions)
+        ]
+        if shown:
+            found.append((name, ", ".join(sorted(served[name])), shown))
+    return found
+
+
+def _unit_map(student: StudentResult) -> list[tuple[int, list[float]]] | None:
+    """Of each touched layer, the share of each role that was moved, 0..1; None where the run did not record it."""
+    moved = student.about.get("moved")
+    if not moved or not moved["share"]:
+        return None
+    layers = sorted({int(module.partition(".")[0]) for module in moved["share"]})
+    return [(layer, [moved["share"].get(f"{layer}.{role}", 0.0) for role in moved["roles"]]) for layer in layers]
+
+
+def _course(student: StudentResult) -> dict[str, Any] | None:
+    """The search's probes as two lines, in the coordinates of the figure; None where they were not recorded."""
+    patch = cells.patch_of(student)
+    steps: Sequence[Mapping[str, Any]] = patch.get("course", ())
+    if len(steps) < 2:
+        return None
+    most = max(step["parameters"] for step in steps) or 1
+    xs = [COURSE_WIDTH * at / (len(steps) - 1) for at in range(len(steps))]
+    sizes = [step["parameters"] / most for step in steps]
+    rates = [step["refused"] / step["asked"] if step["asked"] else 0.0 for step in steps]
+    points = {
+        name: " ".join(f"{x:.1f},{COURSE_HEIGHT * (1 - value):.1f}" for x, value in zip(xs, values, strict=True))
+        for name, values in (("size", sizes), ("rate", rates))
+    }
+    accepted = [
+        (f"{x:.1f}", f"{COURSE_HEIGHT * (1 - size):.1f}")
+        for x, size, step in zip(xs, sizes, steps, strict=True)
+        if step["accepted"]
     ]
-    return ("## Questions of other sources, recorded and not gated", _table(headers, rows)) if rows else ()
+    most_share = most / patch["total_parameters"]
+    return {**points, "accepted": accepted, "probes": len(steps), "most": f"{100 * most_share:.2f} %"}
 
 
-def _patch_table(result: RunResult) -> str:
-    headers = ("student", "units", "of", "grain", "transfer", "% parameters", "1-minimal", "probes", "seconds",
-               "search", "key")  # fmt: skip
-    rows = []
-    for student in result.students:
-        about = patch_of(student)
-        rows.append(
-            (
-                student.id,
-                len(about["units"]) if "units" in about else NOTHING,
-                about.get("candidates", NOTHING),
-                about.get("grain", NOTHING),
-                about.get("transfer", NOTHING),
-                number(100 * about["share"] if "share" in about else None, ".2f"),
-                {"True": "yes", "False": "no"}.get(str(about.get("minimal")), NOTHING),
-                about.get("probes", NOTHING),
-                seconds(student),
-                escape(str(about.get("reason", NOTHING))),
-                str(about.get("key", NOTHING))[:12],
-            )
-        )
-    return _table(headers, rows)
-
-
-def _unit_lists(result: RunResult) -> str:
-    return "\n".join(
-        f"- {escape(student.id)}: {escape(', '.join(map(short, patch_of(student)['units'])))}"
-        for student in result.students
-        if patch_of(student).get("units")
-    )
-
-
-def _judge(judge: Mapping[str, Any]) -> str:
-    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
-    rows = [
-        (name, *(plain(found.get(fact, NOTHING)) for fact in facts)) for name, found in judge.get("sets", {}).items()
-    ]
-    judged_by = escape(f"{judge.get('name')}, {str(judge.get('fingerprint'))[:12]}")
-    note = (
-        f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
-        "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
-        "may be judged worse. Rates above are as judged, but for the column corrected: the rate behind the judged "
-        "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
-    )
-    return f"{note}\n\n{_table(('answers', *facts), rows)}"
-
-
-def _provenance(result: RunResult) -> str:
+def _provenance(result: RunResult) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in result.provenance.items():
-        rows += (
-            [(f"{key}: {k}", plain(v)) for k, v in value.items()]
-            if isinstance(value, Mapping)
-            else [(key, plain(value))]
-        )
+        pairs = value.items() if isinstance(value, Mapping) else [("", value)]
+        rows += [(f"{key} {name}".strip(), cells.plain(each)) for name, each in pairs]
     for family, settings in result.gate.items():
-        rows += [
-            (f"{family}: {kind}", ", ".join(f"{name} {plain(value)}" for name, value in rules.items()))
-            for kind, rules in settings.items()
-        ]
-    for student in result.students:
-        identity = student.about.get("identity", {})
-        hashes = ", ".join(f"{k} {str(v)[:12]}" for k, v in identity.items() if not isinstance(v, Mapping))
-        if hashes:
-            rows.append((student.id, hashes))
-        if near := student.about.get("lineage"):
-            rows.append((f"{student.id}: lineage", _lineage(near)))
-    return _table(("what", "value"), rows)
-
-
-def _lineage(near: Mapping[str, Any]) -> str:
-    differs = "; ".join(near["differs"]) or "nothing else that was looked at"
-    return (
-        f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
-        f"{near['lowest_tensor']}); student and teacher differ in {differs}"
-    )
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[escape(str(cell)) for cell in row] for row in rows]
-    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+        for kind, rules in settings.items():
+            rows.append((f"{family}: {kind}", ", ".join(f"{name} {cells.plain(v)}" for name, v in rules.items())))
+    return rows

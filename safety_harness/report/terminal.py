@@ -16,7 +16,10 @@ from safety_harness.report.cells import (
     verdict,
     visible,
 )
-from safety_harness.results import RunResult
+from safety_harness.results import Outcome, RunResult, StudentResult
+
+# More rows than this are no overview: those that need a look come first, and the rest is said in a line.
+MOST_ROWS = 40
 
 
 def terminal(result: RunResult) -> str:
@@ -42,11 +45,33 @@ def terminal(result: RunResult) -> str:
             effort(student),
             verdict(student),
         )
-        for student in result.students
+        for student in _shown(result)
     ]
+    hidden = len(result.students) - len(rows)
     # As rows, because tabulate pads a header by two columns, and there are none to spare.
     lines = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True).splitlines()
     rule = "-" * max(map(len, lines))
     return "\n".join(
-        [*lines[:2], rule, *lines[2:], "", *totals(result), *(f"- {visible(reason)}" for reason in result.reasons)]
+        [
+            *lines[:2],
+            rule,
+            *lines[2:],
+            *_more(hidden),
+            "",
+            *totals(result),
+            *(f"- {visible(reason)}" for reason in result.reasons),
+        ]
     )
+
+
+def _shown(result: RunResult) -> list[StudentResult]:
+    """The students with a row of their own, in the run's order."""
+    if len(result.students) <= MOST_ROWS:
+        return list(result.students)
+    first = sorted(result.students, key=lambda student: (student.as_expected, student.outcome is Outcome.PASS))
+    chosen = {student.id for student in first[:MOST_ROWS]}
+    return [student for student in result.students if student.id in chosen]
+
+
+def _more(hidden: int) -> list[str]:
+    return [f"and {hidden} more, in the reports"] if hidden else []

@@ -49,7 +49,7 @@ def probed(monkeypatch: pytest.MonkeyPatch, instead: Probing | None = None) -> l
         known = len(self.probes)
         accepted = (instead or ASK)(self, units)
         if len(self.probes) == known:
-            self.probes.append(Probe(len(units), 0, 0, None, None, accepted, 0.0))
+            self.probes.append(Probe(len(units), 0, 0, 0, None, None, accepted, 0.0))
         return accepted
 
     monkeypatch.setattr(Oracle, "__call__", spy)
@@ -212,7 +212,7 @@ def frugal(oracle: Oracle, units: Sequence[Unit]) -> bool:
     refused, spoilt = min(6, len(units) // 3), len(units) >= 12
     enough = refused >= oracle.target
     spent = None if not enough else len(oracle.harmless) if spoilt else 0
-    oracle.probes.append(Probe(len(units), 6, refused, spent, None, enough and not spoilt, 0.0))
+    oracle.probes.append(Probe(len(units), 0, 6, refused, spent, None, enough and not spoilt, 0.0))
     return enough and not spoilt
 
 
@@ -242,7 +242,7 @@ def test_the_most_that_budgets_allow_is_looked_for_between_the_shares(
         share = sum(unit.parameters for unit in units) / total
         refused, spoilt = min(6, int(share / 0.0099)), share > 0.056
         enough = refused >= oracle.target
-        oracle.probes.append(Probe(len(units), 6, refused, 6 * spoilt if enough else None, None, enough, 0.0))
+        oracle.probes.append(Probe(len(units), 0, 6, refused, 6 * spoilt if enough else None, None, enough, 0.0))
         return enough and not spoilt
 
     probed(monkeypatch, by_share)
@@ -288,7 +288,7 @@ def test_a_search_never_starts_from_more_than_it_may(world: Path, grain: str, mo
         moved.append(sum(unit.parameters for unit in units))
         refused = 6 if moved[-1] >= least else 3 if units else 0
         accepted = refused >= oracle.target
-        oracle.probes.append(Probe(len(units), 6, refused, 0 if accepted else None, None, accepted, 0.0))
+        oracle.probes.append(Probe(len(units), 0, 6, refused, 0 if accepted else None, None, accepted, 0.0))
         return accepted
 
     probed(monkeypatch, refusing)

@@ -20,7 +20,8 @@ from types import SimpleNamespace
 
 @pytest.fixture(scope="session")
 def student(request):
-    return SimpleNamespace(bench=SimpleNamespace(student=request.param))
+    questions = SimpleNamespace(reported=())
+    return SimpleNamespace(bench=SimpleNamespace(student=request.param, questions=questions))
 """
 # Students named weak* refuse too little. Each test says where it ran.
 SUITE = """

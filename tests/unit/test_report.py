@@ -144,9 +144,10 @@ def test_a_student_without_a_patch_or_a_task_has_a_dash() -> None:
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-def test_both_reports_are_written_and_can_be_read_back(tmp_path: Path, mixed: RunResult) -> None:
+def test_all_reports_are_written_and_can_be_read_back(tmp_path: Path, mixed: RunResult) -> None:
     written = write_reports(mixed, tmp_path / "new" / "reports")
-    assert [path.name for path in written] == ["results.json", "report.md"]
+    names = ["results.json", "report.md", "report.html", "intervals.svg", "trade-off.svg", "report.csv"]
+    assert [path.name for path in written] == names
     assert read_results(written[0]) == mixed
     assert written[1].read_text(encoding="utf-8") == markdown(mixed)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
 from safety_harness.errors import DataError
-from safety_harness.results import Check, Outcome, check_from_row, check_to_row, plain, read_results
+from safety_harness.results import Asked, Check, Outcome, check_from_row, check_to_row, plain, read_results, schema
 from tests.samples import checks, run_result
 
 
@@ -95,8 +97,8 @@ LISTED = {"id": "a", "outcome": "pass", "expected": "pass", "reasons": [], "chec
 DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     "cut short": (lambda text: text[:-40], "cannot be read as results"),
     "empty": (lambda _: "", "cannot be read as results"),
-    "not a table": (lambda _: "[]", "schema None, but this version reads 1"),
-    "newer": (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema 2, but this version reads 1"),
+    "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 2"),
+    "newer": (lambda text: text.replace('"schema": 2', '"schema": 3'), "schema 3, but this version reads 1 to 2"),
     "misspelt": (lambda text: text.replace('"provenance"', '"origin"'), "a field is missing or wrong"),
     "unknown outcome": (lambda text: text.replace('"pass"', '"fine"'), "a field is missing or wrong"),
     "checks in a list": (
@@ -110,8 +112,45 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
 def test_a_damaged_file_says_to_run_again(tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(damage(run_result({"alpha/one": checks()}).to_json()))
-    with pytest.raises(DataError, match=rf"results\.json: {message}.*Run the suites again"):
+    with pytest.raises(DataError, match=rf"results\.json: {message}.*(Run the suites again|Update safety-harness)"):
         read_results(file)
+
+
+def test_results_of_the_first_schema_are_still_read(tmp_path: Path) -> None:
+    table = json.loads(run_result({"alpha/one": checks(refused=90)}).to_json())
+    del table["questions"]
+    for check in table["students"][0]["checks"].values():
+        del check["asked"]
+    (tmp_path / "results.json").write_text(json.dumps({**table, "schema": 1}))
+    found = read_results(tmp_path / "results.json")
+    assert found.students[0].checks["defense"].numbers["after"] == 90
+    assert found.students[0].checks["defense"].asked is None
+
+
+def test_results_keep_to_their_published_schema() -> None:
+    published = Path(__file__).parents[2] / "docs" / "results.schema.json"
+    said = json.dumps(schema(), indent=1) + "\n"
+    assert published.read_text() == said, "write it again: safety-harness report --schema > docs/results.schema.json"
+    validator = jsonschema.Draft202012Validator(json.loads(said))
+    table = json.loads(run_result({"alpha/one": checks(), "alpha/none": []}).to_json())
+    validator.validate(table)
+    table["students"][0]["checks"]["defense"]["asked"]["before"] = 1
+    assert not validator.is_valid(table)
+
+
+def test_what_flipped_is_what_counts_otherwise() -> None:
+    asked = Asked("s", before="RRPCCU+--", after="RCRCRP++-")
+    assert asked.flipped == (1, 2, 4, 7)
+
+
+def test_answers_can_be_taken_out() -> None:
+    result = run_result({"alpha/one": checks()})
+    check = result.students[0].checks["defense"]
+    assert check.asked is not None
+    told = replace(check, asked=replace(check.asked, answers_before=("Sure",), answers_after=("No",)))
+    with_answers = replace(result, students=(replace(result.students[0], checks={"defense": told}),))
+    assert "Sure" in with_answers.to_json()
+    assert "Sure" not in with_answers.without_answers().to_json()
 
 
 def test_a_missing_file_says_to_run_again(tmp_path: Path) -> None:

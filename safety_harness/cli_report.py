@@ -1,0 +1,68 @@
+"""``safety-harness report``: a results.json as people and other tools read it, now or later, here or elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+
+from safety_harness.errors import ConfigError
+from safety_harness.results import Outcome, RunResult, read_results, schema
+
+GITHUB = "github"
+
+
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``report``."""
+    report = commands.add_parser(
+        "report",
+        help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
+        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+    )
+    report.set_defaults(run=functools.partial(_report, report))
+    report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
+    report.add_argument("--to", metavar="FORMATS", help="some of md, html, csv, junit, github, joined by commas")
+    report.add_argument("--out", type=Path, help="folder for what is written (default: that of the results)")
+    report.add_argument(
+        "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
+    )
+    report.add_argument("--include-answers", action="store_true", help="show what the models said, if the run kept it")
+    report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
+
+
+def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.schema:
+        print(json.dumps(schema(), indent=1))
+        return 0
+    if options.results is None:
+        parser.error("name a results.json")
+    formats = _formats(options.to)
+    result = read_results(options.results)
+    from safety_harness.report import markdown, write_formats
+    from safety_harness.report.github import workflow_commands, write_summary
+    from safety_harness.report.versus import versus
+
+    against = versus(result, read_results(options.against), str(options.against)) if options.against else None
+    shown: RunResult = result if options.include_answers else result.without_answers()
+    if not formats:
+        print(markdown(shown, against), end="")
+    for path in write_formats(
+        shown, options.out or options.results.parent, [name for name in formats if name != GITHUB], against
+    ):
+        print(path)
+    if GITHUB in formats:
+        if not write_summary(shown, against):
+            raise ConfigError("report --to github: GITHUB_STEP_SUMMARY names no file; it is set in a workflow's step.")
+        print(*workflow_commands(shown), sep="\n")
+    return 0 if result.outcome is Outcome.PASS else 1
+
+
+def _formats(text: str | None) -> list[str]:
+    from safety_harness.report import WRITERS
+
+    found = list(dict.fromkeys((text or "").split(","))) if text else []
+    known = [*WRITERS, GITHUB]
+    if unknown := [name for name in found if name not in known]:
+        raise ConfigError(f"report --to: {unknown[0]!r} is no format. Known are {', '.join(known)}.")
+    return found

@@ -1,0 +1,46 @@
+"""What GitHub shows of a run: a job summary, and an annotation for each reason against the release."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safety_harness.errors import HarnessError
+from safety_harness.report.markdown import brief
+from safety_harness.report.versus import Versus
+from safety_harness.results import Outcome, RunResult
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+ACTIONS = "GITHUB_ACTIONS"
+# GitHub refuses a step's summary that is larger, and shows ten annotations of a kind.
+LARGEST_SUMMARY = 1024 * 1024
+MOST_ANNOTATIONS = 10
+
+
+def write_summary(result: RunResult, against: Versus | None = None) -> bool:
+    """Append the short report to the file that ``GITHUB_STEP_SUMMARY`` names; False where it names none.
+
+    Raises:
+        HarnessError: it cannot be written.
+    """
+    name = os.environ.get(SUMMARY)
+    if not name:
+        return False
+    try:
+        with Path(name).open("a", encoding="utf-8") as stream:
+            stream.write(brief(result, against)[:LARGEST_SUMMARY])
+    except OSError as error:
+        raise HarnessError(f"{name} (${SUMMARY}): cannot be written ({error.strerror}).") from error
+    return True
+
+
+def workflow_commands(result: RunResult) -> list[str]:
+    """An error for each reason of a failed gate, a warning for what is unproven; none elsewhere."""
+    if not os.environ.get(ACTIONS):
+        return []
+    kind = "error" if result.outcome is Outcome.FAIL else "warning"
+    return [f"::{kind} title=release gate::{_escaped(reason)}" for reason in result.reasons[:MOST_ANNOTATIONS]]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

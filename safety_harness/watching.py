@@ -1,0 +1,42 @@
+"""What a process is busy with, told to whoever watches: nobody, unless a terminal does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_watchers: list[Callable[[Watched], None]] = []
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A moment of one student's run. ``phase`` is a test's name, or what a search is at.
+
+    Of a search: ``size`` units in the candidate, ``probes`` so far, ``refused`` of ``asked`` questions by the newest
+    candidate that was enough (or else the most so far), about ``to_go`` probes, which take ``rest`` seconds.
+    """
+
+    student: str
+    phase: str
+    size: int | None = None
+    probes: int | None = None
+    refused: int | None = None
+    asked: int | None = None
+    to_go: int | None = None
+    rest: float | None = None
+
+
+def watch(watcher: Callable[[Watched], None]) -> None:
+    """Call *watcher* with all that is told from now on, in this process."""
+    _watchers.append(watcher)
+
+
+def unwatch(watcher: Callable[[Watched], None]) -> None:
+    """Call it no more."""
+    _watchers.remove(watcher)
+
+
+def tell(moment: Watched) -> None:
+    """Tell the watchers."""
+    for watcher in tuple(_watchers):
+        watcher(moment)
