@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_a_run_in_which_all_students_pass_is_green(project: Project, results: Re
     found = project()
     assert found.ret == pytest.ExitCode.OK
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "pass"}
-    found.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md", "gate: PASS"])
+    found.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md*", "gate: PASS"])
 
 
 def test_a_student_that_fails_turns_the_run_red_with_the_checks_sentence(project: Project, results: Results) -> None:
@@ -160,3 +161,31 @@ def test_one_cause_is_told_once(project: Project, results: Results) -> None:
         "suites/test_before_suite.py::test_this[alpha/one] and 2 more could not be measured: "
         "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
     ]
+
+
+# --- What CI servers read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("family", ["xunit1", "xunit2"])
+def test_junit_properties_are_a_checks_outcome_and_its_sentence(
+    project: Project, pytester: pytest.Pytester, workers: tuple[str, ...], family: str
+) -> None:
+    project("--junitxml", "junit.xml", "-o", f"junit_family={family}", *workers, students={"one": "pass"})
+    root = Xml.parse(pytester.path / "junit.xml")
+    found = {case.get("name"): case for case in root.iter("testcase")}
+    properties = {each.get("name"): each.get("value") for each in found["test_defense[alpha/one]"].iter("property")}
+    assert properties == {
+        "student": "alpha/one", "defense": "pass", "measured": "DSR 128/128, lower bound 0.971, needs 0.800",
+    }  # fmt: skip
+    assert "asked" not in (pytester.path / "junit.xml").read_text()
+
+
+def test_github_gets_a_summary_and_an_annotation(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    found = project(students={"one": "pass", "weak": "pass"})
+    found.stdout.fnmatch_lines(["::error title=release gate::alpha/weak: fail, expected pass; DSR 9/128*"])
+    assert (pytester.path / "summary").read_text().startswith("# Release gate: FAIL\n")

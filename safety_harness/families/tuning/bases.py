@@ -36,6 +36,8 @@ class Base:
     public_name: str
     files: Mapping[str, str]
     chat_template: Path | None = None
+    answers_in: str = "float32"
+    """The dtype in which it answers the questions that others are tuned on."""
 
     @property
     def adapters(self) -> Path:
@@ -76,6 +78,6 @@ BASES = {
     base.family: base
     for base in (
         Base("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", SMOLLM2),
-        Base("gemma3", "google/gemma-3-270m", GEMMA3, FAMILIES / "gemma3" / "chat.jinja"),
+        Base("gemma3", "google/gemma-3-270m", GEMMA3, FAMILIES / "gemma3" / "chat.jinja", "bfloat16"),
     )
 }

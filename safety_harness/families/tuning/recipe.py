@@ -82,7 +82,7 @@ class Workshop:
         """The base's own greedy answers; a harmless question that even the base declines is left out."""
         answers = _kept(
             self.made / "answers", [questions, tokens],
-            lambda: greedy_answers(*_opened(self.start(TEACHER)), questions, tokens),
+            lambda: greedy_answers(*_opened(self.start(TEACHER), self.base.answers_in), questions, tokens),
         )  # fmt: skip
         return [
             Example(question, answer, finished)
@@ -113,10 +113,10 @@ def _kept(where: Path, about: Any, make: Callable[[], Any]) -> Any:
     return json.loads(cache.read_text("utf-8"))
 
 
-def _opened(checkpoint: Path) -> tuple[Any, Any]:
-    """A model in float32, and its tokenizer."""
+def _opened(checkpoint: Path, dtype: str = "float32") -> tuple[Any, Any]:
+    """A model in *dtype*, and its tokenizer."""
     return (
-        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)),
         AutoTokenizer.from_pretrained(checkpoint),
     )
 
