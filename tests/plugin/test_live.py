@@ -68,12 +68,16 @@ def test_slow(student):
 """
 
 
+# What would tell pytest that nobody watches: a CI, and what pytester itself sets.
+QUIET = ("CI", "PYTEST_ADDOPTS", "NO_COLOR", "PY_COLORS")
+
+
 def in_a_terminal(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """The exit code of pytest in *folder*, and all that it wrote to a terminal of a hundred columns."""
     terminal, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     command = [sys.executable, "-m", "pytest", "suites", "--registry", "registry.toml", "-p", "no:cacheprovider"]
-    variables = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS", "NO_COLOR")}
+    variables = {name: value for name, value in os.environ.items() if name not in QUIET}
     running = subprocess.Popen(
         [*command, *arguments], cwd=folder, stdin=other, stdout=other, stderr=other,
         env={**variables, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment},
