@@ -19,7 +19,7 @@ from safety_harness.registry import Registry, load_registry
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the console script's entry point."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)
@@ -28,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="safety-harness", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
+    program = argparse.ArgumentParser(prog="safety-harness", description=__doc__)
+    program.add_argument("--version", action="version", version=__version__)
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="show the families and students of the registry")
     listing.set_defaults(run=_list)
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_artifact(commands)
     add_reduce(commands)
-    return parser
+    return program
 
 
 def _registry(options: argparse.Namespace) -> Registry:

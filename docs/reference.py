@@ -1,0 +1,162 @@
+"""Writes docs/reference.md from the code: ``python docs/reference.py``. A test holds the two together."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from tabulate import tabulate
+
+from safety_harness import cli, specs
+from safety_harness.files import CACHE_VARIABLE
+from safety_harness.plugin import fixtures, options
+from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
+from safety_harness.report.github import ACTIONS, SUMMARY
+from safety_harness.settings import GateSettings, SearchSettings
+
+FILE = Path(__file__).with_name("reference.md")
+FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
+TABLES = (
+    specs.Family, specs.StudentSpec, specs.ModelSpec, specs.Source, specs.Split, specs.PromptSource,
+    specs.FurtherQuestions,
+)  # fmt: skip
+EXIT_CODES = (
+    ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
+    ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
+    ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted; what was measured is in the report"),
+    ("pytest", int(pytest.ExitCode.USAGE_ERROR), "wrong usage: an option, a registry, a missing file"),
+    ("pytest", EXIT_INCONCLUSIVE, "inconclusive: not enough evidence, or no report could be written"),
+    ("safety-harness", 0, "done, and the answer is yes"),
+    ("safety-harness", 1, "done, and the answer is no: the gate failed, no patch, two patches differ, another state"),
+    ("safety-harness", 2, "wrong usage or input; nothing was written"),
+)
+VARIABLES = (
+    (CACHE_VARIABLE, "folder for prepared models and patches, in place of ~/.cache/safety_harness"),
+    (SUMMARY, "file to which a gated run appends its short report (set by GitHub)"),
+    (ACTIONS, "when set, reasons against a release are printed as annotations (set by GitHub)"),
+    ("CI", "when set, no live lines are drawn"),
+)
+
+
+class _Group:
+    """Takes options as pytest's parser does, and keeps what they are called and say."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def addoption(self, name: str, **about: Any) -> None:
+        if choices := about.get("choices"):
+            name = f"{name} {'|'.join(choices)}"
+        elif about.get("action") != "store_true":
+            name = f"{name} {about.get('metavar') or 'X'}"
+        self.rows.append((f"`{name}`", str(about["help"])))
+
+
+def reference() -> str:
+    """The text of docs/reference.md."""
+    group: Any = _Group()
+    options.add_options(group)
+    sections = [
+        "# Reference",
+        "Written by `python docs/reference.py` from the code; do not edit.",
+        "## Options of `pytest`",
+        _table(("option", "what it does"), group.rows),
+        "## Fixtures",
+        _table(("fixture", "what it is"), [(f"`{name}`", text) for name, text in _fixtures()]),
+        "## Settings",
+        "In a registry file under `[families.NAME.search]` and `[families.NAME.gate]` (or `[defaults.search]`, "
+        "`[defaults.gate]` for all of its families); an option of the run comes before either.",
+        *(
+            part
+            for kind, model in (("search", SearchSettings), ("gate", GateSettings))
+            for part in _fields(kind, model)
+        ),
+        "## Registry",
+        *(part for model in TABLES for part in _fields(model.__name__, model)),
+        "## Commands of `safety-harness`",
+        *_commands(),
+        "## Exit codes",
+        _table(("program", "code", "meaning"), EXIT_CODES),
+        "## Environment variables",
+        _table(("variable", "meaning"), [(f"`{name}`", text) for name, text in VARIABLES]),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _fixtures() -> Iterator[tuple[str, str]]:
+    for fixture in FIXTURES:
+        function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
+        yield function.__name__, _line(function.__doc__)
+
+
+def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
+    own = {key: field for key, field in model.model_fields.items() if _introduces(model, key)}
+    described = any(field.description for field in own.values())
+    yield f"### `{name}`"
+    if not described:
+        yield _line(model.__doc__)
+    rows = []
+    for key, field in own.items():
+        default = "required" if field.is_required() else _default(field.default)
+        cells = [f"`{key}`", f"`{_type(model, key)}`", default]
+        rows.append((*cells, field.description or "") if described else tuple(cells))
+    yield _table(("key", "type", "default", *(["meaning"] if described else [])), rows)
+
+
+def _introduces(model: type[BaseModel], key: str) -> bool:
+    """Whether *key* is not only inherited from another table that is listed here."""
+    return not any(key in base.model_fields for base in model.__mro__[1:] if base in TABLES)
+
+
+def _type(model: type[BaseModel], key: str) -> str:
+    text = str(next(vars(base)["__annotations__"][key] for base in model.__mro__ if key in _annotations(base)))
+    return re.sub(r"\b(Annotated\[|Field\(.*\))", "", text)
+
+
+def _annotations(base: type) -> dict[str, Any]:
+    found: dict[str, Any] = vars(base).get("__annotations__", {})
+    return found
+
+
+def _default(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return "see Settings"
+    return "" if value in (None, "", (), {}) else f"`{value}`"
+
+
+def _commands() -> Iterator[str]:
+    parser = cli.parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield f"### `safety-harness {name}`"
+                yield _line(next(each.help for each in action._choices_actions if each.dest == name))
+                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if each.dest != "help"]
+                if rows:
+                    yield _table(("argument", "what it is"), rows)
+
+
+def _called(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return str(action.metavar or action.dest)
+    value = f" {action.metavar or action.dest.upper()}" if action.nargs != 0 else ""
+    return f"{', '.join(action.option_strings)}{value}"
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    FILE.write_text(reference(), encoding="utf-8")

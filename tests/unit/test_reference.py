@@ -1,0 +1,62 @@
+"""docs/reference.md is what the code says, and the documents name options and files that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from safety_harness.cli import parser
+from safety_harness.plugin import options
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+OTHERS = {"--gate-…", "--search-…"}  # families of options, as README writes them
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_code_says(script: ModuleType) -> None:
+    assert script.FILE.read_text(encoding="utf-8") == script.reference(), "write it again: python docs/reference.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_tutorials_commands_parse() -> None:
+    """Every `safety-harness` line of the tutorial and of the workflow is a command with its real arguments."""
+    text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "gate.yml").read_text()
+    found = re.findall(r"(?:^\$|- run:) safety-harness ([^#\n]+)", text, flags=re.MULTILINE)
+    assert len(found) >= 7
+    for line in found:
+        parser().parse_args(line.split())
+
+
+def test_the_tutorials_pytest_options_exist(pytestconfig: pytest.Config) -> None:
+    text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "gate.yml").read_text()
+    known = {
+        name for action in vars(pytestconfig._parser)["_groups"] for each in action.options for name in each.names()
+    }
+    for line in re.findall(r"pytest suites/([^#\n]+)", text):
+        assert set(re.findall(r"--[\w-]+", line)) <= known
+    assert options.GATE_OPTIONS
+
+
+def test_the_workflow_is_sound_yaml() -> None:
+    workflow = yaml.safe_load((ROOT / "docs" / "gate.yml").read_text())
+    assert "pytest suites/" in " ".join(str(step.get("run", "")) for step in workflow["jobs"]["gate"]["steps"])
