@@ -183,10 +183,10 @@ class Family(_Table):
 
 
 def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
-    """*spec*, its source filled in from *ancestor* when it names adapters and no source."""
+    """*spec*, when it names adapters and no source: its source is the *ancestor*'s, on whose adapters it puts its own."""
     if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
         return spec
-    return ancestor | spec
+    return ancestor | spec | {"adapters": [*ancestor.get("adapters", ()), *spec["adapters"]]}
 
 
 def _plain(kind: str, name: str) -> str:

@@ -265,6 +265,22 @@ adapters = ["lora/other"]
     assert other.spec.chat_template is None
 
 
+def test_adapters_come_after_those_of_the_ancestor(tmp_path: Path) -> None:
+    text = f"""{TABLE}
+[families.a.ancestor]
+hf = "some/model"
+adapters = ["lora/chat"]
+[families.a.teacher]
+adapters = ["lora/teacher"]
+[families.a.students.tuned]
+adapters = ["lora/tuned"]
+"""
+    (tmp_path / "registry.toml").write_text(text)
+    (tuned,) = load_registry(tmp_path / "registry.toml").select()
+    assert tuned.spec.adapters == (tmp_path / "lora/chat", tmp_path / "lora/tuned")
+    assert tuned.family.teacher.adapters == (tmp_path / "lora/chat", tmp_path / "lora/teacher")
+
+
 def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) -> None:
     assert "give exactly one of" in faults(tmp_path, with_student('adapters = ["lora/one"]'))
 
