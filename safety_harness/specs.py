@@ -183,7 +183,7 @@ class Family(_Table):
 
 
 def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
-    """*spec*, when it names adapters and no source: its source is the *ancestor*'s, on whose adapters it puts its own."""
+    """*spec*; when it names adapters and no source, that of the *ancestor* with those adapters on top of its own."""
     if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
         return spec
     return ancestor | spec | {"adapters": [*ancestor.get("adapters", ()), *spec["adapters"]]}
