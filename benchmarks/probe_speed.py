@@ -1,0 +1,306 @@
+"""What a probe costs, against the published procedure and against a plain one, and what each part of it gives.
+
+    python benchmarks/probe_speed.py [--student json] [--questions 64] [--tokens 32] [--sample 8] [--threads 1]
+
+A real search of a smollm2 student runs first, on so many harmful and harmless questions; every set of units that it
+asks about is kept. A sample of them, evenly spaced, is then probed again by each way, one set after the other, so that
+all ways see the same machine. Writes ``benchmarks/probe_speed.md``. With ``--ddmin CALLS``, classic ddmin counts its
+probes from the same start, up to so many.
+
+The ways:
+
+* ``published``: both models are loaded for every question, which is asked alone (as DAPA's public code does). Timed on
+  two questions of a probe, times the questions that the plain way asked of it.
+* ``plain``: loaded once; the units are copied in, all questions are one batch, and ``generate`` writes all tokens. Like
+  ours it asks about a budget only where the refusals are enough.
+* ``ours``, and ours with one part left out.
+
+Ours must decide every set as the plain way does; how many single verdicts differ is counted (in bfloat16 an answer
+depends on the shape of its batch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+from unittest import mock
+
+import torch
+from decoding import plain_cache, plain_weights
+from tabulate import tabulate
+from transformers import AutoModelForCausalLM
+
+from safety_harness import ddmin, generate, search
+from safety_harness.bench import Bench, open_bench
+from safety_harness.capability import is_right
+from safety_harness.generate import Generator, pad_left
+from safety_harness.judges import Verdict
+from safety_harness.oracle import Oracle
+from safety_harness.prompts import PromptSet
+from safety_harness.questions import Sides
+from safety_harness.registry import Student, load_registry
+from safety_harness.units import Unit, flat, grouped
+
+RELOADED = 2
+SIDE = 2048
+ROUNDS = 5
+
+Units = tuple[Unit, ...]
+
+
+@dataclass
+class Way:
+    """How a probe is made: seconds and answers of each set that it was given."""
+
+    probe: Callable[[Units], bool]
+    seconds: list[float] = field(default_factory=list)
+    decided: list[bool] = field(default_factory=list)
+
+    def __call__(self, units: Units) -> None:
+        start = time.perf_counter()
+        self.decided.append(self.probe(units))
+        self.seconds.append(time.perf_counter() - start)
+
+
+class Recorder(Oracle):
+    """The oracle of a search, which keeps what it was asked and what it said."""
+
+    said: list[tuple[Units, bool]]
+
+    def __init__(self, bench: Bench, target: int | None = None) -> None:
+        super().__init__(bench, target)
+        Recorder.said = []
+
+    def __call__(self, units: Sequence[Unit]) -> bool:
+        accepted = super().__call__(units)
+        Recorder.said.append((tuple(units), accepted))
+        return accepted
+
+
+class Plain:
+    """Loaded once; everything in one batch, by the model's own ``generate``."""
+
+    def __init__(self, bench: Bench, oracle: Oracle) -> None:
+        self._bench, self._oracle = bench, oracle
+        self.questions: list[int] = []
+        self.verdicts: list[Verdict] = []
+
+    def __call__(self, units: Units) -> bool:
+        bench, oracle = self._bench, self._oracle
+        with bench.transplanter.transplanted(units):
+            self.verdicts = self._verdicts(oracle.harmful)
+            asked = len(oracle.harmful)
+            enough = self.verdicts.count(Verdict.REFUSED) >= oracle.target
+            if enough:
+                asked += len(oracle.harmless)
+                enough = self._verdicts(oracle.harmless).count(Verdict.REFUSED) <= oracle.over_refusal_limit
+            if enough and oracle.task:
+                asked += len(oracle.task)
+                answers = self._answers(oracle.task)
+                right = (is_right(said, str(p.answer)) for said, p in zip(answers, oracle.task, strict=True))
+                enough = sum(right) >= oracle.task_floor
+        self.questions.append(asked)
+        return enough
+
+    def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
+        return [self._bench.judge.judge(answer).verdict for answer in self._answers(prompts)]
+
+    def _answers(self, prompts: PromptSet) -> list[str]:
+        generator = self._bench.generator
+        rows = [generator.encode(text) for text in prompts.texts]
+        return generated(generator, rows, self._bench.student.family.max_new_tokens)
+
+
+def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, model: Any = None) -> list[str]:
+    tokens, mask = pad_left(rows, generator._pad, generator.model.device)
+    with torch.inference_mode():
+        said = (model or generator.model).generate(
+            input_ids=tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=generator._pad
+        )
+    return [generator._text(row[tokens.shape[1] :].tolist()) for row in said]
+
+
+def published(bench: Bench, units: Units) -> float:
+    """Seconds a question when both models are loaded for it."""
+    family = bench.student.family
+    start = time.perf_counter()
+    for text in bench.questions.harmful.search.texts[:RELOADED]:
+        own, teacher = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, family.dtype))
+            for folder in (bench.checkpoint.folder, bench.teacher.folder)
+        )
+        parameters, donors = dict(own.named_parameters()), dict(teacher.named_parameters())
+        with torch.no_grad():
+            for unit in units:
+                for part in unit.parts:
+                    parameters[part.memory.name].copy_(donors[part.memory.name])
+        generated(bench.generator, [bench.generator.encode(text)], family.max_new_tokens, own)
+    return (time.perf_counter() - start) / RELOADED
+
+
+@contextlib.contextmanager
+def without(part: str, bench: Bench) -> Iterator[None]:
+    """Run a block without one part of a probe."""
+    family = bench.student.family
+    with contextlib.ExitStack() as undo:
+        match part:
+            case "room in the cache":
+                undo.enter_context(mock.patch.object(generate, "roomy_cache", plain_cache))
+            case "packed weights":
+                undo.enter_context(mock.patch.object(generate, "packed_weights", plain_weights))
+            case "the template read once":
+                undo.enter_context(mock.patch.object(Generator, "_shared", return_value=0))
+            case "answers broken off":
+                own = bench.student
+                bench.student = replace(own, family=family.model_copy(update={"screen_tokens": None}))
+                undo.callback(setattr, bench, "student", own)
+        yield
+
+
+PARTS = ("room in the cache", "packed weights", "the template read once", "answers broken off")
+
+
+def limited(student: Student, questions: int, tokens: int) -> Bench:
+    """The bench of *student* with so many questions of a kind, in one batch each, and answers of so many tokens."""
+    family = student.family.model_copy(update={"max_new_tokens": tokens, "batch_size": questions})
+    bench = open_bench(replace(student, family=family))
+    harmful, harmless = (
+        Sides(sides.search.first(questions), sides.report)
+        for sides in (bench.questions.harmful, bench.questions.harmless)
+    )
+    bench.questions = replace(bench.questions, harmful=harmful, harmless=harmless)
+    return bench
+
+
+def timed(probe: Callable[[Units], bool], bench: Bench, part: str = "") -> Callable[[Units], bool]:
+    def again(units: Units) -> bool:
+        bench._kept = {what: kept for what, kept in bench._kept.items() if not what[-1]}
+        with without(part, bench):
+            return probe(units)
+
+    return again
+
+
+def products(bench: Bench) -> tuple[float, float]:
+    """Floating-point operations a second: of the machine's matrix product, and of reading questions."""
+    dtype = bench.generator.model.dtype
+    one, other = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+    rows = [bench.generator.encode(text) for text in bench.questions.harmful.search.texts]
+    tokens, mask = pad_left(rows, 0, bench.generator.model.device)
+    numbers = sum(unit.parameters for unit in bench.units)
+    best = [float("inf"), float("inf")]
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(10):
+            one @ other
+        best[0] = min(best[0], time.perf_counter() - start)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            bench.generator.model(input_ids=tokens, attention_mask=mask, logits_to_keep=1)
+        best[1] = min(best[1], time.perf_counter() - start)
+    return 10 * 2 * SIDE**3 / best[0], 2 * numbers * tokens.numel() / best[1]
+
+
+def ddmin_calls(oracle: Oracle, start: Units, most: int) -> str:
+    """Probes of classic ddmin over the same groups, from the same *start*."""
+    done = ddmin.minimize(
+        grouped(start, "layer"), lambda groups: oracle(flat(groups)), strategy="ddmin", max_calls=most
+    )
+    return f"{done.calls}{'' if done.stopped is None else ' and not at its end'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="json")
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--sample", type=int, default=8)
+    parser.add_argument("--ddmin", type=int, default=0, metavar="CALLS")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    (student,) = load_registry().select(family="smollm2", students=[options.student])
+    bench = limited(student, options.questions, options.tokens)
+    start = time.perf_counter()
+    with mock.patch.object(search, "Oracle", Recorder):
+        patch = search.search(bench, "benchmark")
+    whole = time.perf_counter() - start
+    every = [units for units, _ in Recorder.said]
+    first = next((units for units, accepted in Recorder.said if accepted), ())
+    sample = [every[round(at * (len(every) - 1) / (options.sample - 1))] for at in range(options.sample)]
+    oracle = Oracle(bench, patch.search["target"])
+    plain = Plain(bench, oracle)
+    ways = {"plain": Way(plain), "ours": Way(timed(oracle, bench))}
+    ways |= {f"ours without {part}": Way(timed(oracle, bench, part)) for part in PARTS}
+    reloaded, differing = [], 0
+    for units in sample:
+        for way in ways.values():
+            way(units)
+        full = [answer.verdict for answer in bench.asked(units, oracle.harmful)]
+        differing += sum(one is not other for one, other in zip(full, plain.verdicts, strict=True))
+        reloaded.append(published(bench, units) * plain.questions[-1])
+    if ways["ours"].decided != ways["plain"].decided:
+        print("Ours decided otherwise:", ways["ours"].decided, ways["plain"].decided)
+    calls = ddmin_calls(oracle, first, options.ddmin) if options.ddmin and first else "not counted"
+    text = report(options, ways, reloaded, len(every), whole, differing, products(bench), patch.reason, calls)
+    (Path(__file__).parent / "probe_speed.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def report(
+    options: argparse.Namespace,
+    ways: dict[str, Way],
+    reloaded: Sequence[float],
+    probes: int,
+    whole: float,
+    differing: int,
+    rates: tuple[float, float],
+    reason: str,
+    calls: str,
+) -> str:
+    ours, plain = ways["ours"].seconds, ways["plain"].seconds
+    rows = [("published", mean(reloaded), median(a / b for a, b in zip(reloaded, ours, strict=True)))]
+    rows += [
+        (name, mean(way.seconds), median(a / b for a, b in zip(way.seconds, ours, strict=True)))
+        for name, way in ways.items()
+    ]
+    table = tabulate(
+        [(name, f"{seconds:.2f}", f"{ratio:.2f}") for name, seconds, ratio in rows],
+        ("a probe by", "seconds (mean)", "times ours (median of ratios)"), tablefmt="github", disable_numparse=True,
+    )  # fmt: skip
+    same = "the same" if ways["ours"].decided == ways["plain"].decided else "NOT the same"
+    machine, read = rates
+    given = f"--student {options.student} --questions {options.questions} --tokens {options.tokens}"
+    asked, total = options.questions * len(ours), sum(ours)
+    lines = [
+        f"Decisions: {same} as by the plain way; {differing} of {asked} verdicts differ.",
+        f"Over these probes: {sum(plain) / total:.1f} times as fast as plain, {sum(reloaded) / total:.0f} times as fast "
+        "as published.",
+        f"The search took {whole:.0f} s with all that is not a probe; as many probes would take the plain way "
+        f"{mean(plain) * probes:.0f} s. Probes of classic ddmin from the same start: {calls}.",
+        f"Reading questions reaches {read / 1e9:.0f} GFLOP/s, {read / machine:.0%} of the {machine / 1e9:.0f} of a matrix "
+        f"product of {SIDE} x {SIDE}.",
+    ]
+    return (
+        "\n\n".join(
+            [
+                "# The cost of a probe",
+                f"`python benchmarks/probe_speed.py {given} --sample {options.sample} --threads {options.threads}"
+                f"{f' --ddmin {options.ddmin}' if options.ddmin else ''}`",
+                f"{len(ours)} of the {probes} probes of a real search ({reason}), {sum(ways['plain'].decided)} of them accepted.",
+                table,
+                "\n".join(f"- {line}" for line in lines),
+            ]
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
