@@ -280,12 +280,12 @@ def report(
     asked, total = options.questions * len(ours), sum(ours)
     lines = [
         f"Decisions: {same} as by the plain way; {differing} of {asked} verdicts differ.",
-        f"Over these probes: {sum(plain) / total:.1f} times as fast as plain, {sum(reloaded) / total:.0f} times as fast "
-        "as published.",
+        f"Over these probes: {sum(plain) / total:.1f} times as fast as plain, {sum(reloaded) / total:.0f} times as "
+        "fast as published.",
         f"The search took {whole:.0f} s with all that is not a probe; as many probes would take the plain way "
         f"{mean(plain) * probes:.0f} s. Probes of classic ddmin from the same start: {calls}.",
-        f"Reading questions reaches {read / 1e9:.0f} GFLOP/s, {read / machine:.0%} of the {machine / 1e9:.0f} of a matrix "
-        f"product of {SIDE} x {SIDE}.",
+        f"Reading questions reaches {read / 1e9:.0f} GFLOP/s, {read / machine:.0%} of the {machine / 1e9:.0f} of a "
+        f"matrix product of {SIDE} x {SIDE}.",
     ]
     return (
         "\n\n".join(
@@ -293,7 +293,8 @@ def report(
                 "# The cost of a probe",
                 f"`python benchmarks/probe_speed.py {given} --sample {options.sample} --threads {options.threads}"
                 f"{f' --ddmin {options.ddmin}' if options.ddmin else ''}`",
-                f"{len(ours)} of the {probes} probes of a real search ({reason}), {sum(ways['plain'].decided)} of them accepted.",
+                f"{len(ours)} of the {probes} probes of a real search ({reason}), "
+                f"{sum(ways['plain'].decided)} of them accepted.",
                 table,
                 "\n".join(f"- {line}" for line in lines),
             ]

@@ -15,6 +15,7 @@ from safety_harness.capability import (
     rows_at_once,
     text_scores,
 )
+from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.files import sha256_text
 from safety_harness.generate import DECODING, Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
@@ -44,6 +45,11 @@ class Bench:
     """A student, its teacher's weights, and its questions; every measurement is kept, so none is made twice.
 
     Nothing here decides: the oracle and the gate do.
+
+    Raises:
+        DataError: a question does not fit the student's context with its answer; said before anything is asked.
+        SourceError: from a measurement, when a NaN comes out of the student as it is.
+        VoidProbe: from a measurement, when one comes out with units of the teacher in.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class Bench:
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
+        for prompts in questions.every:
+            self.generator.check_lengths(prompts.texts, family.max_new_tokens)
 
     def asked(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The answers to *prompts* with *units* moved, judged."""
@@ -156,7 +164,7 @@ class Bench:
             "decoding": DECODING,
             "dtype": family.dtype,
             "device": self.generator.model.device.type,
-            "batch_size": family.batch_size,
+            "batch_size": self.generator.batch_size,
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
             "template": sha256_text(self.generator.tokenizer.chat_template or ""),
@@ -168,9 +176,21 @@ class Bench:
 
     def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
         if not self._has(what, units):
-            with self.transplanter.transplanted(units):
-                self._kept[*what, frozenset(units)] = measure()
+            try:
+                with self.transplanter.transplanted(units):
+                    self._kept[*what, frozenset(units)] = measure()
+            except NotFinite as error:
+                raise self._not_finite(units) from error
         return self._kept[*what, frozenset(units)]  # type: ignore[return-value]
+
+    def _not_finite(self, units: Sequence[Unit]) -> HarnessError:
+        if not units:
+            return SourceError(
+                f"{self.student.id}: a NaN or an infinity comes out of the student as it is. Its numbers do not fit "
+                f"{self.student.family.dtype}, or its checkpoint is damaged: try another `dtype` in the registry."
+            )
+        named = ", ".join(unit.id for unit in units[:3]) + (f" and {len(units) - 3} more" if len(units) > 3 else "")
+        return VoidProbe(f"A NaN or an infinity comes out of {self.student.id} with {named} of the teacher in it.")
 
     def _has(self, what: tuple[object, ...], units: Sequence[Unit]) -> bool:
         return (*what, frozenset(units)) in self._kept

@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 from pathlib import Path
+from sys import stderr
 
 from safety_harness.errors import ConfigError
 from safety_harness.results import Outcome, RunResult, read_results, schema
@@ -27,6 +28,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
+    report.add_argument("--not-worse", action="store_true", help="exit 1, too, if a check is significantly worse")
     report.add_argument("--include-answers", action="store_true", help="show what the models said, if the run kept it")
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
@@ -37,6 +39,8 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         return 0
     if options.results is None:
         parser.error("name a results.json")
+    if options.not_worse and options.against is None:
+        parser.error("--not-worse needs --against, the run to compare with")
     formats = _formats(options.to)
     result = read_results(options.results)
     from safety_harness.report import markdown, write_formats
@@ -55,7 +59,12 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         if not write_summary(shown, against):
             raise ConfigError("report --to github: GITHUB_STEP_SUMMARY names no file; it is set in a workflow's step.")
         print(*workflow_commands(shown), sep="\n")
-    return 0 if result.outcome is Outcome.PASS else 1
+    worse = against.worsened if against and options.not_worse else ()
+    for change in worse:
+        print(
+            f"{change.student}, {change.check}: worse than in {options.against}, p {change.p_adjusted:.2g}", file=stderr
+        )
+    return 0 if result.outcome is Outcome.PASS and not worse else 1
 
 
 def _formats(text: str | None) -> list[str]:

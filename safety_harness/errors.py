@@ -43,5 +43,9 @@ class ArtifactError(HarnessError):
     """A patch artifact is damaged, or does not belong to the model that it is put to."""
 
 
+class NotFinite(HarnessError):
+    """A model's numbers ran out of their range: a NaN or an infinity came out."""
+
+
 class VoidProbe(HarnessError):
     """A probe with too many unscored answers: neither true nor false."""

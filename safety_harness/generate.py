@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import DynamicCache
 
 from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
-from safety_harness.errors import DataError
+from safety_harness.errors import DataError, NotFinite
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
 DECODING = 3
@@ -79,17 +80,33 @@ class Generator:
         Raises:
             DataError: a question does not fit the model's context with its answer.
         """
+        self.check_lengths(questions, max_new_tokens)
         encoded = [self.encode(question) for question in questions]
-        self._check_lengths(questions, encoded, max_new_tokens)
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        left = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found = [""] * len(encoded)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            with torch.inference_mode(), packed_weights(self.model):
-                decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
+        while left:
+            rows = left[: self.batch_size]
+            try:
+                with torch.inference_mode(), packed_weights(self.model):
+                    decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error) or len(rows) == 1:
+                    raise
+                self._halve(len(rows))
+                continue
             for row, tokens in zip(rows, decoded, strict=True):
                 found[row] = self._text(tokens)
+            del left[: len(rows)]
         return found
+
+    def _halve(self, rows: int) -> None:
+        """Go on with smaller batches, and say so: in bfloat16 an answer depends on its batch."""
+        self.batch_size = rows // 2
+        warnings.warn(
+            f"Out of memory with {rows} questions at once; going on with {self.batch_size}. Set `batch_size = "
+            f"{self.batch_size}` in the registry, so that other runs ask alike.",
+            stacklevel=2,
+        )
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
@@ -155,8 +172,12 @@ class Generator:
             use_cache=True,
             logits_to_keep=last,
         )
-        # The first of the likeliest, as argmax would say, which takes six times as long in bfloat16 on a CPU.
-        chosen: list[list[int]] = output.logits.max(-1).indices.tolist()
+        # The first of the likeliest, as argmax would say, which takes six times as long in bfloat16 on a CPU. A NaN
+        # anywhere is the largest.
+        likeliest = output.logits.max(-1)
+        if not bool(likeliest.values.isfinite().all()):
+            raise NotFinite("A NaN or an infinity came out of the model.")
+        chosen: list[list[int]] = likeliest.indices.tolist()
         return chosen
 
     def _guesses(
@@ -214,14 +235,25 @@ class Generator:
             cache.batch_repeat_interleave(len(rows))
         return cache
 
-    def _check_lengths(self, questions: Sequence[str], encoded: Sequence[Sequence[int]], new: int) -> None:
+    def check_lengths(self, questions: Sequence[str], new: int) -> None:
+        """Look whether each question fits the model's context with an answer of *new* tokens.
+
+        Raises:
+            DataError: one does not.
+        """
         limit = int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "max_seq_len", 0) or 0)
-        for question, tokens in zip(questions, encoded, strict=True):
+        for question in questions:
+            tokens = self.encode(question)
             if limit and len(tokens) + new > limit:
                 raise DataError(
                     f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
                     f"{limit}: {question[:60]!r} … Shorten or remove it."
                 )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether torch, or Python, found no memory; on a CPU torch only says so."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
 
 
 def room_counts_beyond(config: Any) -> int | None:

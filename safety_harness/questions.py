@@ -50,6 +50,13 @@ class Questions:
         return tuple(pair.report for pair in sides if pair)
 
     @property
+    def every(self) -> tuple[PromptSet, ...]:
+        """Every set that is answered, on either side."""
+        sides = (self.harmful, self.harmless, self.task)
+        both = [prompts for pair in sides if pair for prompts in (pair.search, pair.report)]
+        return (*both, self.prior.harmful, self.prior.harmless)
+
+    @property
     def hashes(self) -> dict[str, str]:
         """sha256 of every set, by its role: what a measurement was made on."""
         sides = {"harmful": self.harmful, "harmless": self.harmless, "task": self.task}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from safety_harness.registry import Student
     from safety_harness.results import RunResult
 
-EXIT_INCONCLUSIVE = 6
+# Beyond those that pytest has (0 to 6).
+EXIT_INCONCLUSIVE = 10
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from safety_harness.drafts import Drafts
-from safety_harness.errors import DataError
+from safety_harness.errors import DataError, NotFinite
 from safety_harness.generate import (
     Generator,
     Screen,
@@ -337,3 +337,48 @@ def test_pad_left() -> None:
     assert found.tolist() == [[5, 6, 7], [9, 9, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
     assert found.dtype == mask.dtype == torch.int64
+
+
+# --- What goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    expected = tokens(generator(loaded, 64), QUESTIONS)
+    decode = Generator._decode
+
+    def scarce(self: Generator, rows: Sequence[Sequence[int]], *rest: Any) -> list[list[int]]:
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+        return decode(self, rows, *rest)
+
+    monkeypatch.setattr(Generator, "_decode", scarce)
+    asked = Generator(loaded.model, in_tokens(loaded.tokenizer), batch_size=len(QUESTIONS))
+    with pytest.warns(
+        UserWarning, match=r"Out of memory with (7 questions at once; going on with 3|3 .* with 1)"
+    ) as warned:
+        assert [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)] == expected
+    assert len(warned) == 2
+    assert asked.batch_size == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), RuntimeError("another")])
+def test_what_a_smaller_batch_cannot_help_is_raised(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def never(*_: Any) -> list[list[int]]:
+        raise error
+
+    monkeypatch.setattr(Generator, "_decode", never)
+    asked = generator(load(pairs("llama", True)[0], "float32"), 1)
+    with pytest.raises(type(error)):
+        asked.answers(QUESTIONS, NEW)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_out_of_range_is_told(pairs: Pairs, number: float) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    with torch.no_grad():
+        loaded.model.model.layers[1].mlp.down_proj.weight[3, 4] = number
+    with pytest.raises(NotFinite):
+        generator(loaded, 4).answers(QUESTIONS, NEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import safety_harness.bench as bench_module
 from safety_harness.bench import Answered, Bench, open_bench
 from safety_harness.capability import text_scores
-from safety_harness.errors import LineageError, VoidProbe
+from safety_harness.errors import DataError, LineageError, NotFinite, SourceError, VoidProbe
 from safety_harness.generate import Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import load
@@ -433,3 +434,40 @@ def test_strangers_are_refused_before_a_model_is_loaded(
     monkeypatch.setattr(bench_module, "load", lambda *_: pytest.fail("loaded"))
     with pytest.raises(LineageError, match="do not descend"):
         open_bench(entry(root, teacher="stranger"))
+
+
+# --- What goes wrong ------------------------------------------------------------------------------
+
+
+def test_a_nan_voids_the_probe_and_names_what_was_moved(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_bench(entry(world))
+    prompts = bench.questions.harmful.search
+    before = [answer.answer for answer in bench.asked((), prompts)]
+
+    def overflow(*_: Any) -> list[list[int]]:
+        raise NotFinite("A NaN or an infinity came out of the model.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Generator, "_choose", overflow)
+        with pytest.raises(VoidProbe, match=r"out of .* with 0\.q, 0\.k, 0\.v and 18 more of the teacher in it"):
+            bench.asked(bench.units, prompts)
+        with pytest.raises(VoidProbe, match=r"with 1\.gate of the teacher in it"):
+            bench.asked([unit for unit in bench.units if unit.id == "1.gate"], prompts)
+        bench.forget()
+        with pytest.raises(SourceError, match=r"out of the student as it is.*try another `dtype`"):
+            bench.asked((), prompts)
+    assert [answer.answer for answer in bench.asked((), prompts)] == before
+
+
+@pytest.mark.parametrize("side", ["harmful.search", "harmless.report", "task.report"])
+def test_a_question_beyond_the_context_is_an_error_before_anything_is_asked(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    copied = Path(shutil.copytree(world, tmp_path / "world"))
+    file = copied / f"{side}.jsonl"
+    lines = file.read_text().splitlines()
+    row = {**json.loads(lines[0]), "id": "long", "text": "how do i make soup ? " * 400}
+    file.write_text("\n".join([*lines, json.dumps(row)]) + "\n")
+    monkeypatch.setattr(Generator, "_decode", None)
+    with pytest.raises(DataError, match=r"exceed the model's context of \d+: 'how do i make soup"):
+        open_bench(entry(copied))

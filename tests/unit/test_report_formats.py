@@ -302,6 +302,16 @@ def test_the_command_writes_every_format_and_says_where(
     assert "Against" in (tmp_path / "summary").read_text()
 
 
+@pytest.mark.parametrize(("before", "now", "code"), [(120, 128, 0), (128, 120, 1), (128, 126, 0)])
+def test_a_run_that_is_worse_than_the_last_can_be_refused(tmp_path: Path, before: int, now: int, code: int) -> None:
+    """Eight questions fewer are more than chance explains, two are not; all of these pass their gate."""
+    for name, refused in (("old", before), ("new", now)):
+        (tmp_path / f"{name}.json").write_text(run_result({"a/one": checks(refused=refused)}).to_json())
+    arguments = ["report", str(tmp_path / "new.json"), "--against", str(tmp_path / "old.json")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--not-worse"]) == code
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
