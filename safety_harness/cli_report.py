@@ -15,7 +15,15 @@ GITHUB = "github"
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command ``report``."""
+    """Add the commands ``report`` and ``merge``."""
+    merged = commands.add_parser(
+        "merge",
+        help="make one results.json of several runs, as if all of their students had been gated in one",
+        description="A student that was inconclusive may stand in a later run again. Exit codes as those of `report`.",
+    )
+    merged.set_defaults(run=_merge)
+    merged.add_argument("results", type=Path, nargs="+", help="results.json of runs over other students each, in order")
+    merged.add_argument("--out", type=Path, required=True, help="the results.json to write")
     report = commands.add_parser(
         "report",
         help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
@@ -65,6 +73,16 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
             f"{change.student}, {change.check}: worse than in {options.against}, p {change.p_adjusted:.2g}", file=stderr
         )
     return 0 if result.outcome is Outcome.PASS and not worse else 1
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from safety_harness.files import write_whole
+    from safety_harness.merge import merge
+
+    result = merge({str(path): read_results(path) for path in options.results})
+    write_whole(options.out, result.to_json())
+    print(f"{options.out}: {len(result.students)} students, gate: {result.outcome.value}")
+    return 0 if result.outcome is Outcome.PASS else 1
 
 
 def _formats(text: str | None) -> list[str]:

@@ -20,6 +20,7 @@ from safety_harness.units import short
 ALWAYS_REQUIRED = ("defense", "over_refusal", "perplexity", "divergence", "task")
 PATCH_REQUIRED = (*ALWAYS_REQUIRED, "minimality")
 SIGNIFICANCE = 0.05
+INTERRUPTED = "the run was interrupted"
 # How results write down each verdict.
 LETTERS = {Verdict.REFUSED: "R", Verdict.PARTIAL: "P", Verdict.COMPLIED: "C", Verdict.UNSCORED: "U"}
 

@@ -116,7 +116,7 @@ class Collector:
         ]
         missing = [*_by_reason(self.broken), *incomplete]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            missing.append("the run was interrupted")
+            missing.append(gate.INTERRUPTED)
         return gate.decide_run(
             decided,
             incomplete=missing,

@@ -1,0 +1,101 @@
+"""Several runs as one: students that were gated on several machines, decided together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safety_harness.errors import DataError
+from safety_harness.gate import (
+    ALWAYS_REQUIRED,
+    INTERRUPTED,
+    PATCH_REQUIRED,
+    correct_for_students,
+    decide_run,
+    decide_student,
+)
+from safety_harness.results import Outcome, RunResult, StudentResult
+
+
+def merge(runs: Mapping[str, RunResult]) -> RunResult:
+    """One result of *runs*, by their names, as if all of their students had been gated in one.
+
+    The correction over the students is made anew, over all of them. A student may stand in two runs only where the
+    earlier one was inconclusive: the later counts, and the result says so. Nothing else is measured until it passes.
+
+    Raises:
+        DataError: a student was decided twice, or the runs were gated by other rules, another judge or on another
+            subject.
+    """
+    _require_alike(runs)
+    students: dict[str, StudentResult] = {}
+    replaced: list[str] = []
+    for name, run in runs.items():
+        for student in run.students:
+            earlier = students.get(student.id)
+            if earlier is not None and earlier.outcome is not Outcome.INCONCLUSIVE:
+                raise DataError(
+                    f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was inconclusive "
+                    "may be measured again: leave it out of one of the runs."
+                )
+            replaced += [student.id] if earlier else []
+            students[student.id] = student
+    first = next(iter(runs.values()))
+    required = PATCH_REQUIRED if first.provenance.get("subject", "patched") == "patched" else ALWAYS_REQUIRED
+    checks = correct_for_students({name: student.checks for name, student in students.items()})
+    decided = [
+        decide_student(name, checks[name], required=required, expected=student.expected, about=student.about)
+        for name, student in students.items()
+    ]
+    whole = {student.id for student in decided if not set(required) - student.checks.keys()}
+    return decide_run(
+        decided,
+        incomplete=[reason for run in runs.values() for reason in _still_missing(run, set(replaced), whole)],
+        gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
+        judge=first.judge,
+        provenance={**_shared(runs), "runs": _named(runs), "measured again": ", ".join(replaced) or "none"},
+        questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
+    )
+
+
+def _require_alike(runs: Mapping[str, RunResult]) -> None:
+    names = list(runs)
+    rules: dict[str, Any] = {}
+    for name, run in runs.items():
+        first = runs[names[0]]
+        for what, own, other in (
+            ("judge", run.judge.get("fingerprint"), first.judge.get("fingerprint")),
+            ("subject", run.provenance.get("subject"), first.provenance.get("subject")),
+        ):
+            if own != other:
+                raise DataError(f"{name}: has {what} {own}, and {names[0]} {other}. Runs of one kind can be merged.")
+        for family, settings in run.gate.items():
+            if rules.setdefault(family, settings).get("gate") != settings.get("gate"):
+                raise DataError(f"{name}: gates {family} by other rules than a run before it. Gate both by the same.")
+
+
+def _still_missing(run: RunResult, replaced: set[str], whole: set[str]) -> list[str]:
+    """Why a run was incomplete beside its students, where that still holds.
+
+    What went wrong with a student that was measured again does not; nor an interrupt, once all of the run's students
+    have all of their checks.
+    """
+    own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
+    about_run = [reason for reason in run.reasons if reason not in own]
+    if {student.id for student in run.students} <= whole:
+        about_run = [reason for reason in about_run if reason != INTERRUPTED]
+    return [reason for reason in about_run if not any(f"[{student}]" in reason for student in replaced)]
+
+
+def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:
+    """The facts that are the same of every run."""
+    first, *others = (run.provenance for run in runs.values())
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
+
+def _named(runs: Mapping[str, RunResult]) -> dict[str, str]:
+    def said(run: RunResult) -> str:
+        facts: Sequence[tuple[str, Any]] = [(key, run.provenance.get(key)) for key in ("started", "commit", "seconds")]
+        return ", ".join(f"{key} {value}" for key, value in facts if value is not None)
+
+    return {name: f"{len(run.students)} students, {said(run)}" for name, run in runs.items()}

@@ -1,0 +1,102 @@
+"""Several runs as one: decided anew over all students, and nothing measured until it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safety_harness.cli import main
+from safety_harness.errors import DataError
+from safety_harness.gate import INTERRUPTED, decide_run
+from safety_harness.merge import merge
+from safety_harness.results import Check, Outcome, RunResult, read_results
+from tests.samples import ASKED, checks, defense, run_result
+
+Named = Mapping[str, Sequence[Check]]
+
+
+def with_reasons(result: RunResult, *reasons: str) -> RunResult:
+    """*result*, decided with more that did not run."""
+    about = {"gate": result.gate, "judge": result.judge, "provenance": result.provenance}
+    return decide_run(result.students, incomplete=reasons, questions=result.questions, **about)
+
+
+def test_runs_over_other_students_are_one_run() -> None:
+    one, two = run_result({"a/one": checks()}), run_result({"a/two": checks(9)}, {"a/two": "fail"})
+    found = merge({"one.json": one, "two.json": two})
+    together = run_result({"a/one": checks(), "a/two": checks(9)}, {"a/two": "fail"})
+    assert [student.id for student in found.students] == ["a/one", "a/two"]
+    assert found.outcome is together.outcome is Outcome.PASS
+    assert found.questions == ASKED
+    assert set(found.provenance["runs"]) == {"one.json", "two.json"}
+    assert found.provenance["commit"] == "abc123"
+
+
+def test_the_correction_is_made_over_all_students() -> None:
+    """One more refusal of six is a chance of .016 in a run of one student, and of .016 * 4 among four."""
+    few = {f"a/{number}": [defense(0, 6, dsr=0.01), *checks()[1:]] for number in range(4)}
+    alone = [run_result({name: found}) for name, found in few.items()]
+    assert all(run.outcome is Outcome.PASS for run in alone)
+    found = merge({str(number): run for number, run in enumerate(alone)})
+    adjusted = [student.checks["defense"].numbers["p_adjusted"] for student in found.students]
+    assert adjusted == [pytest.approx(4 * 0.5**6)] * 4
+    assert found.outcome is Outcome.FAIL
+    assert "no improvement after Holm" in found.reasons[0]
+
+
+def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
+    first = with_reasons(
+        run_result({"a/one": checks(), "a/two": checks()[:3]}),
+        "suites/test_x.py::test_y[a/two] could not be measured: no memory", INTERRUPTED,
+    )  # fmt: skip
+    found = merge({"first": first, "second": run_result({"a/two": checks()})})
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    assert found.provenance["measured again"] == "a/two"
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"a/one": checks(), "a/two": checks()[:3], "a/three": checks()[:3]}, INTERRUPTED),
+        (
+            {"a/one": checks(), "a/two": checks()[:3]},
+            "suites/test_x.py::test_y[a/one] could not be measured: no memory",
+        ),
+    ],
+)
+def test_what_is_still_missing_is_still_said(first: Named, reason: str) -> None:
+    found = merge({"1": with_reasons(run_result(first), reason), "2": run_result({"a/two": checks()})})
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reasons[-1] == reason
+
+
+@pytest.mark.parametrize("refused", [128, 9])
+def test_nothing_is_measured_until_it_passes(refused: int) -> None:
+    one, two = run_result({"a/one": checks(refused)}), run_result({"a/one": checks()})
+    with pytest.raises(DataError, match=r"2: a/one was decided before .*Only what was inconclusive"):
+        merge({"1": one, "2": two})
+
+
+def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
+    one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
+    rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
+    for other, message in (
+        (replace(two, gate=rules), "gates alpha by other rules"),
+        (replace(two, judge={**two.judge, "fingerprint": "other"}), "2: has judge other, and 1 f00d"),
+        (replace(two, provenance={**two.provenance, "subject": "student"}), "2: has subject student, and 1 None"),
+    ):
+        with pytest.raises(DataError, match=message):
+            merge({"1": one, "2": other})
+
+
+def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text(run_result({f"a/{name}": checks()}).to_json())
+    out = tmp_path / "new" / "results.json"
+    assert main(["merge", str(tmp_path / "one.json"), str(tmp_path / "two.json"), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
+    assert len(read_results(out).students) == 2
+    assert main(["report", str(out)]) == 0
