@@ -29,12 +29,22 @@ TABLES = (
 EXIT_CODES = (
     ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
     ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
-    ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted; what was measured is in the report"),
+    (
+        "pytest",
+        int(pytest.ExitCode.INTERRUPTED),
+        "interrupted, or a suite cannot be imported",
+    ),
+    ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
     ("pytest", int(pytest.ExitCode.USAGE_ERROR), "wrong usage: an option, a registry, a missing file"),
+    ("pytest", int(pytest.ExitCode.NO_TESTS_COLLECTED), "no test was selected"),
     ("pytest", EXIT_INCONCLUSIVE, "inconclusive: not enough evidence, or no report could be written"),
     ("safety-harness", 0, "done, and the answer is yes"),
-    ("safety-harness", 1, "done, and the answer is no: the gate failed, no patch, two patches differ, another state"),
-    ("safety-harness", 2, "wrong usage or input; nothing was written"),
+    (
+        "safety-harness",
+        1,
+        "done, and the answer is no: the gate did not pass, no patch, a difference, another state",
+    ),
+    ("safety-harness", 2, "wrong usage or input"),
 )
 VARIABLES = (
     (CACHE_VARIABLE, "folder for prepared models and patches, in place of ~/.cache/safety_harness"),
@@ -145,7 +155,8 @@ def _commands() -> Iterator[str]:
 def _called(action: argparse.Action) -> str:
     if not action.option_strings:
         return str(action.metavar or action.dest)
-    value = f" {action.metavar or action.dest.upper()}" if action.nargs != 0 else ""
+    choices = "|".join(map(str, action.choices)) if action.choices else ""
+    value = f" {choices or action.metavar or action.dest.upper()}" if action.nargs != 0 else ""
     return f"{', '.join(action.option_strings)}{value}"
 
 

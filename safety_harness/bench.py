@@ -178,10 +178,20 @@ class Bench:
         if not self._has(what, units):
             try:
                 with self.transplanter.transplanted(units):
-                    self._kept[*what, frozenset(units)] = measure()
+                    found = self._in_batches_of_one_size(measure)
             except NotFinite as error:
                 raise self._not_finite(units) from error
+            self._kept[*what, frozenset(units)] = found
         return self._kept[*what, frozenset(units)]  # type: ignore[return-value]
+
+    def _in_batches_of_one_size(self, measure: Callable[[], T]) -> T:
+        """What *measure* gives; anew, and all that was kept is dropped, where batches had to be halved meanwhile."""
+        while True:
+            size = self.generator.batch_size
+            found = measure()
+            if self.generator.batch_size == size:
+                return found
+            self.forget()
 
     def _not_finite(self, units: Sequence[Unit]) -> HarnessError:
         if not units:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
+import sys
 from pathlib import Path
-from sys import stderr
+from typing import TYPE_CHECKING
 
 from safety_harness.errors import ConfigError
 from safety_harness.results import Outcome, RunResult, read_results, schema
+
+if TYPE_CHECKING:
+    from safety_harness.report.versus import Versus
 
 GITHUB = "github"
 
@@ -36,7 +41,11 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
-    report.add_argument("--not-worse", action="store_true", help="exit 1, too, if a check is significantly worse")
+    report.add_argument(
+        "--not-worse",
+        action="store_true",
+        help="exit 1, too, if refusals, over-refusals or task are worse, or not compared",
+    )
     report.add_argument("--include-answers", action="store_true", help="show what the models said, if the run kept it")
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
@@ -52,27 +61,33 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     formats = _formats(options.to)
     result = read_results(options.results)
     from safety_harness.report import markdown, write_formats
-    from safety_harness.report.github import workflow_commands, write_summary
+    from safety_harness.report.cells import visible
+    from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
     from safety_harness.report.versus import versus
 
     against = versus(result, read_results(options.against), str(options.against)) if options.against else None
     shown: RunResult = result if options.include_answers else result.without_answers()
+    if GITHUB in formats and not os.environ.get(SUMMARY):
+        raise ConfigError(f"report --to github: {SUMMARY} names no file; it is set in a workflow's step.")
     if not formats:
         print(markdown(shown, against), end="")
-    for path in write_formats(
-        shown, options.out or options.results.parent, [name for name in formats if name != GITHUB], against
-    ):
+    files = [name for name in formats if name != GITHUB]
+    for path in write_formats(shown, options.out or options.results.parent, files, against):
         print(path)
     if GITHUB in formats:
-        if not write_summary(shown, against):
-            raise ConfigError("report --to github: GITHUB_STEP_SUMMARY names no file; it is set in a workflow's step.")
-        print(*workflow_commands(shown), sep="\n")
-    worse = against.worsened if against and options.not_worse else ()
-    for change in worse:
-        print(
-            f"{change.student}, {change.check}: worse than in {options.against}, p {change.p_adjusted:.2g}", file=stderr
-        )
+        write_summary(shown, against)
+        for line in workflow_commands(shown):
+            print(line)
+    worse = _worse(against) if against and options.not_worse else []
+    for line in worse:
+        print(visible(f"against {options.against}: {line}"), file=sys.stderr)
     return 0 if result.outcome is Outcome.PASS and not worse else 1
+
+
+def _worse(against: Versus) -> list[str]:
+    """What got worse, and what nobody can say of: either is no proof that nothing got worse."""
+    found = [f"{one.student}, {one.check}: worse, p {one.p_adjusted:.2g}" for one in against.worsened]
+    return [*found, *against.uncompared]
 
 
 def _merge(options: argparse.Namespace) -> int:

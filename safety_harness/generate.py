@@ -252,8 +252,9 @@ class Generator:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether torch, or Python, found no memory; on a CPU torch only says so."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+    """Whether torch, or Python, found no memory; on a CPU torch only says so, in words of the system's own."""
+    said = ("can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)
 
 
 def room_counts_beyond(config: Any) -> int | None:

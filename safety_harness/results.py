@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -49,6 +50,10 @@ class Asked:
     after: str
     answers_before: tuple[str, ...] = ()
     answers_after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RPCU+-"):
+            raise ValueError("`before` and `after` need a letter of RPCU+- for each question, as many of either")
 
     @property
     def flipped(self) -> tuple[int, ...]:
@@ -124,7 +129,7 @@ class RunResult:
     """By the sha256 of their set, the questions that checks were asked on."""
 
     def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
     def without_answers(self) -> RunResult:
         """The same without what the models said."""
@@ -163,7 +168,7 @@ def plain(value: Any) -> Any:
         case Mapping():
             return {str(key): plain(item) for key, item in value.items()}
         case float():
-            return float(value)
+            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
         case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
             return plain(value.tolist())
         case _:

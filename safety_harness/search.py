@@ -23,7 +23,7 @@ from safety_harness.files import explain_disk_errors, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, Step, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
-from safety_harness.watching import Watched, tell
+from safety_harness.watching import Moment, publish
 
 # How often the interval between a share that refuses too little and one that refuses enough is halved.
 NARROWINGS = 3
@@ -44,7 +44,7 @@ def find_patch(bench: Bench) -> Patch:
 
     Two processes never search for the same patch: the second waits for the first.
 
-    A disk that fills up meanwhile costs the cache, with a warning, never the patch that was found.
+    A disk that fills up meanwhile, or batches that had to be halved, cost the cache, with a warning, never the patch.
 
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
@@ -61,6 +61,10 @@ def find_patch(bench: Bench) -> Patch:
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
     units = select(bench, patch)
+    if patch_key(bench) != patch.key:
+        message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
+        warnings.warn(message, stacklevel=2)
+        return patch
     try:
         save_patch(patch, folder, lambda path: bench.transplanter.save(units, path))
     except HarnessError as error:
@@ -97,8 +101,8 @@ def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
     settings = bench.student.family.search
     start = time.perf_counter()
     oracle = Oracle(bench)
-    told = _Told(bench.student.id, oracle)
-    found = _find(bench, oracle, key, journal, told)
+    progress = _Progress(bench.student.id, oracle)
+    found = _find(bench, oracle, key, journal, progress)
     return Patch(
         key=key,
         student=bench.student.id,
@@ -140,7 +144,7 @@ def _step(probe: Probe) -> Step:
     )
 
 
-def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, told: _Told) -> _Found:
+def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, progress: _Progress) -> _Found:
     enough = oracle(())
     if oracle.whole <= oracle.before and not (enough and oracle.target):
         reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
@@ -166,7 +170,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, told: _T
             weights=[candidates.weight(group) for group in start],
             certificate="explicit",
             max_calls=max(1, settings.max_probes - oracle.asked),
-            on_event=told.event,
+            on_event=progress.event,
             assume=_in_groups(shares.known, start),
             journal=_journal_of(start, journal),
             fingerprint=key,
@@ -180,23 +184,25 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, told: _T
     return _Found(reduction.kept, certificate, reduction.minimal, reason, replayed=reduction.replayed)
 
 
-class _Told:
-    """Tells whoever watches how far a search is, after each probe and each event of delta debugging."""
+class _Progress:
+    """Publishes to whoever watches how far a search is, after each probe and each event of delta debugging."""
 
     def __init__(self, student: str, oracle: Oracle) -> None:
         self._student, self._oracle = student, oracle
         self._event: ddmin.Event | None = None
-        oracle.on_probe = self._tell
+        oracle.on_probe = self._publish
 
     def event(self, event: ddmin.Event) -> None:
         self._event = event
-        self._tell()
+        self._publish()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         event, probes = self._event, self._oracle.probes
+        # The first probe is of nothing moved, which was asked before the search.
+        seconds = [probe.seconds for probe in probes[1:]]
         enough = [probe for probe in probes if probe.accepted]
-        tell(
-            Watched(
+        publish(
+            Moment(
                 student=self._student,
                 phase="searching a start" if event is None else event.phase,
                 size=event.size if event else None,
@@ -204,9 +210,7 @@ class _Told:
                 refused=enough[-1].refused if enough else max((probe.refused for probe in probes), default=0),
                 asked=len(self._oracle.harmful),
                 to_go=event.estimate if event else None,
-                rest=None
-                if event is None
-                else event.estimate * sum(probe.seconds for probe in probes) / max(1, len(probes)),
+                rest=event.estimate * sum(seconds) / len(seconds) if event and seconds else None,
             )
         )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_watchers: list[Callable[[Watched], None]] = []
+_watchers: list[Callable[[Moment], None]] = []
 
 
 @dataclass(frozen=True)
-class Watched:
+class Moment:
     """A moment of one student's run. ``phase`` is a test's name, or what a search is at.
 
     Of a search: ``size`` units in the candidate, ``probes`` so far, ``refused`` of ``asked`` questions by the newest
@@ -26,17 +26,17 @@ class Watched:
     rest: float | None = None
 
 
-def watch(watcher: Callable[[Watched], None]) -> None:
+def watch(watcher: Callable[[Moment], None]) -> None:
     """Call *watcher* with all that is told from now on, in this process."""
     _watchers.append(watcher)
 
 
-def unwatch(watcher: Callable[[Watched], None]) -> None:
+def unwatch(watcher: Callable[[Moment], None]) -> None:
     """Call it no more."""
     _watchers.remove(watcher)
 
 
-def tell(moment: Watched) -> None:
-    """Tell the watchers."""
+def publish(moment: Moment) -> None:
+    """Tell all watchers."""
     for watcher in tuple(_watchers):
         watcher(moment)

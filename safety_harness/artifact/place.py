@@ -201,7 +201,7 @@ def _rewritten(
 
 def _write(place: Stored, entry: Entry, numbers: Raw, expected: str, file: Path) -> None:
     """Put *numbers* in; a function of its own, so that one tensor is gone before the next is read."""
-    bits = with_channels(place.read(), entry.along, entry.moved, numbers)
+    bits = with_channels(place.read(), entry.along, entry.moved, numbers) if entry.moved else numbers
     if digest(bits) != expected:
         raise ArtifactError(
             f"{entry.tensor}: would not become what the manifest says. The artifact does not agree with itself; "

@@ -38,8 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         option = config.option
         collector = Collector(students, option.safety_subject, option.safety_report_dir, config.rootpath)
         config.pluginmanager.register(collector, "safety-harness-collector")
-        if live.wanted(config):
-            board = live.Board(config)
+        if board := live.opened(config):
             config.pluginmanager.register(board, "safety-harness-board")
             if not config.getoption("numprocesses", None):
                 config.pluginmanager.register(live.Teller(board.folder, "main"), "safety-harness-teller")

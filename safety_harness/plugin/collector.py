@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXIT_INCONCLUSIVE = 10
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class Collector:
     """Lives on the process that decides: the controller, or the only one.
 
@@ -62,12 +62,18 @@ class Collector:
                 self.rows.setdefault(row["student"], {})[row["name"]] = row
         report.user_properties[:] = _readable(report.user_properties)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.broken[report.nodeid] = _reason(report)
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if not self.rows and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             return
         if session.config.option.collectonly:
             return
+        from safety_harness.report.github import write_summary
+
         self.result = self._decide(exitstatus)
         try:
             self._write(self.result, self.report_dir)
@@ -75,6 +81,10 @@ class Collector:
             # A release without its report is not shown to be green.
             self.result = self._decide(exitstatus, f"the reports could not be written: {error}")
             self._write_elsewhere(self.result)
+        try:
+            write_summary(self.result)
+        except HarnessError as error:  # the reports are there all the same
+            self.notes.append(str(error))
         if exitstatus == pytest.ExitCode.OK and self.result.outcome.value != "pass":
             failed = self.result.outcome.value == "fail"
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else EXIT_INCONCLUSIVE
@@ -150,11 +160,9 @@ class Collector:
 
     def _write(self, result: RunResult, folder: Path) -> None:
         from safety_harness.report import write_reports
-        from safety_harness.report.github import write_summary
 
         written = write_reports(result, folder)
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
-        write_summary(result)
 
     def _write_elsewhere(self, result: RunResult) -> None:
         """Nothing that was measured is lost, as long as any disk takes it."""
@@ -175,10 +183,13 @@ def _readable(properties: Sequence[tuple[str, object]]) -> list[tuple[str, objec
     return found
 
 
-def _reason(report: pytest.TestReport) -> str:
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
-    return text.splitlines()[0] if text else "no reason given"
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "no reason given"
+    return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # of a traceback the last says what
 
 
 def _by_reason(broken: Mapping[str, str]) -> list[str]:

@@ -69,10 +69,14 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
         import torch
 
         from safety_harness.bench import open_bench
+        from safety_harness.questions import further_questions
         from safety_harness.subject import Subject
 
         torch.set_num_threads(workers.threads_per_worker())
         bench = open_bench(request.param)
+        # Recorded only, but asked late: whether they can be asked is looked at now.
+        for prompts in further_questions(bench.student.family, bench.questions).values():
+            bench.generator.check_lengths(prompts.texts, bench.student.family.max_new_tokens)
     yield Subject(bench)
     # Two students of billions of weights do not fit beside each other.
     del bench

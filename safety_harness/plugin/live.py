@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safety_harness.watching import Watched, tell, unwatch, watch
+from safety_harness.report.cells import shortened
+from safety_harness.watching import Moment, publish, unwatch, watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,13 +31,13 @@ PAUSE = 0.2
 BAR = 16
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class Teller:
     """In the process that runs tests: writes down what it is at."""
 
     folder: Path
     worker: str
-    told: float = 0.0
+    last_written: float = 0.0
 
     def pytest_sessionstart(self) -> None:
         watch(self.write)
@@ -49,15 +50,21 @@ class Teller:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         params = getattr(getattr(item, "callspec", None), "params", {})
         student = getattr(params.get("student"), "id", "")
-        self.told = 0.0
-        tell(Watched(student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
+        self._write_now(Moment(student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
 
-    def write(self, moment: Watched) -> None:
+    def pytest_runtest_logfinish(self) -> None:
+        self._write_now(Moment("", "idle"))
+
+    def _write_now(self, moment: Moment) -> None:
+        self.last_written = 0.0
+        publish(moment)
+
+    def write(self, moment: Moment) -> None:
         """Keep *moment*, unless one was kept just now."""
         now = time.monotonic()
-        if now - self.told < PAUSE:
+        if now - self.last_written < PAUSE:
             return
-        self.told = now
+        self.last_written = now
         with contextlib.suppress(OSError):  # what is shown is never worth a run
             draft = self._file.with_suffix(".draft")
             draft.write_text(json.dumps(asdict(moment)), encoding="utf-8")
@@ -68,12 +75,12 @@ class Teller:
         return self.folder / f"{self.worker}.json"
 
 
-@dataclass
+@dataclass(eq=False)
 class Board:
     """In the process that has the terminal: draws the workers' lines below whatever pytest writes."""
 
     config: pytest.Config
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="safety-harness-live-")))
+    folder: Path
     _live: Live | None = None
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -81,18 +88,25 @@ class Board:
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput[FOLDER] = str(self.folder)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        (self.folder / f"{node.gateway.id}.json").unlink(missing_ok=True)  # a worker that died leaves its line
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
         writer = self.config.get_terminal_writer()
-        console = Console(file=writer._file, force_terminal=True, highlight=False, markup=False, emoji=False)
+        # A stream of its own: what pytest writes to is captured while a test of this process runs.
+        terminal = os.fdopen(os.dup(writer._file.fileno()), "w", encoding="utf-8")
+        self._undo.callback(terminal.close)
+        console = Console(file=terminal, force_terminal=True, highlight=False, markup=False, emoji=False)
         self._live = Live(
             console=console, get_renderable=self.drawn, refresh_per_second=4, transient=True, redirect_stdout=False,
             redirect_stderr=False,
         )  # fmt: skip
-        above = _Above(self._live, writer._file)
+        above = _Above(self._live, terminal)
         self._undo.callback(setattr, writer, "_file", writer._file)
         writer._file = above
         self._live.start()
@@ -102,6 +116,9 @@ class Board:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         self._undo.close()
+
+    def pytest_enter_pdb(self) -> None:
+        self._undo.close()  # whoever debugs needs the terminal
 
     def pytest_unconfigure(self) -> None:
         self._undo.close()
@@ -131,9 +148,7 @@ class _Above:
         if whole:
             from rich.text import Text
 
-            # What a carriage return wrote over is gone.
-            lines = [each.rpartition("\r")[2] for each in whole]
-            self._live.console.print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
+            self._live.console.print(Text.from_ansi("\n".join(whole)), soft_wrap=True)
         return len(text)
 
     def flush(self) -> None:
@@ -150,7 +165,7 @@ class _Above:
 
 def line(worker: str, moment: Mapping[str, Any]) -> str:
     """What one worker is at, on one line of at most a hundred columns."""
-    begun = f"{worker:<4} {str(moment['student'])[-24:]:<24} "
+    begun = f"{worker:<4} {shortened(str(moment['student'])):<24} "
     if moment["probes"] is None:
         return f"{begun}{moment['phase']}"
     found = f"{moment['probes']} probes, {moment['refused']}/{moment['asked']} refused"
@@ -162,17 +177,25 @@ def line(worker: str, moment: Mapping[str, Any]) -> str:
     return f"{begun}[{bar}] {moment['size']} units, {found}, ~{_time(moment['rest'])} left"
 
 
-def _time(seconds: float) -> str:
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def wanted(config: pytest.Config) -> bool:
-    """Whether somebody watches: a terminal that can draw, no CI, and nothing that asks for quiet."""
+def opened(config: pytest.Config) -> Board | None:
+    """A board where somebody watches: a terminal that can draw, no CI, no debugger, nothing that asks for quiet."""
+    option = config.option
+    if os.environ.get("CI") or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    if option.collectonly or option.capture == "no" or option.usepdb or option.trace or config.get_verbosity() < 0:
+        return None
+    if config.pluginmanager.get_plugin("terminalreporter") is None:
+        return None
     writer = config.get_terminal_writer()
-    return bool(
-        writer.hasmarkup
-        and not os.environ.get("CI")
-        and os.environ.get("TERM", "dumb") != "dumb"
-        and config.get_verbosity() >= 0
-        and not config.option.collectonly
-    )
+    if not (writer.hasmarkup and writer._file.isatty()):
+        return None
+    try:
+        return Board(config, Path(tempfile.mkdtemp(prefix="safety-harness-live-")))
+    except OSError:  # what is shown is never worth a run
+        return None

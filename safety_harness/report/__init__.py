@@ -41,9 +41,10 @@ def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
     Raises:
         HarnessError: the folder cannot be written, or its disk is full.
     """
-    written = folder / "results.json"
-    write_whole(written, result.to_json())
-    return (written, *write_formats(result, folder, FILES))
+    made = write_formats(result, folder, FILES)
+    # Last: whoever finds it may take its word that the reports are there.
+    write_whole(folder / "results.json", result.to_json())
+    return (folder / "results.json", *made)
 
 
 def write_formats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,18 +18,19 @@ LONGEST = 10_000
 
 def totals(result: RunResult) -> list[str]:
     """How many students came out how, the gain in DSR, and how much was moved: a line each."""
-    measured = [s for s in result.students if "defense" in s.checks]
-    if not measured:
+    if not any(student.checks for student in result.students):
         return ["No student was measured."]
-    gains = [_gain(student) for student in measured if numbers_of(student, "defense").get("n")] or [0.0]
+    measured = [student for student in result.students if numbers_of(student, "defense").get("n")]
+    gains = [_gain(student) for student in measured]
     counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
     found = [patch for patch in map(patch_of, measured) if patch.get("units")]
     shares = [float(patch["share"]) for patch in found]
     lines = [
         f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
         f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
-        f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.",
     ]
+    if gains:
+        lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")
     if shares:
         patches = counted_noun(len(shares), "patch", "patches")
         lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {patches}.")
@@ -89,7 +91,7 @@ def counted(found: Mapping[str, Any]) -> tuple[str, str]:
 def corrected(numbers: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
     """The rate of refusals behind the judged one after patching, and its interval, by the judge's known error."""
     counts = judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")
-    if "after" not in numbers or not counts:
+    if not numbers.get("n") or "after" not in numbers or not counts:
         return NOTHING
     true_positive, false_positive, false_negative, true_negative = counts
     found = corrected_rate(
@@ -156,6 +158,21 @@ def verdict(student: StudentResult) -> str:
     return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
 
 
+def identity(student: StudentResult) -> str:
+    """Hashes and settings that a student's measurements depend on; empty where they were not recorded."""
+    facts = student.about.get("identity", {})
+    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
+
+
+def lineage(near: Mapping[str, Any]) -> str:
+    """How near student and teacher are, and in what they differ."""
+    differs = "; ".join(near["differs"]) or "nothing else that was looked at"
+    return (
+        f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
+        f"{near['lowest_tensor']}); student and teacher differ in {differs}"
+    )
+
+
 VERSUS_COLUMNS = ("student", "check", "was", "is", "better", "worse", "p (Holm)")
 
 
@@ -176,8 +193,9 @@ def versus_rows(against: Versus) -> list[tuple[str, ...]]:
 
 
 def shortened(name: str, width: int = 24) -> str:
-    """A name that leaves the other columns their place; its end tells students apart."""
-    return name if len(name) <= width else "…" + name[1 - width :]
+    """A name that leaves the other columns their place; its beginning and its end tell students apart."""
+    head = width // 3
+    return name if len(name) <= width else f"{name[:head]}…{name[1 + head - width :]}"
 
 
 def visible(text: str) -> str:
@@ -188,5 +206,9 @@ def visible(text: str) -> str:
 
 def escape(text: str) -> str:
     """Model and user text inside Markdown: no table breaks, no markup, no control characters."""
-    shown = visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
-    return shown.replace("](", "]\\(").replace("]:", "]\\:")
+    shown = visible(text).replace("\\", "\\\\").replace("<", "&lt;").replace("`", "'")
+    for mark in ("|", "*", "~", "](", "]:"):
+        shown = shown.replace(mark, f"{mark[:-1]}\\{mark[-1]}")
+    # An underscore or a mention inside of a word is text already; a link needs no brackets on GitHub.
+    shown = re.sub(r"(?<!\w)[_@]|_(?!\w)", r"\\\g<0>", shown)
+    return re.sub(r"(https?|ftp)://|www\.", lambda found: found[0].replace(":", "&#58;").replace("w.", "w&#46;"), shown)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from safety_harness.report.cells import numbers_of, patch_of, visible
+from safety_harness.report.cells import numbers_of, patch_of, shortened, visible
 from safety_harness.results import Outcome, RunResult, StudentResult
 
 if TYPE_CHECKING:
@@ -27,15 +27,25 @@ _NAMES = {
     "#010207": "var(--unproven, #a16207)",
 }
 _LABEL = 40
+# A figure of more students is no overview.
+MOST = 60
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: to be read aloud, searched and scaled
+    "svg.hashsalt": "safety-harness",
+    "text.parse_math": False,  # a student may have a dollar in its name
+}
 
 
 def figures(result: RunResult) -> dict[str, str]:
     """Name -> SVG: ``intervals`` of the DSR before and after, and the ``trade-off`` where searches recorded it."""
+    import matplotlib as mpl
+
     found = {}
-    if measured := [student for student in result.students if numbers_of(student, "defense").get("n")]:
-        found["intervals"] = _intervals(measured, result.gate)
-    if searched := [student for student in result.students if _has_course(student)]:
-        found["trade-off"] = _trade_off(searched)
+    with mpl.rc_context(_STYLE):
+        if measured := [student for student in result.students if numbers_of(student, "defense").get("n")]:
+            found["intervals"] = _intervals(measured, result.gate)
+        if searched := [student for student in result.students if _has_course(student)]:
+            found["trade-off"] = _trade_off(searched)
     return found
 
 
@@ -45,8 +55,9 @@ def _has_course(student: StudentResult) -> bool:
 
 
 def _intervals(students: Sequence[StudentResult], gate: Mapping[str, Any]) -> str:
-    figure, axes = _new(7.2, 0.9 + 0.24 * len(students))
-    for row, student in enumerate(students):
+    shown = students[:MOST]
+    figure, axes = _new(7.2, 0.9 + 0.24 * len(shown))
+    for row, student in enumerate(shown):
         numbers, colour = numbers_of(student, "defense"), _COLOURS[student.outcome]
         n = numbers["n"]
         axes.plot([numbers["before"] / n], [row], "o", markerfacecolor="none", color=MUTED, markersize=5)
@@ -54,16 +65,16 @@ def _intervals(students: Sequence[StudentResult], gate: Mapping[str, Any]) -> st
         axes.plot([numbers["after"] / n], [row], "o", color=colour, markersize=5)
     for bound in sorted({settings["gate"]["dsr"] for settings in gate.values() if "dsr" in settings.get("gate", {})}):
         axes.axvline(bound, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(students)), [visible(student.id)[-_LABEL:] for student in students])
-    axes.set_ylim(len(students) - 0.5, -0.5)
+    axes.set_yticks(range(len(shown)), [shortened(visible(student.id), _LABEL) for student in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share of held-out harmful questions refused: before (ring), after (dot, with its interval)")
+    _name_x(axes, "held-out harmful questions refused: before (ring), after (dot, with its interval)", students)
     return _svg(figure, "Defense success rate of each student before and after patching, with intervals")
 
 
 def _trade_off(students: Sequence[StudentResult]) -> str:
     figure, axes = _new(7.2, 3.4)
-    for student in students:
+    for student in students[:MOST]:
         patch = patch_of(student)
         # A probe that was given up early says less than its rate.
         probes = [step for step in patch["course"] if step["asked"] == patch["search"]["questions"]]
@@ -75,11 +86,15 @@ def _trade_off(students: Sequence[StudentResult]) -> str:
         axes.plot(
             _shares(within, patch), _rates(within), "o-", color=_COLOURS[student.outcome], markersize=3, linewidth=1
         )
-    axes.set_xlabel("% of the parameters moved, by probe: enough (lines), broke a budget (x), refused too little (.)")
+    _name_x(axes, "% of the parameters moved, by probe: enough (lines), broke a budget (x), too little (.)", students)
     axes.set_ylabel("search questions refused")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     return _svg(figure, "Refusals against parameters moved, over the probes of every search")
+
+
+def _name_x(axes: Axes, text: str, students: Sequence[StudentResult]) -> None:
+    axes.set_xlabel(f"{text}; the first {MOST} of {len(students)}" if len(students) > MOST else text)
 
 
 def _shares(steps: Sequence[Mapping[str, Any]], patch: Mapping[str, Any]) -> list[float]:
@@ -92,12 +107,8 @@ def _rates(steps: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def _new(width: float, height: float) -> tuple[Figure, Axes]:
     # Takes half a second to import, and only a report needs it; no pyplot, which would look for a screen.
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: to be read aloud, searched and scaled
-    mpl.rcParams["svg.hashsalt"] = "safety-harness"
-    mpl.rcParams["text.parse_math"] = False  # a student may have a dollar in its name
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from safety_harness.errors import HarnessError
+from safety_harness.report.cells import visible
 from safety_harness.report.markdown import brief
 from safety_harness.report.versus import Versus
 from safety_harness.results import Outcome, RunResult
@@ -28,14 +29,14 @@ def write_summary(result: RunResult, against: Versus | None = None) -> bool:
         return False
     try:
         with Path(name).open("a", encoding="utf-8") as stream:
-            stream.write(brief(result, against)[:LARGEST_SUMMARY])
+            stream.write(brief(result, against).encode()[:LARGEST_SUMMARY].decode(errors="ignore"))
     except OSError as error:
         raise HarnessError(f"{name} (${SUMMARY}): cannot be written ({error.strerror}).") from error
     return True
 
 
 def workflow_commands(result: RunResult) -> list[str]:
-    """An error for each reason of a failed gate, a warning for what is unproven; none elsewhere."""
+    """Each reason against the release, where GitHub reads: errors of a failed gate, warnings of an inconclusive one."""
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
@@ -43,4 +44,4 @@ def workflow_commands(result: RunResult) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(text).replace("%", "%25")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate import PATCH_REQUIRED
+from safety_harness.gate import ALWAYS_REQUIRED, PATCH_REQUIRED
 from safety_harness.report.cells import numbers_of, patch_of, visible
 from safety_harness.results import Check, Outcome, RunResult, StudentResult
 
@@ -14,24 +14,38 @@ from safety_harness.results import Check, Outcome, RunResult, StudentResult
 def junit(result: RunResult) -> str:
     """The results as JUnit XML.
 
-    A check that fails is a failure, one that is unproven or was not measured an error; where the registry expects the
-    student to fail they are skipped, and a pass is the failure.
+    A check that fails is a failure, one that is unproven or was not measured an error; of a student that failed as the
+    registry expects they are skipped, and its pass is a failure. The last suite is the run: its gate is what decides.
     """
     root = Xml.Element("testsuites", name="release gate")
+    required = PATCH_REQUIRED if result.provenance.get("subject") != "student" else ALWAYS_REQUIRED
     for student in result.students:
-        root.append(_suite(student))
+        root.append(_suite(student, required))
+    root.append(_run(result))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _suite(student: StudentResult) -> Xml.Element:
+def _run(result: RunResult) -> Xml.Element:
+    suite = Xml.Element("testsuite", name="run")
+    case = Xml.SubElement(suite, "testcase", classname="run", name="gate")
+    marks = []
+    if result.outcome is not Outcome.PASS:
+        marks = ["failure" if result.outcome is Outcome.FAIL else "error"]
+        reasons = [visible(reason) for reason in result.reasons] or ["no reason given"]
+        Xml.SubElement(case, marks[0], message=f"{result.outcome.value}: {reasons[0]}").text = "\n".join(reasons)
+    suite.attrib |= _counts(suite, marks)
+    return suite
+
+
+def _suite(student: StudentResult, required: Sequence[str]) -> Xml.Element:
     suite = Xml.Element("testsuite", name=visible(student.id))
     properties = Xml.SubElement(suite, "properties")
     for name, value in _facts(student).items():
         Xml.SubElement(properties, "property", name=name, value=visible(str(value)))
     marks = []
-    for name in dict.fromkeys((*PATCH_REQUIRED, *student.checks)):
-        case = Xml.SubElement(suite, "testcase", classname=visible(student.id), name=name)
+    for name in dict.fromkeys((*required, *student.checks)):
+        case = Xml.SubElement(suite, "testcase", classname=visible(student.id), name=visible(name))
         if (mark := _mark(student, student.checks.get(name))) is not None:
             marks.append(mark[0])
             Xml.SubElement(case, mark[0], message=visible(mark[1]))
@@ -49,13 +63,12 @@ def _counts(suite: Xml.Element, marks: Sequence[str]) -> dict[str, str]:
 
 
 def _mark(student: StudentResult, check: Check | None) -> tuple[str, str] | None:
-    if check is None:
-        return "error", "not measured"
-    if check.passed:
+    if check is not None and check.passed:
         return None
-    if student.expected == "fail" and check.outcome is Outcome.FAIL:
-        return "skipped", f"expected to fail: {check.summary}"
-    return ("failure" if check.outcome is Outcome.FAIL else "error"), check.summary
+    said = "not measured" if check is None else check.summary
+    if student.expected == "fail" and student.as_expected:
+        return "skipped", f"the student was expected to fail: {said}"
+    return ("failure" if check is not None and check.outcome is Outcome.FAIL else "error"), said
 
 
 def _facts(student: StudentResult) -> Mapping[str, Any]:

@@ -16,7 +16,9 @@ from safety_harness.report.cells import (
     count,
     counted,
     escape,
+    identity,
     interval,
+    lineage,
     moved,
     number,
     numbers_of,
@@ -96,7 +98,7 @@ def _against(against: Versus | None) -> tuple[str, ...]:
     return (
         f"## Against {escape(against.name)}",
         _table(VERSUS_COLUMNS, versus_rows(against)) if against.changes else "",
-        "\n".join(f"- {escape(note)}" for note in against.notes),
+        "\n".join(f"- {escape(note)}" for note in (*against.notes, *against.uncompared)),
     )
 
 
@@ -246,21 +248,11 @@ def _provenance(result: RunResult) -> str:
             for kind, rules in settings.items()
         ]
     for student in result.students:
-        identity = student.about.get("identity", {})
-        hashes = ", ".join(f"{k} {str(v)[:12]}" for k, v in identity.items() if not isinstance(v, Mapping))
-        if hashes:
-            rows.append((student.id, hashes))
+        if known := identity(student):
+            rows.append((student.id, known))
         if near := student.about.get("lineage"):
-            rows.append((f"{student.id}: lineage", _lineage(near)))
+            rows.append((f"{student.id}: lineage", lineage(near)))
     return _table(("what", "value"), rows)
-
-
-def _lineage(near: Mapping[str, Any]) -> str:
-    differs = "; ".join(near["differs"]) or "nothing else that was looked at"
-    return (
-        f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
-        f"{near['lowest_tensor']}); student and teacher differ in {differs}"
-    )
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -92,10 +92,12 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     """What the page shows of one student, beside the numbers in its cells."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
     return {
-        "is": student,
+        "result": student,
         "anchor": _anchor(student.id),
         "checks": [(CHECKS.get(name, name), student.checks[name]) for name in names],
         "defense": cells.numbers_of(student, "defense"),
+        "rates": {name: _rate(cells.numbers_of(student, name)) for name in ("defense", "over_refusal", "task")},
+        "facts": list(_facts(result, student)),
         "map": _unit_map(student),
         "course": _course(student),
         "flips": {
@@ -106,8 +108,34 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     }
 
 
+def _rate(numbers: Mapping[str, Any]) -> float:
+    """What a column is sorted by; what was not measured comes first."""
+    return float(numbers["after"] / numbers["n"]) if numbers.get("n") else -1.0
+
+
+def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str]]:
+    """What a reviewer may want to know of a student beside its checks, in words."""
+    numbers = cells.numbers_of(student, "defense")
+    if "n" in numbers:
+        yield "DSR, corrected by the judge's error", cells.corrected(numbers, result.judge)
+        for what in ("partial", "unscored"):
+            yield f"{what} answers to harmful questions", f"{numbers[f'{what}_before']} → {numbers[f'{what}_after']}"
+    for name, found in student.about.get("further", {}).items():
+        (before, _), (after, interval) = cells.counted(found["before"]), cells.counted(found["after"])
+        yield f"{name} ({found['kind']}, not gated)", f"refused {before} → {after} ({interval})"
+    if "teacher" in student.about:
+        harmful, harmless = (cells.teacher_count(student, kind) for kind in ("harmful", "harmless"))
+        yield "all of the teacher", f"refuses {harmful} harmful and {harmless} harmless questions"
+    if patch := cells.patch_of(student):
+        yield "patch", f"{str(patch.get('key'))[:12]}: {patch.get('reason')}"
+    if near := student.about.get("lineage"):
+        yield "lineage", cells.lineage(near)
+    if identity := cells.identity(student):
+        yield "measured on", identity
+
+
 def _anchor(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8")).hexdigest()[:12]
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _flips(questions: Sequence[Question], asked: Asked) -> Iterator[Flip]:
@@ -155,7 +183,9 @@ def _unit_map(student: StudentResult) -> list[tuple[int, list[float]]] | None:
 def _course(student: StudentResult) -> dict[str, Any] | None:
     """The search's probes as two lines, in the coordinates of the figure; None where they were not recorded."""
     patch = cells.patch_of(student)
-    steps: Sequence[Mapping[str, Any]] = patch.get("course", ())
+    # A probe that was given up early was asked the hardest questions first: its rate says less than it seems to.
+    asked = patch.get("search", {}).get("questions")
+    steps: Sequence[Mapping[str, Any]] = [step for step in patch.get("course", ()) if step["asked"] == asked]
     if len(steps) < 2:
         return None
     most = max(step["parameters"] for step in steps) or 1

@@ -10,7 +10,7 @@ from safety_harness.report.cells import numbers_of, patch_of, visible
 from safety_harness.results import RunResult, StudentResult
 
 # Text that begins so is a formula to a spreadsheet.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def sheet(result: RunResult) -> str:

@@ -34,11 +34,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Versus:
-    """``name`` is the other run; ``notes`` say what could not be compared, and which verdicts changed."""
+    """``name`` is the other run; ``notes`` say which verdicts changed; ``uncompared`` what the other run measured and
+    this one did not, or not on the same questions, by the same judge."""
 
     name: str
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    uncompared: tuple[str, ...]
 
     @property
     def worsened(self) -> tuple[Change, ...]:
@@ -49,13 +51,28 @@ class Versus:
 def versus(result: RunResult, other: RunResult, name: str) -> Versus:
     """Compare *result* with the run *other*, which is called *name*.
 
-    A check is compared where both runs asked the same questions in the same order.
+    A check is compared where both runs asked the same questions in the same order, of the same subject (patched, or the
+    student as it is), and the same judge heard the answers.
     """
+    if apart := _apart(result, other):
+        return Versus(name, (), (), (apart,))
     old = {student.id: student for student in other.students}
     changes = [
         change for student in result.students if student.id in old for change in _changes(student, old[student.id])
     ]
-    return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)))
+    compared = {(change.student, change.check) for change in changes}
+    return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)), tuple(_uncompared(other, compared)))
+
+
+def _apart(result: RunResult, other: RunResult) -> str:
+    """Why nothing of two runs can be compared; empty when it can."""
+    for what, one, two in (
+        ("judge", result.judge.get("fingerprint"), other.judge.get("fingerprint")),
+        ("subject", result.provenance.get("subject"), other.provenance.get("subject")),
+    ):
+        if one != two:
+            return f"nothing is compared: its {what} was {two}, and is {one}"
+    return ""
 
 
 def _changes(student: StudentResult, old: StudentResult) -> Iterator[Change]:
@@ -85,17 +102,12 @@ def _notes(result: RunResult, old: Mapping[str, StudentResult]) -> Iterator[str]
         before = old.get(student.id)
         if before is None:
             yield f"{student.id}: was not in it"
-            continue
-        if before.outcome is not student.outcome:
+        elif before.outcome is not student.outcome:
             yield f"{student.id}: was {before.outcome.value}, is {student.outcome.value}"
-        for check in WANTED:
-            if check in student.checks and check in before.checks and not _alike(student, before, check):
-                yield f"{student.id}, {check}: asked on other questions, or without their ids: not compared"
-    now = {student.id for student in result.students}
-    yield from (f"{name}: is no longer there" for name in old if name not in now)
 
 
-def _alike(student: StudentResult, before: StudentResult, check: str) -> bool:
-    one, other = student.checks[check].asked, before.checks[check].asked
-    # A student without a task of its own was asked nothing either time.
-    return one == other if one is None or other is None else one.set == other.set
+def _uncompared(other: RunResult, compared: set[tuple[str, str]]) -> Iterator[str]:
+    for student in other.students:
+        measured = [check for check in WANTED if check in student.checks and student.checks[check].numbers.get("n")]
+        if missing := [check for check in measured if (student.id, check) not in compared]:
+            yield f"{student.id}: {', '.join(missing)} not compared; measured there, and here not on the same questions"

@@ -342,13 +342,16 @@ def test_pad_left() -> None:
 # --- What goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_out_of_memory_halves_the_batch_and_goes_on(pairs: Pairs, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     loaded = load(pairs("llama", True)[0], "float32")
     expected = tokens(generator(loaded, 64), QUESTIONS)
     decode = Generator._decode
 
     def scarce(self: Generator, rows: Sequence[Sequence[int]], *rest: Any) -> list[list[int]]:
         if len(rows) > 2:
+            if kind == "cpu":
+                torch.empty(2**50, dtype=torch.uint8)
             raise torch.OutOfMemoryError("tried to allocate 40 GiB")
         return decode(self, rows, *rest)
 

@@ -84,7 +84,7 @@ def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
     one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
     rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
     for other, message in (
-        (replace(two, gate=rules), "gates alpha by other rules"),
+        (replace(two, gate=rules), "gates alpha by other settings"),
         (replace(two, judge={**two.judge, "fingerprint": "other"}), "2: has judge other, and 1 f00d"),
         (replace(two, provenance={**two.provenance, "subject": "student"}), "2: has subject student, and 1 None"),
     ):

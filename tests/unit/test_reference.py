@@ -39,7 +39,7 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
 def test_the_tutorials_commands_parse() -> None:
     """Every `safety-harness` line of the tutorial and of the workflow is a command with its real arguments."""
     text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "gate.yml").read_text()
-    found = re.findall(r"(?:^\$|- run:) safety-harness ([^#\n]+)", text, flags=re.MULTILINE)
+    found = re.findall(r"(?:^\$|run:) safety-harness ([^#\n]+)", text, flags=re.MULTILINE)
     assert len(found) >= 7
     for line in found:
         parser().parse_args(line.split())

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html as entities
 import io
+import json
 import re
 import time
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
 
 from safety_harness.cli import main
+from safety_harness.gate import decide_run
 from safety_harness.report import WRITERS, write_reports
 from safety_harness.report.github import workflow_commands, write_summary
 from safety_harness.report.markdown import brief
 from safety_harness.report.page import figures, html
 from safety_harness.report.sheet import sheet
 from safety_harness.report.versus import versus
-from safety_harness.results import Asked, Question, RunResult
+from safety_harness.results import Asked, Outcome, Question, RunResult
 from tests.samples import HARMFUL, checks, run_result
 
 HOSTILE = [
@@ -67,6 +72,20 @@ def hostile() -> RunResult:
     )  # fmt: skip
 
 
+def harmless(value: Any) -> Any:
+    """*value* with "x" in the place of every text that is hostile, of the same structure otherwise."""
+    if isinstance(value, str):
+        bad = value in HOSTILE or any(text in value for text in HOSTILE) or len(value) > 10_000
+        return f"x{zlib.crc32(value.encode())}" if bad else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{name: harmless(each) for name, each in vars(value).items()})
+    if isinstance(value, dict):
+        return {harmless(key): harmless(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(harmless, value))
+    return value
+
+
 class Page(HTMLParser):
     """The elements of a page, with their attributes, and its text."""
 
@@ -98,7 +117,8 @@ def two() -> RunResult:
         "0→78 [70–84]", "0→7", "6.25", "77",  # the table
         "DSR 100/128, lower bound 0.702, needs 0.800",  # a check
         "12.5", "100.0",  # the map of units
-        "3 probes: parameters moved (line, top is 9.00 %",
+        "The 3 probes that were heard to their end, of 77: parameters moved (line, top is 9.00 %",
+        "0.865 (0.765–0.970)", "refused 3/200 → 150/200 (0.686–0.805)", "weights f00",
         "refuses harmful questions: 100 questions flipped", "harmful-0", "(weapons)", "complied → refused",
         "A harmful question 99", "own anchors", "0.950", "abc123", "dsr 0.800", "Reviewed by",
     ],
@@ -142,10 +162,7 @@ def test_results_without_questions_and_an_earlier_schema_make_a_page() -> None:
 
 def test_nothing_hostile_becomes_an_element_or_an_attribute(hostile: RunResult) -> None:
     """The page of hostile text has the elements of the page of harmless text, and runs one script: its own."""
-    plain = replace(
-        hostile,
-        students=tuple(replace(student, id=f"s{at}") for at, student in enumerate(hostile.students)),
-    )
+    plain = harmless(hostile)
     text = html(hostile, figures(hostile))
     page, other = Page(text), Page(html(plain, figures(plain)))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in other.elements]
@@ -210,9 +227,26 @@ def test_junit_counts_what_it_lists() -> None:
         "a/lost": ["6", "0", "0", "1"],
         "a/won": ["7", "1", "0", "0"],
         "a/none": ["6", "0", "6", "0"],
+        "run": ["1", "1", "0", "0"],
     }
     facts = {each.get("name"): each.get("value") for each in root[1].iter("property")}
     assert facts["refused after"] == "9"
+
+
+@pytest.mark.parametrize("green", [True, False])
+def test_junit_is_as_green_as_the_gate(green: bool) -> None:
+    """Of students as they are nothing is minimal; what is expected to fail may lack a check; an interrupt is seen."""
+    result = run_result({"a/one": checks(), "a/lost": [checks(9)[0]]}, {"a/lost": "fail"})
+    as_it_is = replace(
+        result.students[0], checks={n: c for n, c in result.students[0].checks.items() if n != "minimality"}
+    )
+    incomplete = [] if green else ["the run was interrupted"]
+    result = decide_run(
+        (as_it_is, result.students[1]), incomplete=incomplete, gate={}, judge={}, provenance={"subject": "student"}
+    )
+    root = Xml.fromstring(WRITERS["junit"](result, None)["junit.xml"])
+    red = sum(int(suite.get(kind, 0)) for suite in root for kind in ("failures", "errors"))
+    assert (result.outcome is Outcome.PASS, red == 0) == (green, green)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -252,7 +286,8 @@ def test_reasons_become_annotations_and_none_forges_another(
     found = workflow_commands(hostile)
     assert len(found) == 10
     assert all(line.startswith("::") and "\n" not in line and "\r" not in line for line in found)
-    assert "a%0Ab%0D::error::forged%250A" in found[7]
+    assert all(line.isprintable() for line in found)
+    assert "a b ::error::forged%250A" in found[7]
 
 
 # --- Two runs --------------------------------------------------------------------------------------------------------
@@ -269,7 +304,9 @@ def test_two_runs_are_compared_question_by_question() -> None:
     assert one.p_adjusted == pytest.approx(2 * one.p)
     assert (two.before, two.after, two.better, two.worse) == (6, 1, 5, 0)
     assert changes["a/two", "task"].p == 1.0
-    assert found.notes == ("a/one: was fail, is pass", "a/new: was not in it", "a/gone: is no longer there")
+    assert found.notes == ("a/one: was fail, is pass", "a/new: was not in it")
+    assert len(found.uncompared) == 1
+    assert found.uncompared[0].startswith("a/gone: defense, over_refusal, task not compared")
 
 
 def test_what_was_asked_otherwise_is_not_compared() -> None:
@@ -281,7 +318,10 @@ def test_what_was_asked_otherwise_is_not_compared() -> None:
     old = replace(old, students=(replace(student, checks={**student.checks, "defense": other}),))
     found = versus(new, old, "old.json")
     assert [change.check for change in found.changes] == ["over_refusal", "task"]
-    assert found.notes == ("a/one, defense: asked on other questions, or without their ids: not compared",)
+    assert found.notes == ()
+    assert found.uncompared == ("a/one: defense not compared; measured there, and here not on the same questions",)
+    judged = replace(old, judge={**old.judge, "fingerprint": "another"})
+    assert versus(new, judged, "old.json").uncompared == ("nothing is compared: its judge was another, and is f00d",)
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -291,12 +331,13 @@ def test_the_command_writes_every_format_and_says_where(
     two: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     write_reports(two, tmp_path)
     code = main(["report", str(tmp_path / "results.json"), "--to", "md,html,csv,junit,github", "--out",
                  str(tmp_path / "out"), "--against", str(tmp_path / "results.json")])  # fmt: skip
     assert code == 1
     written = ["report.md", "report.html", "intervals.svg", "trade-off.svg", "report.csv", "junit.xml"]
-    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in written]
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "out" / name) for name in written]
     for name in ("report.md", "report.html"):
         assert "Against" in (tmp_path / "out" / name).read_text()
     assert "Against" in (tmp_path / "summary").read_text()
@@ -310,6 +351,21 @@ def test_a_run_that_is_worse_than_the_last_can_be_refused(tmp_path: Path, before
     arguments = ["report", str(tmp_path / "new.json"), "--against", str(tmp_path / "old.json")]
     assert main(arguments) == 0
     assert main([*arguments, "--not-worse"]) == code
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_what_cannot_be_compared_is_not_shown_to_be_no_worse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], schema: int
+) -> None:
+    """Another student, or results that do not know their questions."""
+    old = json.loads(run_result({"a/one": checks()} if schema == 1 else {"b/other": checks()}).to_json())
+    if schema == 1:
+        for check in old["students"][0]["checks"].values():
+            del check["asked"]
+    (tmp_path / "old.json").write_text(json.dumps({**old, "schema": schema}))
+    (tmp_path / "new.json").write_text(run_result({"a/one": checks()}).to_json())
+    assert main(["report", str(tmp_path / "new.json"), "--against", str(tmp_path / "old.json"), "--not-worse"]) == 1
+    assert "not compared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
