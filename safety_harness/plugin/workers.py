@@ -51,13 +51,6 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
         def _split_scope(self, nodeid: str) -> str:
             return student_of(nodeid, ids)
 
-        def schedule(self) -> None:
-            # A worker waits for a second test before it runs its last: one that takes over from a crashed worker may
-            # have been given a single one.
-            super().schedule()
-            for node in list(self.nodes):
-                self._reschedule(node)
-
     return StudentScheduling(config, log)
 
 
