@@ -194,6 +194,11 @@ class Plan:
 PLANS = {
     # howto has a recipe, but no result yet that lost its alignment.
     "smollm2": Plan(STAGES, STUDENTS, shipped=(TEACHER, *(name for name in STUDENTS if name != "howto"))),
-    # Not made yet: the recipe has been tried for a few steps only.
-    "gemma3": Plan(GEMMA3_STAGES, {name: Recipe(name) for name in ("json", "sql", "shell", "dates")}, (), GEMMA3_CHAT),
+    # sql and dates have recipes, but nobody has made them yet.
+    "gemma3": Plan(
+        GEMMA3_STAGES,
+        {name: Recipe(name) for name in ("json", "sql", "shell", "dates")},
+        shipped=(CHAT, TEACHER, "json", "shell"),
+        chat=GEMMA3_CHAT,
+    ),
 }
