@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,8 +87,9 @@ def _still_missing(run: RunResult, replaced: set[str], whole: set[str]) -> list[
     about_run = [reason for reason in run.reasons if reason not in own]
     if {student.id for student in run.students} <= whole:
         about_run = [reason for reason in about_run if reason != INTERRUPTED]
-    gone = [f"[{student}] could not be measured" for student in replaced]  # one test's, not one of several
-    return [reason for reason in about_run if not any(words in reason for words in gone)]
+    gone = "|".join(map(re.escape, replaced))
+    of_gone = re.compile(rf"\[({gone})\]( and \d+ more of this student)? could not be measured")
+    return [reason for reason in about_run if not (replaced and of_gone.search(reason))]
 
 
 def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:

@@ -197,10 +197,14 @@ def _by_reason(broken: Mapping[str, str]) -> list[str]:
     tests: dict[str, list[str]] = {}
     for test, reason in broken.items():
         tests.setdefault(reason, []).append(test)
-    return [
-        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} could not be measured: {reason}"
-        for reason, names in tests.items()
-    ]
+    return [f"{names[0]}{_others(names)} could not be measured: {reason}" for reason, names in tests.items()]
+
+
+def _others(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return ""
+    one = len({name.partition("[")[2] for name in names}) == 1
+    return f" and {len(names) - 1} more{' of this student' if one else ''}"
 
 
 def _judge_error() -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_one_cause_is_told_once(project: Project, results: Results) -> None:
     broken = "".join(f"def test_{name}(student):\n    open('/no/such/file')\n" for name in ("this", "that", "other"))
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["reasons"] == [
-        "suites/test_before_suite.py::test_this[alpha/one] and 2 more could not be measured: "
+        "suites/test_before_suite.py::test_this[alpha/one] and 2 more of this student could not be measured: "
         "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
     ]
 

@@ -50,7 +50,8 @@ def test_the_correction_is_made_over_all_students() -> None:
 def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
     first = with_reasons(
         run_result({"a/one": checks(), "a/two": checks()[:3]}),
-        "suites/test_x.py::test_y[a/two] could not be measured: no memory", INTERRUPTED,
+        "suites/test_x.py::test_y[a/two] could not be measured: no memory",
+        "suites/test_x.py::test_z[a/two] and 3 more of this student could not be measured: no disk", INTERRUPTED,
     )  # fmt: skip
     found = merge({"first": first, "second": run_result({"a/two": checks()})})
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
