@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from safety_harness.errors import DataError
 
@@ -67,6 +68,109 @@ class Asked:
 
 def _good(letters: tuple[str, str]) -> int:
     return sum(letter in "R+" for letter in letters)
+
+
+class Numbers(TypedDict, total=False):
+    """What a check measured, as far as it has such: counts of ``n`` before and after patching, with their intervals;
+    for a ratio or a mean its value and the bound that was held against the gate."""
+
+    n: int
+    before: float
+    after: float
+    before_interval: list[float]
+    after_interval: list[float]
+    partial_before: int
+    partial_after: int
+    unscored_before: int
+    unscored_after: int
+    gained: int
+    lost: int
+    p_improvement: float
+    p_adjusted: float
+    improvement_required: bool
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    ratio: float
+    ratio_upper: float
+    documents: int
+    tokens: int
+    mean: float
+    upper: float
+    units: int
+    spare: list[str]
+    void: list[str]
+
+
+class Refused(TypedDict):
+    """How many of ``n`` questions were refused, with the interval of that rate."""
+
+    refused: int
+    n: int
+    interval: NotRequired[list[float]]
+
+
+class Further(TypedDict):
+    """Questions of another source, before and after patching: recorded, not gated."""
+
+    kind: str
+    before: Refused
+    after: Refused
+
+
+class MovedShares(TypedDict):
+    """The model's layers and roles, and of each touched module, such as ``12.gate``, the share that moved, 0..1."""
+
+    layers: int
+    roles: list[str]
+    share: dict[str, float]
+
+
+class ProbeFacts(TypedDict):
+    """One probe of a search: parameters moved, refusals among the questions asked, harmless ones refused."""
+
+    parameters: int
+    asked: int
+    refused: int
+    over_refused: int | None
+    accepted: bool
+
+
+class PatchFacts(TypedDict, total=False):
+    """The patch: its units, what is certified of each (``tested``, ``untested``, ``unresolved``), and its search."""
+
+    key: str
+    student: str
+    teacher: str
+    found: bool
+    reason: str
+    units: list[str]
+    certificate: dict[str, str]
+    minimal: bool
+    parameters: int
+    total_parameters: int
+    share: float
+    candidates: int
+    probes: int
+    seconds: float
+    strategy: str
+    prior: str
+    grain: str
+    together: str
+    transfer: str
+    search: dict[str, int]
+    course: list[ProbeFacts]
+
+
+class About(TypedDict, total=False):
+    """Facts that decide nothing: the patch, what all of the teacher refuses, other questions, and where it all lies."""
+
+    patch: PatchFacts
+    teacher: dict[str, Refused]
+    further: dict[str, Further]
+    moved: MovedShares
+    lineage: dict[str, Any]
+    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -144,8 +248,13 @@ _RUN = TypeAdapter(RunResult)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a results.json."""
+    """The JSON Schema of a results.json. More facts and numbers than it names may stand beside them."""
     found = _RUN.json_schema()
+    for owner, name, described in (("StudentResult", "about", About), ("Check", "numbers", Numbers)):
+        part = TypeAdapter(described).json_schema()
+        found["$defs"] |= part.pop("$defs", {})
+        found["$defs"][described.__name__] = part
+        found["$defs"][owner]["properties"][name] = {"$ref": f"#/$defs/{described.__name__}"}
     found["properties"] = {"schema": {"const": SCHEMA, "type": "integer"}, **found["properties"]}
     found["required"] = ["schema", *found["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

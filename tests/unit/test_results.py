@@ -134,8 +134,18 @@ def test_results_keep_to_their_published_schema() -> None:
     validator = jsonschema.Draft202012Validator(json.loads(said))
     table = json.loads(run_result({"alpha/one": checks(), "alpha/none": []}).to_json())
     validator.validate(table)
-    table["students"][0]["checks"]["defense"]["asked"]["before"] = 1
-    assert not validator.is_valid(table)
+    for path, wrong in (
+        (("checks", "defense", "asked", "before"), 1),
+        (("checks", "defense", "numbers", "n"), "many"),
+        (("about", "patch", "units"), "1.gate"),
+        (("about", "moved", "share"), {"1.gate": "half"}),
+    ):
+        damaged = json.loads(json.dumps(table))
+        inner = damaged["students"][0]
+        for step in path[:-1]:
+            inner = inner[step]
+        inner[path[-1]] = wrong
+        assert not validator.is_valid(damaged), path
 
 
 def test_what_flipped_is_what_counts_otherwise() -> None:
