@@ -50,6 +50,18 @@ def test_seventeen_students_with_long_names_fit_a_hundred_columns() -> None:
     assert [line.split()[0][-15:] for line in table[-17:]] == [name[-15:] for name in names]
 
 
+def test_of_two_hundred_students_those_are_shown_that_need_a_look() -> None:
+    (fine,), (red,) = (run_result({"x": found}).students for found in (checks(), checks(9)))
+    students = [replace(red if number % 20 == 7 else fine, id=f"family/student-{number:03}") for number in range(200)]
+    text = terminal(replace(run_result({}), students=tuple(students), reasons=()))
+    shown = [line.split()[0] for line in text.split("\n\n")[0].splitlines() if line.startswith("family/")]
+    assert len(shown) == 40
+    assert {f"family/student-{number:03}" for number in range(7, 200, 20)} <= set(shown)
+    assert shown == sorted(shown)
+    assert "and 160 more, in the reports" in text
+    assert "200 students: 190 pass, 10 fail, 0 inconclusive; 190 as expected." in text
+
+
 @pytest.mark.parametrize(
     ("student", "shown"),
     [
