@@ -68,8 +68,8 @@ def test_slow(student):
 """
 
 
-# What would tell pytest that nobody watches: a CI, and what pytester itself sets.
-QUIET = ("CI", "PYTEST_ADDOPTS", "NO_COLOR", "PY_COLORS")
+# What would tell pytest that nobody watches, or how wide the terminal is: a CI, and what pytester itself sets.
+QUIET = ("CI", "PYTEST_ADDOPTS", "NO_COLOR", "PY_COLORS", "COLUMNS")
 
 
 def in_a_terminal(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
