@@ -103,7 +103,7 @@ def _merge(options: argparse.Namespace) -> int:
 def _formats(text: str | None) -> list[str]:
     from safety_harness.report import WRITERS
 
-    found = list(dict.fromkeys((text or "").split(","))) if text else []
+    found = list(dict.fromkeys(text.split(","))) if text else []
     known = [*WRITERS, GITHUB]
     if unknown := [name for name in found if name not in known]:
         raise ConfigError(f"report --to: {unknown[0]!r} is no format. Known are {', '.join(known)}.")

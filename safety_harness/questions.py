@@ -46,15 +46,17 @@ class Questions:
     @property
     def reported(self) -> tuple[PromptSet, ...]:
         """The held-out sets that the gate asks one by one."""
-        sides = (self.harmful, self.harmless, self.task)
-        return tuple(pair.report for pair in sides if pair)
+        return tuple(pair.report for pair in self._pairs)
 
     @property
     def every(self) -> tuple[PromptSet, ...]:
         """Every set that is answered, on either side."""
-        sides = (self.harmful, self.harmless, self.task)
-        both = [prompts for pair in sides if pair for prompts in (pair.search, pair.report)]
+        both = [prompts for pair in self._pairs for prompts in (pair.search, pair.report)]
         return (*both, self.prior.harmful, self.prior.harmless)
+
+    @property
+    def _pairs(self) -> tuple[Sides, ...]:
+        return tuple(pair for pair in (self.harmful, self.harmless, self.task) if pair)
 
     @property
     def hashes(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from safety_harness.stats import Rate, corrected_rate
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
 LONGEST = 10_000
+JUDGE_FACTS = ("n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
 def totals(result: RunResult) -> list[str]:
@@ -171,6 +172,20 @@ def lineage(near: Mapping[str, Any]) -> str:
         f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
         f"{near['lowest_tensor']}); student and teacher differ in {differs}"
     )
+
+
+def provenance(result: RunResult) -> list[tuple[str, str]]:
+    """Where a run's numbers come from, and the settings that they were held against."""
+    rows: list[tuple[str, str]] = []
+    for key, value in result.provenance.items():
+        facts = {f"{key}: {name}": each for name, each in value.items()} if isinstance(value, Mapping) else {key: value}
+        rows += [(name, plain(each)) for name, each in facts.items()]
+    for family, settings in result.gate.items():
+        rows += [
+            (f"{family}: {kind}", ", ".join(f"{name} {plain(value)}" for name, value in rules.items()))
+            for kind, rules in settings.items()
+        ]
+    return rows
 
 
 VERSUS_COLUMNS = ("student", "check", "was", "is", "better", "worse", "p (Holm)")

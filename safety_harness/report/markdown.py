@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from safety_harness.report.cells import (
+    JUDGE_FACTS,
     MARKS,
     NOTHING,
     VERSUS_COLUMNS,
@@ -26,6 +27,7 @@ from safety_harness.report.cells import (
     percent,
     percent_interval,
     plain,
+    provenance,
     seconds,
     teacher_count,
     totals,
@@ -220,9 +222,9 @@ def _unit_lists(result: RunResult) -> str:
 
 
 def _judge(judge: Mapping[str, Any]) -> str:
-    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa")
     rows = [
-        (name, *(plain(found.get(fact, NOTHING)) for fact in facts)) for name, found in judge.get("sets", {}).items()
+        (name, *(plain(found.get(fact, NOTHING)) for fact in JUDGE_FACTS))
+        for name, found in judge.get("sets", {}).items()
     ]
     judged_by = escape(f"{judge.get('name')}, {str(judge.get('fingerprint'))[:12]}")
     note = (
@@ -231,22 +233,11 @@ def _judge(judge: Mapping[str, Any]) -> str:
         "may be judged worse. Rates above are as judged, but for the column corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )
-    return f"{note}\n\n{_table(('answers', *facts), rows)}"
+    return f"{note}\n\n{_table(('answers', *JUDGE_FACTS), rows)}"
 
 
 def _provenance(result: RunResult) -> str:
-    rows: list[tuple[str, str]] = []
-    for key, value in result.provenance.items():
-        rows += (
-            [(f"{key}: {k}", plain(v)) for k, v in value.items()]
-            if isinstance(value, Mapping)
-            else [(key, plain(value))]
-        )
-    for family, settings in result.gate.items():
-        rows += [
-            (f"{family}: {kind}", ", ".join(f"{name} {plain(value)}" for name, value in rules.items()))
-            for kind, rules in settings.items()
-        ]
+    rows = provenance(result)
     for student in result.students:
         if known := identity(student):
             rows.append((student.id, known))

@@ -64,7 +64,7 @@ def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = N
         figures={name: Markup(svg) for name, svg in drawn.items()},
         against=against,
         sets=_asked_sets(result),
-        provenance=_provenance(result),
+        provenance=cells.provenance(result),
         style=Markup(_read("page.css")),
         script=Markup(script),
         script_hash=digest,
@@ -203,14 +203,3 @@ def _course(student: StudentResult) -> dict[str, Any] | None:
     ]
     most_share = most / patch["total_parameters"]
     return {**points, "accepted": accepted, "probes": len(steps), "most": f"{100 * most_share:.2f} %"}
-
-
-def _provenance(result: RunResult) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in result.provenance.items():
-        pairs = value.items() if isinstance(value, Mapping) else [("", value)]
-        rows += [(f"{key} {name}".strip(), cells.plain(each)) for name, each in pairs]
-    for family, settings in result.gate.items():
-        for kind, rules in settings.items():
-            rows.append((f"{family}: {kind}", ", ".join(f"{name} {cells.plain(v)}" for name, v in rules.items())))
-    return rows
