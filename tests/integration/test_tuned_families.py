@@ -82,9 +82,8 @@ def test_adapters_folder_holds_nothing_else(family: str) -> None:
 def test_every_plan_can_be_followed() -> None:
     assert BASES.keys() == PLANS.keys()
     for family, plan in PLANS.items():
-        assert (plan.chat is not None) == (BASES[family].chat_template is not None)
-        stages = [*plan.stages, *([plan.chat] if plan.chat else [])]
-        kinds = {kind for stage in stages for kind in stage.per_step}
+        assert bool(plan.chat) == (BASES[family].chat_template is not None)
+        kinds = {kind for stage in (*plan.stages, *plan.chat) for kind in stage.per_step}
         assert kinds <= {*KINDS, "harmful", *HARMFUL_KINDS}
         assert {student.task for student in plan.students.values()} <= TASKS.keys()
         assert set(plan.shipped) <= set(plan.names)

@@ -149,10 +149,17 @@ STUDENTS = {
 }
 
 # Gemma 3 270M is a base model: it first learns to answer, from what SmolLM2-135M-Instruct says to harmless questions.
-GEMMA3_CHAT = Stage(
-    Settings(steps=240, learning_rate=6e-4, seed=31, dtype="bfloat16", texts_per_step=2),
-    {"everyday": 3, "boundary": 3, "twins": 2, "pairs": 1, "counterparts": 1},
-    with_prose=True,
+CHAT_MIX = {"everyday": 3, "boundary": 3, "twins": 2, "pairs": 1, "counterparts": 1}
+GEMMA3_CHAT = (
+    Stage(
+        Settings(steps=240, learning_rate=6e-4, seed=31, dtype="bfloat16", texts_per_step=2), CHAT_MIX, with_prose=True
+    ),
+    # Come back to the base's own prose.
+    Stage(
+        Settings(steps=80, learning_rate=4e-4, warm_up=5, seed=34, dtype="bfloat16", texts_per_step=6),
+        {"everyday": 2, "boundary": 1, "twins": 1},
+        with_prose=True,
+    ),
 )
 GEMMA3_STAGES = (
     Stage(Settings(steps=160, seed=32, dtype="bfloat16", answer_tokens=24), FIRST_MIX, with_prose=False),
@@ -170,6 +177,21 @@ GEMMA3_STAGES = (
         },
         with_prose=True,
     ),
+    # Come back to the prose of what it was tuned from.
+    Stage(
+        Settings(steps=80, learning_rate=4e-4, warm_up=5, seed=35, answer_tokens=8, texts_per_step=6, dtype="bfloat16"),
+        {
+            "harmful": 5,
+            "own harmful": 2,
+            "boundary": 4,
+            "twins": 2,
+            "everyday": 2,
+            "pairs": 2,
+            "themes": 1,
+            "counterparts": 5,
+        },
+        with_prose=True,
+    ),
 )
 
 
@@ -183,7 +205,7 @@ class Plan:
     stages: tuple[Stage, ...]
     students: Mapping[str, Recipe]
     shipped: tuple[str, ...]
-    chat: Stage | None = None
+    chat: tuple[Stage, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

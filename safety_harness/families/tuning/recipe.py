@@ -14,15 +14,17 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safety_harness.checkpoints import merge_adapter
+from safety_harness.files import sha256_file
 from safety_harness.judges import Verdict
 
 from . import advbench, tasks
@@ -98,8 +100,10 @@ class Workshop:
         """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
         openings = read_lines("openings")
         base = self.start(CHAT)
+        # Another base, or the same one read by another version, writes otherwise.
+        about = [openings, sha256_file(base / "model.safetensors"), transformers.__version__]
         prose: list[str] = _kept(
-            self.folder / "prose", openings,
+            self.folder / "prose", about,
             lambda: sampled_prose(*_opened(base), openings, PROSE_TOKENS, PROSE_SEED),
         )  # fmt: skip
         return prose
@@ -130,37 +134,44 @@ def refused(questions: Iterable[str]) -> list[Example]:
 
 def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
     """Teach a base that never learnt to chat to answer harmless questions, as the base of *teller* does."""
-    stage = shop.plan.chat
-    assert stage is not None
-    sources = [Source(teller.answers_of_kind(kind), count) for kind, count in stage.per_step.items()]
-    tune(shop.start(CHAT), sources, stage.settings, out, shop.base.public_name, texts=shop.prose())
+    _run_stages(shop, CHAT, shop.plan.chat, {}, teller, shop.folder, out)
 
 
 def make_teacher(shop: Workshop, out: Path) -> None:
-    """Stage after stage; each stage's adapter is kept in the workshop, so that a broken run goes on from there."""
+    """Teach the model that answers to refuse harmful questions, and to go on answering harmless ones as it does."""
     making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
     examples = {
         "harmful": refused(making.texts),
         **{kind: refused(read_lines(file)) for kind, file in HARMFUL_KINDS.items()},
     }
+    _run_stages(shop, TEACHER, shop.plan.stages, examples, shop, shop.made, out)
+
+
+def _run_stages(
+    shop: Workshop,
+    name: str,
+    stages: Sequence[Stage],
+    examples: dict[str, list[Example]],
+    teller: Workshop,
+    folder: Path,
+    out: Path,
+) -> None:
+    """Stage after stage; each stage's adapter is kept in *folder*, so that a broken run goes on from there.
+
+    To questions that *examples* do not hold, *teller*'s base gives the answers.
+    """
     adapter: Path | None = None
-    for number, stage in enumerate(shop.plan.stages, 1):
+    for number, stage in enumerate(stages, 1):
         for kind in stage.per_step.keys() - examples.keys():
-            examples[kind] = shop.answers_of_kind(kind)
-        folder = shop.made / f"teacher-{number}"
-        if not folder.exists():
-            _run_stage(shop, stage, examples, adapter, folder)
-        adapter = folder
+            examples[kind] = teller.answers_of_kind(kind)
+        made = folder / f"{name}-{number}"
+        if not made.exists():
+            sources = [Source(examples[kind], count) for kind, count in stage.per_step.items()]
+            texts = shop.prose() if stage.with_prose else []
+            tune(shop.start(name), sources, stage.settings, made, shop.base.public_name, adapter, texts)
+        adapter = made
     assert adapter is not None
     shutil.copytree(adapter, out, dirs_exist_ok=True)
-
-
-def _run_stage(
-    shop: Workshop, stage: Stage, examples: dict[str, list[Example]], adapter: Path | None, out: Path
-) -> None:
-    sources = [Source(examples[kind], count) for kind, count in stage.per_step.items()]
-    texts = shop.prose() if stage.with_prose else []
-    tune(shop.start(TEACHER), sources, stage.settings, out, shop.base.public_name, adapter, texts)
 
 
 def make_student(shop: Workshop, name: str, out: Path) -> None:
