@@ -29,6 +29,14 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     merged.set_defaults(run=_merge)
     merged.add_argument("results", type=Path, nargs="+", help="results.json of runs over other students each, in order")
     merged.add_argument("--out", type=Path, required=True, help="the results.json to write")
+    merged.add_argument(
+        "--anew",
+        action="append",
+        default=[],
+        metavar="STUDENT",
+        help="a student (family/name) that was decided before and has other weights or another search now: the later "
+        "run counts, and the result says so; repeatable",
+    )
     report = commands.add_parser(
         "report",
         help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
@@ -94,7 +102,7 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.merge import merge
 
-    result = merge({str(path): read_results(path) for path in options.results})
+    result = merge({str(path): read_results(path) for path in options.results}, options.anew)
     write_whole(options.out, result.to_json())
     print(f"{options.out}: {len(result.students)} students, gate: {result.outcome.value}")
     return 0 if result.outcome is Outcome.PASS else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from safety_harness.errors import DataError
@@ -18,29 +18,36 @@ from safety_harness.gate import (
 from safety_harness.results import Outcome, RunResult, StudentResult
 
 
-def merge(runs: Mapping[str, RunResult]) -> RunResult:
+def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResult:
     """One result of *runs*, by their names, as if all of their students had been gated in one.
 
     The correction over the students is made anew, over all of them. A student may stand in two runs only where the
-    earlier one was inconclusive: the later counts, and the result says so. Nothing else is measured until it passes.
+    earlier one was inconclusive, or where it is named in *anew* (it has other weights since, or is searched otherwise):
+    the later counts, and the result says so. Nothing else is measured until it passes.
 
     Raises:
-        DataError: a student was decided twice, or the runs were gated by other rules, another judge or on another
-            subject.
+        DataError: a student was decided twice, one that is to be decided *anew* was not, or the runs were gated by
+            other rules, another judge or on another subject.
     """
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
     replaced: list[str] = []
+    decided_anew: dict[str, str] = {}
     for name, run in runs.items():
         for student in run.students:
             earlier = students.get(student.id)
             if earlier is not None and earlier.outcome is not Outcome.INCONCLUSIVE:
-                raise DataError(
-                    f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was inconclusive "
-                    "may be measured again: leave it out of one of the runs."
-                )
+                if student.id not in anew:
+                    raise DataError(
+                        f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was "
+                        "inconclusive may be measured again; if it is another student now, or searched otherwise, say so "
+                        "(--anew)."
+                    )
+                decided_anew[student.id] = f"{student.id} ({earlier.outcome.value} before)"
             replaced += [student.id] if earlier else []
             students[student.id] = student
+    if missing := [student for student in anew if student not in decided_anew]:
+        raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
     required = PATCH_REQUIRED if first.provenance.get("subject", "patched") == "patched" else ALWAYS_REQUIRED
     checks = correct_for_students({name: student.checks for name, student in students.items()})
@@ -54,7 +61,12 @@ def merge(runs: Mapping[str, RunResult]) -> RunResult:
         incomplete=[reason for run in runs.values() for reason in _still_missing(run, set(replaced), whole)],
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
-        provenance={**_shared(runs), "runs": _named(runs), "measured again": ", ".join(replaced) or "none"},
+        provenance={
+            **_shared(runs),
+            "runs": _named(runs),
+            "measured again": ", ".join(student for student in replaced if student not in decided_anew) or "none",
+            **({"decided anew": ", ".join(decided_anew.values())} if decided_anew else {}),
+        },
         questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
     )
 

@@ -81,6 +81,20 @@ def test_nothing_is_measured_until_it_passes(refused: int) -> None:
         merge({"1": one, "2": two})
 
 
+def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
+    one, two = run_result({"a/one": checks(9), "a/two": checks()}), run_result({"a/one": checks()})
+    found = merge({"1": one, "2": two}, anew=["a/one"])
+    assert [(student.id, student.outcome) for student in found.students] == [
+        ("a/one", Outcome.PASS),
+        ("a/two", Outcome.PASS),
+    ]
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    assert found.provenance["decided anew"] == "a/one (fail before)"
+    assert found.provenance["measured again"] == "none"
+    with pytest.raises(DataError, match=r"a/two was not decided in two"):
+        merge({"1": one, "2": two}, anew=["a/one", "a/two"])
+
+
 def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
     one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
     rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
