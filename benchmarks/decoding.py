@@ -3,13 +3,16 @@
     python benchmarks/decoding.py [--student json] [--threads 1]
 
 The held-out harmful questions of a smollm2 student with a seventh of the teacher's modules in it, answered in bfloat16
-to the family's length; processor seconds, best of three interleaved rounds. Writes ``benchmarks/decoding.md``.
+to the family's length; processor seconds, best of three interleaved rounds. Then a trap that was removed
+(safety_harness/models.py): the vocabulary's product with the last states of eight rows, cut out of all of them, with
+and without a gradient wanted of its weights, and laid out in one piece. Writes ``benchmarks/decoding.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +29,7 @@ from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.registry import load_registry
 
 ROUNDS = 3
+TRAPPED_ROWS = 8
 
 
 def plain_cache(config: Any) -> DynamicCache:
@@ -62,6 +66,26 @@ def measure(bench: Bench) -> dict[str, tuple[float, list[str]]]:
     return best
 
 
+def trap(bench: Bench) -> list[tuple[str, str, int]]:
+    """Seconds and page faults of the vocabulary's product: cut out states, the same in one piece."""
+    head = bench.generator.model.get_output_embeddings()
+    weight = head.weight.detach()
+    states = torch.randn(TRAPPED_ROWS, 32, weight.shape[1]).to(weight.dtype)[:, -1:]
+    found = []
+    for name, wanted, given in (
+        ("cut out, a gradient wanted of the weights", True, states),
+        ("cut out, none wanted", False, states),
+        ("in one piece, none wanted", False, states.contiguous()),
+    ):
+        weights = weight.clone().requires_grad_(wanted)
+        with torch.inference_mode():
+            start, faults = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.nn.functional.linear(given, weights)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        found.append((name, f"{time.process_time() - start:.3f}", faults))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", default="json")
@@ -69,7 +93,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     (student,) = load_registry().select(family="smollm2", students=[options.student])
-    found = measure(open_bench(student))
+    bench = open_bench(student)
+    found, trapped = measure(bench), trap(bench)
     usual, answers = found["as transformers does"]
     if any(said != answers for _, said in found.values()):
         raise SystemExit("The ways give different answers.")
@@ -77,7 +102,10 @@ def main() -> None:
     table = tabulate(rows, ("way", "seconds", "times as fast"), tablefmt="github", disable_numparse=True)
     text = (
         f"# Decoding\n\n`python benchmarks/decoding.py --student {options.student} --threads {options.threads}`: "
-        f"{len(answers)} answers, the same each way\n\n{table}\n"
+        f"{len(answers)} answers, the same each way\n\n{table}\n\n"
+        f"The vocabulary's product with the last states of {TRAPPED_ROWS} rows:\n\n"
+        + tabulate(trapped, ("states and weights", "seconds", "page faults"), tablefmt="github", disable_numparse=True)
+        + "\n"
     )
     (Path(__file__).parent / "decoding.md").write_text(text, encoding="utf-8")
     print(text)

@@ -40,8 +40,8 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
                 if student.id not in anew:
                     raise DataError(
                         f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was "
-                        "inconclusive may be measured again; if it is another student now, or searched otherwise, say so "
-                        "(--anew)."
+                        "inconclusive may be measured again; if it is another student now, or searched otherwise, say "
+                        "so (--anew)."
                     )
                 decided_anew[student.id] = f"{student.id} ({earlier.outcome.value} before)"
             replaced += [student.id] if earlier else []

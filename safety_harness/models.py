@@ -64,8 +64,7 @@ def prepare(spec: ModelSpec) -> Path:
 def load(folder: Path, dtype: str) -> LoadedModel:
     """Load a prepared checkpoint on the CPU, or on the GPU where there is one.
 
-    Parameters keep ``requires_grad``: with torch 2.13 on a CPU, bfloat16 generation under ``inference_mode`` is
-    five times slower without it.
+    Parameters keep ``requires_grad``, which priors take gradients by.
 
     Raises:
         SourceError: transformers cannot load it, or the checkpoint lacks a tensor of its architecture.
@@ -89,7 +88,18 @@ def load(folder: Path, dtype: str) -> LoadedModel:
         raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
     if torch.cuda.is_available():
         model = model.to("cuda")
+    model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
     return LoadedModel(model.eval(), tokenizer, checkpoint)
+
+
+def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last states of each row, cut out of all of them, laid out one after the other.
+
+    ``torch.matmul`` makes one product of (rows, 1, width) and a weight only where that takes no copy of the states, or
+    where the weight wants a gradient. Else it copies the whole vocabulary's weights once a row: of 64 rows of SmolLM2
+    3.6 GB and a million page faults (benchmarks/decoding.md).
+    """
+    return tuple(state.contiguous() for state in states)
 
 
 def _once(identity: str, make: Callable[[Path], None]) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 import safety_harness.generate
@@ -40,6 +41,30 @@ def test_answers_are_those_of_a_plain_cache_and_plain_weights(
     monkeypatch.setattr(safety_harness.generate, "packed_weights", lambda _model: contextlib.nullcontext())
     assert answers() == found
     assert len(set(found)) > 1
+
+
+class Copies(TorchDispatchMode):
+    """Notes the sizes of what batched products are made of, copies of a weight for each row among them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numbers: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.numbers += [one.numel() for one in args]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_reading_questions_takes_no_copy_of_the_vocabulary_for_each_row(pairs: Pairs, gradients: bool) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    loaded.model.requires_grad_(gradients)
+    vocabulary = loaded.model.get_output_embeddings().weight.numel()
+    # Under inference_mode the product is not taken apart in sight of a mode; without gradients it is the same one.
+    with Copies() as copies, torch.no_grad():
+        loaded.model(torch.arange(12).reshape(4, 3), logits_to_keep=1)
+    assert max(copies.numbers, default=0) < vocabulary
 
 
 def columns(count: int, rows: int = 2) -> torch.Tensor:
