@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from safety_harness.errors import ConfigError
+from safety_harness.settings import SearchSettings
 from safety_harness.specs import Family, ModelSpec, StudentSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -20,11 +21,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Student:
-    """A student that a run is about; ``id`` is unique over a registry: ``tiny-llama/arithmetic``."""
+    """A student that a run is about; ``id`` is unique over a registry: ``tiny-llama/arithmetic``.
+
+    ``family`` has the student's own settings of the search, where it has such; ``usual`` are then its family's.
+    """
 
     name: str
     family: Family
     spec: StudentSpec
+    usual: SearchSettings | None = None
 
     @property
     def id(self) -> str:
@@ -62,7 +67,9 @@ class Registry:
         if family is not None and family not in self.families and family not in groups:
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [
-            Student(name, entry if spec.search is None else entry.model_copy(update={"search": spec.search}), spec)
+            Student(name, entry, spec)
+            if spec.search is None
+            else Student(name, entry.model_copy(update={"search": spec.search}), spec, entry.search)
             for entry in self.families.values()
             if family is None or family in (entry.name, entry.group)
             for name, spec in entry.students.items()
@@ -76,7 +83,7 @@ class Registry:
             if teacher not in self.families:
                 raise ConfigError(unknown("teacher", teacher, self.families))
             other = self.families[teacher].teacher
-            chosen = [Student(s.name, s.family.model_copy(update={"teacher": other}), s.spec) for s in chosen]
+            chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
         for entry in (s.family for s in chosen):
             if entry.search.transfer == "add" and entry.ancestor is None:
                 raise ConfigError(

@@ -137,13 +137,13 @@ class Collector:
         )
 
     def _settings(self) -> dict[str, Any]:
-        families = {student.family.name: student.family for student in self.students}
+        """Of each family; what a student searches otherwise is told with its patch."""
         return {
-            name: {
-                "gate": family.gate.model_dump(mode="json"),
-                "search": family.search.model_dump(mode="json"),
+            student.family.name: {
+                "gate": student.family.gate.model_dump(mode="json"),
+                "search": (student.usual or student.family.search).model_dump(mode="json"),
             }
-            for name, family in families.items()
+            for student in self.students
         }
 
     def _provenance(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def test_a_student_may_search_otherwise_and_an_option_wins_over_both(tmp_path: P
     text = with_student('path = "x"\nsearch = { task = 0.3, max_probes = 7 }')
     text += '[families.a.students.t]\npath = "y"\n[families.a.search]\nmax_probes = 9\nprior = "norm"\n'
     (tmp_path / "registry.toml").write_text(text)
-    own, usual = (s.family.search for s in load_registry(tmp_path / "registry.toml").select())
+    students = load_registry(tmp_path / "registry.toml").select()
+    own, usual = (s.family.search for s in students)
+    assert [s.usual for s in students] == [usual, None]
     assert (own.task, own.max_probes, own.prior) == (0.3, 7, "norm")
     assert (usual.task, usual.max_probes, usual.prior) == (0.05, 9, "norm")
     given = load_registry(tmp_path / "registry.toml", search={"max_probes": 3}).select()
