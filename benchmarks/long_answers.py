@@ -109,7 +109,8 @@ def main() -> None:
         for row in rows(student, options.tokens, ancestor):
             print(row, flush=True)
             found.append(row)
-    command = f"`python benchmarks/long_answers.py --family {options.family} --tokens {options.tokens}`"
+    picked = "".join(f" --student {name}" for name in options.student)
+    command = f"`python benchmarks/long_answers.py --family {options.family}{picked} --tokens {options.tokens}`"
     table = tabulate(found, HEADERS, tablefmt="github", disable_numparse=True)
     file = Path(__file__).parent / "long_answers.md"
     file.write_text(f"# Long answers, held out\n\n{command}\n\n{table}\n", encoding="utf-8")
