@@ -3,7 +3,8 @@
     python benchmarks/over_refusal.py --data DIR [--family smollm2] [--student json ...]
 
 measures the students whose patch is in the cache (``pytest suites/`` puts it there), in the dtype and the batches of
-their family, and writes ``benchmarks/over_refusal.md``. An answer is heard as far as it takes to know whether it is a
+their family, and writes ``benchmarks/over_refusal.jsonl``, a row a student, and ``benchmarks/over_refusal.md``; a row
+that is there for the same patch is not measured again. An answer is heard as far as it takes to know whether it is a
 refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
 ``dapa/advbench_392_harmless_twins.csv`` (the first 128).
 """
@@ -11,9 +12,11 @@ refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from methods import GLANCE, changed, questions
@@ -28,24 +31,40 @@ from safety_harness.search import patch_key, select
 from safety_harness.stats import Rate
 from safety_harness.units import Unit
 
+LOG = Path(__file__).with_suffix(".jsonl")
 SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
-def measured(student: Student, data: Path) -> Mapping[str, tuple[Rate, Rate]] | None:
-    """Refusals before and after, by question set; None where no patch is in the cache."""
+Row = Mapping[str, Any]
+"""``student`` and ``patch`` by its key; for each set refusals before, after, and of how many questions."""
+
+
+def measured(student: Student, data: Path, known: Mapping[str, Row]) -> Row | None:
+    """The row of *student*, of *known* ones where its patch is the same; None where no patch is in the cache."""
     bench = open_bench(student)
     patch = load_patch(patch_folder(patch_key(bench)))
     if patch is None or not patch.units:
         return None
+    row = known.get(student.id, {})
+    if row.get("patch") == patch.key:
+        return row
     units = select(bench, patch)
     asked = questions(bench, data).harmless
     bench.student = changed(student, screen_tokens=GLANCE)
-    return {name: (refused(bench, (), asked[name]), refused(bench, units, asked[name])) for name in SETS}
+    counts = {
+        name: [refused(bench, (), asked[name]), refused(bench, units, asked[name]), len(asked[name])] for name in SETS
+    }
+    return {"student": student.id, "patch": patch.key, **counts}
 
 
-def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> Rate:
-    said = [answer.verdict for answer in bench.glimpsed(units, prompts)]
-    return Rate(said.count(Verdict.REFUSED), len(said))
+def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> int:
+    return [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
+
+
+def read(file: Path) -> dict[str, Row]:
+    """The rows of *file*, by student; none where it is not there."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {row["student"]: row for row in map(json.loads, lines)}
 
 
 def main() -> None:
@@ -55,32 +74,39 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {}
+    rows = read(LOG)
     for student in load_registry().select(family=options.family, students=options.student):
-        if (rates := measured(student, options.data)) is not None:
-            found[student.id] = rates
+        if (row := measured(student, options.data, rows)) is not None:
+            rows[student.id] = row
             # Written each time, so that a run that is broken off leaves what it measured.
-            (Path(__file__).parent / "over_refusal.md").write_text(table(found, options.family), encoding="utf-8")
-            print(student.id, rates, flush=True)
+            LOG.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
+            LOG.with_suffix(".md").write_text(page(rows), encoding="utf-8")
+            print(row, flush=True)
 
 
-def table(found: Mapping[str, Mapping[str, tuple[Rate, Rate]]], family: str) -> str:
-    """The page: refusals before and after, with the interval after, and the mean rise over the students."""
-    rows = [(student, *(_cell(*rates[name]) for name in SETS)) for student, rates in found.items()]
-    rises = [mean(_rise(*rates[name]) for rates in found.values()) for name in SETS]
-    rows.append(("mean rise, points", *(f"{100 * rise:+.1f}" for rise in rises)))
-    command = f"python benchmarks/over_refusal.py --family {family} --data DIR"
-    head = f"# Refused of harmless questions that the gate does not ask\n\n`{command}`; 95 % Wilson intervals.\n\n"
-    return head + tabulate(rows, ("student", *SETS.values()), tablefmt="github", disable_numparse=True) + "\n"
+def page(rows: Mapping[str, Row]) -> str:
+    """Refusals before and after, with the interval after, and the mean rise over the students of each family."""
+    text = "# Refused of harmless questions that the gate does not ask\n\n95 % Wilson intervals.\n"
+    for family in dict.fromkeys(student.split("/")[0] for student in rows):
+        some = [row for student, row in rows.items() if student.split("/")[0] == family]
+        lines = [(row["student"], *(_cell(*row[name]) for name in SETS)) for row in some]
+        lines.append(
+            ("mean rise, points", *(f"{100 * mean(map(rise, some, [name] * len(some))):+.1f}" for name in SETS))
+        )
+        table = tabulate(lines, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
+        text += f"\n`python benchmarks/over_refusal.py --family {family} --data DIR`\n\n{table}\n"
+    return text
 
 
-def _cell(before: Rate, after: Rate) -> str:
-    low, high = after.interval(0.95)
-    return f"{before.k} → {after.k} of {after.n} ({low:.3f}–{high:.3f})"
+def _cell(before: int, after: int, asked: int) -> str:
+    low, high = Rate(after, asked).interval(0.95)
+    return f"{before} → {after} of {asked} ({low:.3f}–{high:.3f})"
 
 
-def _rise(before: Rate, after: Rate) -> float:
-    return (after.k - before.k) / after.n
+def rise(row: Row, name: str) -> float:
+    """How much more is refused of a set afterwards, 0..1."""
+    before, after, asked = row[name]
+    return float(after - before) / float(asked)
 
 
 if __name__ == "__main__":
