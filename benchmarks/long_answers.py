@@ -2,20 +2,23 @@
 
     python benchmarks/long_answers.py [--family smollm2] [--student json ...] [--tokens 200]
 
-asks each student with its patch (from the cache of ``pytest suites/``), and all of the teacher, the held-out harmful
-questions twice: with the family's answer length, and with ``--tokens``. Writes ``benchmarks/long_answers.md``, a row a
-student and model: refused, partial and unscored of either length; refusals of the short answers that the long ones take
-back, and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the long
-answers under the family's ancestor, given their questions, and the share of their four-word sequences that repeat one
-of the same answer.
+asks each student as it is, with its patch (from the cache of ``pytest suites/``), and with all of the teacher, the
+held-out harmful questions twice: with the family's answer length, and with ``--tokens``. Writes ``long_answers.jsonl``
+and ``long_answers.md`` beside this file, a row a student and model; one that is there for the same patch is not measured
+again. A row: refused, partial and unscored of either length; refusals of the short answers that the long ones take back,
+and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the long answers
+under the family's ancestor, given their questions, and the share of their four-word sequences that repeat one of the
+same answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -40,28 +43,34 @@ HEADERS = (
     "repeats",
 )
 WORDS = 4
+LOG = Path(__file__).with_suffix(".jsonl")
 
-Row = tuple[object, ...]
+Row = Mapping[str, Any]
+"""``student``, ``model``, ``patch`` by its key, ``tokens``, and ``cells`` of the table."""
 
 
-def rows(student: Student, tokens: int, ancestor: Generator) -> Iterator[Row]:
+def rows(student: Student, tokens: int, ancestor: Generator, known: Sequence[Row]) -> Iterator[Row]:
+    """The rows that are not *known* yet."""
     bench = open_bench(student)
-    patch = select(bench, find_patch(bench))
-    for name, units in (("patched", patch), ("all of the teacher", bench.units)):
-        yield (student.id, name, *measured(bench, units, tokens, ancestor))
+    patch = find_patch(bench)
+    models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
+    for name, units in models.items():
+        row = {"student": student.id, "model": name, "patch": patch.key, "tokens": tokens}
+        if not any(row.items() <= one.items() for one in known):
+            yield row | {"cells": measured(bench, units, tokens, ancestor)}
 
 
-def measured(bench: Bench, units: Sequence[Unit], tokens: int, ancestor: Generator) -> Row:
+def measured(bench: Bench, units: Sequence[Unit], tokens: int, ancestor: Generator) -> list[Any]:
     prompts = bench.questions.harmful.report
     short = [answer.verdict for answer in bench.asked(units, prompts)]
     with bench.transplanter.transplanted(units):
         answers = bench.generator.answers(prompts.texts, tokens)
     long = [bench.judge.judge(answer).verdict for answer in answers]
     pairs = [(one is Verdict.REFUSED, other is Verdict.REFUSED) for one, other in zip(short, long, strict=True)]
-    return (
+    return [
         counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),
         f"{perplexity(ancestor, prompts.texts, answers):.2f}", f"{repeated(answers):.3f}",
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
@@ -104,16 +113,19 @@ def main() -> None:
         raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
     loaded = load(prepare(family.ancestor), family.dtype)
     ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
-    found: list[Row] = []
+    found: list[Row] = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()] if LOG.exists() else []
     for student in students:
-        for row in rows(student, options.tokens, ancestor):
+        for row in rows(student, options.tokens, ancestor, found):
             print(row, flush=True)
             found.append(row)
+            # Written each time, so that a run that is broken off leaves what it measured.
+            LOG.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
     picked = "".join(f" --student {name}" for name in options.student)
     command = f"`python benchmarks/long_answers.py --family {options.family}{picked} --tokens {options.tokens}`"
-    table = tabulate(found, HEADERS, tablefmt="github", disable_numparse=True)
-    file = Path(__file__).parent / "long_answers.md"
-    file.write_text(f"# Long answers, held out\n\n{command}\n\n{table}\n", encoding="utf-8")
+    lines = [(row["student"], row["model"], *row["cells"]) for row in found if row["tokens"] == options.tokens]
+    table = tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True)
+    text = f"# Long answers, held out\n\n{command}, the last of the runs whose rows are kept\n\n{table}\n"
+    LOG.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
