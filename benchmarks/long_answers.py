@@ -4,11 +4,11 @@
 
 asks each student as it is, with its patch (from the cache of ``pytest suites/``), and with all of the teacher, the
 held-out harmful questions twice: with the family's answer length, and with ``--tokens``. Writes ``long_answers.jsonl``
-and ``long_answers.md`` beside this file, a row a student and model; one that is there for the same patch is not measured
-again. A row: refused, partial and unscored of either length; refusals of the short answers that the long ones take back,
-and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the long answers
-under the family's ancestor, given their questions, and the share of their four-word sequences that repeat one of the
-same answer.
+and ``long_answers.md`` beside this file, a row a student and model; one that is there for the same patch is not
+measured again. A row: refused, partial and unscored of either length; refusals of the short answers that the long ones
+take back, and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the
+long answers under the family's ancestor, given their questions, and the share of their four-word sequences that repeat
+one of the same answer.
 """
 
 from __future__ import annotations
