@@ -2,7 +2,7 @@
 
     python benchmarks/bars.py RESULTS
 
-reads a results.json of one family (``reports/smollm2.json``) and what ``over_refusal.py`` measured of the same patches,
+reads the results.json of a run over one family and what ``over_refusal.py`` measured of the same patches,
 and writes ``benchmarks/bars-FAMILY.md``: a line a bar, said to be met or missed, and a row a student. The paper's
 figures are those of its table over 17 models (arXiv 2406.01514).
 """
