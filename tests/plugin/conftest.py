@@ -61,14 +61,15 @@ Project = Callable[..., pytest.RunResult]
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a project whose family ``alpha`` has *students* (name -> expected outcome) and run its suites.
 
-    *more* is a suite that runs before the others; *arguments* go to pytest.
+    *more* is a suite that runs before the others, *own* what else the last student's table holds; *arguments* go to
+    pytest.
     """
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def run(*arguments: str, students: dict[str, str] | None = None, more: str = "") -> pytest.RunResult:
-        write_registry(pytester.path, family("alpha", students or {"one": "pass", "two": "pass"}))
+    def run(*arguments: str, students: dict[str, str] | None = None, more: str = "", own: str = "") -> pytest.RunResult:
+        write_registry(pytester.path, family("alpha", students or {"one": "pass", "two": "pass"}) + own)
         files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
         (pytester.path / "suites").mkdir(exist_ok=True)
         for name, text in files.items():

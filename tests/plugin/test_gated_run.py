@@ -154,6 +154,11 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     }  # fmt: skip
 
 
+def test_a_report_has_its_familys_settings_whoever_comes_last(project: Project, results: Results) -> None:
+    project(own="search = { max_probes = 7 }\n")
+    assert results()["gate"]["alpha"]["search"]["max_probes"] == 400
+
+
 def test_one_cause_is_told_once(project: Project, results: Results) -> None:
     broken = "".join(f"def test_{name}(student):\n    open('/no/such/file')\n" for name in ("this", "that", "other"))
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
