@@ -46,7 +46,7 @@ WORDS = 4
 LOG = Path(__file__).with_suffix(".jsonl")
 
 Row = Mapping[str, Any]
-"""``student``, ``model``, ``patch`` by its key, ``tokens``, and ``cells`` of the table."""
+"""``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table."""
 
 
 def rows(student: Student, tokens: int, ancestor: Generator, known: Sequence[Row]) -> Iterator[Row]:
@@ -55,7 +55,9 @@ def rows(student: Student, tokens: int, ancestor: Generator, known: Sequence[Row
     patch = find_patch(bench)
     models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
     for name, units in models.items():
-        row = {"student": student.id, "model": name, "patch": patch.key, "tokens": tokens}
+        row = {"student": student.id, "model": name, "tokens": tokens}
+        if name == "patched":
+            row["patch"] = patch.key
         if not any(row.items() <= one.items() for one in known):
             yield row | {"cells": measured(bench, units, tokens, ancestor)}
 
@@ -117,15 +119,28 @@ def main() -> None:
     for student in students:
         for row in rows(student, options.tokens, ancestor, found):
             print(row, flush=True)
-            found.append(row)
+            found = [one for one in found if which(one) != which(row)] + [row]
             # Written each time, so that a run that is broken off leaves what it measured.
             LOG.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
-    picked = "".join(f" --student {name}" for name in options.student)
-    command = f"`python benchmarks/long_answers.py --family {options.family}{picked} --tokens {options.tokens}`"
-    lines = [(row["student"], row["model"], *row["cells"]) for row in found if row["tokens"] == options.tokens]
-    table = tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True)
-    text = f"# Long answers, held out\n\n{command}, the last of the runs whose rows are kept\n\n{table}\n"
-    LOG.with_suffix(".md").write_text(text, encoding="utf-8")
+    LOG.with_suffix(".md").write_text(page(found), encoding="utf-8")
+
+
+def which(row: Row) -> tuple[Any, ...]:
+    """What a row is about; there is one such row."""
+    return tuple(row[name] for name in ("student", "model", "tokens"))
+
+
+def page(found: Sequence[Row]) -> str:
+    """A table for each family and length."""
+    text = "# Long answers, held out\n"
+    for family, tokens in dict.fromkeys((row["student"].split("/")[0], row["tokens"]) for row in found):
+        some = [row for row in found if (row["student"].split("/")[0], row["tokens"]) == (family, tokens)]
+        students = "".join(f" --student {name}" for name in dict.fromkeys(row["student"].split("/")[1] for row in some))
+        command = f"python benchmarks/long_answers.py --family {family} --tokens {tokens}{students}"
+        lines = [(row["student"], row["model"], *row["cells"]) for row in sorted(some, key=lambda row: row["student"])]
+        table = tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True)
+        text += f"\n`{command}`\n\n{table}\n"
+    return text
 
 
 if __name__ == "__main__":

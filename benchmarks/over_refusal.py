@@ -90,9 +90,7 @@ def page(rows: Mapping[str, Row]) -> str:
     for family in dict.fromkeys(student.split("/")[0] for student in rows):
         some = [row for student, row in rows.items() if student.split("/")[0] == family]
         lines = [(row["student"], *(_cell(*row[name]) for name in SETS)) for row in some]
-        lines.append(
-            ("mean rise, points", *(f"{100 * mean(map(rise, some, [name] * len(some))):+.1f}" for name in SETS))
-        )
+        lines.append(("mean rise, points", *(f"{100 * mean(rise(row, name) for row in some):+.1f}" for name in SETS)))
         table = tabulate(lines, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
         text += f"\n`python benchmarks/over_refusal.py --family {family} --data DIR`\n\n{table}\n"
     return text

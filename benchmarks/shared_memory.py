@@ -96,6 +96,7 @@ def measured(family: str, student: str) -> Sequence[tuple[str, float, float, flo
     for _ in range(WORKERS):
         own, other = context.Pipe()
         context.Process(target=work, args=(family, student, other), daemon=True).start()
+        other.close()  # or a worker that dies would never be missed
         ends.append(own)
     found = []
     while [end.recv() for end in ends] != ["done"] * WORKERS:

@@ -26,8 +26,8 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     the later counts, and the result says so. Nothing else is measured until it passes.
 
     Raises:
-        DataError: a student was decided twice, one that is to be decided *anew* was not, or the runs were gated by
-            other rules, another judge or on another subject.
+        DataError: a student was decided twice, one that is to be decided *anew* was not or is the same as before, or
+            the runs were gated by other rules, another judge or on another subject.
     """
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
@@ -37,7 +37,9 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
         for student in run.students:
             earlier = students.get(student.id)
             if earlier is not None and earlier.outcome is not Outcome.INCONCLUSIVE:
-                if student.id not in anew:
+                if student.id in anew:
+                    _require_another(name, earlier, student)
+                else:
                     raise DataError(
                         f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was "
                         "inconclusive may be measured again; if it is another student now, or searched otherwise, say "
@@ -69,6 +71,19 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
         },
         questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
     )
+
+
+def _require_another(run: str, earlier: StudentResult, later: StudentResult) -> None:
+    """What a measurement depends on, or what was searched for, is not what it was."""
+
+    def of(student: StudentResult) -> tuple[object, object]:
+        return student.about.get("patch", {}).get("key"), student.about.get("identity")
+
+    if of(earlier) == of(later):
+        raise DataError(
+            f"{run}: {later.id} has the same weights, questions and search as before ({earlier.outcome.value}), as far "
+            "as the runs say, so it may not be decided anew."
+        )
 
 
 def _require_alike(runs: Mapping[str, RunResult]) -> None:

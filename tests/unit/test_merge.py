@@ -82,7 +82,7 @@ def test_nothing_is_measured_until_it_passes(refused: int) -> None:
 
 
 def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
-    one, two = run_result({"a/one": checks(9), "a/two": checks()}), run_result({"a/one": checks()})
+    one, two = run_result({"a/one": checks(9), "a/two": checks()}), searched_by("add", run_result({"a/one": checks()}))
     found = merge({"1": one, "2": two}, anew=["a/one"])
     assert [(student.id, student.outcome) for student in found.students] == [
         ("a/one", Outcome.PASS),
@@ -93,6 +93,19 @@ def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_say
     assert found.provenance["measured again"] == "none"
     with pytest.raises(DataError, match=r"a/two was not decided in two"):
         merge({"1": one, "2": two}, anew=["a/one", "a/two"])
+
+
+def searched_by(key: str, run: RunResult) -> RunResult:
+    """*run*, with patches of another search."""
+    return replace(run, students=tuple(replace(one, about={"patch": {"key": key}}) for one in run.students))
+
+
+@pytest.mark.parametrize("key", [None, "replace"])
+def test_the_same_student_and_search_are_not_decided_anew(key: str | None) -> None:
+    one, two = run_result({"a/one": checks(9)}), run_result({"a/one": checks()})
+    runs = {"1": one, "2": two} if key is None else {"1": searched_by(key, one), "2": searched_by(key, two)}
+    with pytest.raises(DataError, match=r"2: a/one has the same weights, .* before \(fail\)"):
+        merge(runs, anew=["a/one"])
 
 
 def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
@@ -115,3 +128,7 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
     assert len(read_results(out).students) == 2
     assert main(["report", str(out)]) == 0
+    (tmp_path / "two.json").write_text(searched_by("add", run_result({"a/one": checks()})).to_json())
+    again = ["merge", str(out), str(tmp_path / "two.json"), "--out", str(out)]
+    assert main([*again, "--anew", "a/one"]) == 0
+    assert read_results(out).provenance["decided anew"] == "a/one (pass before)"

@@ -177,7 +177,7 @@ GEMMA3_STAGES = (
         },
         with_prose=True,
     ),
-    # Come back to the prose of what it was tuned from.
+    # Keep to what chat makes of the base's prose.
     Stage(
         Settings(steps=80, learning_rate=4e-4, warm_up=5, seed=35, answer_tokens=8, texts_per_step=6, dtype="bfloat16"),
         {
