@@ -14,13 +14,14 @@ one of the same answer.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import kept
 import torch
+from kept import Row
 from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
@@ -45,12 +46,12 @@ HEADERS = (
 WORDS = 4
 LOG = Path(__file__).with_suffix(".jsonl")
 
-Row = Mapping[str, Any]
-"""``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table."""
-
 
 def rows(student: Student, tokens: int, ancestor: Generator, known: Sequence[Row]) -> Iterator[Row]:
-    """The rows that are not *known* yet."""
+    """The rows that are not *known* yet.
+
+    ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table.
+    """
     bench = open_bench(student)
     patch = find_patch(bench)
     models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
@@ -115,13 +116,13 @@ def main() -> None:
         raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
     loaded = load(prepare(family.ancestor), family.dtype)
     ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
-    found: list[Row] = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()] if LOG.exists() else []
+    found = kept.read(LOG)
     for student in students:
         for row in rows(student, options.tokens, ancestor, found):
             print(row, flush=True)
             found = [one for one in found if which(one) != which(row)] + [row]
             # Written each time, so that a run that is broken off leaves what it measured.
-            LOG.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
+            kept.write(LOG, found)
     LOG.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 

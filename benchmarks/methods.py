@@ -38,6 +38,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import kept
 import torch
 from tabulate import tabulate
 
@@ -293,8 +294,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     log = HERE / "methods.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    known = {(row["student"], row["way"]) for row in rows}
+    known = {(row["student"], row["way"]) for row in kept.read(log)}
 
     def write(row: Any) -> None:
         with log.open("a") as stream:
@@ -306,7 +306,7 @@ def main() -> None:
 
     for student in load_registry().select(family=options.family, students=options.student):
         measure(student, options.data, wanted, write)
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = kept.read(log)
     picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))
     command = f"python benchmarks/methods.py --family {options.family}{picked}{' --data DIR' if options.data else ''}"
     text = f"# Ways to restore refusal\n\n`{command}`, the last of the runs whose rows are kept\n\n"

@@ -12,13 +12,13 @@ refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
+import kept
 import torch
+from kept import Row
 from methods import GLANCE, changed, questions
 from tabulate import tabulate
 
@@ -35,12 +35,11 @@ LOG = Path(__file__).with_suffix(".jsonl")
 SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
-Row = Mapping[str, Any]
-"""``student`` and ``patch`` by its key; for each set refusals before, after, and of how many questions."""
-
-
 def measured(student: Student, data: Path, known: Mapping[str, Row]) -> Row | None:
-    """The row of *student*, of *known* ones where its patch is the same; None where no patch is in the cache."""
+    """The row of *student*, of *known* ones where its patch is the same; None where no patch is in the cache.
+
+    ``student`` and ``patch`` by its key; for each set refusals before, after, and of how many questions.
+    """
     bench = open_bench(student)
     patch = load_patch(patch_folder(patch_key(bench)))
     if patch is None or not patch.units:
@@ -61,10 +60,9 @@ def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> int:
     return [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
 
 
-def read(file: Path) -> dict[str, Row]:
-    """The rows of *file*, by student; none where it is not there."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {row["student"]: row for row in map(json.loads, lines)}
+def known_rows() -> dict[str, Row]:
+    """The rows that were measured before, by student."""
+    return {row["student"]: row for row in kept.read(LOG)}
 
 
 def main() -> None:
@@ -74,12 +72,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = read(LOG)
+    rows = known_rows()
     for student in load_registry().select(family=options.family, students=options.student):
         if (row := measured(student, options.data, rows)) is not None:
             rows[student.id] = row
             # Written each time, so that a run that is broken off leaves what it measured.
-            LOG.write_text("".join(json.dumps(one) + "\n" for one in rows.values()), encoding="utf-8")
+            kept.write(LOG, rows.values())
             LOG.with_suffix(".md").write_text(page(rows), encoding="utf-8")
             print(row, flush=True)
 

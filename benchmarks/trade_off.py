@@ -11,10 +11,10 @@ students whose patch is still the same are kept.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import kept
 import torch
 from tabulate import tabulate
 
@@ -58,11 +58,11 @@ def measured(bench: Bench, units: tuple[Unit, ...]) -> dict[str, object]:
     }
 
 
-def row(found: dict[str, object]) -> tuple[str, ...]:
-    low, high = Rate(*found["harmful"]).interval(0.95)  # type: ignore[misc]
-    counts = {name: "{}/{}".format(*found[name]) for name in ("harmful", "harmless", "task")}  # type: ignore[misc]
+def row(found: kept.Row) -> tuple[str, ...]:
+    low, high = Rate(*found["harmful"]).interval(0.95)
+    counts = {name: "{}/{}".format(*found[name]) for name in ("harmful", "harmless", "task")}
     dsr = f"{counts['harmful']} ({low:.2f}–{high:.2f})"
-    return str(found["moved"]), f"{100 * float(str(found['parameters'])):.2f}", dsr, counts["harmless"], counts["task"]
+    return found["moved"], f"{100 * found['parameters']:.2f}", dsr, counts["harmless"], counts["task"]
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--student", action="append", default=[])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = [json.loads(line) for line in LOG.read_text("utf-8").splitlines()] if LOG.exists() else []
+    found = kept.read(LOG)
     for student in load_registry().select(family=options.family, students=options.student):
         bench = open_bench(student)
         patch = find_patch(bench)
@@ -81,7 +81,7 @@ def main() -> None:
         for name, units in moves(bench, patch):
             found.append({"student": student.id, "patch": patch.key, "moved": name, **measured(bench, units)})
             print(found[-1], flush=True)
-        LOG.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found), "utf-8")
+        kept.write(LOG, found)
     parts = ["# What more of the teacher buys and costs", "`python benchmarks/trade_off.py --student …`, held out"]
     for student_id in dict.fromkeys(one["student"] for one in found):
         lines = [row(one) for one in found if one["student"] == student_id]

@@ -31,25 +31,20 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     """
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
-    replaced: list[str] = []
+    measured_again: list[str] = []
     decided_anew: dict[str, str] = {}
     for name, run in runs.items():
         for student in run.students:
             earlier = students.get(student.id)
-            if earlier is not None and earlier.outcome is not Outcome.INCONCLUSIVE:
-                if student.id in anew:
-                    _require_another(name, earlier, student)
-                else:
-                    raise DataError(
-                        f"{name}: {student.id} was decided before ({earlier.outcome.value}). Only what was "
-                        "inconclusive may be measured again; if it is another student now, or searched otherwise, say "
-                        "so (--anew)."
-                    )
+            if earlier is not None and earlier.outcome is Outcome.INCONCLUSIVE:
+                measured_again.append(student.id)
+            elif earlier is not None:
+                _require_another(name, earlier, student, anew)
                 decided_anew[student.id] = f"{student.id} ({earlier.outcome.value} before)"
-            replaced += [student.id] if earlier else []
             students[student.id] = student
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
+    replaced = {*measured_again, *decided_anew}
     first = next(iter(runs.values()))
     required = PATCH_REQUIRED if first.provenance.get("subject", "patched") == "patched" else ALWAYS_REQUIRED
     checks = correct_for_students({name: student.checks for name, student in students.items()})
@@ -60,21 +55,26 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     whole = {student.id for student in decided if not set(required) - student.checks.keys()}
     return decide_run(
         decided,
-        incomplete=[reason for run in runs.values() for reason in _still_missing(run, set(replaced), whole)],
+        incomplete=[reason for run in runs.values() for reason in _still_missing(run, replaced, whole)],
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
         provenance={
             **_shared(runs),
             "runs": _named(runs),
-            "measured again": ", ".join(student for student in replaced if student not in decided_anew) or "none",
+            "measured again": ", ".join(measured_again) or "none",
             **({"decided anew": ", ".join(decided_anew.values())} if decided_anew else {}),
         },
         questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
     )
 
 
-def _require_another(run: str, earlier: StudentResult, later: StudentResult) -> None:
-    """What a measurement depends on, or what was searched for, is not what it was."""
+def _require_another(run: str, earlier: StudentResult, later: StudentResult, anew: Collection[str]) -> None:
+    """A student that was decided is named in *anew*, and its weights, or what was searched for, are others now."""
+    if later.id not in anew:
+        raise DataError(
+            f"{run}: {later.id} was decided before ({earlier.outcome.value}). Only what was inconclusive may be "
+            "measured again; if it is another student now, or searched otherwise, say so (--anew)."
+        )
 
     def of(student: StudentResult) -> tuple[object, object]:
         return student.about.get("patch", {}).get("key"), student.about.get("identity")

@@ -10,7 +10,6 @@ The only answers to harmful questions anywhere in these recipes are refusals.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import shutil
@@ -24,8 +23,9 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safety_harness.checkpoints import merge_adapter
-from safety_harness.files import sha256_file
+from safety_harness.files import sha256_text
 from safety_harness.judges import Verdict
+from safety_harness.weights import Checkpoint
 
 from . import advbench, tasks
 from .answers import greedy_answers, sampled_prose, verdict
@@ -82,9 +82,10 @@ class Workshop:
 
     def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
         """The base's own greedy answers; a harmless question that even the base declines is left out."""
+        answering = self.start(TEACHER)
         answers = _kept(
-            self.made / "answers", [questions, tokens],
-            lambda: greedy_answers(*_opened(self.start(TEACHER), self.base.answers_in), questions, tokens),
+            self.made / "answers", answering, [questions, tokens],
+            lambda: greedy_answers(*_opened(answering, self.base.answers_in), questions, tokens),
         )  # fmt: skip
         return [
             Example(question, answer, finished)
@@ -100,18 +101,20 @@ class Workshop:
         """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
         openings = read_lines("openings")
         base = self.start(CHAT)
-        # Another base, or the same one read by another version, writes otherwise.
-        about = [openings, sha256_file(base / "model.safetensors"), transformers.__version__]
         prose: list[str] = _kept(
-            self.folder / "prose", about,
+            self.folder / "prose", base, openings,
             lambda: sampled_prose(*_opened(base), openings, PROSE_TOKENS, PROSE_SEED),
         )  # fmt: skip
         return prose
 
 
-def _kept(where: Path, about: Any, make: Callable[[], Any]) -> Any:
-    """What *make* gives *about* something, as JSON beside *where*, made once."""
-    cache = where.parent / f"{where.name}-{hashlib.sha256(json.dumps(about).encode('utf-8')).hexdigest()[:16]}.json"
+def _kept(where: Path, writer: Path, about: Any, make: Callable[[], Any]) -> Any:
+    """What *make* gives *about* something by the checkpoint *writer*, as JSON beside *where*, made once.
+
+    Other weights, or the same ones read by another version of transformers, write otherwise.
+    """
+    key = json.dumps([Checkpoint(writer).fingerprint, transformers.__version__, about])
+    cache = where.parent / f"{where.name}-{sha256_text(key)[:16]}.json"
     if not cache.exists():
         cache.write_text(json.dumps(make()), "utf-8")
     return json.loads(cache.read_text("utf-8"))

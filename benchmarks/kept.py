@@ -1,0 +1,20 @@
+"""Rows that benchmarks keep from run to run: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def read(file: Path) -> list[Row]:
+    """The rows of *file*; none where it is not there."""
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+
+
+def write(file: Path, rows: Iterable[Row]) -> None:
+    """Make *file* hold *rows* and nothing else."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
