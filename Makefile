@@ -3,6 +3,7 @@
 #   make suites FAMILY=smollm2     the same over a real model
 #   make suites ARGS="--subject student"
 #   make test                      the tests
+#   make gpu                       those of a GPU, on a machine that has one
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 N ?= auto
 
-.PHONY: suites test slow lint coverage clean
+.PHONY: suites test slow gpu lint coverage clean
 
 suites: $(INSTALLED)
 	$(BIN)/pytest suites/ -n $(N) $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
@@ -20,6 +21,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	$(BIN)/pytest tests/ -n $(N) -m slow $(ARGS)
+
+gpu: $(INSTALLED)
+	SAFETY_HARNESS_TEST_GPU=1 $(BIN)/pytest tests/integration/test_gpu.py tests/integration/test_recorded.py -n $(N) $(ARGS)
 
 coverage: $(INSTALLED)
 	$(BIN)/pytest tests/ -n $(N) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)

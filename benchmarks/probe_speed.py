@@ -39,9 +39,10 @@ from transformers import AutoModelForCausalLM
 from safety_harness import ddmin, generate, search
 from safety_harness.bench import Bench, open_bench
 from safety_harness.capability import is_right
-from safety_harness.generate import Generator, pad_left
+from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
+from safety_harness.passes import pad_left
 from safety_harness.prompts import PromptSet
 from safety_harness.questions import Sides
 from safety_harness.registry import Student, load_registry

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from safety_harness.generate import Generator, pad_left
+from safety_harness.generate import Generator
+from safety_harness.passes import pad_left
 from safety_harness.prompts import batches
 
 # Scoring keeps a whole vocabulary of log-probabilities a token: this many numbers at a time (256 MiB in float32).

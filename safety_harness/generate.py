@@ -13,7 +13,9 @@ from transformers import DynamicCache
 
 from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
-from safety_harness.errors import DataError, NotFinite
+from safety_harness.errors import DataError
+from safety_harness.passes import Rows
+from safety_harness.recorded import Recordings, recordable
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
 DECODING = 3
@@ -55,6 +57,9 @@ class Generator:
         self._encoded: dict[str, list[int]] = {}
         # In bfloat16 an answer depends on how it was decoded, so there it may not depend on what was asked before.
         self._drafts = Drafts() if model.dtype == torch.float32 else None
+        # Guesses make passes of many widths, and a recording is of one.
+        able = self._drafts is None and model.device.type == "cuda" and recordable(model)
+        self._recordings = Recordings(model) if able else None
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -117,19 +122,18 @@ class Generator:
         """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
         shared = self._shared(rows, max_new_tokens)
-        cache = self._read(rows, shared)
-        seen = torch.ones(len(rows), shared, dtype=torch.int64, device=self.model.device)
+        room = max(map(len, rows)) + max_new_tokens
+        cache = self._read(rows, shared, self._recordings)
+        batch = Rows(self.model, cache, len(rows), shared, self._pad, self._recordings, room)
         alive = list(range(len(rows)))
         broken_off = 0
         found: list[list[int]] = [[] for _ in rows]
         unread = [list(row[shared:]) for row in rows]
         while alive:
-            guesses = self._guesses([rows[i] for i in alive], [found[i] for i in alive], unread, seen, max_new_tokens)
-            tokens, fresh = pad_between(unread, guesses, self._pad, self.model.device)
-            position = seen.sum(1, keepdim=True) + (fresh.cumsum(1) - 1).clamp(min=0)
-            seen = torch.cat([seen, fresh], dim=1)
-            width = max(map(len, guesses))
-            chosen = self._choose(tokens, seen, position, cache, width + 1)
+            guesses = self._guesses(
+                [rows[i] for i in alive], [found[i] for i in alive], unread, batch.columns, max_new_tokens
+            )
+            chosen = batch.read(unread, guesses)
             kept = [agreed(guess, row) for guess, row in zip(guesses, chosen, strict=True)]
             going = []
             for at, (row, agreeing) in enumerate(zip(alive, kept, strict=True)):
@@ -143,16 +147,11 @@ class Generator:
                     broken_off += 1
                 elif ends is None and len(found[row]) < max_new_tokens:
                     going.append(at)
-            if width:
-                # A guess that was wrong stays in the cache, where nothing may look at it.
-                right = torch.arange(width, device=seen.device) < torch.tensor(kept, device=seen.device)[:, None]
-                seen[:, -width:] *= right
+            batch.reject(kept, max(map(len, guesses)))
             if screen and screen.most is not None and broken_off > screen.most:
                 break
-            if going and len(going) < len(alive):  # an answer that has ended costs nothing more
-                rest = torch.tensor(going, device=seen.device)
-                cache.batch_select_indices(rest)
-                seen = seen[rest]
+            if going and len(going) < len(alive):
+                batch.keep(going)
             alive = [alive[at] for at in going]
             unread = [found[row][-1:] for row in alive]
         if self._drafts is not None:
@@ -160,32 +159,12 @@ class Generator:
                 self._drafts.remember(question, answer)
         return found
 
-    def _choose(
-        self, tokens: torch.Tensor, seen: torch.Tensor, position: torch.Tensor, cache: DynamicCache, last: int
-    ) -> list[list[int]]:
-        """The likeliest token after each of the *last* tokens of every row."""
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=seen,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last,
-        )
-        # The first of the likeliest, as argmax would say, which takes six times as long in bfloat16 on a CPU. A NaN
-        # anywhere is the largest.
-        likeliest = output.logits.max(-1)
-        if not bool(likeliest.values.isfinite().all()):
-            raise NotFinite("A NaN or an infinity came out of the model.")
-        chosen: list[list[int]] = likeliest.indices.tolist()
-        return chosen
-
     def _guesses(
         self,
         questions: Sequence[Sequence[int]],
         found: Sequence[Sequence[int]],
         unread: Sequence[Sequence[int]],
-        seen: torch.Tensor,
+        columns: int,
         max_new_tokens: int,
     ) -> list[tuple[int, ...]]:
         """How each row may go on, no longer than half of the rows have a guess: the others are only padded.
@@ -199,7 +178,7 @@ class Generator:
         reach = room_counts_beyond(self.config)
         if reach is not None:
             left = max_new_tokens - min(map(len, found))
-            most = max(0, min(most, reach - seen.shape[1] - max(map(len, unread)) - left))
+            most = max(0, min(most, reach - columns - max(map(len, unread)) - left))
         guesses = [
             self._drafts.guess(question, answer, min(most, max_new_tokens - len(answer) - 1))
             for question, answer in zip(questions, found, strict=True)
@@ -226,10 +205,13 @@ class Generator:
         shared = min(self._shared(rows, 0), most)
         return (self._read(rows, shared), shared) if shared > 0 else (None, 0)
 
-    def _read(self, rows: Sequence[Sequence[int]], shared: int) -> DynamicCache:
+    def _read(self, rows: Sequence[Sequence[int]], shared: int, recordings: Recordings | None = None) -> DynamicCache:
         """What the chat template puts before every question goes through the model once, not once a row."""
         cache = roomy_cache(self.model.config)
-        if shared:
+        if shared and recordings is not None:
+            recordings.beginning(rows[0][:shared]).play(cache)
+            cache.batch_repeat_interleave(len(rows))
+        elif shared:
             beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
             self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
@@ -274,25 +256,6 @@ def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
 def agreed(guess: Sequence[int], chosen: Sequence[int]) -> int:
     """How many tokens of *guess* the model chose itself, one after the other."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(guess, chosen, strict=False)))
-
-
-def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and attention mask of *rows*, both int64 of shape (rows, longest), padded on the left."""
-    return pad_between(rows, [()] * len(rows), pad, device)
-
-
-def pad_between(
-    heads: Sequence[Sequence[int]], tails: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and attention mask of rows that each join a head, padded on its left, and a tail, padded on its right:
-    both int64 of shape (rows, longest head + longest tail), with every tail beginning in the same column."""
-    before, after = max(map(len, heads)), max(map(len, tails))
-    tokens, mask = [], []
-    for head, tail in zip(heads, tails, strict=True):
-        left, right = before - len(head), after - len(tail)
-        tokens.append([pad] * left + [*head, *tail] + [pad] * right)
-        mask.append([0] * left + [1] * (len(head) + len(tail)) + [0] * right)
-    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -2,7 +2,8 @@
 
 A whole module goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
 its own storage. Channels are written over, and written back from a copy: what a switch costs is what it changes.
-Nothing is rounded either way.
+Nothing is rounded either way. On a GPU whole modules are written over as well: a recorded pass (recorded.py) knows the
+weights by where they lie, and a copy costs less than to record it anew.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Transplanter:
             for what, donor in moves:
                 spot = what.part.memory
                 parameter = self._parameters[spot.name]
-                if not (what.indices or what.memory or spot.within):
+                whole = not (what.indices or what.memory or spot.within)
+                if whole and parameter.device.type == "cpu":
                     undo.callback(setattr, parameter, "data", parameter.data)
                     parameter.data = donor
                     continue

@@ -18,12 +18,11 @@ from safety_harness.generate import (
     Generator,
     Screen,
     agreed,
-    pad_between,
-    pad_left,
     room_counts_beyond,
     shared_beginning,
 )
 from safety_harness.models import LoadedModel, load
+from safety_harness.passes import pad_between, pad_left
 from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]

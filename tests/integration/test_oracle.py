@@ -19,6 +19,7 @@ from safety_harness.generate import Generator, Screen
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.models import load
 from safety_harness.oracle import Oracle
+from safety_harness.passes import Rows
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
@@ -448,7 +449,7 @@ def test_a_nan_voids_the_probe_and_names_what_was_moved(world: Path, monkeypatch
         raise NotFinite("A NaN or an infinity came out of the model.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Generator, "_choose", overflow)
+        patched.setattr(Rows, "_choose", overflow)
         with pytest.raises(VoidProbe, match=r"out of .* with 0\.q, 0\.k, 0\.v and 18 more of the teacher in it"):
             bench.asked(bench.units, prompts)
         with pytest.raises(VoidProbe, match=r"with 1\.gate of the teacher in it"):
