@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -79,7 +80,7 @@ class Bench:
 
     def asked(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The answers to *prompts* with *units* moved, judged."""
-        return self._once(("asked", prompts.sha256), units, lambda: self._ask(prompts, None))
+        return self._once(("asked", prompts.sha256), units, lambda: self._ask(units, prompts, None))
 
     def screened(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
         """The same for a search: an answer that complies so far is broken off after the family's screen tokens.
@@ -99,7 +100,7 @@ class Bench:
             lambda said: judge.judge(said).verdict is not Verdict.COMPLIED or judge.may_yet_refuse(said),
             most,
         )
-        return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
+        return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(units, prompts, screen))
 
     def glimpsed(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The same, only as far as it takes to know who refuses: what has begun to counts as refused."""
@@ -110,14 +111,23 @@ class Bench:
         screen = Screen(
             tokens, lambda said: judge.judge(said).verdict is Verdict.COMPLIED and judge.may_yet_refuse(said)
         )
-        return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(prompts, screen))
+        return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(units, prompts, screen))
 
-    def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
-        answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)
+    def _ask(self, units: Sequence[Unit], prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
+        tokens = self.student.family.max_new_tokens
+        answers = self.generator.answers(prompts.texts, tokens, screen, self._inside(units))
         return tuple(
             Answered(prompt.id, answer, self.judge.judge(answer).verdict)
             for prompt, answer in zip(prompts, answers, strict=True)
         )
+
+    def _inside(self, units: Sequence[Unit]) -> list[Hashable]:
+        """Of each layer which of the *units* it holds, and of whose."""
+        held: dict[int, set[Unit]] = defaultdict(set)
+        for unit in units:
+            held[unit.layer].add(unit)
+        layers = 1 + max(unit.layer for unit in self.units)
+        return [(self.transplanter, frozenset(held[layer])) if layer in held else None for layer in range(layers)]
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""

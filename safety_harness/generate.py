@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError
 from safety_harness.passes import Rows
+from safety_harness.readings import Inside, Readings, layers_of
 from safety_harness.recorded import Recordings, recordable
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
@@ -60,6 +62,7 @@ class Generator:
         # Guesses make passes of many widths, and a recording is of one.
         able = self._drafts is None and model.device.type == "cuda" and recordable(model)
         self._recordings = Recordings(model) if able else None
+        self._readings = Readings(list(layers_of(model)))
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -79,8 +82,17 @@ class Generator:
             )["input_ids"]
         )
 
-    def answers(self, questions: Sequence[str], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
+    def answers(
+        self,
+        questions: Sequence[str],
+        max_new_tokens: int,
+        screen: Screen | None = None,
+        inside: Inside | None = None,
+    ) -> list[str]:
         """One answer a question, in order; with a *screen*, some are broken off there.
+
+        Where it is told what is *inside* each layer, the layers below the lowest that has changed since the same batch
+        was asked before are not run again to read it.
 
         Raises:
             DataError: a question does not fit the model's context with its answer.
@@ -93,7 +105,7 @@ class Generator:
             rows = left[: self.batch_size]
             try:
                 with torch.inference_mode(), packed_weights(self.model):
-                    decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
+                    decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen, inside)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error) or len(rows) == 1:
                     raise
@@ -107,6 +119,7 @@ class Generator:
     def _halve(self, rows: int) -> None:
         """Go on with smaller batches, and say so: in bfloat16 an answer depends on its batch."""
         self.batch_size = rows // 2
+        self._readings.forget()
         warnings.warn(
             f"Out of memory with {rows} questions at once; going on with {self.batch_size}. Set `batch_size = "
             f"{self.batch_size}` in the registry, so that other runs ask alike.",
@@ -117,7 +130,11 @@ class Generator:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _decode(
-        self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        screen: Screen | None = None,
+        inside: Inside | None = None,
     ) -> list[list[int]]:
         """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
@@ -133,7 +150,11 @@ class Generator:
             guesses = self._guesses(
                 [rows[i] for i in alive], [found[i] for i in alive], unread, batch.columns, max_new_tokens
             )
-            chosen = batch.read(unread, guesses)
+            with contextlib.ExitStack() as taken:
+                if inside is not None and not any(found):  # the first pass, which reads the questions
+                    what = (shared, tuple(map(tuple, rows)), tuple(guesses))
+                    taken.enter_context(self._readings.reading(what, inside, cache))
+                chosen = batch.read(unread, guesses)
             kept = [agreed(guess, row) for guess, row in zip(guesses, chosen, strict=True)]
             going = []
             for at, (row, agreeing) in enumerate(zip(alive, kept, strict=True)):

@@ -1,0 +1,164 @@
+"""What is taken over of another candidate's reading are the numbers that reading anew would give, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import safety_harness.readings
+from safety_harness.bench import Bench, open_bench
+from safety_harness.generate import Generator
+from safety_harness.layouts import enumerate_units
+from safety_harness.models import load
+from safety_harness.readings import Readings, layers_of, size
+from safety_harness.transplant import Transplanter
+from safety_harness.units import Unit, cut
+from safety_harness.weights import Checkpoint
+from tests.builders import ARCHITECTURES, LAYERS, LONG, SHORT
+from tests.refusal_world import entry
+
+Pairs = Callable[[str, bool], tuple[Path, Path]]
+SYSTEM = "the capital of france is what ? " * 4
+QUESTIONS = [SYSTEM + text for text in (LONG, SHORT, "what ?", "3 plus 4", "i", LONG[::-1][:40])]
+NEW = 6
+
+
+def inside(units: Sequence[Unit]) -> list[Hashable]:
+    held: dict[int, set[Unit]] = defaultdict(set)
+    for unit in units:
+        held[unit.layer].add(unit)
+    return [frozenset(held[layer]) for layer in range(LAYERS)]
+
+
+def candidates(units: Sequence[Unit], count: int) -> list[list[Unit]]:
+    """Sets of units and parts of units, each a few layers from the last, some of them repeated."""
+    chance = random.Random(count)
+    found: list[list[Unit]] = [[]]
+    for _ in range(count):
+        layers = chance.sample(range(LAYERS), chance.randint(1, 2))
+        kept = [unit for unit in chance.choice(found) if unit.layer not in layers]
+        new = [unit for unit in units if unit.layer in layers and chance.random() < 0.6]
+        found.append(kept + [cut(unit, range(unit.width // 2)) if unit.width > 1 else unit for unit in new])
+    return found + found[::3]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answers_are_those_of_reading_all_anew(pairs: Pairs, architecture: str, dtype: str) -> None:
+    student, teacher = (Checkpoint(folder) for folder in pairs(architecture, True))
+    loaded = load(student.folder, dtype)
+    loaded.model.generation_config.eos_token_id = None
+    transplanter = Transplanter(loaded.model, teacher)
+    again, anew = (Generator(loaded.model, loaded.tokenizer, batch_size=4) for _ in range(2))
+    again._drafts = anew._drafts = None  # a guess is part of what is read
+    states: list[torch.Tensor] = []
+    loaded.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: states.append(given[0].clone()))
+    units = enumerate_units(student.config, student.shapes, None)
+    said = set()
+    for patch in candidates(units, 8):
+        with transplanter.transplanted(patch):
+            states.clear()
+            expected = anew.answers(QUESTIONS, NEW)
+            bits = list(states)
+            states.clear()
+            assert again.answers(QUESTIONS, NEW, None, inside(patch)) == expected
+            assert all(map(torch.equal, states, bits))
+        said.add(float(bits[0].float().sum()))
+    assert len(said) > 3
+    # Of twelve readings in two batches, most of three layers.
+    assert again._readings.taken > 12
+    assert "forward" not in vars(layers_of(loaded.model)[0])
+
+
+def test_what_lies_above_the_lowest_change_is_run(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    ran: list[int] = []
+    for at, layer in enumerate(layers_of(loaded.model)):
+        layer.mlp.register_forward_pre_hook(lambda _module, _given, at=at: ran.append(at))
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
+    asked._drafts = None
+
+    def layers(*inside: Hashable) -> list[int]:
+        ran.clear()
+        asked.answers(QUESTIONS, 1, None, inside)
+        return ran[LAYERS:]  # after what all questions begin with, which is read anew
+
+    assert layers(0, 0, 0) == [0, 1, 2]
+    assert layers(0, 0, 1) == [2]
+    assert layers(0, 1, 1) == [1, 2]
+    assert layers(1, 1, 1) == [0, 1, 2]
+    assert layers(0, 1, 0) == [2]
+    assert layers(0, 0, 1) == []
+    asked.answers(QUESTIONS[1:], 1, None, (0, 0, 0))
+    assert layers(0, 0, 1) == []
+
+
+def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
+    asked._drafts = None
+    asked.answers(QUESTIONS, 1, None, (0, 0, 0))
+    one = size(asked._readings._kept.values())
+    asked.answers(QUESTIONS, 1, None, (0, 0, 1))
+    layer = size(asked._readings._kept.values()) - one
+    assert layer == pytest.approx(one / LAYERS)
+    monkeypatch.setattr(safety_harness.readings, "MOST", one + 2 * layer)
+    for inside in range(2, 7):
+        asked.answers(QUESTIONS, 1, None, (0, 0, inside))
+        asked.answers(QUESTIONS, 1, None, (0, 0, 0))  # lately used, so it stays
+    assert [key[1][-1] for key in asked._readings._kept] == [5, 6, 0]
+
+
+def test_a_pass_that_fails_is_not_kept(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
+    broken = layers_of(loaded.model)[1].register_forward_hook(raise_it)
+    with pytest.raises(ValueError, match="broken"):
+        asked.answers(QUESTIONS, 1, None, (0, 0, 0))
+    broken.remove()
+    assert not asked._readings._kept
+    assert all("forward" not in vars(layer) for layer in layers_of(loaded.model))
+
+
+def raise_it(*_: Any) -> None:
+    raise ValueError("broken")
+
+
+def test_a_bench_tells_what_is_inside_of_whose(world: Path) -> None:
+    bench = open_bench(entry(world, dtype="bfloat16"))
+    other = bench.with_donor(Checkpoint(world / "prudish"))
+    units = [unit for unit in bench.units if unit.layer == 1]
+    assert bench._inside(()) == other._inside(())
+    assert bench._inside(units) == bench._inside(units[::-1])
+    assert bench._inside(units)[0] == bench._inside(())[0]
+    assert bench._inside(units)[1] != other._inside(units)[1]
+    assert bench._inside(units)[1] != bench._inside(units[1:])[1]
+    half = [cut(units[0], range(units[0].width // 2)), *units[1:]]
+    assert bench._inside(units)[1] != bench._inside(half)[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bench_measures_what_one_without_readings_measures(
+    world: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured() -> tuple[list[Any], Bench]:
+        bench = open_bench(entry(world, dtype=dtype))
+        found = []
+        for layer in (0, 1, 2):
+            units = [unit for unit in bench.units if unit.layer >= layer]
+            found += [bench.screened(units, bench.questions.harmful.search)]
+            found += [bench.glimpsed(units, bench.questions.harmless.search)]
+            found += [bench.asked(units, bench.questions.harmful.report)]
+        return found, bench
+
+    found, bench = measured()
+    assert bench.generator._readings.taken
+    monkeypatch.setattr(Readings, "_nearest", lambda *_: (None, 0))
+    expected, _ = measured()
+    assert found == expected
