@@ -1,6 +1,6 @@
 """What a probe of a 7B-shaped model costs on a GPU, and how near to the GPU's own limits it comes.
 
-    python benchmarks/large_model.py [--layers 32] [--width 4096] [--questions 64] [--tokens 32] [--probes 4]
+    python benchmarks/large_model.py [--layers 32] [--width 4096] [--questions 64] [--tokens 32] [--probes 4] [--fused]
 
 Llama-2-7B's shape with random weights in bfloat16, and the questions of the search split that are in the repository.
 A random model refuses nothing, so tokens are compared in place of verdicts. A probe moves other channels (3 % of the
@@ -14,6 +14,10 @@ the other for each probe:
 The limits are measured in the same run: memory by a large copy (bytes read and written), arithmetic by a matrix
 product. A pass of one token a row must read all weights but the embeddings, and the keys and values of its rows; to
 read the questions is to multiply with every weight. Writes ``benchmarks/large_model.md``.
+
+With ``--fused``, torch.compile makes one kernel each of what norms, rotations and activations do in several. That
+changes last bits and needs a compiler where the harness runs, so the harness does not; how much it would give is
+written to ``benchmarks/large_model_fused.md``.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ import argparse
 import hashlib
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -66,7 +72,10 @@ class Noise:
         own = self._own[name]
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         generator = torch.Generator(own.device).manual_seed(seed)
-        return own + 0.002 * torch.randn(own.shape, generator=generator, device=own.device, dtype=own.dtype)
+        noisy: torch.Tensor = own + 0.002 * torch.randn(
+            own.shape, generator=generator, device=own.device, dtype=own.dtype
+        )
+        return noisy
 
 
 @dataclass
@@ -102,6 +111,15 @@ def texts_of(name: str, count: int) -> list[str]:
     if len(texts) < count:
         raise SystemExit(f"{name}.search.jsonl has {len(texts)} questions; ask for no more with --questions.")
     return texts[:count]
+
+
+def fuse(model: Any) -> None:
+    """Compile the small parts of *model*'s layers."""
+    for kind in {type(module) for module in model.modules()}:
+        if kind.__name__.endswith(("RMSNorm", "MLP")):
+            kind.forward = torch.compile(kind.forward)
+    code = sys.modules[type(model).__module__]
+    code.apply_rotary_pos_emb = torch.compile(code.apply_rotary_pos_emb)  # type: ignore[attr-defined]
 
 
 def finished(device: torch.device) -> float:
@@ -169,6 +187,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--probes", type=int, default=4)
+    parser.add_argument("--fused", action="store_true")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16
@@ -181,6 +200,8 @@ def main() -> None:
     with device:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     model.generation_config.eos_token_id = None
+    if options.fused:
+        fuse(model)
     texts = [texts_of(kind, options.questions) for kind in ("harmful", "harmless")]
     tokenizer = tokenizer_of([text for some in texts for text in some], 8192)
     recorded, anew = (Generator(model, tokenizer, batch_size=options.questions) for _ in range(2))
@@ -213,7 +234,7 @@ def main() -> None:
             probes[name].seconds.append(finished(device) - start)
     again = decoded_with(transplanter, patches[-1], ways["recorded"])
     text = report(options, model, probes, switches, first, again, batches, anew, recorded, limits(device, dtype))
-    (HERE / "large_model.md").write_text(text, encoding="utf-8")
+    (HERE / f"large_model{'_fused' * options.fused}.md").write_text(text, encoding="utf-8")
     print(text)
 
 
@@ -242,7 +263,7 @@ def report(
     prompt = sum(map(len, batch))
     layers, width = options.layers, options.width
     column = 2 * 2 * layers * width  # bytes of a token's keys and values
-    first_reading, reading = (timed(lambda one=one: decoded(one, [batch], 1), device) for one in (anew, recorded))
+    first_reading, reading = (timed(partial(decoded, one, [batch], 1), device) for one in (anew, recorded))
     shared = recorded._shared(batch, 1)
     padded = rows * (max(map(len, batch)) - shared) + shared
     arithmetic = 2 * ((weights - 2 * embeddings) * padded + embeddings * rows)
@@ -258,13 +279,14 @@ def report(
     ):
         some = batch[:left]
         if start is None:
-            start = timed(lambda some=some: decoded(recorded, [some], 1), device)
-        whole = timed(lambda some=some, one=generator: decoded(one, [some], 1 + options.tokens), device)
+            start = timed(partial(decoded, recorded, [some], 1), device)
+        whole = timed(partial(decoded, generator, [some], 1 + options.tokens), device)
         step = (whole - start) / options.tokens
         floor = (2 * (weights - embeddings) + column * (sum(map(len, some)) + left * options.tokens / 2)) / bandwidth
         passes.append((name, left, f"{1000 * step:.2f}", f"{1000 * floor:.2f}", f"{floor / step:.0%}"))
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     given = f"--layers {layers} --width {width} --questions {rows} --tokens {options.tokens} --probes {options.probes}"
+    given += " --fused" * options.fused
     notes = [
         f"{weights / 1e9:.2f} billion parameters on {named}, torch {torch.__version__}; {prompt / rows:.0f} tokens a "
         f"question, of which all share {shared}.",
@@ -273,7 +295,7 @@ def report(
         f"The same probe again says the same tokens: {'yes' if again == probes['recorded'].said[-1] else 'NO'}.",
         f"Reading a batch of questions takes {1000 * reading:.0f} ms, {1000 * first_reading:.0f} ms without a "
         f"recording of what they all begin with: {arithmetic / reading / 1e12:.0f} TFLOP/s, "
-        f"{arithmetic / reading / rate:.0%} of the {rate / 1e12:.0f} of a matrix product of {SIDE} x {SIDE}.",
+        f"{arithmetic / reading / rate:.0%} of the {rate / 1e12:.0f} of a large matrix product.",
         f"Memory moves {bandwidth / 1e12:.2f} TB/s.",
     ]
     if device.type == "cuda":

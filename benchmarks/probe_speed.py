@@ -1,11 +1,12 @@
 """What a probe costs, against the published procedure and against a plain one, and what each part of it gives.
 
-    python benchmarks/probe_speed.py [--student json] [--questions 64] [--tokens 32] [--sample 8] [--threads 1]
+    python benchmarks/probe_speed.py [--student json] [--questions 64] [--tokens 32] [--sample 8] [--again]
 
 A real search of a smollm2 student runs first, on so many harmful and harmless questions; every set of units that it
 asks about is kept. A sample of them, evenly spaced, is then probed again by each way, one set after the other, so that
 all ways see the same machine. Writes ``benchmarks/probe_speed.md``. With ``--ddmin CALLS``, classic ddmin counts its
-probes from the same start, up to so many.
+probes from the same start, up to so many. What is taken over from one candidate to the next (readings.py) tells in a
+whole search alone: with ``--again``, the same search is made once more with every layer run for every candidate.
 
 The ways:
 
@@ -45,6 +46,7 @@ from safety_harness.oracle import Oracle
 from safety_harness.passes import pad_left
 from safety_harness.prompts import PromptSet
 from safety_harness.questions import Sides
+from safety_harness.readings import Readings
 from safety_harness.registry import Student, load_registry
 from safety_harness.units import Unit, flat, grouped
 
@@ -73,13 +75,16 @@ class Recorder(Oracle):
     """The oracle of a search, which keeps what it was asked and what it said."""
 
     said: list[tuple[Units, bool]]
+    probing: float
 
     def __init__(self, bench: Bench, target: int | None = None) -> None:
         super().__init__(bench, target)
-        Recorder.said = []
+        Recorder.said, Recorder.probing = [], 0.0
 
     def __call__(self, units: Sequence[Unit]) -> bool:
+        start = time.perf_counter()
         accepted = super().__call__(units)
+        Recorder.probing += time.perf_counter() - start
         Recorder.said.append((tuple(units), accepted))
         return accepted
 
@@ -167,6 +172,23 @@ def without(part: str, bench: Bench) -> Iterator[None]:
 PARTS = ("room in the cache", "packed weights", "the template read once", "answers broken off")
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A search: what it found and asked, its seconds, and those of its probes alone."""
+
+    patch: Any
+    said: list[tuple[Units, bool]]
+    seconds: float
+    probing: float
+
+
+def searched(bench: Bench) -> Searched:
+    start = time.perf_counter()
+    with mock.patch.object(search, "Oracle", Recorder):
+        patch = search.search(bench, "benchmark")
+    return Searched(patch, Recorder.said, time.perf_counter() - start, Recorder.probing)
+
+
 def limited(student: Student, questions: int, tokens: int) -> Bench:
     """The bench of *student* with so many questions of a kind, in one batch each, and answers of so many tokens."""
     family = student.family.model_copy(update={"max_new_tokens": tokens, "batch_size": questions})
@@ -224,16 +246,26 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=8)
     parser.add_argument("--ddmin", type=int, default=0, metavar="CALLS")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     (student,) = load_registry().select(family="smollm2", students=[options.student])
     bench = limited(student, options.questions, options.tokens)
-    start = time.perf_counter()
-    with mock.patch.object(search, "Oracle", Recorder):
-        patch = search.search(bench, "benchmark")
-    whole = time.perf_counter() - start
-    every = [units for units, _ in Recorder.said]
-    first = next((units for units, accepted in Recorder.said if accepted), ())
+    found = searched(bench)
+    patch, whole = found.patch, found.seconds
+    every = [units for units, _ in found.said]
+    first = next((units for units, accepted in found.said if accepted), ())
+    layers = ""
+    if options.again:
+        with mock.patch.object(Readings, "_nearest", return_value=(None, 0)):
+            anew = searched(limited(student, options.questions, options.tokens))
+        if anew.said != found.said:
+            print("The search with every layer run asked or decided otherwise.")
+        layers = (
+            f"The probes of the search took {found.probing:.0f} s; with every layer run for every candidate "
+            f"{anew.probing:.0f} s, {anew.probing / found.probing:.2f} times that: the same "
+            f"{len(anew.said)} sets asked, all decided the same: {'yes' if anew.said == found.said else 'NO'}."
+        )
     sample = [every[round(at * (len(every) - 1) / (options.sample - 1))] for at in range(options.sample)]
     oracle = Oracle(bench, patch.search["target"])
     plain = Plain(bench, oracle)
@@ -249,7 +281,7 @@ def main() -> None:
     if ways["ours"].decided != ways["plain"].decided:
         print("Ours decided otherwise:", ways["ours"].decided, ways["plain"].decided)
     calls = ddmin_calls(oracle, first, options.ddmin) if options.ddmin and first else "not counted"
-    text = report(options, ways, reloaded, len(every), whole, differing, products(bench), patch.reason, calls)
+    text = report(options, ways, reloaded, len(every), whole, differing, products(bench), patch.reason, calls, layers)
     (Path(__file__).parent / "probe_speed.md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -264,6 +296,7 @@ def report(
     rates: tuple[float, float],
     reason: str,
     calls: str,
+    layers: str,
 ) -> str:
     ours, plain = ways["ours"].seconds, ways["plain"].seconds
     rows = [("published", mean(reloaded), median(a / b for a, b in zip(reloaded, ours, strict=True)))]
@@ -285,6 +318,7 @@ def report(
         "fast as published.",
         f"The search took {whole:.0f} s with all that is not a probe; as many probes would take the plain way "
         f"{mean(plain) * probes:.0f} s. Probes of classic ddmin from the same start: {calls}.",
+        *([layers] if layers else []),
         f"Reading questions reaches {read / 1e9:.0f} GFLOP/s, {read / machine:.0%} of the {machine / 1e9:.0f} of a "
         f"matrix product of {SIDE} x {SIDE}.",
     ]
@@ -293,7 +327,7 @@ def report(
             [
                 "# The cost of a probe",
                 f"`python benchmarks/probe_speed.py {given} --sample {options.sample} --threads {options.threads}"
-                f"{f' --ddmin {options.ddmin}' if options.ddmin else ''}`",
+                f"{f' --ddmin {options.ddmin}' if options.ddmin else ''}{' --again' * options.again}`",
                 f"{len(ours)} of the {probes} probes of a real search ({reason}), "
                 f"{sum(ways['plain'].decided)} of them accepted.",
                 table,
