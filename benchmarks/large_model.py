@@ -170,6 +170,28 @@ def generated(model: Any, batches: Sequence[Tokens], new: int) -> Tokens:
     return found
 
 
+def linear_layers(model: Any, rows: int) -> float:
+    """Seconds that the linear layers alone take with one token a row, one after the other as in a recorded pass."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    given = {
+        width: torch.randn(rows, width, device=model.device, dtype=model.dtype)
+        for width in {layer.in_features for layer in layers}
+    }
+
+    def run() -> None:
+        for layer in layers:
+            layer(given[layer.in_features])
+
+    with torch.inference_mode():
+        run()
+        if model.device.type != "cuda":
+            return timed(run, model.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        return timed(graph.replay, model.device)
+
+
 def alike(one: Sequence[Tokens], other: Sequence[Tokens]) -> float:
     """Share of tokens up to the first that differs, over all rows."""
     pairs = [(a, b) for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)]
@@ -296,6 +318,7 @@ def report(
         f"Reading a batch of questions takes {1000 * reading:.0f} ms, {1000 * first_reading:.0f} ms without a "
         f"recording of what they all begin with: {arithmetic / reading / 1e12:.0f} TFLOP/s, "
         f"{arithmetic / reading / rate:.0%} of the {rate / 1e12:.0f} of a large matrix product.",
+        f"The linear layers alone take {1000 * linear_layers(model, rows):.2f} ms with one token of {rows} rows.",
         f"Memory moves {bandwidth / 1e12:.2f} TB/s.",
     ]
     if device.type == "cuda":
