@@ -82,9 +82,9 @@ class Recorder(Oracle):
         Recorder.said, Recorder.probing = [], 0.0
 
     def __call__(self, units: Sequence[Unit]) -> bool:
-        start = time.perf_counter()
+        start = time.process_time()
         accepted = super().__call__(units)
-        Recorder.probing += time.perf_counter() - start
+        Recorder.probing += time.process_time() - start
         Recorder.said.append((tuple(units), accepted))
         return accepted
 
@@ -174,19 +174,31 @@ PARTS = ("room in the cache", "packed weights", "the template read once", "answe
 
 @dataclass(frozen=True)
 class Searched:
-    """A search: what it found and asked, its seconds, and those of its probes alone."""
+    """A search: what it found and asked, its seconds, the processor seconds of its probes alone, and what share of the
+    layers that read questions was taken over."""
 
     patch: Any
     said: list[tuple[Units, bool]]
     seconds: float
     probing: float
+    taken: float
 
 
 def searched(bench: Bench) -> Searched:
     start = time.perf_counter()
-    with mock.patch.object(search, "Oracle", Recorder):
+    readings = 0
+
+    def counted(*given: Any) -> Any:
+        nonlocal readings
+        readings += 1
+        return nearest(*given)
+
+    nearest = Readings._nearest
+    with mock.patch.object(search, "Oracle", Recorder), mock.patch.object(Readings, "_nearest", counted):
         patch = search.search(bench, "benchmark")
-    return Searched(patch, Recorder.said, time.perf_counter() - start, Recorder.probing)
+    kept = bench.generator._readings
+    taken = kept.taken / (readings * len(kept._layers))
+    return Searched(patch, Recorder.said, time.perf_counter() - start, Recorder.probing, taken)
 
 
 def limited(student: Student, questions: int, tokens: int) -> Bench:
@@ -262,8 +274,9 @@ def main() -> None:
         if anew.said != found.said:
             print("The search with every layer run asked or decided otherwise.")
         layers = (
-            f"The probes of the search took {found.probing:.0f} s; with every layer run for every candidate "
-            f"{anew.probing:.0f} s, {anew.probing / found.probing:.2f} times that: the same "
+            f"The probes of the search took {found.probing:.0f} processor seconds, with {found.taken:.0%} of the "
+            f"layers that read questions taken over; with every layer run for every candidate {anew.probing:.0f}, "
+            f"{anew.probing / found.probing:.2f} times that: the same "
             f"{len(anew.said)} sets asked, all decided the same: {'yes' if anew.said == found.said else 'NO'}."
         )
     sample = [every[round(at * (len(every) - 1) / (options.sample - 1))] for at in range(options.sample)]

@@ -74,6 +74,8 @@ class Bench:
         self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, family.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        self._whose = object()
+        """Stands for the donor: what reads alike with units of one does not with those of another."""
         self._kept: dict[tuple[object, ...], object] = {}
         for prompts in questions.every:
             self.generator.check_lengths(prompts.texts, family.max_new_tokens)
@@ -127,7 +129,7 @@ class Bench:
         for unit in units:
             held[unit.layer].add(unit)
         layers = 1 + max(unit.layer for unit in self.units)
-        return [(self.transplanter, frozenset(held[layer])) if layer in held else None for layer in range(layers)]
+        return [(self._whose, frozenset(held[layer])) if layer in held else None for layer in range(layers)]
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""
@@ -159,6 +161,7 @@ class Bench:
         """The same student, loaded once, with *donor* in the teacher's place; what it says as it is stays known."""
         other = copy.copy(self)
         other.transplanter = Transplanter(self.generator.model, donor, ancestor)
+        other._whose = object()
         other._kept = {what: kept for what, kept in self._kept.items() if not what[-1]}
         return other
 
@@ -183,6 +186,7 @@ class Bench:
     def forget(self) -> None:
         """Drop every kept measurement, so that the next one is made afresh."""
         self._kept.clear()
+        self.generator.forget()
 
     def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
         if not self._has(what, units):

@@ -16,7 +16,7 @@ from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError
 from safety_harness.passes import Rows
-from safety_harness.readings import Inside, Readings, layers_of
+from safety_harness.readings import Inside, Readings
 from safety_harness.recorded import Recordings, recordable
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
@@ -62,7 +62,7 @@ class Generator:
         # Guesses make passes of many widths, and a recording is of one.
         able = self._drafts is None and model.device.type == "cuda" and recordable(model)
         self._recordings = Recordings(model) if able else None
-        self._readings = Readings(list(layers_of(model)))
+        self._readings = Readings(model)
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -107,9 +107,12 @@ class Generator:
                 with torch.inference_mode(), packed_weights(self.model):
                     decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen, inside)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or len(rows) == 1:
+                if not _out_of_memory(error):
                     raise
-                self._halve(len(rows))
+                if not self._readings.forget():
+                    if len(rows) == 1:
+                        raise
+                    self._halve(len(rows))
                 continue
             for row, tokens in zip(rows, decoded, strict=True):
                 found[row] = self._text(tokens)
@@ -119,7 +122,6 @@ class Generator:
     def _halve(self, rows: int) -> None:
         """Go on with smaller batches, and say so: in bfloat16 an answer depends on its batch."""
         self.batch_size = rows // 2
-        self._readings.forget()
         warnings.warn(
             f"Out of memory with {rows} questions at once; going on with {self.batch_size}. Set `batch_size = "
             f"{self.batch_size}` in the registry, so that other runs ask alike.",
@@ -237,6 +239,10 @@ class Generator:
             self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
         return cache
+
+    def forget(self) -> None:
+        """Read every question anew from now on."""
+        self._readings.forget()
 
     def check_lengths(self, questions: Sequence[str], new: int) -> None:
         """Look whether each question fits the model's context with an answer of *new* tokens.

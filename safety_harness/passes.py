@@ -15,7 +15,7 @@ from safety_harness.recorded import Recording, Recordings
 class Rows:
     """Rows that all begin with the *shared* tokens which *cache* holds; *room* columns are the most they will take.
 
-    With *recordings*, passes of one token a row are played from them.
+    With *recordings*, passes of one token a row are played from them, but for the first, which reads the questions.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Rows:
         self._pad = pad
         self._recordings = recordings
         self._room = room
+        self._begun = False
         self._playing: Recording | None = None
         self._batch = rows
         self._places = list(range(rows))
@@ -51,8 +52,9 @@ class Rows:
         Raises:
             NotFinite: a NaN or an infinity came out of the model.
         """
-        begun = self._playing is not None or self._cache.get_seq_length()
-        if self._recordings is not None and begun and not any(guesses) and all(len(row) == 1 for row in unread):
+        played = self._begun and not any(guesses) and all(len(row) == 1 for row in unread)
+        self._begun = True
+        if self._recordings is not None and played:
             return self._play([row[0] for row in unread])
         tokens, fresh = pad_between(unread, guesses, self._pad, self._model.device)
         position = self._seen.sum(1, keepdim=True) + (fresh.cumsum(1) - 1).clamp(min=0)

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-# Bytes that are kept; one reading of 96 questions by a model of 135 million parameters takes some 130 million.
-MOST = 2**30
+# Bytes that are kept, or as many as half of the model's where that is more: a reading of 96 questions by one of 135
+# million parameters takes some 130 million.
+LEAST_KEPT = 2**29
 
-# Of each layer what is in it of another model, by content: equal where the layer computes the same.
+# Of each layer what is in it of another model: equal where the layer computes the same.
 Inside = Sequence[Hashable]
 
 
@@ -38,18 +39,22 @@ class _Reading:
 
 
 class Readings:
-    """The last readings of a model whose layers are *layers*, lowest first."""
+    """The last readings of *model*."""
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        self._layers = layers
+    def __init__(self, model: Any) -> None:
+        self._layers = list(layers_of(model))
+        self.most = max(LEAST_KEPT, sum(parameter.nbytes for parameter in model.parameters()) // 2)
+        """Bytes that are kept; the newest reading is, whatever its size."""
         self._kept: dict[tuple[Hashable, ...], _Reading] = {}
         """By what was read, and with what inside; the least lately used first."""
         self.taken = 0
         """Layers that were not run since, over all readings."""
 
-    def forget(self) -> None:
-        """Let go of all."""
+    def forget(self) -> bool:
+        """Let go of all; whether there was any."""
+        held = bool(self._kept)
         self._kept.clear()
+        return held
 
     @contextlib.contextmanager
     def reading(self, what: Hashable, inside: Inside, cache: DynamicCache) -> Iterator[None]:
@@ -86,13 +91,14 @@ class Readings:
     def _keep(self, key: tuple[Hashable, ...], reading: _Reading) -> None:
         self._kept.pop(key, None)
         self._kept[key] = reading
-        while len(self._kept) > 1 and size(self._kept.values()) > MOST:
+        while len(self._kept) > 1 and size(self._kept.values()) > self.most:
             del self._kept[next(iter(self._kept))]
 
 
 def size(readings: Iterable[_Reading]) -> int:
     """Bytes that *readings* hold on to; what one took over of another counts once."""
-    return sum({id(tensor): tensor.nbytes for reading in readings for tensor in reading.tensors()}.values())
+    storages = (tensor.untyped_storage() for reading in readings for tensor in reading.tensors())
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _noting(run: Callable[..., Any], new: _Reading) -> Callable[..., Any]:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-import safety_harness.readings
 from safety_harness.bench import Bench, open_bench
 from safety_harness.generate import Generator
 from safety_harness.layouts import enumerate_units
 from safety_harness.models import load
 from safety_harness.readings import Readings, layers_of, size
+from safety_harness.recorded import Recordings
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
@@ -99,7 +99,7 @@ def test_what_lies_above_the_lowest_change_is_run(pairs: Pairs) -> None:
     assert layers(0, 0, 1) == []
 
 
-def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs) -> None:
     loaded = load(pairs("llama", True)[0], "float32")
     asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
     asked._drafts = None
@@ -108,7 +108,7 @@ def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs, monkeypatch: pytest.Mo
     asked.answers(QUESTIONS, 1, None, (0, 0, 1))
     layer = size(asked._readings._kept.values()) - one
     assert layer == pytest.approx(one / LAYERS)
-    monkeypatch.setattr(safety_harness.readings, "MOST", one + 2 * layer)
+    asked._readings.most = one + 2 * layer
     for inside in range(2, 7):
         asked.answers(QUESTIONS, 1, None, (0, 0, inside))
         asked.answers(QUESTIONS, 1, None, (0, 0, 0))  # lately used, so it stays
@@ -126,6 +126,42 @@ def test_a_pass_that_fails_is_not_kept(pairs: Pairs) -> None:
     assert all("forward" not in vars(layer) for layer in layers_of(loaded.model))
 
 
+def test_memory_that_runs_out_takes_the_readings_before_the_batch(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(pairs("llama", True)[0], "bfloat16")
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
+    expected = asked.answers(QUESTIONS, NEW, None, (0, 0, 0))
+    decode = Generator._decode
+
+    def scarce(self: Generator, *given: Any) -> list[list[int]]:
+        if self._readings._kept:
+            raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+        return decode(self, *given)
+
+    monkeypatch.setattr(Generator, "_decode", scarce)
+    assert asked.answers(QUESTIONS, NEW, None, (0, 0, 0)) == expected
+    assert asked.batch_size == 8
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_questions_that_differ_in_their_last_token_alone(pairs: Pairs, recorded: bool) -> None:
+    """All that is left to read is one token a row, as in a pass that is played."""
+    loaded = load(pairs("llama", True)[0], "bfloat16")
+    loaded.model.generation_config.eos_token_id = None
+    loaded.tokenizer.chat_template = None
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=16)
+    questions = [f"{LONG} {digit}" for digit in "0123456789"]
+    questions = [text for text in questions if len(asked.encode(text)) == len(asked.encode(questions[0]))]
+    assert asked._shared([asked.encode(text) for text in questions], NEW) == len(asked.encode(questions[0])) - 1
+    if recorded:
+        asked._recordings = Recordings(loaded.model)
+    expected = Generator(loaded.model, loaded.tokenizer, batch_size=16).answers(questions, NEW)
+    for last in (0, 1, 0):
+        assert asked.answers(questions, NEW, None, (0, 0, last)) == expected
+    assert asked._readings.taken == 2 + 3
+
+
 def raise_it(*_: Any) -> None:
     raise ValueError("broken")
 
@@ -139,6 +175,11 @@ def test_a_bench_tells_what_is_inside_of_whose(world: Path) -> None:
     assert bench._inside(units)[0] == bench._inside(())[0]
     assert bench._inside(units)[1] != other._inside(units)[1]
     assert bench._inside(units)[1] != bench._inside(units[1:])[1]
+    taken = bench.generator._readings.taken
+    for _ in range(2):
+        bench.forget()
+        bench.asked(units, bench.questions.harmful.search)
+    assert bench.generator._readings.taken == taken
     half = [cut(units[0], range(units[0].width // 2)), *units[1:]]
     assert bench._inside(units)[1] != bench._inside(half)[1]
 
