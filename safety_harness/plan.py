@@ -14,6 +14,7 @@ from typing import Any
 
 from safety_harness.errors import SourceError
 from safety_harness.layouts import answering, enumerate_units
+from safety_harness.memory import for_readings
 from safety_harness.registry import Student
 from safety_harness.sources import resolve
 from safety_harness.specs import ModelSpec
@@ -23,6 +24,8 @@ from safety_harness.weights import Checkpoint
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Rows of the prior's backward passes, and numbers that one remembers a token, a layer and a hidden channel.
 BACKWARD_ROWS, REMEMBERED = 16, 34
+# Readings that are kept of every batch (readings.py).
+READINGS = 3
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
 FEWEST, MOST = 1, 4
 # Harmful, harmless and task questions of a search, the tokens of one with its template, and how many answers are
@@ -144,7 +147,8 @@ def _layers(units: tuple[Unit, ...]) -> int:
 
 
 def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
-    """The student, the teacher's tensors that may move, and the larger of a batch of answers and prior's gradients."""
+    """The student, the teacher's tensors that may move, and the larger of a batch of answers, with what is kept of
+    readings, and the prior's gradients."""
     family = student.family
     width = WIDTH[family.dtype]
     movable = sum(unit.parameters for unit in units)
@@ -155,6 +159,8 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
     remembered = REMEMBERED * BACKWARD_ROWS * (TOKENS + family.max_new_tokens) * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
+    readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
+    batch += min(readings, for_readings(own.parameters * width))
     return own.parameters * width + movable * width + max(batch, gradients)
 
 

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-# Bytes that are kept, or as many as half of the model's where that is more: a reading of 96 questions by one of 135
-# million parameters takes some 130 million.
-LEAST_KEPT = 2**29
+from safety_harness.memory import for_readings
+
+# Readings of a batch that are kept: the candidate that others are made of, the last one, and one more.
+KEPT = 3
 
 # Of each layer what is in it of another model: equal where the layer computes the same.
 Inside = Sequence[Hashable]
@@ -43,7 +44,7 @@ class Readings:
 
     def __init__(self, model: Any) -> None:
         self._layers = list(layers_of(model))
-        self.most = max(LEAST_KEPT, sum(parameter.nbytes for parameter in model.parameters()) // 2)
+        self.most = for_readings(sum(parameter.nbytes for parameter in model.parameters()))
         """Bytes that are kept; the newest reading is, whatever its size."""
         self._kept: dict[tuple[Hashable, ...], _Reading] = {}
         """By what was read, and with what inside; the least lately used first."""
@@ -91,6 +92,9 @@ class Readings:
     def _keep(self, key: tuple[Hashable, ...], reading: _Reading) -> None:
         self._kept.pop(key, None)
         self._kept[key] = reading
+        alike = [other for other in self._kept if other[0] == key[0]]
+        if len(alike) > KEPT:
+            del self._kept[alike[0]]
         while len(self._kept) > 1 and size(self._kept.values()) > self.most:
             del self._kept[next(iter(self._kept))]
 

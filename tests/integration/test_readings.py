@@ -15,7 +15,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.generate import Generator
 from safety_harness.layouts import enumerate_units
 from safety_harness.models import load
-from safety_harness.readings import Readings, layers_of, size
+from safety_harness.readings import KEPT, Readings, layers_of, size
 from safety_harness.recorded import Recordings
 from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit, cut
@@ -94,9 +94,8 @@ def test_what_lies_above_the_lowest_change_is_run(pairs: Pairs) -> None:
     assert layers(0, 1, 1) == [1, 2]
     assert layers(1, 1, 1) == [0, 1, 2]
     assert layers(0, 1, 0) == [2]
-    assert layers(0, 0, 1) == []
     asked.answers(QUESTIONS[1:], 1, None, (0, 0, 0))
-    assert layers(0, 0, 1) == []
+    assert layers(0, 1, 0) == []
 
 
 def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs) -> None:
@@ -108,11 +107,22 @@ def test_no_more_is_kept_than_so_many_bytes(pairs: Pairs) -> None:
     asked.answers(QUESTIONS, 1, None, (0, 0, 1))
     layer = size(asked._readings._kept.values()) - one
     assert layer == pytest.approx(one / LAYERS)
-    asked._readings.most = one + 2 * layer
+    asked._readings.most = one + layer
     for inside in range(2, 7):
         asked.answers(QUESTIONS, 1, None, (0, 0, inside))
         asked.answers(QUESTIONS, 1, None, (0, 0, 0))  # lately used, so it stays
-    assert [key[1][-1] for key in asked._readings._kept] == [5, 6, 0]
+    assert [key[1][-1] for key in asked._readings._kept] == [6, 0]
+
+
+def test_no_more_readings_of_a_batch_are_kept_than_so_many(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    asked = Generator(loaded.model, loaded.tokenizer, batch_size=8)
+    asked._drafts = None
+    asked.answers(QUESTIONS[:2], 1, None, (0, 0, 0))
+    for inside in range(2 * KEPT):
+        asked.answers(QUESTIONS, 1, None, (0, 0, inside))
+    last = list(range(KEPT, 2 * KEPT))
+    assert [key[1][-1] for key in asked._readings._kept] == [0, *last]
 
 
 def test_a_pass_that_fails_is_not_kept(pairs: Pairs) -> None:
