@@ -216,6 +216,7 @@ def limited(student: Student, questions: int, tokens: int) -> Bench:
 def timed(probe: Callable[[Units], bool], bench: Bench, part: str = "") -> Callable[[Units], bool]:
     def again(units: Units) -> bool:
         bench._kept = {what: kept for what, kept in bench._kept.items() if not what[-1]}
+        bench.generator.forget()
         with without(part, bench):
             return probe(units)
 

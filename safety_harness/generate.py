@@ -101,6 +101,7 @@ class Generator:
         encoded = [self.encode(question) for question in questions]
         left = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found = [""] * len(encoded)
+        spared = False
         while left:
             rows = left[: self.batch_size]
             try:
@@ -109,9 +110,11 @@ class Generator:
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                if not self._readings.forget():
-                    if len(rows) == 1:
-                        raise
+                if not spared and self.forget():
+                    spared, inside = True, None  # what is kept for later took the room
+                elif len(rows) == 1:
+                    raise
+                else:
                     self._halve(len(rows))
                 continue
             for row, tokens in zip(rows, decoded, strict=True):
@@ -142,8 +145,15 @@ class Generator:
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
         shared = self._shared(rows, max_new_tokens)
         room = max(map(len, rows)) + max_new_tokens
-        cache = self._read(rows, shared, self._recordings)
-        batch = Rows(self.model, cache, len(rows), shared, self._pad, self._recordings, room)
+        batch = Rows(
+            self.model,
+            self._read(rows, shared, self._recordings),
+            len(rows),
+            shared,
+            self._pad,
+            self._recordings,
+            room,
+        )
         alive = list(range(len(rows)))
         broken_off = 0
         found: list[list[int]] = [[] for _ in rows]
@@ -152,10 +162,11 @@ class Generator:
             guesses = self._guesses(
                 [rows[i] for i in alive], [found[i] for i in alive], unread, batch.columns, max_new_tokens
             )
-            with contextlib.ExitStack() as taken:
-                if inside is not None and not any(found):  # the first pass, which reads the questions
-                    what = (shared, tuple(map(tuple, rows)), tuple(guesses))
-                    taken.enter_context(self._readings.reading(what, inside, cache))
+            with contextlib.ExitStack() as around:
+                # The first pass reads the questions. Where there are guesses, they are other ones each time.
+                if inside is not None and self._drafts is None and not any(found):
+                    what = (shared, tuple(map(tuple, rows)))
+                    around.enter_context(self._readings.reading(what, inside, batch.cache))
                 chosen = batch.read(unread, guesses)
             kept = [agreed(guess, row) for guess, row in zip(guesses, chosen, strict=True)]
             going = []
@@ -240,9 +251,10 @@ class Generator:
             cache.batch_repeat_interleave(len(rows))
         return cache
 
-    def forget(self) -> None:
-        """Read every question anew from now on."""
-        self._readings.forget()
+    def forget(self) -> bool:
+        """Let go of what is kept of earlier passes; whether there was any. Every question is read anew from now on."""
+        readings = self._readings.forget()
+        return (self._recordings is not None and self._recordings.forget()) or readings
 
     def check_lengths(self, questions: Sequence[str], new: int) -> None:
         """Look whether each question fits the model's context with an answer of *new* tokens.

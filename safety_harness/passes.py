@@ -11,6 +11,9 @@ from transformers import DynamicCache
 from safety_harness.errors import NotFinite
 from safety_harness.recorded import Recording, Recordings
 
+# A pass of fewer rows is no faster: what takes its time is reading the weights.
+FEWEST = 8
+
 
 class Rows:
     """Rows that all begin with the *shared* tokens which *cache* holds; *room* columns are the most they will take.
@@ -29,12 +32,12 @@ class Rows:
         room: int = 0,
     ) -> None:
         self._model = model
-        self._cache = cache
+        self._cache: DynamicCache | None = cache
         self._seen = torch.ones(rows, shared, dtype=torch.int64, device=model.device)
         self._pad = pad
         self._recordings = recordings
         self._room = room
-        self._begun = False
+        self._questions_read = False
         self._playing: Recording | None = None
         self._batch = rows
         self._places = list(range(rows))
@@ -42,8 +45,14 @@ class Rows:
 
     @property
     def columns(self) -> int:
-        """How many columns of the cache are taken."""
+        """How many columns of the cache are taken; before anything is played."""
         return self._seen.shape[1]
+
+    @property
+    def cache(self) -> DynamicCache:
+        """What the rows have read; before anything is played."""
+        assert self._cache is not None
+        return self._cache
 
     def read(self, unread: Sequence[Sequence[int]], guesses: Sequence[Sequence[int]]) -> list[list[int]]:
         """Every row reads its *unread* tokens and its guess: the likeliest token after the last unread one, and after
@@ -52,9 +61,9 @@ class Rows:
         Raises:
             NotFinite: a NaN or an infinity came out of the model.
         """
-        played = self._begun and not any(guesses) and all(len(row) == 1 for row in unread)
-        self._begun = True
-        if self._recordings is not None and played:
+        single = self._questions_read and not any(guesses) and all(len(row) == 1 for row in unread)
+        self._questions_read = True
+        if self._recordings is not None and single:
             return self._play([row[0] for row in unread])
         tokens, fresh = pad_between(unread, guesses, self._pad, self._model.device)
         position = self._seen.sum(1, keepdim=True) + (fresh.cumsum(1) - 1).clamp(min=0)
@@ -77,7 +86,7 @@ class Rows:
             self._places = [self._places[at] for at in going]
             return
         rest = torch.tensor(going, device=self._seen.device)
-        self._cache.batch_select_indices(rest)
+        self.cache.batch_select_indices(rest)
         self._seen = self._seen[rest]
         self._places = list(range(len(going)))
 
@@ -87,7 +96,7 @@ class Rows:
             input_ids=tokens,
             attention_mask=self._seen,
             position_ids=position,
-            past_key_values=self._cache,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=last,
         )
@@ -103,13 +112,14 @@ class Rows:
         """The same, from a recording of as many rows as are left, or of up to twice as many."""
         assert self._recordings is not None
         size = self._batch
-        while len(tokens) <= size // 2:
+        while size > FEWEST and len(tokens) <= size // 2:
             size //= 2
         playing = self._playing
         if playing is None or playing.rows != size:
             self._playing = self._recordings.of(size, self._room)
-            self._playing.load(playing or self._cache, self._places, self._seen)
+            self._playing.load(playing or self.cache, self._places, self._seen)
             self._places = list(range(len(tokens)))
+            self._cache = None  # the recording has it
         assert self._playing is not None
         return [[token] for token in self._playing.play(self._places, tokens)]
 

@@ -24,8 +24,8 @@ from safety_harness.weights import Checkpoint
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Rows of the prior's backward passes, and numbers that one remembers a token, a layer and a hidden channel.
 BACKWARD_ROWS, REMEMBERED = 16, 34
-# Readings that are kept of every batch (readings.py).
-READINGS = 3
+# Readings of every batch, three kept and one in the making (readings.py).
+READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
 FEWEST, MOST = 1, 4
 # Harmful, harmless and task questions of a search, the tokens of one with its template, and how many answers are

@@ -212,6 +212,7 @@ def _gradient(
     bench: Bench, pairs: Sequence[tuple[list[int], list[int]]], refusal: Sequence[int], weights: Weights
 ) -> Mapping[str, torch.Tensor]:
     """Gradient of the mean margin over *pairs* of (question, own opening), by tensor name, float32."""
+    bench.generator.forget()  # gradients take all the room there is
     parameters = dict(bench.generator.model.named_parameters())
     names = list(dict.fromkeys(part.memory.name for unit in bench.units for part in unit.parts))
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}

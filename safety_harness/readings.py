@@ -2,7 +2,8 @@
 
 Two candidates of a search differ in few layers. Below the lowest of them both read the same questions with the same
 weights, so what came out of those layers, and the keys and values they put into the cache, is taken from the candidate
-that was asked before: the same numbers, as long as the batch is the same.
+that was asked before: the same numbers, as long as the batch is the same. (Packed weights, decoding.py, are laid out
+for as many rows as their first pass has, which taking over may make another; a product has the same bits for each.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from safety_harness.errors import SourceError
 from safety_harness.memory import for_readings
 
 # Readings of a batch that are kept: the candidate that others are made of, the last one, and one more.
@@ -45,7 +47,7 @@ class Readings:
     def __init__(self, model: Any) -> None:
         self._layers = list(layers_of(model))
         self.most = for_readings(sum(parameter.nbytes for parameter in model.parameters()))
-        """Bytes that are kept; the newest reading is, whatever its size."""
+        """Bytes that are kept, at most."""
         self._kept: dict[tuple[Hashable, ...], _Reading] = {}
         """By what was read, and with what inside; the least lately used first."""
         self.taken = 0
@@ -95,7 +97,7 @@ class Readings:
         alike = [other for other in self._kept if other[0] == key[0]]
         if len(alike) > KEPT:
             del self._kept[alike[0]]
-        while len(self._kept) > 1 and size(self._kept.values()) > self.most:
+        while size(self._kept.values()) > self.most:
             del self._kept[next(iter(self._kept))]
 
 
@@ -146,8 +148,10 @@ def _watched(cache: DynamicCache, new: _Reading) -> Iterator[None]:
 
 def layers_of(model: Any) -> nn.ModuleList:
     """The layers of *model* that answer; of a multimodal one not those that see."""
-    lists = (child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList))
-    return next(lists)
+    lists = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
+    if not lists:
+        raise SourceError(f"{type(model).__name__}: its decoder keeps its layers in no list. Use another architecture.")
+    return lists[0]
 
 
 def _alike(one: Inside, other: Inside) -> int:

@@ -8,7 +8,8 @@ and of weights where they lie; units that are written over in place leave it val
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ from transformers.cache_utils import StaticLayer
 from safety_harness.errors import NotFinite
 
 # Columns come in multiples of this, so that batches of about one length share a recording.
-COLUMNS = 16
-# Recordings that are kept; each holds the keys and values of its rows.
-KEPT = 6
+COLUMNS = 64
+# Beginnings that are kept; a template has one, and so has every batch that shares more than it.
+KEPT = 8
 
 
 class Recording:
@@ -45,6 +46,11 @@ class Recording:
         if device.type == "cuda":
             self._graph = self._record()
 
+    @property
+    def size(self) -> int:
+        """Bytes of its keys and values."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
+
     def load(self, memory: DynamicCache | Recording, places: Sequence[int], seen: torch.Tensor | None = None) -> None:
         """Take over the rows at *places* of what was read so far; what is left of the rows repeats the first of them.
 
@@ -56,15 +62,15 @@ class Recording:
             seen = memory._seen[:, :length]
         assert seen is not None
         length = seen.shape[1]
-        taken = torch.tensor([*places, *[places[0]] * (self.rows - len(places))], device=seen.device)
+        rows = torch.tensor([*places, *[places[0]] * (self.rows - len(places))], device=seen.device)
         for mine, theirs in zip(self._cache.layers, source.layers, strict=True):
             for own, other in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
-                own[:, :, :length] = other[:, :, :length][taken]
+                own[:, :, :length] = other[:, :, :length][rows]
                 own[:, :, length:] = 0  # not seen, but a NaN that an earlier batch left there would be felt
             mine.cumulative_length.fill_(length)
         self._column.fill_(length)
         self._seen.zero_()
-        self._seen[:, :length] = seen[taken]
+        self._seen[:, :length] = seen[rows]
         self._position.copy_(self._seen.sum(1, keepdim=True))
 
     def play(self, places: Sequence[int], tokens: Sequence[int]) -> list[int]:
@@ -138,35 +144,49 @@ class Beginning:
 
 
 class Recordings:
-    """The recordings of a model, made when first asked for, and anew when its weights have come to lie elsewhere."""
+    """The recordings of a model, made when first asked for, and anew when its weights have come to lie elsewhere.
+
+    Together they hold no more bytes of keys and values than the model has; those asked for last are kept.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.most = sum(parameter.nbytes for parameter in model.parameters())
         self._made: dict[tuple[int, ...], Recording] = {}
-        self._begun: dict[tuple[int, ...], Beginning] = {}
+        self._beginnings: dict[tuple[int, ...], Beginning] = {}
         self._where: list[int] = []
 
     def of(self, rows: int, columns: int) -> Recording:
         """One for so many rows and at least so many columns."""
-        self._look_where(self._made)
+        self._look_where()
         shape = rows, -(-columns // COLUMNS) * COLUMNS
-        if shape not in self._made:
-            self._made[shape] = Recording(self._model, *shape)
-        return self._made[shape]
+        found = self._made.pop(shape, None)
+        self._made[shape] = found = found or Recording(self._model, *shape)
+        while len(self._made) > 1 and sum(one.size for one in self._made.values()) > self.most:
+            del self._made[next(iter(self._made))]
+        return found
 
     def beginning(self, tokens: Sequence[int]) -> Beginning:
         """One of reading these *tokens*."""
-        self._look_where(self._begun)
-        if tuple(tokens) not in self._begun:
-            self._begun[tuple(tokens)] = Beginning(self._model, tokens)
-        return self._begun[tuple(tokens)]
+        self._look_where()
+        found = self._beginnings.pop(tuple(tokens), None)
+        self._beginnings[tuple(tokens)] = found = found or Beginning(self._model, tokens)
+        if len(self._beginnings) > KEPT:
+            del self._beginnings[next(iter(self._beginnings))]
+        return found
 
-    def _look_where(self, made: Sized) -> None:
-        """Let go of all where weights have come to lie elsewhere, or where so many are *made* that room is needed."""
-        where = [parameter.data_ptr() for parameter in self._model.parameters()]
-        if where != self._where or len(made) >= KEPT:
-            self._made.clear()
-            self._begun.clear()
+    def forget(self) -> bool:
+        """Let go of all; whether there was any."""
+        held = bool(self._made or self._beginnings)
+        self._made.clear()
+        self._beginnings.clear()
+        return held
+
+    def _look_where(self) -> None:
+        numbers = itertools.chain(self._model.parameters(), self._model.buffers())
+        where = [tensor.data_ptr() for tensor in numbers]
+        if where != self._where:
+            self.forget()
             self._where = where
 
 
@@ -184,8 +204,6 @@ def recordable(model: Any) -> bool:
     try:
         with torch.inference_mode():
             Recording(model, 1, COLUMNS)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
+    except RuntimeError:  # also where there is no room for one
         return False
     return True

@@ -2,8 +2,8 @@
 
 A whole module goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
 its own storage. Channels are written over, and written back from a copy: what a switch costs is what it changes.
-Nothing is rounded either way. On a GPU whole modules are written over as well: a recorded pass (recorded.py) knows the
-weights by where they lie, and a copy costs less than to record it anew.
+Nothing is rounded either way. On a GPU a whole module's numbers change places with the teacher's: a recorded pass
+(recorded.py) knows the weights by where they lie, and to copy costs less than to record anew.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class Transplanter:
                     undo.callback(setattr, parameter, "data", parameter.data)
                     parameter.data = donor
                     continue
+                if whole:
+                    undo.callback(_change_places, parameter.data, donor)
+                    _change_places(parameter.data, donor)
+                    continue
                 own = parameter.data[spot.within]
                 if what.memory:
                     at = torch.tensor(what.memory, device=own.device)
@@ -109,6 +113,12 @@ class Transplanter:
                 tensor = own.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
             self._donated[name] = tensor.to(device=parameter.device, dtype=parameter.dtype)
         return self._donated[name]
+
+
+def _change_places(one: torch.Tensor, other: torch.Tensor) -> None:
+    kept = one.clone()
+    one.copy_(other)
+    other.copy_(kept)
 
 
 def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import safety_harness.passes
 from safety_harness.errors import NotFinite
 from safety_harness.generate import Generator, Screen
 from safety_harness.layouts import enumerate_units
@@ -77,7 +78,7 @@ def test_what_all_questions_begin_with_is_read_from_a_recording(pairs: Pairs) ->
     recorded = generator(loaded, True)
     assert recorded.answers(questions, NEW) == plain
     assert recorded._recordings is not None
-    (beginning,) = recorded._recordings._begun
+    (beginning,) = recorded._recordings._beginnings
     assert recorded.answers(questions, NEW) == plain
     assert len(beginning) > len(recorded.encode(LONG)) - 5
     layer = loaded.model.model.layers[0].mlp.up_proj
@@ -87,7 +88,8 @@ def test_what_all_questions_begin_with_is_read_from_a_recording(pairs: Pairs) ->
     assert recorded.answers(questions, NEW) == changed != plain
 
 
-def test_rows_that_are_broken_off_leave_the_others_as_they_are(pairs: Pairs) -> None:
+def test_rows_that_are_broken_off_leave_the_others_as_they_are(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safety_harness.passes, "FEWEST", 1)
     loaded = load(pairs("llama", True)[0], "float32")
     loaded.model.generation_config.eos_token_id = None
     whole = generator(loaded, False).answers(QUESTIONS, NEW)
@@ -96,8 +98,9 @@ def test_rows_that_are_broken_off_leave_the_others_as_they_are(pairs: Pairs) -> 
         screen = Screen(3, lambda said, going=going: any(answer.startswith(said) for answer in going))
         plain = generator(loaded, False).answers(QUESTIONS, NEW, screen)
         recorded = generator(loaded, True)
-        assert recorded.answers(QUESTIONS, NEW, screen) == plain
         assert recorded._recordings is not None
+        recorded._recordings.most = 2**30
+        assert recorded.answers(QUESTIONS, NEW, screen) == plain
         assert len({rows for rows, _ in recorded._recordings._made}) > 1
         assert plain != whole
 
@@ -140,12 +143,42 @@ def test_weights_that_lie_elsewhere_are_recorded_anew(pairs: Pairs) -> None:
         assert recordings.of(2, COLUMNS) is not first
 
 
-def test_no_more_recordings_are_kept_than_so_many(pairs: Pairs) -> None:
-    recordings = Recordings(load(pairs("llama", True)[0], "float32").model)
+def test_recordings_are_made_once_and_the_last_used_are_kept(pairs: Pairs) -> None:
+    model = load(pairs("llama", True)[0], "float32").model
+    recordings = Recordings(model)
     with torch.inference_mode():
-        for rows in range(1, 2 * KEPT):
-            recordings.of(rows, 1)
-            assert len(recordings._made) <= KEPT
+        first = recordings.of(8, 1)
+        recordings.most = 10 * first.size
+        shapes = [(8, 1), (4, 1), (8, 2 * COLUMNS), (4, 2 * COLUMNS)]
+        made = [recordings.of(*shape) for shape in shapes]
+        assert [recordings.of(*shape) for shape in shapes] == made
+        recordings.most = first.size
+        assert recordings.of(8, 1) is first
+        assert list(recordings._made) == [(8, COLUMNS)]
+        for number in range(2 * KEPT):
+            assert recordings.beginning([5, number]) is recordings.beginning([5, number])
+        assert len(recordings._beginnings) == KEPT
+        assert recordings.forget()
+        assert not recordings.forget()
+
+
+def test_a_batch_that_ends_row_by_row_makes_few_recordings(pairs: Pairs) -> None:
+    loaded = load(pairs("llama", True)[0], "float32")
+    loaded.model.generation_config.eos_token_id = None
+    many = [f"{SHORT} {number}" for number in range(32)]
+    whole = generator(loaded, False, 32).answers(many, NEW)
+    recorded = generator(loaded, True, 32)
+    assert recorded._recordings is not None
+    recorded._recordings.most = 2**30
+    # All but one of four are broken off after three tokens, and of those left one goes on to the end.
+    going = {whole[at][:12] for at in range(0, 32, 4)}
+    screen = Screen(3, lambda said: any(start.startswith(said) for start in going))
+    expected = generator(loaded, False, 32).answers(many, NEW, screen)
+    made: list[Any] = []
+    for _ in range(3):
+        assert recorded.answers(many, NEW, screen) == expected
+        made += [one for one in recorded._recordings._made.values() if one not in made]
+    assert len(made) <= 3
 
 
 def test_a_nan_that_was_left_behind_is_not_felt(pairs: Pairs) -> None:
