@@ -24,6 +24,9 @@ from safety_harness.weights import Checkpoint
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Rows of the prior's backward passes, and numbers that one remembers a token, a layer and a hidden channel.
 BACKWARD_ROWS, REMEMBERED = 16, 34
+# Of a batch's keys and values: the cache that reads the questions, and recordings for all, half, … of the rows
+# (recorded.py).
+CACHES = 3
 # Readings of every batch, three kept and one in the making (readings.py).
 READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
@@ -155,9 +158,10 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     layers = _layers(units)
     keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(own))
     vocabulary = int(answering(own.config).get("vocab_size", 0))
-    batch = family.batch_size * ((TOKENS + family.max_new_tokens) * layers * keys * width + vocabulary * (width + 4))
+    tokens = TOKENS + family.max_new_tokens
+    batch = family.batch_size * (CACHES * tokens * layers * keys * width + vocabulary * (width + 4))
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
-    remembered = REMEMBERED * BACKWARD_ROWS * (TOKENS + family.max_new_tokens) * _hidden(own) * layers
+    remembered = REMEMBERED * BACKWARD_ROWS * tokens * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
     readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
     batch += min(readings, for_readings(own.parameters * width))

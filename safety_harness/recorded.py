@@ -20,6 +20,8 @@ from safety_harness.errors import NotFinite
 
 # Columns come in multiples of this, so that batches of about one length share a recording.
 COLUMNS = 64
+# Bytes that recordings may take beside any model.
+LEAST_KEPT = 2**31
 # Beginnings that are kept; a template has one, and so has every batch that shares more than it.
 KEPT = 8
 
@@ -146,12 +148,13 @@ class Beginning:
 class Recordings:
     """The recordings of a model, made when first asked for, and anew when its weights have come to lie elsewhere.
 
-    Together they hold no more bytes of keys and values than the model has; those asked for last are kept.
+    Together they hold no more keys and values than the model has bytes, or two gibibytes where that is more; those asked
+    for last are kept.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.most = sum(parameter.nbytes for parameter in model.parameters())
+        self.most = max(LEAST_KEPT, sum(parameter.nbytes for parameter in model.parameters()))
         self._made: dict[tuple[int, ...], Recording] = {}
         self._beginnings: dict[tuple[int, ...], Beginning] = {}
         self._where: list[int] = []
