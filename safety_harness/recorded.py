@@ -148,8 +148,8 @@ class Beginning:
 class Recordings:
     """The recordings of a model, made when first asked for, and anew when its weights have come to lie elsewhere.
 
-    Together they hold no more keys and values than the model has bytes, or two gibibytes where that is more; those asked
-    for last are kept.
+    Together they hold no more bytes of keys and values than the model has, or two gibibytes where that is more; those
+    asked for last are kept.
     """
 
     def __init__(self, model: Any) -> None:
