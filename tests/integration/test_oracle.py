@@ -139,7 +139,7 @@ def test_what_begins_as_refusals_do_is_heard_further(
 ) -> None:
     screens: list[Screen] = []
 
-    def answers(_: object, questions: Sequence[str], __: int, screen: Screen) -> list[str]:
+    def answers(_: object, questions: Sequence[str], __: int, screen: Screen, ___: object) -> list[str]:
         screens.append(screen)
         return ["" for _ in questions]
 
