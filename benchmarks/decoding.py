@@ -10,7 +10,6 @@ and without a gradient wanted of its weights, and laid out in one piece. Writes 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import resource
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import command
 import torch
 from tabulate import tabulate
 from transformers import DynamicCache
@@ -26,7 +26,6 @@ from transformers import DynamicCache
 from safety_harness import generate
 from safety_harness.bench import Bench, open_bench
 from safety_harness.decoding import packed_weights, roomy_cache
-from safety_harness.registry import load_registry
 
 ROUNDS = 3
 TRAPPED_ROWS = 8
@@ -87,13 +86,8 @@ def trap(bench: Bench) -> list[tuple[str, str, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", default="json")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    (student,) = load_registry().select(family="smollm2", students=[options.student])
-    bench = open_bench(student)
+    options = command.parser(__doc__).parse_args()
+    bench = open_bench(command.chosen(options))
     found, trapped = measure(bench), trap(bench)
     usual, answers = found["as transformers does"]
     if any(said != answers for _, said in found.values()):

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import sys
 import time
@@ -35,13 +34,14 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import kept
 import torch
 from tabulate import tabulate
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from safety_harness.families import tuning
-from safety_harness.generate import Generator
+from safety_harness.generate import Generator, agreed
 from safety_harness.layouts import enumerate_units
 from safety_harness.passes import pad_left
 from safety_harness.recorded import Recordings
@@ -106,8 +106,7 @@ def candidate(units: Sequence[Unit], seed: int) -> tuple[Unit, ...]:
 
 
 def texts_of(name: str, count: int) -> list[str]:
-    lines = (PROMPTS / f"{name}.search.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines]
+    texts = [row["text"] for row in kept.read(PROMPTS / f"{name}.search.jsonl")]
     if len(texts) < count:
         raise SystemExit(f"{name}.search.jsonl has {len(texts)} questions; ask for no more with --questions.")
     return texts[:count]
@@ -195,11 +194,7 @@ def linear_layers(model: Any, rows: int) -> float:
 def alike(one: Sequence[Tokens], other: Sequence[Tokens]) -> float:
     """Share of tokens up to the first that differs, over all rows."""
     pairs = [(a, b) for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)]
-    agreed = 0
-    for a, b in pairs:
-        differs = next((at for at, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
-        agreed += differs
-    return agreed / sum(len(a) for a, _ in pairs)
+    return sum(agreed(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
 def main() -> None:

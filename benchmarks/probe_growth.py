@@ -9,13 +9,12 @@ one forward pass would cost: their rows only lie in one batch. Writes ``benchmar
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+import command
 from methods import under
 from tabulate import tabulate
 
@@ -23,7 +22,6 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
 from safety_harness.generate import Generator
 from safety_harness.readings import layers_of
-from safety_harness.registry import load_registry
 
 ROUNDS = 3
 QUESTIONS, TOKENS = 64, 32
@@ -76,13 +74,8 @@ def switches(bench: Bench) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", default="json")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    (student,) = load_registry().select(family="smollm2", students=[options.student])
-    bench = open_bench(student)
+    options = command.parser(__doc__).parse_args()
+    bench = open_bench(command.chosen(options))
     moved = switches(bench)
     rows = [(what, size, f"{spent:.2f}", f"{1000 * each:.0f}") for what, size, spent, each in growth(bench)]
     text = "\n\n".join(

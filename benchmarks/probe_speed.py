@@ -32,6 +32,7 @@ from statistics import mean, median
 from typing import Any
 from unittest import mock
 
+import command
 import torch
 from decoding import plain_cache, plain_weights
 from tabulate import tabulate
@@ -47,7 +48,7 @@ from safety_harness.passes import pad_left
 from safety_harness.prompts import PromptSet
 from safety_harness.questions import Sides
 from safety_harness.readings import Readings
-from safety_harness.registry import Student, load_registry
+from safety_harness.registry import Student
 from safety_harness.units import Unit, flat, grouped
 
 RELOADED = 2
@@ -252,17 +253,14 @@ def ddmin_calls(oracle: Oracle, start: Units, most: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", default="json")
+    parser = command.parser(__doc__)
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--sample", type=int, default=8)
     parser.add_argument("--ddmin", type=int, default=0, metavar="CALLS")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    (student,) = load_registry().select(family="smollm2", students=[options.student])
+    student = command.chosen(options)
     bench = limited(student, options.questions, options.tokens)
     found = searched(bench)
     patch, whole = found.patch, found.seconds

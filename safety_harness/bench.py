@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,7 +26,7 @@ from safety_harness.prompts import PromptSet, batches
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
 from safety_harness.transplant import Donor, Transplanter
-from safety_harness.units import Unit
+from safety_harness.units import Unit, grouped
 from safety_harness.weights import Checkpoint
 
 T = TypeVar("T")
@@ -125,11 +124,9 @@ class Bench:
 
     def _inside(self, units: Sequence[Unit]) -> list[Hashable]:
         """Of each layer which of the *units* it holds, and of whose."""
-        held: dict[int, set[Unit]] = defaultdict(set)
-        for unit in units:
-            held[unit.layer].add(unit)
+        held = {group[0].layer: frozenset(group) for group in grouped(units, "layer")}
         layers = 1 + max(unit.layer for unit in self.units)
-        return [(self._whose, frozenset(held[layer])) if layer in held else None for layer in range(layers)]
+        return [(self._whose, held[layer]) if layer in held else None for layer in range(layers)]
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""

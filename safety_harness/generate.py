@@ -242,12 +242,13 @@ class Generator:
     def _read(self, rows: Sequence[Sequence[int]], shared: int, recordings: Recordings | None = None) -> DynamicCache:
         """What the chat template puts before every question goes through the model once, not once a row."""
         cache = roomy_cache(self.model.config)
-        if shared and recordings is not None:
-            recordings.beginning(rows[0][:shared]).play(cache)
-            cache.batch_repeat_interleave(len(rows))
-        elif shared:
-            beginning = torch.tensor([rows[0][:shared]], device=self.model.device)
-            self.model(input_ids=beginning, past_key_values=cache, logits_to_keep=1)
+        if shared:
+            beginning = rows[0][:shared]
+            if recordings is not None:
+                recordings.beginning(beginning).play(cache)
+            else:
+                tokens = torch.tensor([beginning], device=self.model.device)
+                self.model(input_ids=tokens, past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(len(rows))
         return cache
 

@@ -58,14 +58,12 @@ class Recording:
 
         ``seen`` (rows, columns read) tells which columns of a cache count; another recording knows its own.
         """
-        source = memory._cache if isinstance(memory, Recording) else memory
         if isinstance(memory, Recording):
-            length = int(memory._column)
-            seen = memory._seen[:, :length]
+            memory, seen = memory._cache, memory._seen[:, : int(memory._column)]
         assert seen is not None
         length = seen.shape[1]
         rows = torch.tensor([*places, *[places[0]] * (self.rows - len(places))], device=seen.device)
-        for mine, theirs in zip(self._cache.layers, source.layers, strict=True):
+        for mine, theirs in zip(self._cache.layers, memory.layers, strict=True):
             for own, other in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
                 own[:, :, :length] = other[:, :, :length][rows]
                 own[:, :, length:] = 0  # not seen, but a NaN that an earlier batch left there would be felt

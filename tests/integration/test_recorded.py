@@ -16,7 +16,7 @@ from safety_harness.layouts import enumerate_units
 from safety_harness.models import LoadedModel, load
 from safety_harness.recorded import COLUMNS, KEPT, Recording, Recordings, recordable
 from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit
+from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.builders import ARCHITECTURES, LONG, SHORT
 
@@ -61,7 +61,7 @@ def test_answers_are_those_of_passes_made_anew(pairs: Pairs, architecture: str, 
     loaded = load(pairs(architecture, tied)[0], "float32")
     if not recordable(loaded.model):
         pytest.skip("not on a GPU")
-    stop = int(torch.tensor(generator(loaded, False).encode(SHORT))[-1])
+    stop = generator(loaded, False).encode(SHORT)[-1]
     for end in (None, stop):
         loaded.model.generation_config.eos_token_id = end
         plain = generator(loaded, False).answers(QUESTIONS, NEW)
@@ -126,8 +126,6 @@ def test_a_recording_is_played_for_every_patch_that_is_written_in_place(pairs: P
 
 
 def some_channels(units: Any) -> tuple[Unit, ...]:
-    from safety_harness.units import cut
-
     return tuple(cut(unit, range(unit.width // 2)) for unit in units)
 
 
