@@ -1,81 +1,128 @@
 """Priors side by side: how well the channels that each calls likeliest restore refusal, before any search.
 
-    PYTHONPATH=benchmarks python benchmarks/priors.py [--family smollm2] [--student json ...] [--data DIR]
+    PYTHONPATH=benchmarks python benchmarks/priors.py [--student json ...] [--prior NAME ...] [--data DIR]
 
 Asks the oracle's questions, which the priors have not seen, with whole answers: refusals and unscored answers of the
 harmful questions, refusals of the harmless ones, right answers to the student's own task. With ``--data DIR``, also
 refusals of 128 harmless twins of AdvBench (``DIR/dapa/advbench_392_harmless_twins.csv``, the ones after the first 128,
-which ``methods.py`` reports on). Writes ``benchmarks/priors.md``.
+which ``methods.py`` reports on). Writes ``benchmarks/priors.jsonl`` (what is there is not measured again) and, of all
+its rows, ``benchmarks/priors.md``.
 
 The margin of a question is log p(refusal) - log p(own answer's opening). The priors differ in what of a refusal counts,
 in what a refusal of a harmless question costs and how much of that a channel earns which lowers it, and in where
 gradients are taken: at the student and the fully moved student, or once more where the likeliest channels have moved.
+``descent`` goes on from there in steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import kept
 import torch
 from methods import random_channels, twins, under
 from tabulate import tabulate
 
-from safety_harness import prior
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels
 from safety_harness.judges import Verdict
-from safety_harness.prior import PRIORS, Prior, Weights
+from safety_harness.prior import PRIORS, Prior
+from safety_harness.prior import contrast as contrasted
+from safety_harness.prior import descent as descended
+from safety_harness.prior.gains import HARMFUL, HARMLESS, Weights, usual_refusal
 from safety_harness.prompts import PromptSet
 from safety_harness.registry import load_registry
 from safety_harness.units import Unit
 
 SHARES = (0.02, 0.03, 0.05)
 """Of the model's parameters."""
-OPENING = Weights(((prior.OPENING, 1.0),), 0.0)
+OPENING = Weights(((contrasted.OPENING, 1.0),), 0.0)
 OTHER_TWINS = slice(128, 256)
+NOTHING, RANDOM = "nothing", "random channels"
+ENDS = (NOTHING, "all of the teacher")
 
 Facts = Mapping[str, torch.Tensor]
 """Of each channel of a module: shape (channels,)."""
 
 
 class Evidence:
-    """Gains of *bench*'s channels over its prior's questions, taken where they are asked for."""
+    """Gains of *bench*'s channels over its prior's questions, taken where they are asked for and no sooner."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._refusal = prior._usual_refusal(bench)
-        self.harmful = bench.questions.prior.harmful.first(prior.QUESTIONS)
-        self.harmless = bench.questions.prior.harmless.first(prior.HARMLESS_QUESTIONS)
+        self._ends = ((), bench.units)
+        self.harmful = bench.questions.prior.harmful.first(contrasted.QUESTIONS)
+        self.harmless = bench.questions.prior.harmless.first(contrasted.HARMLESS_QUESTIONS)
 
-    def of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
+    @functools.cached_property
+    def refusal(self) -> Sequence[int]:
+        return usual_refusal(self._bench)
+
+    def opening(self) -> Prior:
+        """The opening of a refusal of harmful questions alone, at either end."""
+        gain = self._of(self.harmful, OPENING, *self._ends)
+        return less(gain, gain, 0.0)
+
+    @functools.cached_property
+    def at_ends(self) -> tuple[Facts, Facts]:
+        """Gain and cost at the student and at the fully moved student."""
+        return self._gain_and_cost(*self._ends)
+
+    @functools.cached_property
+    def there_too(self) -> tuple[Facts, Facts]:
+        """And where the likeliest by these have moved, as the search's ``contrast`` has it."""
+        return self._where_likeliest(self.at_ends)
+
+    @functools.cached_property
+    def once_more(self) -> tuple[Facts, Facts]:
+        return self._where_likeliest(self.there_too)
+
+    def _where_likeliest(self, known: tuple[Facts, Facts]) -> tuple[Facts, Facts]:
+        there = contrasted.likeliest(self._bench, stacked(*known))
+        gain, cost = (added(*pair) for pair in zip(known, self._gain_and_cost(there), strict=True))
+        return gain, cost
+
+    def _gain_and_cost(self, *moved: Sequence[Unit]) -> tuple[Facts, Facts]:
+        return self._of(self.harmful, HARMFUL, *moved), self._of(self.harmless, HARMLESS, *moved)
+
+    def _of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
         """Added up over the sets of units *moved*."""
-        return prior._gains(self._bench, prompts, self._refusal, weights, moved)
+        return contrasted.margin_gains(self._bench, prompts, self.refusal, weights, moved)
 
 
-def variants(bench: Bench) -> Iterator[tuple[str, Prior]]:
-    """Every prior, by name."""
-    evidence, ends = Evidence(bench), ((), bench.units)
-    yield "norm of the difference", PRIORS["norm"]
-    opening = evidence.of(evidence.harmful, OPENING, *ends)
-    yield "the opening, harm alone", less(opening, opening, 0.0)
-    gain = evidence.of(evidence.harmful, prior.HARMFUL, *ends)
-    cost = evidence.of(evidence.harmless, prior.HARMLESS, *ends)
-    yield "the whole, less harmless", less(gain, cost)
-    there = prior._likeliest(bench, stacked(gain, cost))
-    gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
-    cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
-    yield "**and where the likeliest have moved**", less(gain, cost)
-    yield "the last, harmless ×1.2, no credit", less(gain, cost, 1.2, 0.0)
-    yield "the last, harmless ×1.2, half credit", less(gain, cost, 1.2)
-    yield "the last, no credit", less(gain, cost, credit=0.0)
-    there = prior._likeliest(bench, stacked(gain, cost))
-    gain = added(gain, evidence.of(evidence.harmful, prior.HARMFUL, there))
-    cost = added(cost, evidence.of(evidence.harmless, prior.HARMLESS, there))
-    yield "and once more", less(gain, cost)
+def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
+    """Every prior, by name, to be made when it is its turn."""
+    seen = Evidence(bench)
+    return {
+        "norm of the difference": lambda: PRIORS["norm"],
+        "the opening, harm alone": seen.opening,
+        "the whole, less harmless": lambda: less(*seen.at_ends),
+        "**contrast**: and where the likeliest have moved": lambda: less(*seen.there_too),
+        "contrast, harmless ×1.2, no credit": lambda: less(*seen.there_too, 1.2, 0.0),
+        "contrast, harmless ×1.2": lambda: less(*seen.there_too, 1.2),
+        "contrast, no credit": lambda: less(*seen.there_too, credit=0.0),
+        "contrast, and once more": lambda: less(*seen.once_more),
+        "**descent** from contrast": lambda: PRIORS["descent"],
+        "descent, steps three times as long": lambda: stepping("RATE", 3 * descended.RATE),
+        "descent, harmless ×1/4": lambda: stepping("COST", descended.COST / 4),
+    }
+
+
+def stepping(name: str, value: float) -> Prior:
+    """``descent`` with another number for one of its own."""
+    usual = PRIORS["descent"]
+
+    def evidence(bench: Bench) -> Facts:
+        with patch.object(descended, name, value):
+            return usual.evidence(bench)
+
+    return replace(usual, evidence=evidence)
 
 
 def added(one: Facts, other: Facts) -> Facts:
@@ -87,63 +134,94 @@ def stacked(gain: Facts, cost: Facts) -> Facts:
     return {module: torch.stack([gain[module], cost[module]]) for module in gain}
 
 
-def less(gain: Facts, cost: Facts, price: float = prior.COST, credit: float = prior.CREDIT) -> Prior:
+def less(gain: Facts, cost: Facts, price: float = contrasted.COST, credit: float = contrasted.CREDIT) -> Prior:
     """*gain* less *cost* as the search's prior has it, at another price or with another credit."""
     facts = stacked(gain, cost)
-    return Prior(lambda _: facts, functools.partial(prior.worth, price=price, credit=credit))
+    return Prior(lambda _: facts, functools.partial(contrasted.worth, price=price, credit=credit))
 
 
-def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> tuple[str, ...]:
+def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> kept.Row:
     questions = bench.questions
     said = [answer.verdict for answer in bench.asked(units, questions.harmful.search)]
-    harmless = [
-        [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
-        for prompts in (questions.harmless.search, asked_beside)
-        if prompts
-    ]
-    share = sum(unit.parameters for unit in units) / bench.checkpoint.parameters
-    task = sum(bench.right(units, questions.task.search)) if questions.task else 0
-    counts = (said.count(Verdict.REFUSED), said.count(Verdict.UNSCORED), *harmless, task)
-    return (f"{100 * share:.2f}", *map(str, counts))
+    sets = {"harmless": questions.harmless.search, **({"twins": asked_beside} if asked_beside else {})}
+    refused = {
+        name: [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
+        for name, prompts in sets.items()
+    }
+    asked = {"harmful": len(said), **{name: len(prompts) for name, prompts in sets.items()}}
+    if questions.task:
+        refused["task"] = sum(bench.right(units, questions.task.search))
+        asked["task"] = len(questions.task.search)
+    return {
+        "parameters": sum(unit.parameters for unit in units) / bench.checkpoint.parameters,
+        "counts": {"harmful": said.count(Verdict.REFUSED), "unscored": said.count(Verdict.UNSCORED), **refused},
+        "asked": asked,
+    }
 
 
-def rows(bench: Bench, asked_beside: PromptSet | None) -> Iterator[tuple[str, ...]]:
-    yield ("nothing", *row(bench, (), asked_beside))
-    yield ("all of the teacher", *row(bench, bench.units, asked_beside))
+def measured(bench: Bench, name: str, made: Callable[[], Prior] | None, beside: PromptSet | None) -> list[kept.Row]:
+    """The rows of one prior on one student, a share each; of one that is not *made*, the channels that *name* says."""
     total, movable = bench.checkpoint.parameters, sum(unit.parameters for unit in bench.units)
-    for share in SHARES:
-        yield ("random channels", *row(bench, random_channels(bench, round(share * total)), asked_beside))
-    for name, variant in variants(bench):
-        with patch.dict(PRIORS, {"variant": variant}):
+    if made:
+        with patch.dict(PRIORS, {"variant": made()}):
             ordered = Channels(under(bench, prior="variant"))
-        for share in SHARES:
-            yield (name, *row(bench, ordered.best(share * total / movable), asked_beside))
+        moved: list[Sequence[Unit]] = [ordered.best(share * total / movable) for share in SHARES]
+    elif name == RANDOM:
+        moved = [random_channels(bench, round(share * total)) for share in SHARES]
+    else:
+        moved = [() if name == NOTHING else bench.units]
+    return [{"student": bench.student.id, "prior": name, **row(bench, units, beside)} for units in moved]
+
+
+def page(rows: Sequence[kept.Row], command: str) -> str:
+    """One table a student."""
+    by_student = defaultdict(list)
+    for one in rows:
+        by_student[one["student"]].append(one)
+    parts = ["# Priors", f"`{command}`"]
+    for student, found in by_student.items():
+        parts += [f"## {student}", table(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(found: Sequence[kept.Row]) -> str:
+    asked = found[0]["asked"]
+    columns = {"harmful": "refused", "harmless": "harmless refused", "twins": "twins refused", "task": "own task"}
+    headers = [
+        "prior",
+        "% parameters",
+        *(f"{columns[name]}, of {number}" for name, number in asked.items()),
+        "unscored",
+    ]
+    lines = [
+        (one["prior"], f"{100 * one['parameters']:.2f}", *(one["counts"].get(name, "-") for name in asked),
+         one["counts"]["unscored"])
+        for one in found
+    ]  # fmt: skip
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--prior", action="append", default=[])
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     beside = twins(options.data, OTHER_TWINS) if options.data else None
-    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family}"
-    command += " --data DIR" if options.data else ""
-    parts = ["# Priors", f"`{command}{''.join(f' --student {name}' for name in options.student)}`"]
+    file = Path(__file__).parent / "priors.jsonl"
+    rows = kept.read(file)
     for student in load_registry().select(family=options.family, students=options.student):
         bench = open_bench(student)
-        asked = bench.questions
-        headers = ("prior", "% parameters", f"refused of {len(asked.harmful.search)}", "unscored",
-                   f"harmless refused of {len(asked.harmless.search)}",
-                   *([f"twins refused of {len(beside)}"] if beside else []),
-                   f"own task of {len(asked.task.search) if asked.task else 0}")  # fmt: skip
-        found = []
-        for line in rows(bench, beside):
-            print(line, flush=True)
-            found.append(line)
-        parts += [f"## {student.id}", tabulate(found, headers, tablefmt="github", disable_numparse=True)]
-    (Path(__file__).parent / "priors.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        made = variants(bench)
+        for name in options.prior or [*ENDS, RANDOM, *made]:
+            if not any((one["student"], one["prior"]) == (student.id, name) for one in rows):
+                rows += (found := measured(bench, name, made.get(name), beside))
+                kept.write(file, rows)
+                print(*found, sep="\n", flush=True)
+    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --data DIR"
+    (Path(__file__).parent / "priors.md").write_text(page(rows, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

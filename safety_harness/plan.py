@@ -27,6 +27,9 @@ BACKWARD_ROWS, REMEMBERED = 16, 34
 # Of a batch's keys and values: the cache that reads the questions, and recordings for all, half, … of the rows
 # (recorded.py).
 CACHES = 3
+# Rows that priors take backward: two answers to 64 harmful and 128 harmless questions in three places, and what the
+# steps of a descent ask (prior/), which also remembers what the student says of 8 tokens of each harmless answer.
+CONTRAST_ROWS, DESCENT_ROWS, OPENING = 3 * 2 * (64 + 128), 24 * (8 + 32), 8
 # Readings of every batch, three kept and one in the making (readings.py).
 READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
@@ -85,7 +88,7 @@ def plan(student: Student, device: Device) -> Need:
     groups = len(grouped(units, settings.together))
     probes = FEWEST * groups, min(settings.max_probes, MOST * groups)
     probe = _probe_seconds(student, own, device)
-    prior = _prior_seconds(own, device)
+    prior = _prior_seconds(student, own, device)
     return Need(
         student.id,
         own.parameters,
@@ -163,6 +166,8 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
     remembered = REMEMBERED * BACKWARD_ROWS * tokens * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
+    if family.search.prior == "descent":
+        gradients += HARMLESS * OPENING * vocabulary * 2
     readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
     batch += min(readings, for_readings(own.parameters * width))
     return own.parameters * width + movable * width + max(batch, gradients)
@@ -184,6 +189,7 @@ def _probe_seconds(student: Student, own: Sketch, device: Device) -> float:
     return seconds
 
 
-def _prior_seconds(own: Sketch, device: Device) -> float:
-    """Three places, a margin of two answers a question; a backward pass costs two forward passes."""
-    return 3 * 2 * 3 * (HARMFUL // 2 + HARMLESS) * TOKENS * 2 * own.parameters / device.flops
+def _prior_seconds(student: Student, own: Sketch, device: Device) -> float:
+    """A backward pass costs two forward passes."""
+    rows = CONTRAST_ROWS + DESCENT_ROWS * (student.family.search.prior == "descent")
+    return 3 * rows * TOKENS * 2 * own.parameters / device.flops

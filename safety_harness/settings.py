@@ -31,7 +31,9 @@ class SearchSettings(BaseModel):
     unscored: Fraction = Field(0.05, description="Share of unscored answers above which a probe is void.")
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
     strategy: Literal["adaptive", "halving", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
-    prior: Literal["norm", "contrast"] = Field("contrast", description="Order of the units: norm or contrast.")
+    prior: Literal["norm", "contrast", "descent"] = Field(
+        "contrast", description="Order of the units: norm, contrast, or descent, which takes twice as long."
+    )
     prior_questions: int | None = Field(
         None,
         ge=1,

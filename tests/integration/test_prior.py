@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-import safety_harness.prior as prior
-from safety_harness import generate
+import safety_harness.prior.contrast as contrast
+from safety_harness import generate, prior
 from safety_harness.bench import Bench, open_bench
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit, cut
@@ -29,7 +29,7 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet, weigh: Weigh) 
         question = bench.generator.encode(prompt.text)
         for sign, text in ((1, REFUSAL), (-1, own.answer)):
             opening = tokenizer(text)["input_ids"]
-            opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: prior.OPENING]
+            opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: contrast.OPENING]
             weights = [weigh(place) for place in range(1, len(opening) + 1)]
             logprobs = model(input_ids=torch.tensor([[*question, *opening]])).logits[0].log_softmax(-1)
             at = range(len(question) - 1, len(question) - 1 + len(opening))
@@ -71,7 +71,7 @@ def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch
             for i in range(len(gain))
         )
     )
-    room = prior.LIKELIEST * sum(unit.parameters for unit in bench.units)
+    room = contrast.LIKELIEST * sum(unit.parameters for unit in bench.units)
     chosen: dict[int, list[int]] = {}
     for _, number, i in channels:
         unit = bench.units[number]
@@ -106,7 +106,7 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
     world: Path, teacher: str, worth_sharing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
-    monkeypatch.setattr(prior, "BATCH", 4)  # six questions: more than one batch
+    monkeypatch.setattr(contrast, "BATCH", 4)  # six questions: more than one batch
     bench = open_bench(entry(world, teacher=teacher))
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
     importance = prior.Importance(bench)
@@ -160,7 +160,7 @@ def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeyp
         over.append(prompts)
         return {unit.module: torch.zeros(1) for unit in bench.units}
 
-    monkeypatch.setattr(prior, "_gains", spy)
+    monkeypatch.setattr(contrast, "margin_gains", spy)
     bench = open_bench(entry(world, search={"prior_questions": 4, "prior_harmless_questions": 2}))
     every = open_bench(entry(world)).questions
     prior.Importance(bench)

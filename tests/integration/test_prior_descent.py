@@ -1,0 +1,164 @@
+"""The order that is learnt: its steps are the gradients that they say they are, and they get where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from safety_harness.bench import Bench, open_bench
+from safety_harness.prior import Importance, contrast, descent
+from safety_harness.prompts import Prompt
+from safety_harness.ranking import Ranking
+from safety_harness.units import Unit
+from safety_harness.weights import Checkpoint
+from tests.refusal_world import REFUSAL, entry
+
+Scores = Mapping[str, torch.Tensor]
+FIRST = (3.0, 3.0, 3.0, 1.5, 1.5)
+
+
+def order(bench: Bench, name: str) -> Scores:
+    """Scores of every channel by the prior *name*."""
+    family = bench.student.family
+    settings = family.search.model_copy(update={"prior": name})
+    bench.student = replace(bench.student, family=family.model_copy(update={"search": settings}))
+    importance = Importance(bench)
+    return {unit.module: importance.of_channels(unit) for unit in bench.units}
+
+
+def moved_by(bench: Bench, scores: Scores, share: float) -> tuple[Unit, ...]:
+    return Ranking(bench.units, [scores[unit.module] for unit in bench.units]).best(share)
+
+
+def said(model: Any, question: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([[*question, *answer]])).logits[0]
+    found: torch.Tensor = logits.log_softmax(-1)[len(question) - 1 : len(question) - 1 + len(answer)]
+    return found
+
+
+def weighted(values: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    by = torch.tensor(weights)
+    return (values * by).sum() / by.sum()
+
+
+class Objective:
+    """What a step would raise, over all of the search's questions, each asked alone."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench, self._model = bench, bench.generator.model
+        questions, tokenizer = bench.questions.prior, bench.generator.tokenizer
+        self._refusal = [*tokenizer(REFUSAL)["input_ids"], tokenizer.eos_token_id]
+        self._harmful = [self._encoded(prompt) for prompt in questions.harmful]
+        own = bench.asked((), questions.harmless)
+        answers = [tokenizer(answer.answer)["input_ids"][: descent.OPENING] for answer in own]
+        self._harmless = list(zip(map(self._encoded, questions.harmless), answers, strict=True))
+        with torch.no_grad():
+            self._before = [said(self._model, *row) for row in self._harmless]
+
+    def _encoded(self, prompt: Prompt) -> list[int]:
+        encoded: list[int] = self._bench.generator.encode(prompt.text)
+        return encoded
+
+    def __call__(self) -> torch.Tensor:
+        """Of the model as it stands."""
+        total = torch.zeros(())
+        for question in self._harmful:
+            now = said(self._model, question, self._refusal)
+            tokens = torch.tensor(self._refusal)
+            weights = [3.0 if place < 5 else 1.0 for place in range(len(self._refusal))]
+            total = total + weighted(now[range(len(tokens)), tokens], weights) / len(self._harmful)
+        for row, before in zip(self._harmless, self._before, strict=True):
+            apart = (before.exp() * (before - said(self._model, *row))).sum(-1)
+            weights = [*FIRST, *[0.5] * descent.OPENING][: len(apart)]
+            total = total - descent.COST * weighted(apart, weights) / len(self._harmless)
+        return total
+
+
+@pytest.fixture
+def bench(world: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Steps that ask all of the six questions of either kind, and a share that is some channels of so small a model."""
+    monkeypatch.setattr(descent, "HARMFUL_ROWS", 6)
+    monkeypatch.setattr(descent, "HARMLESS_ROWS", 6)
+    monkeypatch.setattr(descent, "BATCH", 4)
+    monkeypatch.setattr(descent, "SHARE", 0.2)
+    return open_bench(entry(world))
+
+
+def test_a_step_adds_what_each_channel_would_gain(bench: Bench, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "STEPS", 1)
+    begun = order(bench, "contrast")
+    found = order(bench, "descent")
+    objective, own, donor = Objective(bench), Checkpoint(world / "student"), Checkpoint(world / "good")
+    model = bench.generator.model
+    with bench.transplanter.transplanted(moved_by(bench, begun, 0.2)):
+        model.zero_grad()
+        objective().backward()
+        gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gains = {}
+    for unit in bench.units:
+        (part,) = unit.parts
+        gained = gradient[part.disk.name] * (donor.tensor(part.disk.name) - own.tensor(part.disk.name))
+        gains[unit.module] = gained.sum(1 - part.disk.axis) / (unit.parameters / unit.width)
+    every = sum(len(score) for score in begun.values())
+    last = int(0.2 * every) - 1
+    scale = float(torch.cat(list(begun.values())).sort(descending=True).values[last])
+    step = float(torch.cat(list(gains.values())).abs().sort(descending=True).values[last])
+    largest = max(float(score.abs().max()) for score in found.values())
+    for module, score in begun.items():
+        expected = score / scale + descent.RATE * gains[module] / step
+        assert torch.allclose(found[module], expected, rtol=1e-3, atol=1e-3 * largest)
+        assert not torch.allclose(found[module], score / scale, rtol=1e-3, atol=1e-3 * largest)
+
+
+def test_steps_raise_what_they_step_along(bench: Bench) -> None:
+    objective = Objective(bench)
+
+    def reached(name: str) -> float:
+        units = moved_by(bench, order(bench, name), 0.2)
+        with torch.no_grad(), bench.transplanter.transplanted(units):
+            return float(objective())
+
+    before, after = reached("contrast"), reached("descent")
+    assert after > before + 0.1 * abs(before)
+
+
+def test_the_student_is_left_as_it_was_and_the_order_is_the_same_again(world: Path, bench: Bench) -> None:
+    own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
+    first = order(bench, "descent")
+    assert all(torch.equal(own[name], tensor) for name, tensor in bench.generator.model.state_dict().items())
+    again = order(open_bench(entry(world)), "descent")
+    assert all(torch.equal(score, again[module]) for module, score in first.items())
+
+
+def test_a_step_asks_questions_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "HARMFUL_ROWS", 2)
+    monkeypatch.setattr(descent, "HARMLESS_ROWS", 3)
+    questions = descent._Questions.of(bench)
+    asked: list[list[tuple[int, ...]]] = [[], []]
+
+    def seen(kind: int) -> Any:
+        def spy(_: Bench, rows: Sequence[Any]) -> torch.Tensor:
+            asked[kind] += [tuple(row[0][0] if kind else row[0]) for row in rows]
+            return torch.zeros(len(rows))
+
+        return spy
+
+    monkeypatch.setattr(descent, "_refusing", seen(0))
+    monkeypatch.setattr(descent, "_diverging", seen(1))
+    for _ in range(6):
+        list(questions.asked(bench))
+    prior = bench.questions.prior
+    for rows, prompts, times in zip(asked, (prior.harmful, prior.harmless), (2, 3), strict=True):
+        every = {tuple(bench.generator.encode(prompt.text)) for prompt in prompts}
+        assert {question: rows.count(question) for question in every} == dict.fromkeys(every, times)
+
+
+def test_a_student_that_says_nothing_has_no_answers_to_keep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "own_answers", lambda *_: [])
+    monkeypatch.setattr(contrast, "own_answers", lambda *_: [])
+    assert all(score.isfinite().all() for score in order(bench, "descent").values())
