@@ -89,30 +89,48 @@ def bench(world: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return open_bench(entry(world))
 
 
-def test_a_step_adds_what_each_channel_would_gain(bench: Bench, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descent, "STEPS", 1)
-    begun = order(bench, "contrast")
-    found = order(bench, "descent")
-    objective, own, donor = Objective(bench), Checkpoint(world / "student"), Checkpoint(world / "good")
-    model = bench.generator.model
-    with bench.transplanter.transplanted(moved_by(bench, begun, 0.2)):
+def gained(bench: Bench, world: Path, objective: Objective, moved: Sequence[Unit]) -> Scores:
+    """What each channel gains in *objective* where *moved* have moved, a parameter."""
+    own, donor, model = Checkpoint(world / "student"), Checkpoint(world / "good"), bench.generator.model
+    with bench.transplanter.transplanted(moved):
         model.zero_grad()
         objective().backward()
         gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     gains = {}
     for unit in bench.units:
         (part,) = unit.parts
-        gained = gradient[part.disk.name] * (donor.tensor(part.disk.name) - own.tensor(part.disk.name))
-        gains[unit.module] = gained.sum(1 - part.disk.axis) / (unit.parameters / unit.width)
-    every = sum(len(score) for score in begun.values())
-    last = int(0.2 * every) - 1
-    scale = float(torch.cat(list(begun.values())).sort(descending=True).values[last])
-    step = float(torch.cat(list(gains.values())).abs().sort(descending=True).values[last])
+        by_number = gradient[part.disk.name] * (donor.tensor(part.disk.name) - own.tensor(part.disk.name))
+        gains[unit.module] = by_number.sum(1 - part.disk.axis) / (unit.parameters / unit.width)
+    return gains
+
+
+def last_of_a_fifth(scores: Scores) -> float:
+    every = torch.cat(list(scores.values())).sort(descending=True).values
+    return float(every[int(0.2 * len(every)) - 1])
+
+
+def test_a_step_adds_what_each_channel_would_gain_and_the_next_half_of_it(
+    bench: Bench, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descent, "STEPS", 2)
+    begun = order(bench, "contrast")
+    found = order(bench, "descent")
+    objective = Objective(bench)
+    scale = last_of_a_fifth(begun)
+    expected = {module: score / scale for module, score in begun.items()}
+    for times in (1.0, 0.5):
+        gains = gained(bench, world, objective, moved_by(bench, expected, 0.2))
+        if times == 1.0:
+            step = last_of_a_fifth({module: gain.abs() for module, gain in gains.items()})
+        before = expected
+        expected = {module: score + times * descent.RATE * gains[module] / step for module, score in before.items()}
     largest = max(float(score.abs().max()) for score in found.values())
-    for module, score in begun.items():
-        expected = score / scale + descent.RATE * gains[module] / step
-        assert torch.allclose(found[module], expected, rtol=1e-3, atol=1e-3 * largest)
-        assert not torch.allclose(found[module], score / scale, rtol=1e-3, atol=1e-3 * largest)
+
+    def near(scores: Scores) -> bool:
+        return all(torch.allclose(found[m], score, rtol=1e-3, atol=1e-3 * largest) for m, score in scores.items())
+
+    assert near(expected)
+    assert not near(before)
 
 
 def test_steps_raise_what_they_step_along(bench: Bench) -> None:
