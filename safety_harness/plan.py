@@ -29,7 +29,7 @@ BACKWARD_ROWS, REMEMBERED = 16, 34
 CACHES = 3
 # Rows that priors take backward: two answers to 64 harmful and 128 harmless questions in three places, and what the
 # steps of a descent ask (prior/), which also remembers what the student says of 8 tokens of each harmless answer.
-CONTRAST_ROWS, DESCENT_ROWS, OPENING = 3 * 2 * (64 + 128), 24 * (8 + 32), 8
+CONTRAST_ROWS, DESCENT_ROWS, OPENING = 3 * 2 * (64 + 128), 32 * (8 + 32), 8
 # Readings of every batch, three kept and one in the making (readings.py).
 READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).

@@ -22,16 +22,16 @@ T = TypeVar("T")
 Scores = Mapping[str, torch.Tensor]
 """Of each channel of a module, a parameter: shape (channels,)."""
 
-STEPS = 24
+STEPS = 32
 # The share of everything that may move which is moved at each step: about what a patch moves.
-SHARE = 0.04
+SHARE = 0.03
 # Questions of a step.
 HARMFUL_ROWS = 8
 HARMLESS_ROWS = 32
 # How many first tokens of the student's own answer are to stay as likely as they are.
 OPENING = 8
 # What a nat of divergence from the student on harmless questions costs, in nats of a refusal of a harmful one.
-COST = 4.0
+COST = 3.0
 # How far the first step goes: what the last channel of SHARE gains by it, in the score that the last of them begins
 # with. Steps three times as long choose by the questions that they have just seen (docs/tried.md).
 RATE = 0.1
@@ -66,14 +66,17 @@ def learnt_order(bench: Bench) -> Mapping[str, torch.Tensor]:
 def _begun(bench: Bench) -> Scores:
     facts = refusal_contrast(bench)
     scores = {unit.module: channel_scores(worth, facts[unit.module], unit) for unit in bench.units}
-    scale = abs(_last_chosen(scores)) or 1.0
+    scale = _last_chosen(scores)
     return {module: score / scale for module, score in scores.items()}
 
 
 def _last_chosen(scores: Scores) -> float:
-    """The lowest of the highest SHARE of all *scores*."""
+    """The size of the lowest of the highest SHARE of all *scores* that is not zero, as most are of a teacher that
+    differs in a few modules alone; 1 where all are."""
     every = torch.cat(list(scores.values()))
-    return float(every.topk(max(1, int(SHARE * len(every)))).values[-1])
+    chosen = every.topk(max(1, int(SHARE * len(every)))).values
+    chosen = chosen[chosen != 0]
+    return float(chosen[-1].abs()) if len(chosen) else 1.0
 
 
 @dataclass(frozen=True)

@@ -180,3 +180,14 @@ def test_a_student_that_says_nothing_has_no_answers_to_keep(bench: Bench, monkey
     monkeypatch.setattr(descent, "own_answers", lambda *_: [])
     monkeypatch.setattr(contrast, "own_answers", lambda *_: [])
     assert all(score.isfinite().all() for score in order(bench, "descent").values())
+
+
+@pytest.mark.parametrize(
+    ("scores", "size"),
+    [([5.0, -1.0, 3.0, 4.0], 4.0), ([5.0, 0.0, -1.0, 0.0], 5.0), ([-5.0, -1.0, -3.0, -4.0], 3.0), ([0.0] * 4, 1.0)],
+)
+def test_scores_are_measured_by_the_last_that_is_chosen(
+    scores: list[float], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descent, "SHARE", 0.5)
+    assert descent._last_chosen({"one": torch.tensor(scores[:1]), "other": torch.tensor(scores[1:])}) == size
