@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import json
 import math
 import random
 import time
@@ -297,8 +296,7 @@ def main() -> None:
     known = {(row["student"], row["way"]) for row in kept.read(log)}
 
     def write(row: Any) -> None:
-        with log.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        kept.add(log, [row])
         print(row, flush=True)
 
     def wanted(student: str, way: str) -> bool:

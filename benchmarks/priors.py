@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import kept
@@ -35,6 +36,7 @@ from safety_harness.judges import Verdict
 from safety_harness.prior import PRIORS, Prior
 from safety_harness.prior import contrast as contrasted
 from safety_harness.prior import descent as descended
+from safety_harness.prior.evidence import likeliest
 from safety_harness.prior.gains import HARMFUL, HARMLESS, Weights, usual_refusal
 from safety_harness.prompts import PromptSet
 from safety_harness.registry import load_registry
@@ -44,8 +46,7 @@ SHARES = (0.02, 0.03, 0.05)
 """Of the model's parameters."""
 OPENING = Weights(((contrasted.OPENING, 1.0),), 0.0)
 OTHER_TWINS = slice(128, 256)
-NOTHING, RANDOM = "nothing", "random channels"
-ENDS = (NOTHING, "all of the teacher")
+COUNTS = ("refused", "unscored", "harmless refused", "twins refused", "own task")
 
 Facts = Mapping[str, torch.Tensor]
 """Of each channel of a module: shape (channels,)."""
@@ -84,7 +85,8 @@ class Evidence:
         return self._where_likeliest(self.there_too)
 
     def _where_likeliest(self, known: tuple[Facts, Facts]) -> tuple[Facts, Facts]:
-        there = contrasted.likeliest(self._bench, stacked(*known))
+        scores = contrasted.scores_of(self._bench, stacked(*known))
+        there = likeliest(self._bench, scores, contrasted.LIKELIEST)
         gain, cost = (added(*pair) for pair in zip(known, self._gain_and_cost(there), strict=True))
         return gain, cost
 
@@ -103,14 +105,14 @@ def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
         "norm of the difference": lambda: PRIORS["norm"],
         "the opening, harm alone": seen.opening,
         "the whole, less harmless": lambda: less(*seen.at_ends),
-        "**contrast**: and where the likeliest have moved": lambda: less(*seen.there_too),
+        "contrast": lambda: less(*seen.there_too),
         "contrast, harmless ×1.2, no credit": lambda: less(*seen.there_too, 1.2, 0.0),
         "contrast, harmless ×1.2": lambda: less(*seen.there_too, 1.2),
         "contrast, no credit": lambda: less(*seen.there_too, credit=0.0),
         "contrast, and once more": lambda: less(*seen.once_more),
-        "**descent** from contrast": lambda: PRIORS["descent"],
+        "descent": lambda: PRIORS["descent"],
         "descent, steps three times as long": lambda: stepping("RATE", 3 * descended.RATE),
-        "descent, harmless ×1/4": lambda: stepping("COST", descended.COST / 4),
+        "descent, harmless ×1/4": lambda: stepping("DIVERGENCE_COST", descended.DIVERGENCE_COST / 4),
     }
 
 
@@ -118,11 +120,28 @@ def stepping(name: str, value: float) -> Prior:
     """``descent`` with another number for one of its own."""
     usual = PRIORS["descent"]
 
-    def evidence(bench: Bench) -> Facts:
+    def evidence(bench: Bench) -> Mapping[str, torch.Tensor]:
         with patch.object(descended, name, value):
             return usual.evidence(bench)
 
     return replace(usual, evidence=evidence)
+
+
+def chosen(bench: Bench) -> Mapping[str, Callable[[], Sequence[Sequence[Unit]]]]:
+    """Channels by every prior, a share each, and what they stand beside: nothing, all, and any."""
+    total, movable = bench.checkpoint.parameters, sum(unit.parameters for unit in bench.units)
+
+    def by(made: Callable[[], Prior]) -> Sequence[Sequence[Unit]]:
+        with patch.dict(PRIORS, {"variant": made()}):
+            ordered = Channels(under(bench, prior="variant"))
+        return [ordered.best(share * total / movable) for share in SHARES]
+
+    return {
+        "nothing": lambda: [()],
+        "all of the teacher": lambda: [bench.units],
+        "random channels": lambda: [random_channels(bench, round(share * total)) for share in SHARES],
+        **{name: functools.partial(by, made) for name, made in variants(bench).items()},
+    }
 
 
 def added(one: Facts, other: Facts) -> Facts:
@@ -140,37 +159,27 @@ def less(gain: Facts, cost: Facts, price: float = contrasted.COST, credit: float
     return Prior(lambda _: facts, functools.partial(contrasted.worth, price=price, credit=credit))
 
 
-def row(bench: Bench, units: Sequence[Unit], asked_beside: PromptSet | None) -> kept.Row:
+def row(bench: Bench, units: Sequence[Unit], beside: PromptSet | None) -> kept.Row:
+    """Counts, each with the number of questions."""
     questions = bench.questions
     said = [answer.verdict for answer in bench.asked(units, questions.harmful.search)]
-    sets = {"harmless": questions.harmless.search, **({"twins": asked_beside} if asked_beside else {})}
-    refused = {
-        name: [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
-        for name, prompts in sets.items()
-    }
-    asked = {"harmful": len(said), **{name: len(prompts) for name, prompts in sets.items()}}
-    if questions.task:
-        refused["task"] = sum(bench.right(units, questions.task.search))
-        asked["task"] = len(questions.task.search)
-    return {
+
+    def refused(prompts: PromptSet) -> tuple[int, int]:
+        verdicts = [answer.verdict for answer in bench.glimpsed(units, prompts)]
+        return verdicts.count(Verdict.REFUSED), len(verdicts)
+
+    found: dict[str, Any] = {
         "parameters": sum(unit.parameters for unit in units) / bench.checkpoint.parameters,
-        "counts": {"harmful": said.count(Verdict.REFUSED), "unscored": said.count(Verdict.UNSCORED), **refused},
-        "asked": asked,
+        "refused": (said.count(Verdict.REFUSED), len(said)),
+        "unscored": (said.count(Verdict.UNSCORED), len(said)),
+        "harmless refused": refused(questions.harmless.search),
     }
-
-
-def measured(bench: Bench, name: str, made: Callable[[], Prior] | None, beside: PromptSet | None) -> list[kept.Row]:
-    """The rows of one prior on one student, a share each; of one that is not *made*, the channels that *name* says."""
-    total, movable = bench.checkpoint.parameters, sum(unit.parameters for unit in bench.units)
-    if made:
-        with patch.dict(PRIORS, {"variant": made()}):
-            ordered = Channels(under(bench, prior="variant"))
-        moved: list[Sequence[Unit]] = [ordered.best(share * total / movable) for share in SHARES]
-    elif name == RANDOM:
-        moved = [random_channels(bench, round(share * total)) for share in SHARES]
-    else:
-        moved = [() if name == NOTHING else bench.units]
-    return [{"student": bench.student.id, "prior": name, **row(bench, units, beside)} for units in moved]
+    if beside:
+        found["twins refused"] = refused(beside)
+    if questions.task:
+        right = bench.right(units, questions.task.search)
+        found["own task"] = (sum(right), len(right))
+    return found
 
 
 def page(rows: Sequence[kept.Row], command: str) -> str:
@@ -178,50 +187,43 @@ def page(rows: Sequence[kept.Row], command: str) -> str:
     by_student = defaultdict(list)
     for one in rows:
         by_student[one["student"]].append(one)
-    parts = ["# Priors", f"`{command}`"]
+    parts = ["# Priors", f"`{command}`, the last of the runs whose rows are kept"]
     for student, found in by_student.items():
         parts += [f"## {student}", table(found)]
     return "\n\n".join(parts) + "\n"
 
 
 def table(found: Sequence[kept.Row]) -> str:
-    asked = found[0]["asked"]
-    columns = {"harmful": "refused", "harmless": "harmless refused", "twins": "twins refused", "task": "own task"}
-    headers = [
-        "prior",
-        "% parameters",
-        *(f"{columns[name]}, of {number}" for name, number in asked.items()),
-        "unscored",
-    ]
     lines = [
-        (one["prior"], f"{100 * one['parameters']:.2f}", *(one["counts"].get(name, "-") for name in asked),
-         one["counts"]["unscored"])
+        (one["prior"], f"{100 * one['parameters']:.2f}", *("/".join(map(str, one.get(name, "-"))) for name in COUNTS))
         for one in found
-    ]  # fmt: skip
-    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    ]
+    return tabulate(lines, ("prior", "% parameters", *COUNTS), tablefmt="github", disable_numparse=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
-    parser.add_argument("--prior", action="append", default=[])
+    parser.add_argument("--prior", action="append", default=[], help="only the priors with this in their name")
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     beside = twins(options.data, OTHER_TWINS) if options.data else None
-    file = Path(__file__).parent / "priors.jsonl"
-    rows = kept.read(file)
+    log = Path(__file__).with_suffix(".jsonl")
+    known = {(one["student"], one["prior"]) for one in kept.read(log)}
     for student in load_registry().select(family=options.family, students=options.student):
         bench = open_bench(student)
-        made = variants(bench)
-        for name in options.prior or [*ENDS, RANDOM, *made]:
-            if not any((one["student"], one["prior"]) == (student.id, name) for one in rows):
-                rows += (found := measured(bench, name, made.get(name), beside))
-                kept.write(file, rows)
-                print(*found, sep="\n", flush=True)
-    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py --family {options.family} --data DIR"
-    (Path(__file__).parent / "priors.md").write_text(page(rows, command), encoding="utf-8")
+        for name, channels in chosen(bench).items():
+            wanted = not options.prior or any(part in name for part in options.prior)
+            if (student.id, name) in known or not wanted:
+                continue
+            found = [{"student": student.id, "prior": name, **row(bench, units, beside)} for units in channels()]
+            kept.add(log, found)
+            print(*found, sep="\n", flush=True)
+    picked = "".join(f" --{kind} '{name}'" for kind in ("student", "prior") for name in getattr(options, kind))
+    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py{picked}{' --data DIR' if options.data else ''}"
+    log.with_suffix(".md").write_text(page(kept.read(log), command), encoding="utf-8")
 
 
 if __name__ == "__main__":

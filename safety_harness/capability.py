@@ -91,7 +91,12 @@ def rows_at_once(generator: Generator, tokens: int) -> int:
 
 def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
     """Mean KL(student || other) in nats a token, of log-probabilities of shape (tokens, vocabulary)."""
-    return float((student.exp() * (student - other)).sum(-1).mean())
+    return float(token_divergences(student, other).mean())
+
+
+def token_divergences(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """KL(student || other) in nats at every token: shape (tokens,), of log-probabilities of (tokens, vocabulary)."""
+    return (student.exp() * (student - other)).sum(-1)
 
 
 def is_right(answer: str, expected: str) -> bool:

@@ -27,9 +27,10 @@ BACKWARD_ROWS, REMEMBERED = 16, 34
 # Of a batch's keys and values: the cache that reads the questions, and recordings for all, half, … of the rows
 # (recorded.py).
 CACHES = 3
-# Rows that priors take backward: two answers to 64 harmful and 128 harmless questions in three places, and what the
-# steps of a descent ask (prior/), which also remembers what the student says of 8 tokens of each harmless answer.
-CONTRAST_ROWS, DESCENT_ROWS, OPENING = 3 * 2 * (64 + 128), 32 * (8 + 32), 8
+# Rows that a prior takes backward: two answers to 64 harmful and 128 harmless questions in three places; and what the
+# steps of a descent ask beside (prior/), which keeps what the student says of so many tokens of each harmless answer.
+BACKWARD = {"norm": 0, "contrast": 3 * 2 * (64 + 128), "descent": 3 * 2 * (64 + 128) + 32 * (8 + 32 + 8)}
+KEPT_TOKENS = 8
 # Readings of every batch, three kept and one in the making (readings.py).
 READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
@@ -167,7 +168,7 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     remembered = REMEMBERED * BACKWARD_ROWS * tokens * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
     if family.search.prior == "descent":
-        gradients += HARMLESS * OPENING * vocabulary * 2
+        gradients += HARMLESS * KEPT_TOKENS * vocabulary * 2
     readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
     batch += min(readings, for_readings(own.parameters * width))
     return own.parameters * width + movable * width + max(batch, gradients)
@@ -190,6 +191,5 @@ def _probe_seconds(student: Student, own: Sketch, device: Device) -> float:
 
 
 def _prior_seconds(student: Student, own: Sketch, device: Device) -> float:
-    """A backward pass costs two forward passes."""
-    rows = CONTRAST_ROWS + DESCENT_ROWS * (student.family.search.prior == "descent")
-    return 3 * rows * TOKENS * 2 * own.parameters / device.flops
+    """Of the prior's gradients: a backward pass costs two forward passes."""
+    return 3 * BACKWARD[student.family.search.prior] * TOKENS * 2 * own.parameters / device.flops

@@ -32,7 +32,8 @@ class SearchSettings(BaseModel):
     max_probes: int = Field(400, ge=1, description="Probes that one search may spend.")
     strategy: Literal["adaptive", "halving", "ddmin"] = Field("adaptive", description="Strategy of delta debugging.")
     prior: Literal["norm", "contrast", "descent"] = Field(
-        "contrast", description="Order of the units: norm, contrast, or descent, which takes twice as long."
+        "contrast",
+        description="Order of the units: norm, contrast, or descent, which takes twice as long as contrast.",
     )
     prior_questions: int | None = Field(
         None,

@@ -28,7 +28,7 @@ SEARCH_OPTIONS = {
     "unscored": "Share of unscored answers above which a probe is void, 0..1",
     "max-probes": "Probes that one search may spend",
     "strategy": "Strategy of delta debugging: adaptive, halving or ddmin",
-    "prior": "Order of the units: norm or contrast",
+    "prior": "Order of the units: norm, contrast or descent",
     "prior-questions": "Harmful questions, the first of the search split, that only the prior sees",
     "prior-harmless-questions": "Likewise, harmless questions",
     "grain": "What moves at the least: module or channel",

@@ -14,10 +14,10 @@ from safety_harness.errors import ConfigError
 from safety_harness.prior.contrast import refusal_contrast, worth
 from safety_harness.prior.descent import learnt_order
 from safety_harness.prior.evidence import Prior, channel_scores
-from safety_harness.prior.gains import by_channel
+from safety_harness.prior.norm import difference_norm
 from safety_harness.units import Group, Unit
 
-__all__ = ["PRIORS", "Importance", "Prior", "difference_norm"]
+__all__ = ["PRIORS", "Importance", "Prior"]
 
 
 class Importance:
@@ -25,6 +25,7 @@ class Importance:
 
     Raises:
         ConfigError: the prior's name is not known, or all of the teacher refuses none of its questions.
+        SourceError: a gradient is not finite.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -46,18 +47,6 @@ class Importance:
     def _facts(self, unit: Unit) -> torch.Tensor:
         evidence = self._evidence[unit.module]
         return (evidence[:, list(unit.channels)] if unit.channels else evidence).sum(1)
-
-
-def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
-    """Squares of teacher minus student; the score is their root mean square.
-
-    Cheap, and good where the student descends from the teacher; on a student that was tuned apart from the
-    teacher it measures the student's own tuning.
-    """
-    difference = bench.transplanter.difference
-    return {
-        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None] for unit in bench.units
-    }
 
 
 PRIORS: Mapping[str, Prior] = {

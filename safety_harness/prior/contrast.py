@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from safety_harness.bench import Bench
-from safety_harness.prior.evidence import channel_scores
+from safety_harness.prior.evidence import channel_scores, likeliest
 from safety_harness.prior.gains import BATCH, HARMFUL, HARMLESS, Weights, gains, logprob, own_answers, usual_refusal
 from safety_harness.prompts import PromptSet, batches
-from safety_harness.ranking import Ranking
 from safety_harness.units import Unit
 
 # How many tokens of the student's own answer a refusal is set against.
@@ -40,7 +39,7 @@ def refusal_contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     """
     refusal = usual_refusal(bench)
     ends = gain_and_cost(bench, refusal, ((), bench.units))
-    there = gain_and_cost(bench, refusal, (likeliest(bench, ends),))
+    there = gain_and_cost(bench, refusal, (likeliest(bench, scores_of(bench, ends), LIKELIEST),))
     return {module: facts + there[module] for module, facts in ends.items()}
 
 
@@ -51,10 +50,9 @@ def worth(facts: torch.Tensor, parameters: float, price: float = COST, credit: f
     return score
 
 
-def likeliest(bench: Bench, facts: Mapping[str, torch.Tensor]) -> tuple[Unit, ...]:
-    """The channels that have moved where gradients are taken once more, by gain and cost, shape (2, channels)."""
-    scores = [channel_scores(worth, facts[unit.module], unit) for unit in bench.units]
-    return Ranking(bench.units, scores).best(LIKELIEST)
+def scores_of(bench: Bench, facts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What each channel is worth by its gain and cost, shape (2, channels): shape (channels,) for each module."""
+    return {unit.module: channel_scores(worth, facts[unit.module], unit) for unit in bench.units}
 
 
 def gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence[Unit]]) -> Mapping[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from safety_harness.bench import Bench
+from safety_harness.ranking import Ranking
 from safety_harness.units import Unit
 
 Score = Callable[[torch.Tensor, float], torch.Tensor]
@@ -28,3 +29,8 @@ class Prior:
 def channel_scores(score: Score, facts: torch.Tensor, unit: Unit) -> torch.Tensor:
     """The *score* of each channel of a whole *unit* by its *facts*, shape (facts, channels): shape (channels,)."""
     return score(facts, unit.parameters / facts.shape[1])
+
+
+def likeliest(bench: Bench, scores: Mapping[str, torch.Tensor], share: float) -> tuple[Unit, ...]:
+    """The channels of the highest *scores*, shape (channels,) a module, that hold *share* of all that may move."""
+    return Ranking(bench.units, [scores[unit.module] for unit in bench.units]).best(share)

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safety_harness.bench import Bench
 from safety_harness.capability import next_logprobs
-from safety_harness.errors import ConfigError
+from safety_harness.errors import ConfigError, SourceError
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
 from safety_harness.transplant import channels_of
@@ -85,15 +85,18 @@ def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -
     """First-order gain of each channel in the sum of *pieces*, where the units *moved* have moved.
 
     Args:
-        pieces: scalars, each computed when it is its turn, with the units moved; since what a backward pass needs to
+        pieces: scalars, each computed when it is its turn, with the units moved: what one backward pass needs to
             remember is most of the memory.
 
     Returns:
         A float32 tensor of shape (channels,) a module, on the CPU: the gradient times (teacher - student).
+
+    Raises:
+        SourceError: a gradient is not finite.
     """
     with bench.transplanter.transplanted(moved):
         gradient = _gradient(bench, pieces)
-    return {
+    found = {
         unit.module: by_channel(
             unit,
             [
@@ -103,6 +106,14 @@ def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -
         )
         for unit in bench.units
     }
+    for module, gain in found.items():
+        if not gain.isfinite().all():
+            raise SourceError(
+                f"{bench.student.id}: the prior's gradient for {module} holds a NaN or an infinity. Its numbers do not "
+                f"fit {bench.student.family.dtype}: try another `dtype` in the registry, or `search = {{ prior = "
+                '"norm" }`, which takes none.'
+            )
+    return found
 
 
 def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -118,11 +129,16 @@ def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def logprob(bench: Bench, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
     """Log-probability of each row's answer after its question, its tokens weighted: float32, shape (rows,)."""
-    texts = [[*question, *answer] for question, answer in rows]
-    logprobs, tokens, counted = next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
+    logprobs, tokens, counted = at_answers(bench, rows)
     weighted = weights.of(counted.cumsum(1)) * counted
     total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weighted).sum(1)
     return total
+
+
+def at_answers(bench: Bench, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities at the answers' tokens, those tokens, and which of them count, as of ``next_logprobs``."""
+    texts = [[*question, *answer] for question, answer in rows]
+    return next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
 
 
 def _gradient(bench: Bench, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:

@@ -11,7 +11,8 @@ from safety_harness.bench import open_bench
 from safety_harness.cli import main
 from safety_harness.errors import SourceError
 from safety_harness.memory import for_readings
-from safety_harness.plan import Device, plan
+from safety_harness.plan import BACKWARD, BACKWARD_ROWS, HARMLESS, KEPT_TOKENS, Device, plan
+from safety_harness.prior import contrast, descent, gains
 from safety_harness.registry import Student, load_registry
 from safety_harness.specs import ModelSpec
 from tests.builders import make_model, make_pair, make_tokenizer, save, vary
@@ -112,6 +113,23 @@ def test_a_slower_device_takes_longer(world: Path) -> None:
     assert fast.seconds[0] < few <= 10 * fast.seconds[0]
     assert slow.probes == fast.probes
     assert fast.probes[0] == 21
+
+
+def test_a_prior_that_asks_more_takes_longer_and_more_memory(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    priors = ("norm", "contrast", "descent")
+    # Batches of one question, and nothing kept of them, so that the gradients are the larger part.
+    monkeypatch.setattr("safety_harness.plan.for_readings", lambda _: 0)
+    norm, contrasted, descended = (plan(entry(world, search={"prior": p}, batch_size=1), DEVICE) for p in priors)
+    assert norm.seconds[0] < contrasted.seconds[0] < descended.seconds[0]
+    assert norm.memory == contrasted.memory < descended.memory
+
+
+def test_a_plan_counts_what_the_priors_ask() -> None:
+    places, answers = 3, 2
+    contrasted = places * answers * (contrast.QUESTIONS + contrast.HARMLESS_QUESTIONS)
+    stepped = descent.STEPS * (descent.HARMFUL_ROWS + descent.HARMLESS_ROWS + descent.TASK_ROWS)
+    assert {"norm": 0, "contrast": contrasted, "descent": contrasted + stepped} == BACKWARD
+    assert (gains.BATCH, contrast.HARMLESS_QUESTIONS, descent.KEPT_TOKENS) == (BACKWARD_ROWS, HARMLESS, KEPT_TOKENS)
 
 
 def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.prior import Importance, contrast, descent
 from safety_harness.prompts import Prompt
 from safety_harness.ranking import Ranking
-from safety_harness.units import Unit
+from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import REFUSAL, entry
 
@@ -54,11 +54,16 @@ class Objective:
         questions, tokenizer = bench.questions.prior, bench.generator.tokenizer
         self._refusal = [*tokenizer(REFUSAL)["input_ids"], tokenizer.eos_token_id]
         self._harmful = [self._encoded(prompt) for prompt in questions.harmful]
-        own = bench.asked((), questions.harmless)
-        answers = [tokenizer(answer.answer)["input_ids"][: descent.OPENING] for answer in own]
-        self._harmless = list(zip(map(self._encoded, questions.harmless), answers, strict=True))
-        with torch.no_grad():
-            self._before = [said(self._model, *row) for row in self._harmless]
+        assert bench.questions.task
+        self._kept = []
+        for prompts, cost in (
+            (questions.harmless, descent.DIVERGENCE_COST),
+            (bench.questions.task.search, descent.TASK_COST),
+        ):
+            for prompt, own in zip(prompts, bench.asked((), prompts), strict=True):
+                row = self._encoded(prompt), tokenizer(own.answer)["input_ids"][: descent.KEPT_TOKENS]
+                with torch.no_grad():
+                    self._kept.append((row, said(self._model, *row), cost / len(prompts)))
 
     def _encoded(self, prompt: Prompt) -> list[int]:
         encoded: list[int] = self._bench.generator.encode(prompt.text)
@@ -72,18 +77,19 @@ class Objective:
             tokens = torch.tensor(self._refusal)
             weights = [3.0 if place < 5 else 1.0 for place in range(len(self._refusal))]
             total = total + weighted(now[range(len(tokens)), tokens], weights) / len(self._harmful)
-        for row, before in zip(self._harmless, self._before, strict=True):
+        for row, before, cost in self._kept:
             apart = (before.exp() * (before - said(self._model, *row))).sum(-1)
-            weights = [*FIRST, *[0.5] * descent.OPENING][: len(apart)]
-            total = total - descent.COST * weighted(apart, weights) / len(self._harmless)
+            weights = [*FIRST, *[0.5] * descent.KEPT_TOKENS][: len(apart)]
+            total = total - cost * weighted(apart, weights)
         return total
 
 
 @pytest.fixture
 def bench(world: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Steps that ask all of the six questions of either kind, and a share that is some channels of so small a model."""
+    """Steps that ask everything, six questions of either kind and three of the task; some channels of a small model."""
     monkeypatch.setattr(descent, "HARMFUL_ROWS", 6)
     monkeypatch.setattr(descent, "HARMLESS_ROWS", 6)
+    monkeypatch.setattr(descent, "TASK_ROWS", 3)
     monkeypatch.setattr(descent, "BATCH", 4)
     monkeypatch.setattr(descent, "SHARE", 0.2)
     return open_bench(entry(world))
@@ -145,6 +151,16 @@ def test_steps_raise_what_they_step_along(bench: Bench) -> None:
     assert after > before + 0.1 * abs(before)
 
 
+def test_of_a_unit_the_order_tells_the_mean_of_its_channels(bench: Bench) -> None:
+    order(bench, "descent")
+    importance = Importance(bench)
+    for unit in bench.units:
+        channels = importance.of_channels(unit)
+        assert importance.of((unit,)) == pytest.approx(float(channels.mean()), rel=1e-4, abs=1e-4)
+        some = cut(unit, (0, 2))
+        assert importance.of((some,)) == pytest.approx(float(channels[[0, 2]].mean()), rel=1e-4, abs=1e-4)
+
+
 def test_the_student_is_left_as_it_was_and_the_order_is_the_same_again(world: Path, bench: Bench) -> None:
     own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
     first = order(bench, "descent")
@@ -154,26 +170,35 @@ def test_the_student_is_left_as_it_was_and_the_order_is_the_same_again(world: Pa
 
 
 def test_a_step_asks_questions_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descent, "HARMFUL_ROWS", 2)
-    monkeypatch.setattr(descent, "HARMLESS_ROWS", 3)
-    questions = descent._Questions.of(bench)
-    asked: list[list[tuple[int, ...]]] = [[], []]
+    for rows, number in {"HARMFUL_ROWS": 2, "HARMLESS_ROWS": 3, "TASK_ROWS": 1}.items():
+        monkeypatch.setattr(descent, rows, number)
+    questions = descent._Questions(bench)
+    asked: list[tuple[int, ...]] = []
 
-    def seen(kind: int) -> Any:
-        def spy(_: Bench, rows: Sequence[Any]) -> torch.Tensor:
-            asked[kind] += [tuple(row[0][0] if kind else row[0]) for row in rows]
-            return torch.zeros(len(rows))
+    def refusing(_: Bench, rows: Sequence[Any]) -> torch.Tensor:
+        asked.extend(tuple(question) for question, _ in rows)
+        return torch.zeros(len(rows))
 
-        return spy
+    def diverging(_: Bench, rows: Sequence[Any]) -> torch.Tensor:
+        asked.extend(tuple(question) for (question, _), _ in rows)
+        return torch.zeros(len(rows))
 
-    monkeypatch.setattr(descent, "_refusing", seen(0))
-    monkeypatch.setattr(descent, "_diverging", seen(1))
+    monkeypatch.setattr(descent, "_refusing", refusing)
+    monkeypatch.setattr(descent, "_diverging", diverging)
     for _ in range(6):
-        list(questions.asked(bench))
-    prior = bench.questions.prior
-    for rows, prompts, times in zip(asked, (prior.harmful, prior.harmless), (2, 3), strict=True):
-        every = {tuple(bench.generator.encode(prompt.text)) for prompt in prompts}
-        assert {question: rows.count(question) for question in every} == dict.fromkeys(every, times)
+        list(questions.objective())
+    prior, task = bench.questions.prior, bench.questions.task
+    assert task
+    for prompts, times in ((prior.harmful, 2), (prior.harmless, 3), (task.search, 2)):
+        every = [tuple(bench.generator.encode(prompt.text)) for prompt in prompts]
+        found = [question for question in asked if question in every]
+        assert {question: found.count(question) for question in every} == dict.fromkeys(every, times)
+        turns = [found[at : at + len(every)] for at in range(0, len(found), len(every))]
+        assert any(turn != every for turn in turns)
+
+
+def test_a_student_without_a_task_has_none_to_keep(world: Path) -> None:
+    assert all(score.isfinite().all() for score in order(open_bench(entry(world, task=False)), "descent").values())
 
 
 def test_a_student_that_says_nothing_has_no_answers_to_keep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +209,15 @@ def test_a_student_that_says_nothing_has_no_answers_to_keep(bench: Bench, monkey
 
 @pytest.mark.parametrize(
     ("scores", "size"),
-    [([5.0, -1.0, 3.0, 4.0], 4.0), ([5.0, 0.0, -1.0, 0.0], 5.0), ([-5.0, -1.0, -3.0, -4.0], 3.0), ([0.0] * 4, 1.0)],
+    [
+        ([5.0, -1.0, 3.0, 4.0, 6.0, 0.0], 4.0),
+        ([5.0, 0.0, 3.0, 0.0, -1.0, 0.0], 3.0),
+        ([-5.0, -1.0, -3.0, -4.0, -1.0, -1.0], 1.0),
+        ([0.0] * 6, 1.0),
+    ],
 )
-def test_scores_are_measured_by_the_last_that_is_chosen(
+def test_the_edge_is_the_last_that_is_chosen_of_those_that_gain(
     scores: list[float], size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descent, "SHARE", 0.5)
-    assert descent._last_chosen({"one": torch.tensor(scores[:1]), "other": torch.tensor(scores[1:])}) == size
+    assert descent._at_the_edge({"one": torch.tensor(scores[:1]), "other": torch.tensor(scores[1:])}) == size

@@ -68,6 +68,7 @@ def cached(cache: Path) -> list[Path]:
     [
         ("adaptive", "contrast", "channel"),
         ("adaptive", "contrast", "module"),
+        ("adaptive", "descent", "channel"),
         ("adaptive", "norm", "channel"),
         ("ddmin", "norm", "module"),
     ],
