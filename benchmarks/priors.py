@@ -110,21 +110,20 @@ def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
         "contrast, harmless ×1.2": lambda: less(*seen.there_too, 1.2),
         "contrast, no credit": lambda: less(*seen.there_too, credit=0.0),
         "contrast, and once more": lambda: less(*seen.once_more),
-        "descent": lambda: PRIORS["descent"],
-        "descent, steps three times as long": lambda: stepping("RATE", 3 * descended.RATE),
-        "descent, harmless ×1/4": lambda: stepping("DIVERGENCE_COST", descended.DIVERGENCE_COST / 4),
+        "descent": lambda: stepping(seen),
+        "descent, steps three times as long": lambda: stepping(seen, RATE=3 * descended.RATE),
+        "descent, harmless ×1/4": lambda: stepping(seen, DIVERGENCE_COST=descended.DIVERGENCE_COST / 4),
     }
 
 
-def stepping(name: str, value: float) -> Prior:
-    """``descent`` with another number for one of its own."""
-    usual = PRIORS["descent"]
+def stepping(seen: Evidence, **numbers: float) -> Prior:
+    """``descent`` from the contrast that is *seen* already, with other *numbers* for some of its own."""
 
     def evidence(bench: Bench) -> Mapping[str, torch.Tensor]:
-        with patch.object(descended, name, value):
-            return usual.evidence(bench)
+        with patch.dict(vars(descended), numbers):
+            return descended.stepped(bench, contrasted.scores_of(bench, stacked(*seen.there_too)))
 
-    return replace(usual, evidence=evidence)
+    return replace(PRIORS["descent"], evidence=evidence)
 
 
 def chosen(bench: Bench) -> Mapping[str, Callable[[], Sequence[Sequence[Unit]]]]:

@@ -62,7 +62,13 @@ def learnt_order(bench: Bench) -> Mapping[str, torch.Tensor]:
     Returns:
         Scores times parameters, which add up over channels: float32, shape (1, channels), for each module.
     """
-    scores = _begun(bench)
+    return stepped(bench, scores_of(bench, refusal_contrast(bench)))
+
+
+def stepped(bench: Bench, begun: Scores) -> Mapping[str, torch.Tensor]:
+    """As :func:`learnt_order`, from the scores *begun*, shape (channels,) for each module."""
+    threshold = _at_the_edge(begun)
+    scores = {module: score / threshold for module, score in begun.items()}
     sizes = {unit.module: unit.parameters / unit.width for unit in bench.units}
     questions = _Questions(bench)
     edge = 1.0
@@ -74,12 +80,6 @@ def learnt_order(bench: Bench) -> Mapping[str, torch.Tensor]:
         rate = RATE * (1 - step / STEPS) / edge
         scores = {module: score + rate * gained[module] for module, score in scores.items()}
     return {module: (score * sizes[module])[None] for module, score in scores.items()}
-
-
-def _begun(bench: Bench) -> Scores:
-    scores = scores_of(bench, refusal_contrast(bench))
-    edge = _at_the_edge(scores)
-    return {module: score / edge for module, score in scores.items()}
 
 
 def _at_the_edge(scores: Scores) -> float:
@@ -142,9 +142,8 @@ def _as_said(bench: Bench, rows: Sequence[Row]) -> list[torch.Tensor]:
 
 def _refusing(bench: Bench, rows: Sequence[Row]) -> torch.Tensor:
     """The weighted mean log-probability of the tokens of each row's refusal: shape (rows,)."""
-    weights = [HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum() for _, refusal in rows]
-    summed = logprob(bench, rows, HARMFUL)
-    return summed / torch.stack(weights).to(summed.device)
+    (_, refusal), *_ = rows  # all have the same
+    return logprob(bench, rows, HARMFUL) / HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum()
 
 
 def _diverging(bench: Bench, kept: Sequence[Kept]) -> torch.Tensor:

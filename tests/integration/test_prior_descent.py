@@ -12,8 +12,8 @@ import torch
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.prior import Importance, contrast, descent
+from safety_harness.prior.evidence import likeliest
 from safety_harness.prompts import Prompt
-from safety_harness.ranking import Ranking
 from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import REFUSAL, entry
@@ -29,10 +29,6 @@ def order(bench: Bench, name: str) -> Scores:
     bench.student = replace(bench.student, family=family.model_copy(update={"search": settings}))
     importance = Importance(bench)
     return {unit.module: importance.of_channels(unit) for unit in bench.units}
-
-
-def moved_by(bench: Bench, scores: Scores, share: float) -> tuple[Unit, ...]:
-    return Ranking(bench.units, [scores[unit.module] for unit in bench.units]).best(share)
 
 
 def said(model: Any, question: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
@@ -125,7 +121,7 @@ def test_a_step_adds_what_each_channel_would_gain_and_the_next_half_of_it(
     scale = last_of_a_fifth(begun)
     expected = {module: score / scale for module, score in begun.items()}
     for times in (1.0, 0.5):
-        gains = gained(bench, world, objective, moved_by(bench, expected, 0.2))
+        gains = gained(bench, world, objective, likeliest(bench, expected, 0.2))
         if times == 1.0:
             step = last_of_a_fifth({module: gain.abs() for module, gain in gains.items()})
         before = expected
@@ -143,7 +139,7 @@ def test_steps_raise_what_they_step_along(bench: Bench) -> None:
     objective = Objective(bench)
 
     def reached(name: str) -> float:
-        units = moved_by(bench, order(bench, name), 0.2)
+        units = likeliest(bench, order(bench, name), 0.2)
         with torch.no_grad(), bench.transplanter.transplanted(units):
             return float(objective())
 
