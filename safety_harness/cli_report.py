@@ -37,6 +37,11 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a student (family/name) that was decided before and has other weights or another search now: the later "
         "run counts, and the result says so; repeatable",
     )
+    merged.add_argument(
+        "--without-texts",
+        action="store_true",
+        help="leave out the words of questions and answers, so that the result may be published; one run will do",
+    )
     report = commands.add_parser(
         "report",
         help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
@@ -103,6 +108,8 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.merge import merge
 
     result = merge({str(path): read_results(path) for path in options.results}, options.anew)
+    if options.without_texts:
+        result = result.without_texts()
     write_whole(options.out, result.to_json())
     print(f"{options.out}: {len(result.students)} students, gate: {result.outcome.value}")
     return 0 if result.outcome is Outcome.PASS else 1

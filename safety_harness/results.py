@@ -243,6 +243,11 @@ class RunResult:
         )
         return replace(self, students=students)
 
+    def without_texts(self) -> RunResult:
+        """The same without the words of any question or answer, so that anyone may read it."""
+        asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
+        return replace(self.without_answers(), questions=asked)
+
 
 _RUN = TypeAdapter(RunResult)
 

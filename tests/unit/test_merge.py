@@ -128,6 +128,11 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
     assert len(read_results(out).students) == 2
     assert main(["report", str(out)]) == 0
+    assert main(["merge", str(out), "--without-texts", "--out", str(tmp_path / "public.json")]) == 0
+    public = read_results(tmp_path / "public.json")
+    assert [one.checks.keys() for one in public.students] == [one.checks.keys() for one in read_results(out).students]
+    assert not [one.text for asked in public.questions.values() for one in asked if one.text]
+    assert main(["report", str(tmp_path / "public.json"), "--to", "html,md"]) == 0
     (tmp_path / "two.json").write_text(searched_by("add", run_result({"a/one": checks()})).to_json())
     again = ["merge", str(out), str(tmp_path / "two.json"), "--out", str(out)]
     assert main([*again, "--anew", "a/one"]) == 0

@@ -161,6 +161,10 @@ def test_answers_can_be_taken_out() -> None:
     with_answers = replace(result, students=(replace(result.students[0], checks={"defense": told}),))
     assert "Sure" in with_answers.to_json()
     assert "Sure" not in with_answers.without_answers().to_json()
+    told_nothing = with_answers.without_texts()
+    assert "Sure" not in told_nothing.to_json()
+    texts = [question.text for asked in with_answers.questions.values() for question in asked]
+    assert not [text for text in texts if not text or text in told_nothing.to_json()]
 
 
 def test_a_missing_file_says_to_run_again(tmp_path: Path) -> None:
