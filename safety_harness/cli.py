@@ -70,10 +70,10 @@ def _fetch(options: argparse.Namespace) -> int:
     students = _registry(options).select(family=options.family)
     # torch comes with the models; the other commands do without.
     from safety_harness.models import prepare
-    from safety_harness.questions import load_questions
+    from safety_harness.questions import further_questions, load_questions
 
     for student in students:
-        load_questions(student)
+        further_questions(student.family, load_questions(student))
         for spec in student.models:
             print(f"{student.id}: {prepare(spec)}")
     return 0

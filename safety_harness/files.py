@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
@@ -89,6 +90,20 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the right to make *path*, which one process has at a time; the others wait.
+
+    Raises:
+        HarnessError: the folder that it lies in cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        with explain_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{path}.lock"))
+        yield
 
 
 def refuse_existing(path: Path) -> None:

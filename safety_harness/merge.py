@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from safety_harness.errors import DataError
@@ -44,7 +44,6 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
             students[student.id] = student
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
-    replaced = {*measured_again, *decided_anew}
     first = next(iter(runs.values()))
     required = PATCH_REQUIRED if first.provenance.get("subject", "patched") == "patched" else ALWAYS_REQUIRED
     checks = correct_for_students({name: student.checks for name, student in students.items()})
@@ -55,7 +54,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     whole = {student.id for student in decided if not set(required) - student.checks.keys()}
     return decide_run(
         decided,
-        incomplete=[reason for run in runs.values() for reason in _still_missing(run, replaced, whole)],
+        incomplete=list(_incomplete(list(runs.values()), whole)),
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
         provenance={
@@ -75,20 +74,37 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
             f"{run}: {later.id} was decided before ({earlier.outcome.value}). Only what was inconclusive may be "
             "measured again; if it is another student now, or searched otherwise, say so (--anew)."
         )
-
-    def of(student: StudentResult) -> tuple[object, object]:
-        return student.about.get("patch", {}).get("key"), student.about.get("identity")
-
-    if of(earlier) == of(later):
+    before, now = _searched(earlier), _searched(later)
+    if before is None or now is None:
+        silent = "the run before" if before is None else "this run"
+        raise DataError(
+            f"{run}: {later.id} was decided before ({earlier.outcome.value}), and {silent} did not record what was "
+            "searched for, so that nobody can say whether that is another now. Gate it with test_minimality."
+        )
+    if before == now:
         raise DataError(
             f"{run}: {later.id} has the same weights, questions and search as before ({earlier.outcome.value}), as far "
             "as the runs say, so it may not be decided anew."
         )
 
 
+def _searched(student: StudentResult) -> Mapping[str, Any] | None:
+    """The weights, what was asked in the search, and how it searched; None where the run did not record it.
+
+    Neither the size of batches nor the held-out questions make another student.
+    """
+    identity, patch = student.about.get("identity"), student.about.get("patch")
+    if not identity or not patch:
+        return None
+    asked = {name: digest for name, digest in identity.get("questions", {}).items() if name.endswith(".search")}
+    how = {name: patch.get(name) for name in ("strategy", "prior", "grain", "together", "transfer")}
+    return {**identity, "batch_size": None, "questions": asked, **how}
+
+
 def _require_alike(runs: Mapping[str, RunResult]) -> None:
     names = list(runs)
     rules: dict[str, Any] = {}
+    asked: dict[tuple[str, str], str] = {}
     for name, run in runs.items():
         first = runs[names[0]]
         for what, own, other in (
@@ -102,6 +118,23 @@ def _require_alike(runs: Mapping[str, RunResult]) -> None:
                 raise DataError(
                     f"{name}: searches or gates {family} by other settings than a run before it. Use the same for both."
                 )
+        for (family, check), questions in _held_out(run):
+            if asked.setdefault((family, check), questions) != questions:
+                raise DataError(f"{name}: asks {family} other held-out questions ({check}) than a run before it.")
+
+
+def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
+    """Of each family and check that all of its students share, the sha256 of its questions."""
+    for student in run.students:
+        for name in ("defense", "over_refusal"):
+            if (check := student.checks.get(name)) and check.asked:
+                yield (student.id.partition("/")[0], name), check.asked.set
+
+
+def _incomplete(runs: Sequence[RunResult], whole: set[str]) -> Iterator[str]:
+    """Why runs were incomplete, but for what went wrong with a student that stands in a later one."""
+    for at, run in enumerate(runs):
+        yield from _still_missing(run, {student.id for later in runs[at + 1 :] for student in later.students}, whole)
 
 
 def _still_missing(run: RunResult, replaced: set[str], whole: set[str]) -> list[str]:

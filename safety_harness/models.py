@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
 
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, sha256_file, sha256_text
+from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.memory import keep_freed_memory
 from safety_harness.sources import resolve
 from safety_harness.specs import ModelSpec
@@ -105,8 +104,7 @@ def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.
 def _once(identity: str, make: Callable[[Path], None]) -> Path:
     """The cached folder of *identity*, made by one process while the others wait."""
     folder = cache_dir() / "models" / sha256_text(f"{PREPARATION} {identity}")[:24]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder):
         if not folder.exists():
             make(folder)
     return folder

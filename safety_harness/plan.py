@@ -87,7 +87,7 @@ def plan(student: Student, device: Device) -> Need:
     settings = student.family.search
     units = enumerate_units(own.config, own.shapes, settings.roles)
     groups = len(grouped(units, settings.together))
-    probes = FEWEST * groups, min(settings.max_probes, MOST * groups)
+    probes = min(settings.max_probes, FEWEST * groups), min(settings.max_probes, MOST * groups)
     probe = _probe_seconds(student, own, device)
     prior = _prior_seconds(student, own, device)
     return Need(

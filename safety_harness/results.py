@@ -98,6 +98,7 @@ class Numbers(TypedDict, total=False):
     mean: float
     upper: float
     units: int
+    accepted: bool | None
     spare: list[str]
     void: list[str]
 

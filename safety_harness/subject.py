@@ -65,12 +65,16 @@ class Subject:
         return gate.divergence(self.bench.divergences(self.units, self.bench.questions.harmless.report), self._settings)
 
     def minimality(self, patch: Patch) -> Check:
-        """What a search leaves out at once, left out once, asked afresh of the oracle that it had."""
+        """The patch, and what a search leaves out at once, left out once: asked afresh of the oracle that it had."""
         self.bench.forget()
         groups = grouped(self.units, self.bench.student.family.search.together)
-        target = patch.search["target"] if patch.found else None
-        without = _without_each(groups, Oracle(self.bench, target)) if groups else {}
-        return gate.minimality(without, found=patch.found, reason=patch.reason)
+        oracle = Oracle(self.bench, patch.search["target"]) if groups else None
+        accepted = _unless_void(oracle, groups) if oracle else True
+        each = groups if oracle and accepted else ()
+        without = {
+            group_id(group): _unless_void(oracle, [other for other in groups if other != group]) for group in each
+        }
+        return gate.minimality(without, accepted=accepted, found=patch.found, reason=patch.reason)
 
     def moved(self) -> dict[str, Any]:
         """Plain facts for the report: the model's layers and roles, and each touched module's share moved, 0..1."""
@@ -115,11 +119,8 @@ class Subject:
         return [answer.verdict for answer in answered]
 
 
-def _without_each(groups: Sequence[Group], oracle: Oracle) -> dict[str, bool | None]:
-    found: dict[str, bool | None] = {}
-    for group in groups:
-        try:
-            found[group_id(group)] = oracle(flat(other for other in groups if other != group))
-        except VoidProbe:
-            found[group_id(group)] = None
-    return found
+def _unless_void(oracle: Oracle, groups: Sequence[Group]) -> bool | None:
+    try:
+        return oracle(flat(groups))
+    except VoidProbe:
+        return None

@@ -80,7 +80,7 @@ def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
         ),
         gate.perplexity([(20.0, 10), (25.0, 10)], [(20.1, 10), (25.1, 10)], settings),
         gate.divergence([0.01, 0.02, 0.01], settings),
-        gate.minimality({"1.gate": False, "2.down": False}, found=True, reason="enough"),
+        gate.minimality({"1.gate": False, "2.down": False}, accepted=True, found=True, reason="enough"),
     ]
 
 

@@ -167,8 +167,9 @@ def _licence(readme: Path) -> str | None:
 def _evidence(results: Path, patch: Patch) -> Evidence:
     run = read_results(results)
     student = next((found for found in run.students if found.id == patch.student), None)
-    key = student.about.get("patch", {}).get("key") if student else None
-    if student is None or key != patch.key:
+    gated = student.about.get("patch", {}) if student else {}
+    # The key says what was searched for; on another processor the same search may find other units.
+    if student is None or gated.get("key") != patch.key or tuple(gated.get("units", ())) != patch.units:
         raise ArtifactError(
             f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
             f"{patch.student!r}. Run the suites once more with these settings."

@@ -59,7 +59,9 @@ class Collector:
             elif "questions" in row:
                 self.questions.update(questions_from_row(row))
             else:
-                self.rows.setdefault(row["student"], {})[row["name"]] = row
+                rows_of = self.rows.setdefault(row["student"], {})
+                # What is measured twice is as bad as the worse of the two: nothing is asked until it passes.
+                rows_of[row["name"]] = max(rows_of.get(row["name"], row), row, key=_badness)
         report.user_properties[:] = _readable(report.user_properties)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -77,10 +79,10 @@ class Collector:
         self.result = self._decide(exitstatus)
         try:
             self._write(self.result, self.report_dir)
-        except HarnessError as error:
+        except Exception as error:  # whatever it is: hours of measurements may be behind it
             # A release without its report is not shown to be green.
-            self.result = self._decide(exitstatus, f"the reports could not be written: {error}")
-            self._write_elsewhere(self.result)
+            self.result = self._decide(exitstatus, f"the reports could not be written: {_said(error)}")
+            self._rescue(self.result)
         try:
             write_summary(self.result)
         except HarnessError as error:  # the reports are there all the same
@@ -164,12 +166,22 @@ class Collector:
         written = write_reports(result, folder)
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
 
-    def _write_elsewhere(self, result: RunResult) -> None:
-        """Nothing that was measured is lost, as long as any disk takes it."""
-        try:
-            self._write(result, Path(tempfile.mkdtemp(prefix="safety-harness-")))
-        except (HarnessError, OSError) as error:
-            self.notes.append(f"Nor could they be written elsewhere: {error}")
+    def _rescue(self, result: RunResult) -> None:
+        """Nothing that was measured is lost, as long as any disk takes it: of results.json all else can be made."""
+        from safety_harness.report import write_results
+
+        folders = (lambda: self.report_dir, lambda: Path(tempfile.mkdtemp(prefix="safety-harness-")))
+        for folder in folders:
+            try:
+                self.notes.append(f"results: {write_results(result, folder())}")
+            except (HarnessError, OSError) as error:
+                self.notes.append(f"The results could not be written: {error}")
+            else:
+                return
+
+
+def _badness(row: Mapping[str, Any]) -> int:
+    return ("pass", "inconclusive", "fail").index(row["outcome"])
 
 
 def _readable(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -181,6 +193,11 @@ def _readable(properties: Sequence[tuple[str, object]]) -> list[tuple[str, objec
         elif "outcome" in row:
             found += [("student", row["student"]), (row["name"], row["outcome"]), ("measured", row["summary"])]
     return found
+
+
+def _said(error: Exception) -> str:
+    """A message that is meant for the user as it is, any other with its kind."""
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

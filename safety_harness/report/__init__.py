@@ -14,7 +14,7 @@ from safety_harness.report.terminal import terminal
 from safety_harness.report.versus import Versus
 from safety_harness.results import RunResult
 
-__all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports"]
+__all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports", "write_results"]
 
 Writer = Callable[[RunResult, Versus | None], Mapping[str, str]]
 
@@ -43,8 +43,17 @@ def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
     """
     made = write_formats(result, folder, FILES)
     # Last: whoever finds it may take its word that the reports are there.
+    return (write_results(result, folder), *made)
+
+
+def write_results(result: RunResult, folder: Path) -> Path:
+    """Write ``results.json`` into *folder*, whole or not at all.
+
+    Raises:
+        HarnessError: as of :func:`write_reports`.
+    """
     write_whole(folder / "results.json", result.to_json())
-    return (folder / "results.json", *made)
+    return folder / "results.json"
 
 
 def write_formats(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,8 @@ def test_nothing_is_measured_until_it_passes(refused: int) -> None:
 
 
 def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
-    one, two = run_result({"a/one": checks(9), "a/two": checks()}), searched_by("add", run_result({"a/one": checks()}))
+    one = searched_by("replace", run_result({"a/one": checks(9), "a/two": checks()}))
+    two = searched_by("add", run_result({"a/one": checks()}))
     found = merge({"1": one, "2": two}, anew=["a/one"])
     assert [(student.id, student.outcome) for student in found.students] == [
         ("a/one", Outcome.PASS),
@@ -95,17 +97,48 @@ def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_say
         merge({"1": one, "2": two}, anew=["a/one", "a/two"])
 
 
-def searched_by(key: str, run: RunResult) -> RunResult:
-    """*run*, with patches of another search."""
-    return replace(run, students=tuple(replace(one, about={"patch": {"key": key}}) for one in run.students))
+def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
+    """*run*, with patches of another search, of what has this *identity* beside."""
+    about = {
+        "patch": {"key": transfer, "transfer": transfer},
+        "identity": {"student": "s", "questions": {"harmful.search": "q", "harmful.report": "r"}, **identity},
+    }
+    return replace(run, students=tuple(replace(one, about=about) for one in run.students))
 
 
-@pytest.mark.parametrize("key", [None, "replace"])
-def test_the_same_student_and_search_are_not_decided_anew(key: str | None) -> None:
+@pytest.mark.parametrize(
+    "identity", [{}, {"batch_size": 8}, {"questions": {"harmful.search": "q", "harmful.report": "another"}}]
+)
+def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, Any]) -> None:
     one, two = run_result({"a/one": checks(9)}), run_result({"a/one": checks()})
-    runs = {"1": one, "2": two} if key is None else {"1": searched_by(key, one), "2": searched_by(key, two)}
+    runs = {"1": searched_by("add", one), "2": searched_by("add", two, **identity)}
     with pytest.raises(DataError, match=r"2: a/one has the same weights, .* before \(fail\)"):
         merge(runs, anew=["a/one"])
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) -> None:
+    runs = [searched_by("add", run_result({"a/one": found})) for found in (checks(9), checks())]
+    runs[silent] = replace(runs[silent], students=tuple(replace(one, about={}) for one in runs[silent].students))
+    with pytest.raises(DataError, match="did not record what was searched for"):
+        merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
+
+
+def test_what_broke_in_the_run_that_counts_is_said() -> None:
+    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    first, second = run_result({"a/one": checks()[:3]}), with_reasons(run_result({"a/one": checks()}), reason)
+    found = merge({"1": with_reasons(first, reason), "2": second})
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+
+
+def test_runs_over_other_held_out_questions_are_not_one() -> None:
+    one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
+    defense_of_two = two.students[0].checks["defense"]
+    assert defense_of_two.asked is not None
+    others = replace(defense_of_two, asked=replace(defense_of_two.asked, set="others"))
+    student = replace(two.students[0], checks={**two.students[0].checks, "defense": others})
+    with pytest.raises(DataError, match=r"2: asks a other held-out questions \(defense\)"):
+        merge({"1": one, "2": replace(two, students=(student,))})
 
 
 def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
@@ -133,6 +166,7 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
     assert [one.checks.keys() for one in public.students] == [one.checks.keys() for one in read_results(out).students]
     assert not [one.text for asked in public.questions.values() for one in asked if one.text]
     assert main(["report", str(tmp_path / "public.json"), "--to", "html,md"]) == 0
+    out.write_text(searched_by("replace", read_results(out)).to_json())
     (tmp_path / "two.json").write_text(searched_by("add", run_result({"a/one": checks()})).to_json())
     again = ["merge", str(out), str(tmp_path / "two.json"), "--out", str(out)]
     assert main([*again, "--anew", "a/one"]) == 0

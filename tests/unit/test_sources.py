@@ -121,7 +121,7 @@ def test_parts_that_do_not_make_the_pinned_file_leave_nothing(tmp_path: Path, ca
     swapped = Source(parts=(Source(path=tmp_path / "b"), Source(path=tmp_path / "a")), file="ab", sha256=sha256)
     with pytest.raises(SourceError, match="ab: sha256 is"):
         resolve(swapped)
-    assert list((cache / "joined").iterdir()) == []
+    assert [path for path in (cache / "joined").iterdir() if path.suffix != ".lock"] == []
 
 
 @pytest.mark.parametrize("given", [{}, {"file": "x"}, {"file": "up/x", "sha256": "0" * 64}])
