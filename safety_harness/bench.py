@@ -10,6 +10,7 @@ from typing import TypeVar
 from safety_harness.capability import (
     TextScore,
     answer_logprobs,
+    check_documents,
     divergence,
     is_right,
     rows_at_once,
@@ -47,7 +48,8 @@ class Bench:
     Nothing here decides: the oracle and the gate do.
 
     Raises:
-        DataError: a question does not fit the student's context with its answer; said before anything is asked.
+        DataError: a question does not fit the student's context with its answer, or a document of the text; said
+            before anything is asked.
         SourceError: from a measurement, when a NaN comes out of the student as it is.
         VoidProbe: from a measurement, when one comes out with units of the teacher in.
     """
@@ -78,6 +80,13 @@ class Bench:
         self._kept: dict[tuple[object, ...], object] = {}
         for prompts in questions.every:
             self.generator.check_lengths(prompts.texts, family.max_new_tokens)
+        check_documents(self.generator, questions.text.texts)
+
+    def close(self) -> None:
+        """Let go of the model and of the teacher's numbers: two students of billions of weights do not fit beside each
+        other. Nothing can be measured from then on, whoever still holds this bench."""
+        self.forget()
+        del self.generator, self.transplanter
 
     def asked(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The answers to *prompts* with *units* moved, judged."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from safety_harness.errors import DataError
 from safety_harness.generate import Generator
 from safety_harness.passes import pad_left
 from safety_harness.prompts import batches
@@ -39,6 +40,26 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
             TextScore(-float(total), int(count)) for total, count in zip(picked.sum(1), predicted.sum(1), strict=True)
         ]
     return scores
+
+
+def check_documents(generator: Generator, documents: Sequence[str]) -> None:
+    """Look whether each document fits the model's context, and whether there is a token in it to predict.
+
+    Raises:
+        DataError: one does not fit, or is of a single token.
+    """
+    limit = generator.context
+    for document in documents:
+        tokens = len(generator.tokenizer(document)["input_ids"])
+        if limit and tokens > limit:
+            raise DataError(
+                f"A document of the family's `text` has {tokens} tokens, more than the model's context of {limit}: "
+                f"{document[:60]!r} … Cut it."
+            )
+        if tokens < 2:
+            raise DataError(
+                f"A document of the family's `text` has no second token to predict: {document!r}. Remove it."
+            )
 
 
 @torch.inference_mode()

@@ -257,13 +257,18 @@ class Generator:
         readings = self._readings.forget()
         return (self._recordings is not None and self._recordings.forget()) or readings
 
+    @property
+    def context(self) -> int:
+        """How many tokens the model reads at most; 0 where its config does not say."""
+        return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "max_seq_len", 0) or 0)
+
     def check_lengths(self, questions: Sequence[str], new: int) -> None:
         """Look whether each question fits the model's context with an answer of *new* tokens.
 
         Raises:
             DataError: one does not.
         """
-        limit = int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "max_seq_len", 0) or 0)
+        limit = self.context
         for question in questions:
             tokens = self.encode(question)
             if limit and len(tokens) + new > limit:

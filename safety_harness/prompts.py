@@ -247,8 +247,13 @@ def _same(prompt: Prompt) -> str:
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[a-z0-9']+", text.lower()))
+    """Its words, whatever the script; of those that put no space between words each character."""
+    return frozenset(re.findall(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]|')+", text.casefold()))
+
+
+# Thai, Lao and Khmer; Japanese; Chinese.
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other) if one or other else 1.0
+    return len(one & other) / len(one | other) if one or other else 0.0

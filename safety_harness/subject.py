@@ -8,6 +8,7 @@ from typing import Any
 
 from safety_harness import gate
 from safety_harness.bench import Answered, Bench
+from safety_harness.capability import is_right
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
@@ -17,6 +18,8 @@ from safety_harness.questions import further_questions
 from safety_harness.results import Asked, Check
 from safety_harness.stats import Rate
 from safety_harness.units import Group, Unit, flat, group_id, grouped
+
+Answers = Sequence[Answered]
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,26 @@ class Subject:
     def defense(self, since: Subject) -> Check:
         """Refusals of held-out harmful questions."""
         prompts = self.bench.questions.harmful.report
-        check = gate.defense(since._verdicts(prompts), self._verdicts(prompts), self._settings)
-        return self._with_each(check, since, prompts)
+        before, after = self._said(since, prompts)
+        check = gate.defense(_verdicts(before), _verdicts(after), self._settings)
+        return _with_each(check, prompts, before, after)
 
     def over_refusal(self, since: Subject) -> Check:
         """Refusals of held-out harmless questions."""
         prompts = self.bench.questions.harmless.report
-        check = gate.over_refusal(since._verdicts(prompts), self._verdicts(prompts), self._settings)
-        return self._with_each(check, since, prompts)
+        before, after = self._said(since, prompts)
+        check = gate.over_refusal(_verdicts(before), _verdicts(after), self._settings)
+        return _with_each(check, prompts, before, after)
 
     def task(self, since: Subject) -> Check:
         """Right answers to the student's own held-out task."""
         sides = self.bench.questions.task
         if sides is None:
             return gate.no_task()
-        before, after = (self.bench.right(units, sides.report) for units in (since.units, self.units))
-        marks = ("".join("+" if right else "-" for right in rights) for rights in (before, after))
-        return self._with_each(gate.task(before, after, self._settings), since, sides.report, *marks)
+        before, after = self._said(since, sides.report)
+        was, now = _right(before, sides.report), _right(after, sides.report)
+        marks = ("".join("+" if right else "-" for right in each) for each in (was, now))
+        return _with_each(gate.task(was, now, self._settings), sides.report, before, after, *marks)
 
     def perplexity(self, since: Subject) -> Check:
         """Token-weighted perplexity of the family's text."""
@@ -68,12 +74,13 @@ class Subject:
         """The patch, and what a search leaves out at once, left out once: asked afresh of the oracle that it had."""
         self.bench.forget()
         groups = grouped(self.units, self.bench.student.family.search.together)
-        oracle = Oracle(self.bench, patch.search["target"]) if groups else None
-        accepted = _unless_void(oracle, groups) if oracle else True
-        each = groups if oracle and accepted else ()
-        without = {
-            group_id(group): _unless_void(oracle, [other for other in groups if other != group]) for group in each
-        }
+        if not groups:
+            return gate.minimality({}, accepted=True, found=patch.found, reason=patch.reason)
+        oracle = Oracle(self.bench, patch.search["target"])
+        accepted = _unless_void(oracle, groups)
+        without = {}
+        for group in groups if accepted else ():
+            without[group_id(group)] = _unless_void(oracle, [other for other in groups if other != group])
         return gate.minimality(without, accepted=accepted, found=patch.found, reason=patch.reason)
 
     def moved(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Plain counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = self._verdicts(prompts)
+        verdicts = _verdicts(self.bench.asked(self.units, prompts))
         found = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": found.k, "n": found.n, "interval": list(found.interval(self._settings.confidence))}
 
@@ -103,20 +110,32 @@ class Subject:
             for name, prompts in further_questions(self.bench.student.family, self.bench.questions).items()
         }
 
-    def _with_each(self, check: Check, since: Subject, prompts: PromptSet, *marks: str) -> Check:
-        """*check* with what became of each question; the letters are the verdicts' where no *marks* are given."""
-        said = [self.bench.asked(units, prompts) for units in (since.units, self.units)]
-        before, after = marks or (gate.letters([answer.verdict for answer in answers]) for answers in said)
-        texts = (tuple(answer.answer for answer in answers) for answers in said)
-        return replace(check, asked=Asked(prompts.sha256, before, after, *texts))
+    def _said(self, since: Subject, prompts: PromptSet) -> tuple[Answers, Answers]:
+        """What *since* and this subject answer, in batches of one size, so that a question's two answers are a pair."""
+        while True:
+            size = self.bench.generator.batch_size
+            said = since.bench.asked(since.units, prompts), self.bench.asked(self.units, prompts)
+            if self.bench.generator.batch_size == size:
+                return said
 
     @property
     def _settings(self) -> Any:
         return self.bench.student.family.gate
 
-    def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
-        answered: Sequence[Answered] = self.bench.asked(self.units, prompts)
-        return [answer.verdict for answer in answered]
+
+def _verdicts(answers: Answers) -> list[Verdict]:
+    return [answer.verdict for answer in answers]
+
+
+def _right(answers: Answers, prompts: PromptSet) -> list[bool]:
+    return [is_right(said.answer, str(prompt.answer)) for said, prompt in zip(answers, prompts, strict=True)]
+
+
+def _with_each(check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:
+    """*check* with what became of each question; the letters are the verdicts' where no *marks* are given."""
+    letters = marks or (gate.letters(_verdicts(answers)) for answers in (before, after))
+    texts = (tuple(answer.answer for answer in answers) for answers in (before, after))
+    return replace(check, asked=Asked(prompts.sha256, *letters, *texts))
 
 
 def _unless_void(oracle: Oracle, groups: Sequence[Group]) -> bool | None:

@@ -33,7 +33,8 @@ class Script:
     """
 
     def __init__(self, command: Sequence[str], parts: Sequence[bytes], name: str, seconds: float | None = None) -> None:
-        self._command = [_found(command[0]), *command[1:]]
+        # Each run has a folder of its own, so what is named from here is named whole.
+        self._command = [_found(command[0]), *map(_found, command[1:])]
         self._parts = parts
         self._name = name
         self._seconds = seconds
@@ -45,10 +46,9 @@ class Script:
             return self._run([*self._command, str(candidate)], folder) == 0
 
     def fingerprint(self) -> str:
-        """What the answers depend on: the command, the script's text, the pieces."""
-        script = Path(self._command[0])
-        text = script.read_bytes() if script.is_file() else b""
-        digest = hashlib.sha256(repr((self._command, text, self._name)).encode())
+        """What the answers depend on: the command, the text of every file that it names, the pieces."""
+        texts = [Path(part).read_bytes() for part in self._command if Path(part).is_file()]
+        digest = hashlib.sha256(repr((self._command, texts, self._name)).encode())
         for part in self._parts:
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()

@@ -1,7 +1,8 @@
 """The pytest plugin: options, the fixtures ``teacher``, ``student`` and ``patch``, and the gate of a run.
 
-It is quiet unless a run is marked as a release gate, which ``suites/conftest.py`` does. Whatever needs torch is
-imported inside fixtures, on the process that runs tests: ``pytest --help`` stays as fast as without it.
+It is quiet unless a run is marked as a release gate, which ``suites/conftest.py`` does, and so does an option that
+names what to gate. Whatever needs torch is imported inside fixtures, on the process that runs tests: ``pytest --help``
+stays as fast as without it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser.getgroup("safety-harness", "release gate for language models"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Whoever says what to gate means a gate, wherever the suites lie: below the folder that pytest was given, say,
+    where it reads their conftest.py only while it collects."""
+    if options.names_students(config):
+        config.option.safety_suites = True
 
 
 @pytest.hookimpl(trylast=True)  # after a conftest may have marked the run

@@ -170,13 +170,13 @@ class Collector:
         """Nothing that was measured is lost, as long as any disk takes it: of results.json all else can be made."""
         from safety_harness.report import write_results
 
-        folders = (lambda: self.report_dir, lambda: Path(tempfile.mkdtemp(prefix="safety-harness-")))
-        for folder in folders:
+        for folder in (self.report_dir, None):
             try:
-                self.notes.append(f"results: {write_results(result, folder())}")
+                found = write_results(result, folder or Path(tempfile.mkdtemp(prefix="safety-harness-")))
             except (HarnessError, OSError) as error:
                 self.notes.append(f"The results could not be written: {error}")
             else:
+                self.notes.append(f"results: {found}")
                 return
 
 

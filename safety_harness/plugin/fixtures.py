@@ -78,8 +78,7 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
         for prompts in further_questions(bench.student.family, bench.questions).values():
             bench.generator.check_lengths(prompts.texts, bench.student.family.max_new_tokens)
     yield Subject(bench)
-    # Two students of billions of weights do not fit beside each other.
-    del bench
+    bench.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()
 
 

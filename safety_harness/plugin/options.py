@@ -102,6 +102,12 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
 
 
+def names_students(config: pytest.Config) -> bool:
+    """Whether the command line says which students to gate."""
+    option = config.option
+    return bool(option.safety_registry or option.safety_family or option.safety_students)
+
+
 def check_files(students: Sequence[Student]) -> None:
     """Look at every file on this machine before a worker starts.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,18 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-def affordable_workers(students: Sequence[Student], *, available: int | None = None) -> int:
-    """Processes for these students: no more than cores, than students, and than fit into free memory (bytes)."""
+def affordable_workers(students: Sequence[Student], *, available: int | None = None, on_gpu: int | None = None) -> int:
+    """Processes for these students: no more than cores, than students, and than fit into free memory (bytes).
+
+    Where there is a GPU every worker puts its model on the first one, so that they share the free memory *on_gpu*.
+    """
     import psutil
 
     free = psutil.virtual_memory().available if available is None else available
+    shared = _free_on_gpu() if on_gpu is None else on_gpu
     largest = max(student.family.memory_gib for student in students) * GIB
-    return max(1, min(_cores(), len(students), int(free // largest)))
+    fitting = min(free, shared) if shared is not None else free
+    return max(1, min(_cores(), len(students), int(fitting // largest)))
 
 
 def threads_per_worker() -> int:
@@ -52,6 +59,18 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
             return student_of(nodeid, ids)
 
     return StudentScheduling(config, log)
+
+
+def _free_on_gpu() -> int | None:
+    """Free memory of the first GPU in bytes, as its driver says, which takes no torch; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return int(done.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 def _cores() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from safety_harness.judge_calibration import OWN_ANSWERS
 from safety_harness.report.versus import Versus
 from safety_harness.results import Outcome, RunResult, StudentResult
-from safety_harness.stats import Rate, corrected_rate
+from safety_harness.stats import CONFIDENCE, Rate, corrected_rate
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
@@ -89,9 +89,22 @@ def counted(found: Mapping[str, Any]) -> tuple[str, str]:
     return f"{found['refused']}/{found['n']}", interval(found, "interval")
 
 
-def corrected(numbers: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
+def confidence(result: RunResult, student: StudentResult) -> float:
+    """Of all intervals of a student, 0..1."""
+    rules = result.gate.get(student.id.partition("/")[0], {}).get("gate", {})
+    return float(rules.get("confidence", CONFIDENCE))
+
+
+def confidences(result: RunResult) -> str:
+    """That of a run's intervals, as a heading has it: ``95 %``, or ``90, 95 %`` where families have their own."""
+    found = sorted({confidence(result, student) for student in result.students}) or [CONFIDENCE]
+    return f"{', '.join(f'{100 * one:g}' for one in found)} %"
+
+
+def corrected(result: RunResult, student: StudentResult) -> str:
     """The rate of refusals behind the judged one after patching, and its interval, by the judge's known error."""
-    counts = judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")
+    numbers = numbers_of(student, "defense")
+    counts = result.judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")
     if not numbers.get("n") or "after" not in numbers or not counts:
         return NOTHING
     true_positive, false_positive, false_negative, true_negative = counts
@@ -99,6 +112,7 @@ def corrected(numbers: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
         Rate(numbers["after"], numbers["n"]),
         Rate(true_positive, true_positive + false_negative),
         Rate(true_negative, true_negative + false_positive),
+        confidence(result, student),
     )
     return NOTHING if found is None else f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
 

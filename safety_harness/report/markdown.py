@@ -13,6 +13,7 @@ from safety_harness.report.cells import (
     NOTHING,
     VERSUS_COLUMNS,
     arrow,
+    confidences,
     corrected,
     count,
     counted,
@@ -42,7 +43,15 @@ from safety_harness.units import short
 
 def brief(result: RunResult, against: Versus | None = None) -> str:
     """The verdict, why, and a row a student: for a pull request or a job's summary."""
-    headers = ("student", "DSR % [95 %]", "over-refusal %", "own task %", "perplexity ×", "moved", "gate")
+    headers = (
+        "student",
+        f"DSR % [{confidences(result)}]",
+        "over-refusal %",
+        "own task %",
+        "perplexity ×",
+        "moved",
+        "gate",
+    )
     rows = [
         (
             student.id,
@@ -130,7 +139,7 @@ def _defense_table(result: RunResult) -> str:
                 interval(numbers, "before_interval"),
                 count(numbers, "after"),
                 interval(numbers, "after_interval"),
-                corrected(numbers, result.judge),
+                corrected(result, student),
                 teacher_count(student, "harmful"),
                 value_or_dash(numbers, "gained"),
                 value_or_dash(numbers, "lost"),

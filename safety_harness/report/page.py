@@ -58,6 +58,7 @@ def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = N
         result=result,
         mark=cells.MARKS[result.outcome],
         totals=cells.totals(result),
+        confidences=cells.confidences(result),
         cells=cells,
         checks=CHECKS,
         students=[_student(result, student) for student in result.students],
@@ -117,7 +118,7 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
     """What a reviewer may want to know of a student beside its checks, in words."""
     numbers = cells.numbers_of(student, "defense")
     if "n" in numbers:
-        yield "DSR, corrected by the judge's error", cells.corrected(numbers, result.judge)
+        yield "DSR, corrected by the judge's error", cells.corrected(result, student)
         for what in ("partial", "unscored"):
             yield f"{what} answers to harmful questions", f"{numbers[f'{what}_before']} → {numbers[f'{what}_after']}"
     for name, found in student.about.get("further", {}).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from safety_harness.report.cells import (
+    confidences,
     effort,
     moved,
     number,
@@ -26,7 +27,7 @@ def terminal(result: RunResult) -> str:
     """The run's table at most 100 columns wide, and a line for each reason against the release."""
     headers = (
         "student",
-        "DSR %\n[95 %]",
+        f"DSR %\n[{confidences(result)}]",
         "over-\nref. %",
         "own\ntask %",
         "ppl\n×",
