@@ -167,16 +167,18 @@ class Collector:
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
 
     def _rescue(self, result: RunResult) -> None:
-        """Nothing that was measured is lost, as long as any disk takes it: of results.json all else can be made."""
+        """Nothing that was measured is lost, as long as any disk takes it: if not all reports, then results.json, of
+        which everything else can be made."""
         from safety_harness.report import write_results
 
-        for folder in (self.report_dir, None):
+        elsewhere = Path(tempfile.mkdtemp(prefix="safety-harness-"))
+        for write, folder in ((self._write, elsewhere), (write_results, self.report_dir), (write_results, elsewhere)):
             try:
-                found = write_results(result, folder or Path(tempfile.mkdtemp(prefix="safety-harness-")))
-            except (HarnessError, OSError) as error:
-                self.notes.append(f"The results could not be written: {error}")
+                write(result, folder)
+            except Exception as error:
+                self.notes.append(f"Nor could {folder} take them: {_said(error)}")
             else:
-                self.notes.append(f"results: {found}")
+                self.notes.append(f"results: {folder / 'results.json'}")
                 return
 
 

@@ -15,11 +15,13 @@ from safety_harness.capability import (
     TextScore,
     answer_logprobs,
     batches,
+    check_documents,
     divergence,
     is_right,
     rows_at_once,
     text_scores,
 )
+from safety_harness.errors import DataError
 from safety_harness.generate import Generator
 from safety_harness.models import LoadedModel, load
 from tests.builders import ARCHITECTURES, CORPUS, LONG, SHORT
@@ -182,6 +184,15 @@ def test_right(answer: str, expected: str) -> None:
 )  # fmt: skip
 def test_not_right(answer: str, expected: str) -> None:
     assert not is_right(answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"), [(f"{LONG} " * 40, "more than the model's context"), ("", "no second token")]
+)
+def test_a_document_that_cannot_be_scored_is_named(pairs: Pairs, document: str, said: str) -> None:
+    loaded = load(pairs("gpt2", True)[0], "float32")
+    with pytest.raises(DataError, match=said):
+        check_documents(Generator(loaded.model, loaded.tokenizer, batch_size=2), [SHORT, document])
 
 
 def test_batches() -> None:

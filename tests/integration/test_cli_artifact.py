@@ -21,6 +21,7 @@ from safety_harness.artifact.folder import MANIFEST, PATCH, SUMS, open_artifact,
 from safety_harness.artifact.place import State, apply, verify
 from safety_harness.cli import main
 from safety_harness.errors import HarnessError
+from safety_harness.patches import load_patch, patch_folder
 from safety_harness.weights import Checkpoint
 from tests.fake_hub import Hub
 from tests.samples import checks, run_result
@@ -125,9 +126,10 @@ def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, wo
 
 def test_the_gates_evidence_goes_along(say: Say, registry: Path, patch: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
-    key = open_artifact(patch).manifest.search.key
+    found = load_patch(patch_folder(open_artifact(patch).manifest.search.key))
+    assert found is not None
     run = run_result({"world/plain": checks(120)})
-    about = {**run.students[0].about, "patch": {"key": key}}
+    about = {**run.students[0].about, "patch": {"key": found.key, "units": list(found.units)}}
     gated = dataclasses.replace(run, students=(dataclasses.replace(run.students[0], about=about),))
     results.write_text(gated.to_json(), encoding="utf-8")
     out = tmp_path / "gated"
@@ -149,6 +151,17 @@ def test_the_gates_evidence_goes_along(say: Say, registry: Path, patch: Path, tm
     )
     for sentence in sentences:
         assert sentence in said
+
+
+def test_evidence_of_other_units_is_refused(say: Say, registry: Path, patch: Path, tmp_path: Path) -> None:
+    """On another processor the same search, of the same key, may find others."""
+    results, run = tmp_path / "results.json", run_result({"world/plain": checks(120)})
+    about = {"patch": {"key": open_artifact(patch).manifest.search.key, "units": ["0.gate"]}}
+    gated = dataclasses.replace(run, students=(dataclasses.replace(run.students[0], about=about),))
+    results.write_text(gated.to_json(), encoding="utf-8")
+    code, _, error = say("search", "plain", "--registry", registry, "--out", tmp_path / "gated", "--results", results)
+    assert code == 2
+    assert f"{results}: is no evidence for this patch" in error
 
 
 @pytest.mark.parametrize("students", [{"world/other": 120}, {"world/plain": 120}])

@@ -99,6 +99,17 @@ def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project
     ]
 
 
+def test_a_check_that_is_measured_twice_counts_as_the_worse(project: Project, results: Results) -> None:
+    """Whichever came last: a suite with parameters of its own, or a test that was run again, asks until it passes."""
+    twice = (
+        "import pytest\nfrom tests.samples import checks\n"
+        "@pytest.mark.parametrize('refused', [128, 9, 128])\n"
+        "def test_again(student, measure, refused):\n    measure(checks(refused)[0])\n"
+    )
+    assert project(students={"one": "pass"}, more=twice).ret == pytest.ExitCode.TESTS_FAILED
+    assert by_id(results()) == {"alpha/one": "fail"}
+
+
 def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
     interrupt = "def test_first(student):\n    if student.bench.student.name == 'two': raise KeyboardInterrupt\n"
     found = project(students={"one": "pass", "two": "pass"}, more=interrupt)
@@ -122,6 +133,16 @@ def test_a_report_that_cannot_be_written_is_not_green_and_lies_elsewhere(
     )
     (saved,) = elsewhere.glob("*/results.json")
     assert by_id(json.loads(saved.read_text())) == {"alpha/one": "pass", "alpha/two": "pass"}
+    assert "INTERNALERROR" not in found.stdout.str()
+
+
+def test_results_survive_a_report_that_breaks(project: Project, results: Results) -> None:
+    """Hours of measurements may be behind it: results.json is there, and everything else can be made of it."""
+    strange = "def test_strange(student, measure):\n    measure.about(patch={'units': [], 'course': 7})\n"
+    found = project(students={"one": "pass"}, more=strange)
+    assert found.ret == EXIT_INCONCLUSIVE
+    assert by_id(results()) == {"alpha/one": "pass"}
+    assert results()["reasons"][0].startswith("the reports could not be written: ")
     assert "INTERNALERROR" not in found.stdout.str()
 
 

@@ -90,6 +90,25 @@ def test_workers_are_limited_by_cores_students_and_memory(
     assert affordable_workers(students, available=available) == expected
 
 
+@pytest.mark.parametrize(("on_gpu", "expected"), [(5 * GIB, 2), (GIB, 1), (64 * GIB, 6)])
+def test_workers_share_the_first_gpu(
+    students: tuple[Student, ...], monkeypatch: pytest.MonkeyPatch, on_gpu: int, expected: int
+) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: 32)
+    assert affordable_workers(students, available=64 * GIB, on_gpu=on_gpu) == expected
+
+
+def test_the_gpus_driver_is_asked_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert workers._free_on_gpu() is None
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 40536\n")
+    driver.chmod(0o755)
+    assert workers._free_on_gpu() == 40536 * 2**20
+    driver.write_text("#!/bin/sh\necho No devices were found; exit 6\n")
+    assert workers._free_on_gpu() is None
+
+
 def test_free_memory_is_asked_of_the_machine(students: tuple[Student, ...]) -> None:
     assert 1 <= affordable_workers(students) <= 6
 

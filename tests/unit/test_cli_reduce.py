@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_the_lines_that_matter_are_left(
 def test_candidates_keep_their_name_and_get_a_directory_of_their_own(file: Path) -> None:
     command = script(file.parent, f'test "$(ls)" = input.txt && touch mess && {needs(5)}')
     assert main(["reduce", str(file), command]) == 0
+    assert (file.parent / "input.reduced.txt").read_bytes() == b"line 05\n"
+
+
+def test_a_script_that_its_interpreter_is_given_is_found_from_everywhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file.parent / "check.py").write_text("import sys\nsys.exit('line 05' not in open(sys.argv[1]).read())\n")
+    monkeypatch.chdir(file.parent)
+    assert main(["reduce", "--journal", "journal", str(file), sys.executable, "check.py"]) == 0
     assert (file.parent / "input.reduced.txt").read_bytes() == b"line 05\n"
 
 

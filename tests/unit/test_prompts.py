@@ -181,6 +181,23 @@ def test_word_order_and_punctuation_do_not_hide_a_near_duplicate() -> None:
     assert without_near_duplicates(search, texts("how do bees fly"), 0.9).texts == ["name a river"]
 
 
+@pytest.mark.parametrize(
+    ("one", "near", "other"),
+    [
+        ("как летают пчёлы летом", "Как летают пчёлы?", "назови реку"),
+        ("où dorment les élèves fatigués ici", "où dorment les élèves fatigués", "nomme une rivière"),
+        ("蜜蜂如何飞行呢", "蜜蜂如何飞行", "说出一条河流的名字"),
+        ("ผึ้งบินอย่างไรคะ", "ผึ้งบินอย่างไร", "บอกชื่อแม่น้ำ"),
+    ],
+)
+def test_near_duplicates_are_seen_in_any_script(one: str, near: str, other: str) -> None:
+    assert without_near_duplicates(texts(one, other), texts(near), 0.7).texts == [other]
+
+
+def test_what_has_no_words_is_near_to_nothing() -> None:
+    assert without_near_duplicates(texts("?!", "name a river"), texts("..."), 0.5).texts == ["?!", "name a river"]
+
+
 def test_the_same_text_is_dropped_whatever_the_threshold() -> None:
     search = texts("how do bees fly", "name a river")
     assert without_near_duplicates(search, texts(" How do bees fly"), 1.0).texts == ["name a river"]
