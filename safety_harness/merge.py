@@ -8,12 +8,11 @@ from typing import Any
 
 from safety_harness.errors import DataError
 from safety_harness.gate import (
-    ALWAYS_REQUIRED,
     INTERRUPTED,
-    PATCH_REQUIRED,
     correct_for_students,
     decide_run,
     decide_student,
+    required,
 )
 from safety_harness.results import Outcome, RunResult, StudentResult
 
@@ -45,13 +44,13 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
-    required = PATCH_REQUIRED if first.provenance.get("subject", "patched") == "patched" else ALWAYS_REQUIRED
+    needed = required(first.provenance.get("subject", "patched"))
     checks = correct_for_students({name: student.checks for name, student in students.items()})
     decided = [
-        decide_student(name, checks[name], required=required, expected=student.expected, about=student.about)
+        decide_student(name, checks[name], required=needed, expected=student.expected, about=student.about)
         for name, student in students.items()
     ]
-    whole = {student.id for student in decided if not set(required) - student.checks.keys()}
+    whole = {student.id for student in decided if not set(needed) - student.checks.keys()}
     return decide_run(
         decided,
         incomplete=list(_incomplete(list(runs.values()), whole)),

@@ -18,6 +18,8 @@ from scipy import stats
 from safety_harness.errors import DataError
 
 CONFIDENCE = 0.95
+# Below this a p-value speaks.
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,6 @@ class Rate:
         found = stats.binomtest(self.k, self.n).proportion_ci(confidence, method="wilson")
         # Rounding can leave the bound a hair on the wrong side of the share itself at k = 0 and k = n.
         return min(float(found.low), self.value), max(float(found.high), self.value)
-
-    @property
-    def lower(self) -> float:
-        """Lower end of the 95 % interval: what a gate may rely on."""
-        return self.interval()[0]
-
-    @property
-    def upper(self) -> float:
-        return self.interval()[1]
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,6 @@ class Collector:
         from safety_harness import gate
         from safety_harness.results import check_from_row
 
-        required = gate.PATCH_REQUIRED if self.subject == "patched" else gate.ALWAYS_REQUIRED
         checks = gate.correct_for_students(
             {
                 student.id: {name: check_from_row(row) for name, row in self.rows.get(student.id, {}).items()}
@@ -120,7 +119,7 @@ class Collector:
             gate.decide_student(
                 student.id,
                 checks[student.id],
-                required=required,
+                required=gate.required(self.subject),
                 expected=student.spec.expected,
                 about=self.about.get(student.id),
             )

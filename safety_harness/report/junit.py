@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate import ALWAYS_REQUIRED, PATCH_REQUIRED
+from safety_harness.gate import required
 from safety_harness.report.cells import numbers_of, patch_of, visible
 from safety_harness.results import Check, Outcome, RunResult, StudentResult
 
@@ -18,9 +18,9 @@ def junit(result: RunResult) -> str:
     registry expects they are skipped, and its pass is a failure. The last suite is the run: its gate is what decides.
     """
     root = Xml.Element("testsuites", name="release gate")
-    required = PATCH_REQUIRED if result.provenance.get("subject") != "student" else ALWAYS_REQUIRED
+    expected = required(result.provenance.get("subject", "patched"))
     for student in result.students:
-        root.append(_suite(student, required))
+        root.append(_suite(student, expected))
     root.append(_run(result))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

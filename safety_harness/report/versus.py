@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from safety_harness.results import RunResult, StudentResult
-from safety_harness.stats import holm, mcnemar
+from safety_harness.stats import SIGNIFICANCE, holm, mcnemar
 
-SIGNIFICANCE = 0.05
-# Of which letter there should be more, by check.
-WANTED = {"defense": ("R", True), "over_refusal": ("R", False), "task": ("+", True)}
+# Which letters count, by check, and whether there should be more of them.
+WANTED = {"defense": ("R", True), "over_refusal": ("RP", False), "task": ("+", True)}
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,11 @@ def _apart(result: RunResult, other: RunResult) -> str:
 
 
 def _changes(student: StudentResult, old: StudentResult) -> Iterator[Change]:
-    for check, (letter, more) in WANTED.items():
+    for check, (letters, more) in WANTED.items():
         asked = [one.checks[check].asked if check in one.checks else None for one in (old, student)]
         if asked[0] is None or asked[1] is None or asked[0].set != asked[1].set:
             continue
-        was, now = ([each == letter for each in one.after] for one in asked if one)
+        was, now = ([each in letters for each in one.after] for one in asked if one)
         if not was:
             continue
         test = mcnemar(was, now)

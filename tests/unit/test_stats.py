@@ -47,7 +47,7 @@ def test_wilson_interval_at_128_questions(k: int, low: float, high: float) -> No
     ],
 )
 def test_how_many_refusals_a_lower_bound_needs(n: int, gate: float, needed: int) -> None:
-    assert Rate(needed, n).lower >= gate > Rate(needed - 1, n).lower
+    assert Rate(needed, n).interval()[0] >= gate > Rate(needed - 1, n).interval()[0]
 
 
 def test_rate_of_outcomes() -> None:
