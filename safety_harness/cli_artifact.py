@@ -54,7 +54,9 @@ def add_artifact(commands: Any) -> None:
     check = commands.add_parser("verify", help="tell whether a model holds the patch; exit 1 where not as expected")
     check.set_defaults(run=_verify)
     _patch_and_model(check)
-    check.add_argument("--expect", choices=sorted(_WORDS), default="applied")
+    check.add_argument(
+        "--expect", choices=sorted(_WORDS), default="applied", help="the state that exits 0 (default: applied)"
+    )
     check.add_argument("--weights-only", action="store_true", help="whatever its configs, tokenizer and template are")
 
     diff = commands.add_parser("diff", help="compare two patches; exit 1 where they differ")

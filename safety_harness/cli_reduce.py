@@ -30,8 +30,18 @@ def add_reduce(commands: Any) -> None:
     parser.add_argument(
         "--separator", default="\\n", help=r"where pieces end; \n, \t and the like work; '' is every byte"
     )
-    parser.add_argument("--strategy", choices=sorted(ddmin.STRATEGIES), default="halving")
-    parser.add_argument("--certificate", choices=("none", "monotone", "explicit", "confidence"), default="explicit")
+    parser.add_argument(
+        "--strategy",
+        choices=sorted(ddmin.STRATEGIES),
+        default="halving",
+        help="how (default: halving; adaptive trusts that more pieces never hurt)",
+    )
+    parser.add_argument(
+        "--certificate",
+        choices=("none", "monotone", "explicit", "confidence"),
+        default="explicit",
+        help="what is proven of each piece that is left (default: explicit, 1-minimal)",
+    )
     parser.add_argument("--workers", type=int, default=1, help="scripts that run at the same time")
     parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--calls", type=int, help="stop after so many runs of the script")

@@ -70,7 +70,7 @@ def add_options(group: pytest.OptionGroup) -> None:
         dest="safety_report_dir",
         type=Path,
         default=Path("reports"),
-        help="Folder for results.json, report.md, report.html and its figures (default: reports)",
+        help="Folder for results.json, report.md, report.html with its figures, and report.csv (default: reports)",
     )
     add(
         "--include-answers",
