@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = f"heapq.py of Python {sys.version.split()[0]}, {lines} lines.\n\n" + "\n".join(rows) + "\n"
     print(text)
     if options.out is not None:
-        options.out.write_text(f"# A file\n\n`python benchmarks/{Path(__file__).name} --peers DIR`: {text}", encoding="utf-8")
+        options.out.write_text(
+            f"# A file\n\n`python benchmarks/{Path(__file__).name} --peers DIR`: {text}", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

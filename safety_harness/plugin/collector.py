@@ -87,9 +87,17 @@ class Collector:
             write_summary(self.result)
         except HarnessError as error:  # the reports are there all the same
             self.notes.append(str(error))
-        if exitstatus == pytest.ExitCode.OK and self.result.outcome.value != "pass":
-            failed = self.result.outcome.value == "fail"
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else EXIT_INCONCLUSIVE
+        session.exitstatus = self._exit_code(exitstatus, self.result.outcome.value)
+
+    def _exit_code(self, exitstatus: int, outcome: str) -> int:
+        """Pytest's own, but where the gate knows better: what is unproven is told from what failed."""
+        # Of a test that fails as its check is unproven, and of nothing else, pytest says that tests failed.
+        unproven = exitstatus == pytest.ExitCode.TESTS_FAILED and not self.broken
+        if outcome == "inconclusive" and (exitstatus == pytest.ExitCode.OK or unproven):
+            return EXIT_INCONCLUSIVE
+        if outcome == "fail" and exitstatus == pytest.ExitCode.OK:
+            return pytest.ExitCode.TESTS_FAILED
+        return exitstatus
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.result is None:

@@ -74,6 +74,16 @@ def test_a_deselected_test_is_inconclusive(project: Project, results: Results) -
     found.stdout.fnmatch_lines(["alpha/one *INCONCLUSIVE", "gate: INCONCLUSIVE"])
 
 
+def test_answers_that_cannot_be_scored_are_no_failure(project: Project, results: Results) -> None:
+    """The test of an unproven check fails, and so would pytest say of the run."""
+    unscored = (
+        "from tests.samples import defense\n"
+        "def test_unscored(student, measure):\n    measure(defense(0, 110, unscored=10)).require()\n"
+    )
+    assert project(students={"one": "pass"}, more=unscored).ret == EXIT_INCONCLUSIVE
+    assert by_id(results()) == {"alpha/one": "inconclusive"}
+
+
 def test_students_that_did_not_run_are_inconclusive_and_the_others_are_kept(project: Project, results: Results) -> None:
     assert project("-k", "alpha/one").ret == EXIT_INCONCLUSIVE
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
