@@ -81,7 +81,9 @@ def next_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities of the next tokens of every row from its start on, those tokens, and which of them count.
 
-    Shapes (rows, longest, vocabulary), (rows, longest) and (rows, longest); a shorter row's numbers come last.
+    Returns:
+        float32 of shape (rows, longest, vocabulary), int64 and bool of shape (rows, longest), on the model's device; a
+        shorter row's numbers come last. Gradients flow through the first.
     """
     cache, shared = generator.begun(rows, min(starts) - 1)
     tokens, fresh = pad_left([row[shared:] for row in rows], 0, generator.model.device)

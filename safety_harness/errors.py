@@ -7,6 +7,7 @@ HarnessError
 ├── LineageError     teacher and student do not share an architecture, shapes or ancestry
 ├── UnitError        an architecture or a role is not known, or matches no tensor
 ├── ArtifactError    a patch artifact is damaged, or the model before it is not the one that it was made for
+├── NotFinite        a NaN or an infinity came out of a model
 └── VoidProbe        too many answers could not be scored: the probe proves nothing
 
 Each message says what is wrong, with which file or value, and what to do next.

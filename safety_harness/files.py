@@ -129,11 +129,20 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
                 "(cache), --report-dir (reports) or --out. What was finished is kept."
             ) from error
         if number in _FORBIDDEN:
+            if elsewhere := _elsewhere(error, path):
+                raise HarnessError(f"{elsewhere}: cannot be used ({os.strerror(number)}).") from error
             raise HarnessError(
                 f"{path}: cannot be written ({os.strerror(number)}). Choose a folder you may write to with "
                 f"${CACHE_VARIABLE} (cache), --report-dir (reports) or --out."
             ) from error
         raise
+
+
+def _elsewhere(error: OSError | SafetensorError, path: Path) -> str | None:
+    """The file that an error is about, where that is none beside or below *path*: one that was read, say."""
+    name = getattr(error, "filename", None)
+    beside = name is None or Path(os.fsdecode(name)).absolute().is_relative_to(path.parent.absolute())
+    return None if beside else os.fsdecode(name)
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:

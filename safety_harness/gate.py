@@ -123,7 +123,10 @@ def no_task() -> Check:
 def perplexity(before: Sequence[tuple[float, int]], after: Sequence[tuple[float, int]], gate: GateSettings) -> Check:
     """Token-weighted perplexity of the same documents, (nll, tokens) each: the ratio's upper bound.
 
-    The interval is over documents: mean of (nll after - nll before) weighted to tokens, paired by document.
+    The interval is over documents: mean of (nll after - nll before) weighted to tokens, paired by document; nats.
+
+    Raises:
+        DataError: fewer than two documents.
     """
     tokens = [count for _, count in before]
     mean_tokens = sum(tokens) / len(tokens)
@@ -143,7 +146,11 @@ def perplexity(before: Sequence[tuple[float, int]], after: Sequence[tuple[float,
 
 
 def divergence(values: Sequence[float], gate: GateSettings) -> Check:
-    """KL of the subject from the student on harmless questions, nats a token, one mean a question."""
+    """KL of the subject from the student on harmless questions, nats a token, one mean a question.
+
+    Raises:
+        DataError: fewer than two questions.
+    """
     mean = mean_interval(values, gate.confidence)
     numbers = {"mean": mean.value, "upper": mean.high, "n": mean.n}
     summary = f"KL {mean.value:.4f} nats a token, at most {mean.high:.4f}, allowed {gate.divergence:.4f}"

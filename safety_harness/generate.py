@@ -96,6 +96,7 @@ class Generator:
 
         Raises:
             DataError: a question does not fit the model's context with its answer.
+            NotFinite: a NaN or an infinity came out of the model.
         """
         self.check_lengths(questions, max_new_tokens)
         encoded = [self.encode(question) for question in questions]

@@ -46,7 +46,9 @@ def find_patch(bench: Bench) -> Patch:
 
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
-        HarnessError: the cache cannot be written to; said before the search.
+        ConfigError: all of the teacher refuses none of the questions that the prior sees.
+        SourceError: a gradient, or an answer of the student as it is, holds a NaN or an infinity.
+        HarnessError: the cache cannot be written to; said before the search. Or a journal there is damaged.
     """
     key = patch_key(bench)
     folder = patch_folder(key)

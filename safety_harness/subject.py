@@ -28,6 +28,11 @@ class Subject:
 
     Each method is one check of the gate. ``since`` is the subject that it is compared with, usually the
     student as it is.
+
+    Raises:
+        VoidProbe, SourceError: from a check, when a NaN or an infinity comes out of the patched student, or out of the
+            student as it is.
+        DataError: from a check, when there are too few questions or documents for an interval.
     """
 
     bench: Bench

@@ -75,7 +75,14 @@ class Transplanter:
             yield
 
     def difference(self, part: Part) -> torch.Tensor:
-        """What moving a unit's part of one tensor adds to the student's: float32, its channels alone and in order."""
+        """What moving a unit's part of one tensor adds to the student's, on the model's device.
+
+        float32, in the tensor's shape on disk with the unit's channels alone along its axis, in order; all of it where
+        it belongs to no channel (axis -1).
+
+        Raises:
+            UnitError, SourceError: the teacher or the ancestor has no such tensor, or one of another shape.
+        """
         return channels_of(self._donor(part).float() - self._own(part).float(), part.disk)
 
     def moving(self, units: Iterable[Unit]) -> dict[str, torch.Tensor]:
@@ -122,7 +129,10 @@ def _change_places(one: torch.Tensor, other: torch.Tensor) -> None:
 
 
 def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:
-    """Of a *tensor* the numbers of a unit's channels, in their order along its axis."""
+    """Of a *tensor* the numbers of a unit's channels, in their order along its axis; all of it where that is -1.
+
+    In the tensor's dtype, without the leading dimensions that the spot lies *within*.
+    """
     inner = tensor[spot.within]
     if spot.whole:
         return inner

@@ -123,6 +123,15 @@ def test_a_forbidden_place_is_told_with_its_reason(number: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def test_a_file_that_was_read_meanwhile_is_the_one_that_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "models" / "secret.json"
+    with (
+        pytest.raises(HarnessError, match=r"secret\.json: cannot be used \(Permission denied\)"),
+        whole_folder(tmp_path / "out" / "released"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", str(source))
+
+
 def test_other_errors_are_not_dressed_up() -> None:
     with pytest.raises(OSError, match="Bad file"), explain_disk_errors(Path("/p")):
         raise OSError(errno.EBADF, "Bad file descriptor")
