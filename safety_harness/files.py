@@ -141,8 +141,10 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 def _elsewhere(error: OSError | SafetensorError, path: Path) -> str | None:
     """The file that an error is about, where that is none beside or below *path*: one that was read, say."""
     name = getattr(error, "filename", None)
-    beside = name is None or Path(os.fsdecode(name)).absolute().is_relative_to(path.parent.absolute())
-    return None if beside else os.fsdecode(name)
+    if name is None:
+        return None
+    told = os.fsdecode(name)
+    return None if Path(told).absolute().is_relative_to(path.parent.absolute()) else told
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:
