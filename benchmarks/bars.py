@@ -3,8 +3,8 @@
     python benchmarks/bars.py RESULTS
 
 reads the results.json of a run over one family and what ``over_refusal.py`` measured of the same patches,
-and writes ``benchmarks/bars-FAMILY.md``: a line a bar, said to be met or missed, and a row a student. The paper's
-figures are those of its table over 17 models (arXiv 2406.01514).
+and writes ``benchmarks/bars-NAME.md``, after the file's own name: a line a bar, said to be met or missed, and a row a
+student. The paper's figures are those of its table over 17 models (arXiv 2406.01514).
 """
 
 from __future__ import annotations
@@ -118,15 +118,13 @@ def main() -> None:
     run, over = read_results(options.results), known_rows()
     found = []
     for student in run.students:
-        other = over.get(student.id)
-        # Of another patch than the run's it says nothing.
-        found.append(Measured(student, other if other and other["patch"] == student.about["patch"]["key"] else None))
+        found.append(Measured(student, over.get((student.id, student.about["patch"]["key"]))))
     family = run.students[0].id.split("/")[0]
     lines = [(*line, "met" if met else "**missed**") for *line, met in bars(found)]
     table = tabulate(lines, ("mean, held out", "paper", "bar", "ours", ""), tablefmt="github", disable_numparse=True)
     students = tabulate(map(row, found), HEADERS, tablefmt="github", disable_numparse=True)
     text = f"# {family} beside the bars\n\n`python benchmarks/bars.py {options.results}`\n\n{table}\n\n{students}\n"
-    (HERE / f"bars-{family}.md").write_text(text, encoding="utf-8")
+    (HERE / f"bars-{options.results.stem}.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -3,9 +3,9 @@
     python benchmarks/over_refusal.py --data DIR [--family smollm2] [--student json ...]
 
 measures the students whose patch is in the cache (``pytest suites/`` puts it there), in the dtype and the batches of
-their family, and writes ``benchmarks/over_refusal.jsonl``, a row a student, and ``benchmarks/over_refusal.md``; a row
-that is there for the same patch is not measured again. An answer is heard as far as it takes to know whether it is a
-refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
+their family, and writes ``benchmarks/over_refusal.jsonl``, a row a patch, and ``benchmarks/over_refusal.md``, a table a
+family and prior; what is there for the same patch is not measured again. An answer is heard as far as it takes to know
+whether it is a refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
 ``dapa/advbench_392_harmless_twins.csv`` (the first 128).
 """
 
@@ -35,34 +35,33 @@ LOG = Path(__file__).with_suffix(".jsonl")
 SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
-def measured(student: Student, data: Path, known: Mapping[str, Row]) -> Row | None:
-    """The row of *student*, of *known* ones where its patch is the same; None where no patch is in the cache.
+Rows = Mapping[tuple[str, str], Row]
+"""By student and its patch's key: these, the ``prior`` that the patch was searched with, and for each set refusals
+before, after, and of how many questions."""
 
-    ``student`` and ``patch`` by its key; for each set refusals before, after, and of how many questions.
-    """
+
+def measured(student: Student, data: Path, known: Rows) -> Row | None:
+    """The row of *student* with the patch that is in the cache, where that is not *known*; None where there is none."""
     bench = open_bench(student)
     patch = load_patch(patch_folder(patch_key(bench)))
-    if patch is None or not patch.units:
+    if patch is None or not patch.units or (student.id, patch.key) in known:
         return None
-    row = known.get(student.id, {})
-    if row.get("patch") == patch.key:
-        return row
     units = select(bench, patch)
     asked = questions(bench, data).harmless
     bench.student = changed(student, screen_tokens=GLANCE)
     counts = {
         name: [refused(bench, (), asked[name]), refused(bench, units, asked[name]), len(asked[name])] for name in SETS
     }
-    return {"student": student.id, "patch": patch.key, **counts}
+    return {"student": student.id, "prior": patch.prior, "patch": patch.key, **counts}
 
 
 def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> int:
     return [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
 
 
-def known_rows() -> dict[str, Row]:
-    """The rows that were measured before, by student."""
-    return {row["student"]: row for row in kept.read(LOG)}
+def known_rows() -> dict[tuple[str, str], Row]:
+    """The rows that were measured before."""
+    return {(row["student"], row["patch"]): row for row in kept.read(LOG)}
 
 
 def main() -> None:
@@ -75,22 +74,21 @@ def main() -> None:
     rows = known_rows()
     for student in load_registry().select(family=options.family, students=options.student):
         if (row := measured(student, options.data, rows)) is not None:
-            rows[student.id] = row
-            # Written each time, so that a run that is broken off leaves what it measured.
-            kept.write(LOG, rows.values())
-            LOG.with_suffix(".md").write_text(page(rows), encoding="utf-8")
+            kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
             print(row, flush=True)
+    LOG.with_suffix(".md").write_text(page(list(known_rows().values())), encoding="utf-8")
 
 
-def page(rows: Mapping[str, Row]) -> str:
-    """Refusals before and after, with the interval after, and the mean rise over the students of each family."""
+def page(rows: Sequence[Row]) -> str:
+    """Refusals before and after, with the interval after, and the mean rise over the students of a family and prior."""
     text = "# Refused of harmless questions that the gate does not ask\n\n95 % Wilson intervals.\n"
-    for family in dict.fromkeys(student.split("/")[0] for student in rows):
-        some = [row for student, row in rows.items() if student.split("/")[0] == family]
+    for family, prior in dict.fromkeys((row["student"].split("/")[0], row["prior"]) for row in rows):
+        some = [row for row in rows if row["student"].startswith(f"{family}/") and row["prior"] == prior]
         lines = [(row["student"], *(_cell(*row[name]) for name in SETS)) for row in some]
         lines.append(("mean rise, points", *(f"{100 * mean(rise(row, name) for row in some):+.1f}" for name in SETS)))
         table = tabulate(lines, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
-        text += f"\n`python benchmarks/over_refusal.py --family {family} --data DIR`\n\n{table}\n"
+        made = f"`python benchmarks/over_refusal.py --family {family} --data DIR`"
+        text += f"\n## {family}, prior {prior}\n\n{made}, with that prior in the registry\n\n{table}\n"
     return text
 
 
