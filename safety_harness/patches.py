@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,11 +80,9 @@ def patch_folder(key: str) -> Path:
     return cache_dir() / "patches" / key
 
 
-def save_patch(patch: Patch, folder: Path, write_tensors: Callable[[Path], None]) -> None:
-    """Write ``manifest.json`` and, through *write_tensors*, ``patch.safetensors``: both or neither."""
+def save_patch(patch: Patch, folder: Path) -> None:
+    """Write ``manifest.json``, whole or not at all. The numbers themselves are the teacher's, and lie there."""
     with whole_folder(folder) as temporary:
-        if patch.units:
-            write_tensors(temporary / "patch.safetensors")
         (temporary / "manifest.json").write_text(patch.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 

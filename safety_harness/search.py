@@ -57,14 +57,13 @@ def find_patch(bench: Bench) -> Patch:
 
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
-    units = select(bench, patch)
     if patch_key(bench) != patch.key:
         message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
         warnings.warn(message, stacklevel=2)
         _forget_journals(folder)
         return patch
     try:
-        save_patch(patch, folder, lambda path: bench.transplanter.save(units, path))
+        save_patch(patch, folder)
     except HarnessError as error:
         warnings.warn(f"The patch of {patch.student} is used, but could not be kept. {error}", stacklevel=2)
     else:

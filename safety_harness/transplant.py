@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 
 from safety_harness.errors import UnitError
 from safety_harness.units import Part, Spot, Unit, moved
@@ -94,10 +92,6 @@ class Transplanter:
             what.name: _taken(self._donor(what.part), what.axis, what.indices).cpu().contiguous()
             for what in moved(units)
         }
-
-    def save(self, units: Iterable[Unit], path: Path) -> None:
-        """Write what *units* put into the student as safetensors."""
-        save_file(self.moving(units), path)
 
     def _own(self, part: Part) -> torch.Tensor:
         """The student's numbers of one tensor of the checkpoint, in its shape there."""

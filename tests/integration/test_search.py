@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 import safety_harness.search as search_module
 from safety_harness.bench import Bench, open_bench
@@ -19,12 +18,11 @@ from safety_harness.candidates import GRAINS
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle, Probe
-from safety_harness.patches import Patch, patch_folder
+from safety_harness.patches import Patch
 from safety_harness.prior import Importance
 from safety_harness.results import Outcome
 from safety_harness.search import _Shares, find_patch, search, select
 from safety_harness.subject import Subject
-from safety_harness.transplant import Transplanter
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import entry, write_prompts
@@ -92,7 +90,7 @@ def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str,
 
 
 @pytest.mark.parametrize("grain", ["channel", "module"])
-def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_moves_the_teachers_numbers(world: Path, grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a patch of a tenth of the parameters, which in this small world is never enough by itself."""
     bench, teacher = open_bench(entry(world, search={"grain": grain})), Checkpoint(world / "good")
     tenth = 0.1 * sum(unit.parameters for unit in bench.units)
@@ -103,7 +101,7 @@ def test_the_file_holds_the_teachers_numbers(world: Path, grain: str, monkeypatc
     assert tenth <= patch.parameters == sum(unit.parameters for unit in units) < 3 * tenth
     assert all(patch.parameters - unit.parameters < tenth for unit in units)
     assert any(unit.channels for unit in units) == (grain == "channel")
-    tensors = load_file(patch_folder(patch.key) / "patch.safetensors")
+    tensors = bench.transplanter.moving(units)
     assert set(tensors) == {name for unit in units for name in unit.tensors}
     for unit in units:
         for spot in (part.disk for part in unit.parts):
@@ -186,7 +184,6 @@ def test_a_student_that_refuses_enough_needs_no_patch(world: Path, settings: dic
     patch = find_patch(open_bench(entry(world, student="good", teacher="good", search=settings)))
     assert (patch.found, patch.units, patch.minimal, patch.probes) == (True, (), True, 1)
     assert "refuses enough as it is" in patch.reason
-    assert not (patch_folder(patch.key) / "patch.safetensors").exists()
 
 
 def test_a_teacher_that_refuses_nothing_is_no_help(world: Path) -> None:
@@ -427,12 +424,10 @@ def test_a_killed_search_asks_nothing_twice_of_delta_debugging(
 def test_a_patch_that_cannot_be_kept_is_used_all_the_same(
     world: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What safetensors really raises on a full disk."""
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(*_: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(Transplanter, "save", full)
+    monkeypatch.setattr(Patch, "model_dump_json", full)
     with pytest.warns(UserWarning, match=r"used, but could not be kept. .*no space is left"):
         patch = find_patch(open_bench(entry(world)))
     assert patch.found

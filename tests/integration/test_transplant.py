@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from safety_harness.errors import SourceError, UnitError
 from safety_harness.layouts import enumerate_units
@@ -131,19 +130,18 @@ def test_only_tensors_that_were_asked_for_are_read_and_only_once(pairs: Pairs, m
     assert len(units[0].tensors) == 2  # a weight and its bias
 
 
-def test_save_writes_exactly_the_teachers_tensors(pairs: Pairs, tmp_path: Path) -> None:
+def test_what_moves_is_exactly_the_teachers_tensors(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("qwen2", True))
     chosen = [units[1], units[9]]
     before = state(loaded.model)
-    Transplanter(loaded.model, teacher).save(chosen, tmp_path / "patch.safetensors")
-    written = load_file(tmp_path / "patch.safetensors")
+    written = Transplanter(loaded.model, teacher).moving(chosen)
     assert set(written) == {name for unit in chosen for name in unit.tensors}
     for name, tensor in written.items():
         assert torch.equal(tensor, teacher.tensor(name))
     assert changed(before, state(loaded.model)) == set()
 
 
-def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> None:
+def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs) -> None:
     student, folder = pairs("llama", True)
     loaded, teacher = load(student, "bfloat16"), Checkpoint(folder)
     units = enumerate_units(teacher.config, teacher.shapes)
@@ -153,8 +151,7 @@ def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs, tmp_path: Path) -> 
         inside = state(loaded.model)[name]
     assert inside.dtype == torch.bfloat16
     assert torch.equal(inside, teacher.tensor(name).to(torch.bfloat16))
-    transplanter.save(units[:1], tmp_path / "patch.safetensors")
-    assert load_file(tmp_path / "patch.safetensors")[name].dtype == torch.bfloat16
+    assert transplanter.moving(units[:1])[name].dtype == torch.bfloat16
 
 
 def test_difference_is_teacher_minus_student(pairs: Pairs) -> None:
@@ -187,7 +184,7 @@ def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, dtype: str, tmp_path: Path) -> None:
+def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, dtype: str) -> None:
     student, folder = pairs("qwen2", True)
     loaded, teacher = load(student, dtype), Checkpoint(folder)
     units = enumerate_units(teacher.config, teacher.shapes)
@@ -208,8 +205,7 @@ def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, d
     assert torch.equal(now[down][:, 1:3], summed(down)[:, 1:3])
     assert torch.equal(now[down][:, 3:], own[down][:, 3:])
     assert changed(own, state(loaded.model)) == set()
-    transplanter.save([some], tmp_path / "patch.safetensors")
-    assert torch.equal(load_file(tmp_path / "patch.safetensors")[down], summed(down)[:, 1:3])
+    assert torch.equal(transplanter.moving([some])[down], summed(down)[:, 1:3])
     part = units[0].parts[0]
     name = part.disk.name
     assert torch.equal(transplanter.difference(part), summed(name).float() - own[name].float())
