@@ -66,7 +66,8 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     Parameters keep ``requires_grad``, which priors take gradients by.
 
     Raises:
-        SourceError: transformers cannot load it, or the checkpoint lacks a tensor of its architecture.
+        SourceError: transformers cannot load it, the checkpoint lacks a tensor of its architecture, or it does not fit
+            into the GPU's memory.
     """
     keep_freed_memory()
     checkpoint = Checkpoint(folder)
@@ -86,7 +87,13 @@ def load(folder: Path, dtype: str) -> LoadedModel:
         # transformers would fill it with random numbers and go on.
         raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
     if torch.cuda.is_available():
-        model = model.to("cuda")
+        try:
+            model = model.to("cuda")
+        except torch.OutOfMemoryError as error:
+            raise SourceError(
+                f"{folder}: does not fit into the GPU's memory beside what is there. Use fewer workers (-n), or raise "
+                "`memory_gib` in the registry, by which -n auto counts them."
+            ) from error
     model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
     return LoadedModel(model.eval(), tokenizer, checkpoint)
 

@@ -40,6 +40,17 @@ def test_load_gives_the_checkpoints_numbers_in_the_dtype(pairs: Pairs, architect
         assert torch.equal(parameter.cpu(), loaded.checkpoint.tensor(name).to(wanted)), name
 
 
+def test_a_model_that_a_gpu_has_no_room_for_is_told(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder, _ = pairs("llama", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(SourceError, match=r"does not fit into the GPU's memory .*fewer workers"):
+        load(folder, "float32")
+
+
 def test_a_pair_that_cannot_fit_is_found_before_any_model_is_loaded(pairs: Pairs, tmp_path: Path) -> None:
     folder = pairs("llama", True)[0]
     other = save(make_model("llama", intermediate_size=64), make_tokenizer(), tmp_path / "other")
