@@ -17,10 +17,14 @@ def read(file: Path) -> list[Row]:
 
 def write(file: Path, rows: Iterable[Row]) -> None:
     """Make *file* hold *rows* and nothing else."""
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    file.write_text(_lines(rows), "utf-8")
 
 
 def add(file: Path, rows: Iterable[Row]) -> None:
     """Add *rows* to *file*, whatever others add meanwhile."""
     with file.open("a", encoding="utf-8") as stream:
-        stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        stream.write(_lines(rows))
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -252,6 +252,11 @@ def ddmin_calls(oracle: Oracle, start: Units, most: int) -> str:
     return f"{done.calls}{'' if done.stopped is None else ' and not at its end'}"
 
 
+def evenly(sets: Sequence[Units], sample: int) -> list[Units]:
+    """So many of *sets*, evenly spaced, the first and the last among them; all where there are fewer."""
+    return [sets[round(at * (len(sets) - 1) / max(1, sample - 1))] for at in range(min(sample, len(sets)))]
+
+
 def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--questions", type=int, default=64)
@@ -278,7 +283,7 @@ def main() -> None:
             f"{anew.probing / found.probing:.2f} times that: the same "
             f"{len(anew.said)} sets asked, all decided the same: {'yes' if anew.said == found.said else 'NO'}."
         )
-    sample = [every[round(at * (len(every) - 1) / (options.sample - 1))] for at in range(options.sample)]
+    sample = evenly(every, options.sample)
     oracle = Oracle(bench, patch.search["target"])
     plain = Plain(bench, oracle)
     ways = {"plain": Way(plain), "ours": Way(timed(oracle, bench))}

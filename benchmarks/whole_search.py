@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 import command
-from probe_speed import Plain, Units, Way, limited, searched
+from probe_speed import Plain, Units, Way, evenly, limited, searched
 from tabulate import tabulate
 
 from safety_harness import ddmin
@@ -70,10 +70,6 @@ def counted(
         on_event=lambda event: print(event.phase, event.size, len(said), flush=True) if len(said) % 25 == 0 else None,
     )
     return reduction, said
-
-
-def evenly(sets: Sequence[Units], sample: int) -> list[Units]:
-    return [sets[round(at * (len(sets) - 1) / max(1, sample - 1))] for at in range(min(sample, len(sets)))]
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from safety_harness import gate
 from safety_harness.bench import Answered, Bench
-from safety_harness.capability import is_right
 from safety_harness.errors import VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
@@ -61,7 +60,7 @@ class Subject:
         if sides is None:
             return gate.no_task()
         before, after = self._said(since, sides.report)
-        was, now = _right(before, sides.report), _right(after, sides.report)
+        was, now = (self.bench.right(units, sides.report) for units in (since.units, self.units))
         marks = ("".join("+" if right else "-" for right in each) for each in (was, now))
         return _with_each(gate.task(was, now, self._settings), sides.report, before, after, *marks)
 
@@ -130,10 +129,6 @@ class Subject:
 
 def _verdicts(answers: Answers) -> list[Verdict]:
     return [answer.verdict for answer in answers]
-
-
-def _right(answers: Answers, prompts: PromptSet) -> list[bool]:
-    return [is_right(said.answer, str(prompt.answer)) for said, prompt in zip(answers, prompts, strict=True)]
 
 
 def _with_each(check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:

@@ -34,7 +34,7 @@ class Script:
 
     def __init__(self, command: Sequence[str], parts: Sequence[bytes], name: str, seconds: float | None = None) -> None:
         # Each run has a folder of its own, so what is named from here is named whole.
-        self._command = [_found(command[0]), *map(_found, command[1:])]
+        self._command = [*map(_found, command)]
         self._parts = parts
         self._name = name
         self._seconds = seconds

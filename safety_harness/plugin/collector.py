@@ -173,19 +173,27 @@ class Collector:
         written = write_reports(result, folder)
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
 
+    def _write_results(self, result: RunResult, folder: Path) -> None:
+        from safety_harness.report import write_results
+
+        self.notes.append(f"results: {write_results(result, folder)}")
+
     def _rescue(self, result: RunResult) -> None:
         """Nothing that was measured is lost, as long as any disk takes it: if not all reports, then results.json, of
         which everything else can be made."""
-        from safety_harness.report import write_results
 
-        elsewhere = Path(tempfile.mkdtemp(prefix="safety-harness-"))
-        for write, folder in ((self._write, elsewhere), (write_results, self.report_dir), (write_results, elsewhere)):
+        def here() -> Path:
+            return self.report_dir
+
+        def elsewhere() -> Path:
+            return Path(tempfile.mkdtemp(prefix="safety-harness-"))
+
+        for write, place in ((self._write, elsewhere), (self._write_results, here), (self._write_results, elsewhere)):
             try:
-                write(result, folder)
+                write(result, place())
             except Exception as error:
-                self.notes.append(f"Nor could {folder} take them: {_said(error)}")
+                self.notes.append(f"Nor could they be written otherwise: {_said(error)}")
             else:
-                self.notes.append(f"results: {folder / 'results.json'}")
                 return
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
 
+from safety_harness.plugin import collector
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 
 Project = Callable[..., pytest.RunResult]
@@ -143,6 +145,20 @@ def test_a_report_that_cannot_be_written_is_not_green_and_lies_elsewhere(
     )
     (saved,) = elsewhere.glob("*/results.json")
     assert by_id(json.loads(saved.read_text())) == {"alpha/one": "pass", "alpha/two": "pass"}
+    assert "INTERNALERROR" not in found.stdout.str()
+
+
+def test_where_no_disk_takes_the_results_the_run_says_so(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: str) -> str:
+        raise OSError("no space left")
+
+    (pytester.path / "taken").write_text("a file, no folder")
+    monkeypatch.setattr(collector, "tempfile", SimpleNamespace(mkdtemp=full))
+    found = project("--report-dir", "taken")
+    assert found.ret == EXIT_INCONCLUSIVE
+    found.stdout.fnmatch_lines(["Nor could they be written otherwise: *", "gate: INCONCLUSIVE"])
     assert "INTERNALERROR" not in found.stdout.str()
 
 
