@@ -1,21 +1,21 @@
 """Held-out refusals with long answers: what short ones may hide, and whether what is said hangs together.
 
-    python benchmarks/long_answers.py [--family smollm2] [--student json ...] [--tokens 200]
+    python benchmarks/long_answers.py [--family smollm2] [--student json ...] [--tokens 200] [--results FILE]
 
-asks each student as it is, with its patch (from the cache of ``pytest suites/``), and with all of the teacher, the
-held-out harmful questions twice: with the family's answer length, and with ``--tokens``. Writes ``long_answers.jsonl``
-and ``long_answers.md`` beside this file, a row a student and model; one that is there for the same patch is not
-measured again. A row: refused, partial and unscored of either length; refusals of the short answers that the long ones
-take back, and those that only the long ones hold; and two signs of an answer that falls apart: the perplexity of the
-long answers under the family's ancestor, given their questions, and the share of their four-word sequences that repeat
-one of the same answer.
+asks each student as it is, with its patch (from the results.json FILE, else the cache of ``pytest suites/``), and with
+all of the teacher, the held-out harmful questions twice: with the family's answer length, and with ``--tokens``. Writes
+``long_answers.jsonl`` and ``long_answers.md`` beside this file, a row a student and model; one that is there for the
+same patch is not measured again. A row: refused, partial and unscored of either length; refusals of the short answers
+that the long ones take back, and those that only the long ones hold; and two signs of an answer that falls apart: the
+perplexity of the long answers under the family's ancestor, given their questions, and the share of their four-word
+sequences that repeat one of the same answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from safety_harness.capability import answer_logprobs
 from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.models import load, prepare
+from safety_harness.patches import Patch
 from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, select
 from safety_harness.units import Unit
@@ -47,13 +48,15 @@ WORDS = 4
 LOG = Path(__file__).with_suffix(".jsonl")
 
 
-def rows(student: Student, tokens: int, ancestor: Generator, known: Sequence[Row]) -> Iterator[Row]:
-    """The rows that are not *known* yet.
+def rows(
+    student: Student, tokens: int, ancestor: Generator, known: Sequence[Row], patches: Mapping[str, Patch] | None
+) -> Iterator[Row]:
+    """The rows that are not *known* yet, with its patch of *patches*, or the cache's.
 
     ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table.
     """
     bench = open_bench(student)
-    patch = find_patch(bench)
+    patch = patches[student.id] if patches else find_patch(bench)
     models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
     for name, units in models.items():
         row = {"student": student.id, "model": name, "tokens": tokens}
@@ -88,7 +91,8 @@ def perplexity(generator: Generator, questions: Sequence[str], answers: Sequence
         ids = generator.tokenizer(answer, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             logprobs = answer_logprobs(generator, [question], [answer])[0]
-        total -= float(logprobs[: len(ids)].gather(-1, torch.tensor(ids)[:, None]).sum())
+        said = torch.tensor(ids, device=logprobs.device)[:, None]
+        total -= float(logprobs[: len(ids)].gather(-1, said).sum())
         count += len(ids)
     return math.exp(total / max(1, count))
 
@@ -108,6 +112,7 @@ def main() -> None:
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
     parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     students = load_registry().select(family=options.family, students=options.student)
@@ -116,9 +121,9 @@ def main() -> None:
         raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
     loaded = load(prepare(family.ancestor), family.dtype)
     ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
-    found = kept.read(LOG)
+    found, patches = kept.read(LOG), kept.patches(options.results) if options.results else None
     for student in students:
-        for row in rows(student, options.tokens, ancestor, found):
+        for row in rows(student, options.tokens, ancestor, found, patches):
             print(row, flush=True)
             found = [one for one in found if which(one) != which(row)] + [row]
             # Written each time, so that a run that is broken off leaves what it measured.

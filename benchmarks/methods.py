@@ -1,10 +1,11 @@
 """Ways to bring a teacher's refusals into a student, side by side: same students, same questions, same judge.
 
-    python benchmarks/methods.py [--family smollm2] [--student json ...] [--way NAME ...] [--data DIR]
+    python benchmarks/methods.py [--family smollm2] [--student json ...] [--way NAME ...] [--data DIR] [--results FILE]
 
-measures each way on held-out questions and writes ``benchmarks/methods.jsonl`` (a row a student and way; rows that are
-there are not measured again) and ``benchmarks/methods.md``. The patch is the one that ``pytest suites/`` searches,
-from the cache where it was searched before.
+measures each way on held-out questions and writes ``benchmarks/methods.jsonl`` (a row a student and way; one that is
+there, for the same patch where the patch matters, is not measured again) and ``benchmarks/methods.md``. The patch is
+the one that the results.json FILE holds, else the one that ``pytest suites/`` searches, from the cache where it was
+searched before.
 
 Everything runs in bfloat16, in batches of 64. With ``--data DIR``, over-refusal is also asked on 250 safe questions
 (``DIR/xstest/xstest_prompts.csv``) and on 128 harmless twins (``DIR/dapa/advbench_392_harmless_twins.csv``, the first).
@@ -45,6 +46,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels, Modules
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
+from safety_harness.patches import Patch
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.questions import further_questions
 from safety_harness.registry import Student, load_registry
@@ -57,6 +59,7 @@ from safety_harness.weights import Checkpoint
 HERE = Path(__file__).parent
 PATCH = "patch of the search"
 DDMIN = "ddmin over gates"
+SIZED = "same size: "
 PUBLISHED_MIDDLE = (12 / 32, 18 / 32)
 GLANCE = 16
 TWINS = 128
@@ -106,10 +109,10 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]
         "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
         "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
         "safe subspace, all": lambda: Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor)),
-        "same size: random channels": lambda: Way(random_channels(bench, size)),
-        "same size: modules by norm": lambda: Way(largest(Modules(under(bench, prior="norm")), size)),
-        "same size: channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
-        "same size: channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=added),
+        f"{SIZED}random channels": lambda: Way(random_channels(bench, size)),
+        f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(bench, prior="norm")), size)),
+        f"{SIZED}channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
+        f"{SIZED}channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=added),
     }
 
 
@@ -221,12 +224,16 @@ def ddmin_over_gates(student: Student) -> dict[str, Any]:
 
 
 def measure(
-    student: Student, data: Path | None, wanted: Callable[[str, str], bool], write: Callable[[Any], None]
+    student: Student,
+    data: Path | None,
+    patches: Mapping[str, Patch] | None,
+    wanted: Callable[[kept.Row], bool],
+    write: Callable[[Any], None],
 ) -> None:
     bench = open_bench(student)
-    patch = find_patch(bench)
+    patch = patches[student.id] if patches else find_patch(bench)
     chosen = select(bench, patch)
-    if wanted(student.id, DDMIN):
+    if wanted({"student": student.id, "way": DDMIN}):
         write({"student": student.id, "way": DDMIN, **ddmin_over_gates(student)})
     bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(bench, data)
@@ -234,8 +241,9 @@ def measure(
     bench.asked((), asked.harmless["harmless"].first(DIVERGED))
     bench.text((), asked.text)
     for name, way in ways(bench, chosen).items():
-        if wanted(student.id, name):
-            found = measured(bench, way(), asked)
+        own = {"patch": patch.key} if name == PATCH or name.startswith(SIZED) else {}
+        if wanted({"student": student.id, "way": name, **own}):
+            found = own | measured(bench, way(), asked)
             if name == PATCH:
                 found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **found})
@@ -289,22 +297,26 @@ def main() -> None:
     parser.add_argument("--student", action="append", default=[])
     parser.add_argument("--way", action="append", default=[], help="only the ways with this in their name")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     log = HERE / "methods.jsonl"
-    known = {(row["student"], row["way"]) for row in kept.read(log)}
+    known = kept.read(log)
+    patches = kept.patches(options.results) if options.results else None
 
     def write(row: Any) -> None:
         kept.add(log, [row])
         print(row, flush=True)
 
-    def wanted(student: str, way: str) -> bool:
-        return (student, way) not in known and (not options.way or any(part in way for part in options.way))
+    def wanted(row: kept.Row) -> bool:
+        asked_for = not options.way or any(part in row["way"] for part in options.way)
+        return asked_for and not any(row.items() <= one.items() for one in known)
 
     for student in load_registry().select(family=options.family, students=options.student):
-        measure(student, options.data, wanted, write)
-    rows = kept.read(log)
+        measure(student, options.data, patches, wanted, write)
+    rows = list({(row["student"], row["way"]): row for row in kept.read(log)}.values())
+    kept.write(log, rows)
     picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))
     command = f"python benchmarks/methods.py --family {options.family}{picked}{' --data DIR' if options.data else ''}"
     text = f"# Ways to restore refusal\n\n`{command}`, the last of the runs whose rows are kept\n\n"

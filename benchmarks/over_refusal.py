@@ -1,12 +1,13 @@
 """Harmless questions that the gate does not ask, before and after patching: safe XSTest, and twins of AdvBench.
 
-    python benchmarks/over_refusal.py --data DIR [--family smollm2] [--student json ...]
+    python benchmarks/over_refusal.py --data DIR [--family smollm2] [--student json ...] [--results FILE]
 
-measures the students whose patch is in the cache (``pytest suites/`` puts it there), in the dtype and the batches of
-their family, and writes ``benchmarks/over_refusal.jsonl``, a row a patch, and ``benchmarks/over_refusal.md``, a table a
-family and prior; what is there for the same patch is not measured again. An answer is heard as far as it takes to know
-whether it is a refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
-``dapa/advbench_392_harmless_twins.csv`` (the first 128).
+measures the students whose patch the results.json FILE holds, else those whose patch is in the cache (``pytest
+suites/`` writes both), in the dtype and the batches of their family. Writes ``benchmarks/over_refusal.jsonl``, a row a
+patch, and ``benchmarks/over_refusal.md``, a table a family and prior; what is there for the same patch is not measured
+again. An answer is heard as far as it takes to know whether it is a refusal. ``DIR`` holds
+``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and ``dapa/advbench_392_harmless_twins.csv`` (the
+first 128).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.judges import Verdict
-from safety_harness.patches import load_patch, patch_folder
+from safety_harness.patches import Patch, load_patch, patch_folder
 from safety_harness.prompts import PromptSet
 from safety_harness.registry import Student, load_registry
 from safety_harness.search import patch_key, select
@@ -40,10 +41,10 @@ Rows = Mapping[tuple[str, str], Row]
 before, after, and of how many questions."""
 
 
-def measured(student: Student, data: Path, known: Rows) -> Row | None:
-    """The row of *student* with the patch that is in the cache, where that is not *known*; None where there is none."""
+def measured(student: Student, data: Path, known: Rows, patches: Mapping[str, Patch] | None) -> Row | None:
+    """The row of *student* with its patch, of *patches* or else the cache's; None where it has none, or is *known*."""
     bench = open_bench(student)
-    patch = load_patch(patch_folder(patch_key(bench)))
+    patch = load_patch(patch_folder(patch_key(bench))) if patches is None else patches.get(student.id)
     if patch is None or not patch.units or (student.id, patch.key) in known:
         return None
     units = select(bench, patch)
@@ -69,11 +70,12 @@ def main() -> None:
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = known_rows()
+    rows, patches = known_rows(), kept.patches(options.results) if options.results else None
     for student in load_registry().select(family=options.family, students=options.student):
-        if (row := measured(student, options.data, rows)) is not None:
+        if (row := measured(student, options.data, rows, patches)) is not None:
             kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
             print(row, flush=True)
     LOG.with_suffix(".md").write_text(page(list(known_rows().values())), encoding="utf-8")

@@ -38,6 +38,12 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "run counts, and the result says so; repeatable",
     )
     merged.add_argument(
+        "--keep-first",
+        action="store_true",
+        help="a student may be decided in several runs, on other machines, say: the first decision counts, and the "
+        "result says what the others were",
+    )
+    merged.add_argument(
         "--without-texts",
         action="store_true",
         help="leave out the words of questions and answers, so that the result may be published; one run will do",
@@ -107,7 +113,8 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.merge import merge
 
-    result = merge({str(path): read_results(path) for path in options.results}, options.anew)
+    runs = {str(path): read_results(path) for path in options.results}
+    result = merge(runs, options.anew, keep_first=options.keep_first)
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())

@@ -17,12 +17,13 @@ from safety_harness.gate import (
 from safety_harness.results import Outcome, RunResult, StudentResult
 
 
-def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResult:
+def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
     """One result of *runs*, by their names, as if all of their students had been gated in one.
 
-    The correction over the students is made anew, over all of them. A student may stand in two runs only where the
-    earlier one was inconclusive, or where it is named in *anew* (it has other weights since, or is searched otherwise):
-    the later counts, and the result says so. Nothing else is measured until it passes.
+    The correction over the students is made anew, over all of them. A student may stand in two runs where the earlier
+    one was inconclusive, or where it is named in *anew* (it has other weights since, or is searched otherwise): the
+    later counts. With *keep_first* it may be decided twice in any case (on another machine, say): the first counts.
+    The result says so either way. Nothing is measured until it passes.
 
     Raises:
         DataError: a student was decided twice, one that is to be decided *anew* was not or is the same as before, or
@@ -30,17 +31,23 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     """
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
+    counted_in: dict[str, str] = {}
     measured_again: list[str] = []
     decided_anew: dict[str, str] = {}
+    decided_again: dict[str, list[str]] = {}
     for name, run in runs.items():
         for student in run.students:
             earlier = students.get(student.id)
             if earlier is not None and earlier.outcome is Outcome.INCONCLUSIVE:
                 measured_again.append(student.id)
+            elif earlier is not None and keep_first and student.id not in anew:
+                if student.outcome is not Outcome.INCONCLUSIVE:
+                    decided_again.setdefault(student.id, [earlier.outcome.value]).append(student.outcome.value)
+                continue
             elif earlier is not None:
                 _require_another(name, earlier, student, anew)
                 decided_anew[student.id] = f"{student.id} ({earlier.outcome.value} before)"
-            students[student.id] = student
+            students[student.id], counted_in[student.id] = student, name
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
@@ -53,7 +60,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
     whole = {student.id for student in decided if not set(needed) - student.checks.keys()}
     return decide_run(
         decided,
-        incomplete=list(_incomplete(list(runs.values()), whole)),
+        incomplete=list(_incomplete(runs, counted_in, whole)),
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
         provenance={
@@ -61,9 +68,14 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = ()) -> RunResul
             "runs": _named(runs),
             "measured again": ", ".join(measured_again) or "none",
             **({"decided anew": ", ".join(decided_anew.values())} if decided_anew else {}),
+            **({"decided again": _outcomes(decided_again)} if decided_again else {}),
         },
         questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
     )
+
+
+def _outcomes(of: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{student} ({', then '.join(outcomes)})" for student, outcomes in of.items())
 
 
 def _require_another(run: str, earlier: StudentResult, later: StudentResult, anew: Collection[str]) -> None:
@@ -71,7 +83,8 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
     if later.id not in anew:
         raise DataError(
             f"{run}: {later.id} was decided before ({earlier.outcome.value}). Only what was inconclusive may be "
-            "measured again; if it is another student now, or searched otherwise, say so (--anew)."
+            "measured again; if it is another student now, or searched otherwise, say so (--anew); if it was gated "
+            "once more, keep what was decided first (--keep-first)."
         )
     before, now = _searched(earlier), _searched(later)
     if before is None or now is None:
@@ -90,14 +103,14 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
 def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     """The weights, what was asked in the search, and how it searched; None where the run did not record it.
 
-    Neither the size of batches nor the held-out questions make another student.
+    Neither the size of batches, nor the device, nor the held-out questions make another student.
     """
     identity, patch = student.about.get("identity"), student.about.get("patch")
     if not identity or not patch:
         return None
     asked = {name: digest for name, digest in identity.get("questions", {}).items() if name.endswith(".search")}
     how = {name: patch.get(name) for name in ("strategy", "prior", "grain", "together", "transfer")}
-    return {**identity, "batch_size": None, "questions": asked, **how}
+    return {**identity, "batch_size": None, "device": None, "questions": asked, **how}
 
 
 def _require_alike(runs: Mapping[str, RunResult]) -> None:
@@ -130,25 +143,25 @@ def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
                 yield (student.id.partition("/")[0], name), check.asked.set
 
 
-def _incomplete(runs: Sequence[RunResult], whole: set[str]) -> Iterator[str]:
-    """Why runs were incomplete, but for what went wrong with a student that stands in a later one."""
-    for at, run in enumerate(runs):
-        yield from _still_missing(run, {student.id for later in runs[at + 1 :] for student in later.students}, whole)
+def _incomplete(runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str]) -> Iterator[str]:
+    """Why runs were incomplete, but for what went wrong with a student that counts as another run has it."""
+    for name, run in runs.items():
+        yield from _still_missing(run, {student for student, where in counted_in.items() if where != name}, whole)
 
 
-def _still_missing(run: RunResult, replaced: set[str], whole: set[str]) -> list[str]:
+def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list[str]:
     """Why a run was incomplete beside its students, where that still holds.
 
-    What went wrong with a student that was measured again does not; nor an interrupt, once all of the run's students
+    What went wrong with a student that counts *elsewhere* does not; nor an interrupt, once all of the run's students
     have all of their checks.
     """
     own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
     about_run = [reason for reason in run.reasons if reason not in own]
     if {student.id for student in run.students} <= whole:
         about_run = [reason for reason in about_run if reason != INTERRUPTED]
-    gone = "|".join(map(re.escape, replaced))
+    gone = "|".join(map(re.escape, elsewhere))
     of_gone = re.compile(rf"\[({gone})\]( and \d+ more of this student)? could not be measured")
-    return [reason for reason in about_run if not (replaced and of_gone.search(reason))]
+    return [reason for reason in about_run if not (elsewhere and of_gone.search(reason))]
 
 
 def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:

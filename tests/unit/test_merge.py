@@ -107,7 +107,13 @@ def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
 
 
 @pytest.mark.parametrize(
-    "identity", [{}, {"batch_size": 8}, {"questions": {"harmful.search": "q", "harmful.report": "another"}}]
+    "identity",
+    [
+        {},
+        {"batch_size": 8},
+        {"device": "cuda"},
+        {"questions": {"harmful.search": "q", "harmful.report": "another"}},
+    ],
 )
 def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, Any]) -> None:
     one, two = run_result({"a/one": checks(9)}), run_result({"a/one": checks()})
@@ -122,6 +128,18 @@ def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) 
     runs[silent] = replace(runs[silent], students=tuple(replace(one, about={}) for one in runs[silent].students))
     with pytest.raises(DataError, match="did not record what was searched for"):
         merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
+
+
+def test_what_was_decided_first_is_kept_and_the_result_says_what_came_later() -> None:
+    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    one = run_result({"a/one": checks(9), "a/two": checks(), "a/three": checks()[:3]})
+    two = run_result({"a/one": checks(), "a/two": checks()[:3], "a/three": checks()})
+    found = merge({"1": one, "2": with_reasons(two, reason), "3": run_result({"a/one": checks()})}, keep_first=True)
+    outcomes = {student.id: student.outcome for student in found.students}
+    assert outcomes == {"a/one": Outcome.FAIL, "a/two": Outcome.PASS, "a/three": Outcome.PASS}
+    assert found.provenance["decided again"] == "a/one (fail, then pass, then pass)"
+    assert found.provenance["measured again"] == "a/three"
+    assert reason not in found.reasons
 
 
 def test_what_broke_in_the_run_that_counts_is_said() -> None:
