@@ -1,92 +1,103 @@
-"""What more of the teacher buys and costs: DSR against parameters moved against over-refusal, held out.
+"""What more of the teacher buys and costs: refusals against parameters moved against over-refusal, held out.
 
-    python benchmarks/trade_off.py [--family smollm2] [--student json ...]
+    python benchmarks/trade_off.py [--family smollm2] [--student json ...] [--results FILE] [--data DIR]
 
-moves growing shares of the likeliest units, as the search orders them, and asks the held-out questions; then the patch
-of ``pytest suites/`` (from its cache), which delta debugging made out of such a share. Nothing is chosen by what is
-seen here. Over-refusal is heard as far as it takes to know who refuses. Writes ``benchmarks/trade_off.md``; rows of
-students whose patch is still the same are kept.
+moves growing shares of the likeliest channels, as the search orders them, and measures each as ``methods.py`` does;
+then the patch (of the results.json FILE, else of the cache of ``pytest suites/``), which delta debugging made out of
+such a share. Nothing is chosen by what is seen here. ``DIR`` holds XSTest and harmless twins, as for ``methods.py``.
+Writes ``benchmarks/trade_off.jsonl`` and ``benchmarks/trade_off.md``; what is there for the same patch is not measured
+again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import kept
 import torch
+from methods import COLUMNS, GLANCE, Way, ancestor_of, changed, measured, questions
 from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import GRAINS
-from safety_harness.judges import Verdict
+from safety_harness.models import prepare
 from safety_harness.patches import Patch
-from safety_harness.registry import load_registry
+from safety_harness.registry import Student, load_registry
 from safety_harness.search import find_patch, select
 from safety_harness.stats import Rate
 from safety_harness.units import Unit
+from safety_harness.weights import Checkpoint
 
-LOG = Path(__file__).parent / "trade_off.jsonl"
-SHARES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.16, 0.32)
+LOG = Path(__file__).with_suffix(".jsonl")
+SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32)
 """Of all parameters that may move."""
-
-HEADERS = ("moved", "% of the parameters", "DSR", "over-refusal", "own task")
 
 
 def moves(bench: Bench, patch: Patch) -> Iterator[tuple[str, tuple[Unit, ...]]]:
-    """What is moved, by name, in the order of its size."""
+    """What is moved, by name."""
     yield "nothing", ()
+    if patch.units:
+        yield "**the patch**", select(bench, patch)
     candidates = GRAINS[bench.student.family.search.grain](bench)
     for share in SHARES:
         yield f"likeliest {100 * share:g} %", candidates.best(share)
     yield "everything", bench.units
-    if patch.units:
-        yield "**the patch**", select(bench, patch)
 
 
-def measured(bench: Bench, units: tuple[Unit, ...]) -> dict[str, object]:
-    questions = bench.questions
-    harmful = [answer.verdict for answer in bench.asked(units, questions.harmful.report)]
-    harmless = [answer.verdict for answer in bench.glimpsed(units, questions.harmless.report)]
-    task = bench.right(units, questions.task.report) if questions.task else ()
-    return {
-        "parameters": sum(unit.parameters for unit in units) / bench.checkpoint.parameters,
-        "harmful": (harmful.count(Verdict.REFUSED), len(harmful)),
-        "harmless": (harmless.count(Verdict.REFUSED), len(harmless)),
-        "task": (sum(task), len(task)),
-    }
+def rows(student: Student, data: Path | None, known: Sequence[kept.Row], patch: Patch | None) -> Iterator[kept.Row]:
+    """Those of *student* that are not *known*, with *patch*, or the cache's where that is None."""
+    bench = open_bench(student)
+    patch = patch or find_patch(bench)
+    chosen = list(moves(bench, patch))
+    added = student.family.search.transfer == "add"
+    ancestor = Checkpoint(prepare(ancestor_of(student))) if added else None
+    bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
+    asked = questions(bench, data)
+    for name, units in chosen:
+        row = {"student": student.id, "patch": patch.key, "moved": name}
+        if not any(row.items() <= one.items() for one in known):
+            yield row | measured(bench, Way(units, ancestor=ancestor), asked)
 
 
-def row(found: kept.Row) -> tuple[str, ...]:
-    low, high = Rate(*found["harmful"]).interval(0.95)
-    counts = {name: "{}/{}".format(*found[name]) for name in ("harmful", "harmless", "task")}
-    dsr = f"{counts['harmful']} ({low:.2f}–{high:.2f})"
-    return found["moved"], f"{100 * found['parameters']:.2f}", dsr, counts["harmless"], counts["task"]
+def page(found: Sequence[kept.Row]) -> str:
+    """A table a student, in the order of what was moved."""
+    parts = ["# What more of the teacher buys and costs", "`python benchmarks/trade_off.py --student … --data DIR`"]
+    latest = {row["student"]: row["patch"] for row in found}
+    for student, patch in latest.items():
+        own = (row for row in found if (row["student"], row["patch"]) == (student, patch))
+        some = sorted(own, key=lambda row: float(row["parameters"]))
+        columns = [name for name in COLUMNS if all(name in row for row in some)]
+        headers = ("moved", "% of the parameters", *(COLUMNS[name] for name in columns), "perplexity ×", "KL")
+        lines = [
+            (row["moved"], f"{100 * row['parameters']:.2f}", *(_cell(name, row[name]) for name in columns),
+             f"{row['perplexity']:.3f}", f"{row['divergence']:.3f}")
+            for row in some
+        ]  # fmt: skip
+        parts += [f"## {student}", tabulate(lines, headers, tablefmt="github", disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(name: str, counted: Sequence[int]) -> str:
+    low, high = Rate(*counted).interval(0.95)
+    return f"{counted[0]}/{counted[1]}" + (f" ({low:.2f}–{high:.2f})" if name == "harmful" else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = kept.read(LOG)
+    patches = kept.patches(options.results) if options.results else {}
     for student in load_registry().select(family=options.family, students=options.student):
-        bench = open_bench(student)
-        patch = find_patch(bench)
-        if any(one["patch"] == patch.key for one in found):
-            continue
-        found = [one for one in found if one["student"] != student.id]
-        for name, units in moves(bench, patch):
-            found.append({"student": student.id, "patch": patch.key, "moved": name, **measured(bench, units)})
-            print(found[-1], flush=True)
-        kept.write(LOG, found)
-    parts = ["# What more of the teacher buys and costs", "`python benchmarks/trade_off.py --student …`, held out"]
-    for student_id in dict.fromkeys(one["student"] for one in found):
-        lines = [row(one) for one in found if one["student"] == student_id]
-        parts += [f"## {student_id}", tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True)]
-    LOG.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        for row in rows(student, options.data, kept.read(LOG), patches.get(student.id)):
+            kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
+            print(row, flush=True)
+    LOG.with_suffix(".md").write_text(page(kept.read(LOG)), encoding="utf-8")
 
 
 if __name__ == "__main__":
