@@ -45,7 +45,8 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # The tokenizer's config says whether it was loaded so: a checkpoint is the same online and offline.
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
             packed = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,

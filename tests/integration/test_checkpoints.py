@@ -26,6 +26,7 @@ from transformers import (
 from safety_harness.checkpoints import from_gguf, merge_adapter
 from safety_harness.errors import SourceError
 from safety_harness.families.tuning.bases import BASES, SMOLLM2
+from safety_harness.weights import Checkpoint
 
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
 VOCABULARY = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
@@ -249,6 +250,16 @@ def test_gguf_is_dequantised_exactly(base: Path, tmp_path: Path) -> None:
         assert set(file.keys()) == set(meaning)
         for name, expected in meaning.items():
             assert torch.equal(file.get_tensor(name), expected.to(torch.bfloat16)), name
+
+
+def test_a_checkpoint_is_the_same_online_and_offline(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gguf(base, tmp_path / "tiny.gguf")
+    from_gguf(tmp_path / "tiny.gguf", tmp_path / "online")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    from_gguf(tmp_path / "tiny.gguf", tmp_path / "offline")
+    assert Checkpoint(tmp_path / "offline").fingerprint == Checkpoint(tmp_path / "online").fingerprint
 
 
 def test_gguf_becomes_a_clean_chat_checkpoint(base: Path, tmp_path: Path) -> None:
