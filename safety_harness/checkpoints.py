@@ -45,8 +45,9 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:
-            # The tokenizer's config says whether it was loaded so: a checkpoint is the same online and offline.
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # Offline it would be saved as True: a checkpoint, and so its fingerprint, is the same either way.
+            tokenizer.init_kwargs["local_files_only"] = False
             packed = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,

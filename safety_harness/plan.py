@@ -28,7 +28,8 @@ BACKWARD_ROWS, REMEMBERED = 16, 34
 # (recorded.py).
 CACHES = 3
 # Rows that a prior takes backward: two answers to 64 harmful and 128 harmless questions in three places; and what the
-# steps of a descent ask beside (prior/), which keeps what the student says of so many tokens of each harmless answer.
+# steps of a descent ask beside (prior/), which keeps what the student says of so many tokens of each harmless answer and
+# of each of its own task.
 BACKWARD = {"norm": 0, "contrast": 3 * 2 * (64 + 128), "descent": 3 * 2 * (64 + 128) + 32 * (8 + 32 + 8)}
 KEPT_TOKENS = 8
 # Readings of every batch, three kept and one in the making (readings.py).
@@ -168,7 +169,7 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     remembered = REMEMBERED * BACKWARD_ROWS * tokens * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
     if family.search.prior == "descent":
-        gradients += HARMLESS * KEPT_TOKENS * vocabulary * 2
+        gradients += (HARMLESS + (TASK if student.spec.task else 0)) * KEPT_TOKENS * vocabulary * 2
     readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
     batch += min(readings, for_readings(own.parameters * width))
     return own.parameters * width + movable * width + max(batch, gradients)
