@@ -1,4 +1,4 @@
-"""What benchmarks keep from run to run: rows, one JSON object a line; and the patches that a results file holds."""
+"""Rows that benchmarks keep from run to run: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from safety_harness.patches import Patch
-from safety_harness.results import read_results
 
 Row = Mapping[str, Any]
 
@@ -27,16 +24,6 @@ def add(file: Path, rows: Iterable[Row]) -> None:
     """Add *rows* to *file*, whatever others add meanwhile."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(_lines(rows))
-
-
-def patches(results: Path) -> dict[str, Patch]:
-    """The patches that a gated run records, by student: a results.json names every unit, so nothing is searched."""
-    recorded = {student.id: student.about.get("patch") for student in read_results(results).students}
-    return {
-        student: Patch.model_validate({name: value for name, value in patch.items() if name in Patch.model_fields})
-        for student, patch in recorded.items()
-        if patch
-    }
 
 
 def _lines(rows: Iterable[Row]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ from safety_harness.capability import answer_logprobs
 from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.models import load, prepare
-from safety_harness.patches import Patch
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, select
+from safety_harness.search import find_patch, recorded_patch, select
 from safety_harness.units import Unit
 
 HEADERS = (
@@ -49,14 +48,14 @@ LOG = Path(__file__).with_suffix(".jsonl")
 
 
 def rows(
-    student: Student, tokens: int, ancestor: Generator, known: Sequence[Row], patches: Mapping[str, Patch] | None
+    student: Student, tokens: int, ancestor: Generator, known: Sequence[Row], results: Path | None
 ) -> Iterator[Row]:
-    """The rows that are not *known* yet, with its patch of *patches*, or the cache's.
+    """The rows that are not *known* yet, with its patch of *results*, or the cache's.
 
     ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table.
     """
     bench = open_bench(student)
-    patch = patches[student.id] if patches else find_patch(bench)
+    patch = recorded_patch(bench, results) if results else find_patch(bench)
     models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
     for name, units in models.items():
         row = {"student": student.id, "model": name, "tokens": tokens}
@@ -121,9 +120,9 @@ def main() -> None:
         raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
     loaded = load(prepare(family.ancestor), family.dtype)
     ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
-    found, patches = kept.read(LOG), kept.patches(options.results) if options.results else None
+    found = kept.read(LOG)
     for student in students:
-        for row in rows(student, options.tokens, ancestor, found, patches):
+        for row in rows(student, options.tokens, ancestor, found, options.results):
             print(row, flush=True)
             found = [one for one in found if which(one) != which(row)] + [row]
             # Written each time, so that a run that is broken off leaves what it measured.

@@ -46,11 +46,10 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels, Modules
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
-from safety_harness.patches import Patch
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.questions import further_questions
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, search, select
+from safety_harness.search import find_patch, recorded_patch, search, select
 from safety_harness.stats import Rate
 from safety_harness.transplant import Donor
 from safety_harness.units import Unit, cut
@@ -226,12 +225,12 @@ def ddmin_over_gates(student: Student) -> dict[str, Any]:
 def measure(
     student: Student,
     data: Path | None,
-    patches: Mapping[str, Patch] | None,
+    results: Path | None,
     wanted: Callable[[kept.Row], bool],
     write: Callable[[Any], None],
 ) -> None:
     bench = open_bench(student)
-    patch = patches[student.id] if patches else find_patch(bench)
+    patch = recorded_patch(bench, results) if results else find_patch(bench)
     chosen = select(bench, patch)
     if wanted({"student": student.id, "way": DDMIN}):
         write({"student": student.id, "way": DDMIN, **ddmin_over_gates(student)})
@@ -303,7 +302,6 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     log = HERE / "methods.jsonl"
     known = kept.read(log)
-    patches = kept.patches(options.results) if options.results else None
 
     def write(row: Any) -> None:
         kept.add(log, [row])
@@ -314,7 +312,7 @@ def main() -> None:
         return asked_for and not any(row.items() <= one.items() for one in known)
 
     for student in load_registry().select(family=options.family, students=options.student):
-        measure(student, options.data, patches, wanted, write)
+        measure(student, options.data, options.results, wanted, write)
     rows = list({(row["student"], row["way"]): row for row in kept.read(log)}.values())
     kept.write(log, rows)
     picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))

@@ -25,10 +25,10 @@ from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.judges import Verdict
-from safety_harness.patches import Patch, load_patch, patch_folder
+from safety_harness.patches import load_patch, patch_folder
 from safety_harness.prompts import PromptSet
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import patch_key, select
+from safety_harness.search import patch_key, recorded_patch, select
 from safety_harness.stats import Rate
 from safety_harness.units import Unit
 
@@ -41,10 +41,10 @@ Rows = Mapping[tuple[str, str], Row]
 before, after, and of how many questions."""
 
 
-def measured(student: Student, data: Path, known: Rows, patches: Mapping[str, Patch] | None) -> Row | None:
-    """The row of *student* with its patch, of *patches* or else the cache's; None where it has none, or is *known*."""
+def measured(student: Student, data: Path, known: Rows, results: Path | None) -> Row | None:
+    """The row of *student* with its patch, of *results* or else the cache's; None where it has none, or is *known*."""
     bench = open_bench(student)
-    patch = load_patch(patch_folder(patch_key(bench))) if patches is None else patches.get(student.id)
+    patch = recorded_patch(bench, results) if results else load_patch(patch_folder(patch_key(bench)))
     if patch is None or not patch.units or (student.id, patch.key) in known:
         return None
     units = select(bench, patch)
@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows, patches = known_rows(), kept.patches(options.results) if options.results else None
+    rows = known_rows()
     for student in load_registry().select(family=options.family, students=options.student):
-        if (row := measured(student, options.data, rows, patches)) is not None:
+        if (row := measured(student, options.data, rows, options.results)) is not None:
             kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
             print(row, flush=True)
     LOG.with_suffix(".md").write_text(page(list(known_rows().values())), encoding="utf-8")

@@ -25,7 +25,7 @@ from safety_harness.candidates import GRAINS
 from safety_harness.models import prepare
 from safety_harness.patches import Patch
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, select
+from safety_harness.search import find_patch, recorded_patch, select
 from safety_harness.stats import Rate
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
@@ -46,10 +46,10 @@ def moves(bench: Bench, patch: Patch) -> Iterator[tuple[str, tuple[Unit, ...]]]:
     yield "everything", bench.units
 
 
-def rows(student: Student, data: Path | None, known: Sequence[kept.Row], patch: Patch | None) -> Iterator[kept.Row]:
-    """Those of *student* that are not *known*, with *patch*, or the cache's where that is None."""
+def rows(student: Student, data: Path | None, known: Sequence[kept.Row], results: Path | None) -> Iterator[kept.Row]:
+    """Those of *student* that are not *known*, with its patch of *results*, or the cache's."""
     bench = open_bench(student)
-    patch = patch or find_patch(bench)
+    patch = recorded_patch(bench, results) if results else find_patch(bench)
     chosen = list(moves(bench, patch))
     added = student.family.search.transfer == "add"
     ancestor = Checkpoint(prepare(ancestor_of(student))) if added else None
@@ -92,9 +92,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    patches = kept.patches(options.results) if options.results else {}
     for student in load_registry().select(family=options.family, students=options.student):
-        for row in rows(student, options.data, kept.read(LOG), patches.get(student.id)):
+        for row in rows(student, options.data, kept.read(LOG), options.results):
             kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
             print(row, flush=True)
     LOG.with_suffix(".md").write_text(page(kept.read(LOG)), encoding="utf-8")

@@ -1,16 +1,18 @@
-"""A patch: which of the teacher's units go into a student, how they were found, and its file on disk."""
+"""A patch: which of the teacher's units go into a student, how they were found, and where it is written down."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safety_harness.errors import HarnessError
+from safety_harness.errors import DataError, HarnessError
 from safety_harness.files import cache_dir, sha256_text, whole_folder
+from safety_harness.results import read_results
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
 ALGORITHM = 10
@@ -101,3 +103,35 @@ def load_patch(folder: Path) -> Patch | None:
         raise HarnessError(
             f"{manifest}: not a whole patch manifest ({type(error).__name__}). Delete {folder} to search again."
         ) from error
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A patch as a gated run recorded it, and what it was found for (``Bench.identity``)."""
+
+    patch: Patch
+    identity: Mapping[str, Any]
+
+
+def recorded(results: Path) -> Mapping[str, Recorded]:
+    """By the student's id, every patch that a results.json records: with all of its units, so that it can be had again
+    without a search.
+
+    Raises:
+        DataError: the file cannot be read, or what it says of a patch is damaged.
+    """
+    found = {}
+    for student in read_results(results).students:
+        if patch := student.about.get("patch"):
+            own = {name: value for name, value in patch.items() if name in Patch.model_fields}
+            try:
+                # As JSON, whose lists are the tuples of a patch.
+                whole = Patch.model_validate_json(json.dumps(own))
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise DataError(
+                    f"{results}: what it says of the patch of {student.id} is damaged: "
+                    f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Run the suites again."
+                ) from error
+            found[student.id] = Recorded(whole, student.about.get("identity", {}))
+    return found

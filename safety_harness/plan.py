@@ -28,8 +28,8 @@ BACKWARD_ROWS, REMEMBERED = 16, 34
 # (recorded.py).
 CACHES = 3
 # Rows that a prior takes backward: two answers to 64 harmful and 128 harmless questions in three places; and what the
-# steps of a descent ask beside (prior/), which keeps what the student says of so many tokens of each harmless answer and
-# of each of its own task.
+# steps of a descent ask beside (prior/), which keeps what the student says of so many tokens of each harmless answer
+# and of each of its own task.
 BACKWARD = {"norm": 0, "contrast": 3 * 2 * (64 + 128), "descent": 3 * 2 * (64 + 128) + 32 * (8 + 32 + 8)}
 KEPT_TOKENS = 8
 # Readings of every batch, three kept and one in the making (readings.py).

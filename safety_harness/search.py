@@ -12,14 +12,24 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safety_harness import ddmin
 from safety_harness.bench import Bench
 from safety_harness.candidates import GRAINS, Candidates
-from safety_harness.errors import HarnessError, VoidProbe
+from safety_harness.errors import DataError, HarnessError, VoidProbe
 from safety_harness.files import locked, sha256_text
 from safety_harness.oracle import Oracle, Probe
-from safety_harness.patches import Certificate, Patch, Step, content_key, load_patch, patch_folder, save_patch
+from safety_harness.patches import (
+    Certificate,
+    Patch,
+    Step,
+    content_key,
+    load_patch,
+    patch_folder,
+    recorded,
+    save_patch,
+)
 from safety_harness.units import Group, Unit, flat, group_id, grouped, named
 from safety_harness.watching import Moment, publish
 
@@ -54,6 +64,37 @@ def find_patch(bench: Bench) -> Patch:
     folder = patch_folder(key)
     with locked(folder):
         return load_patch(folder) or _kept(bench, search(bench, key, folder), folder)
+
+
+def recorded_patch(bench: Bench, results: Path) -> Patch:
+    """The patch of *bench* that the run of *results* found, on this machine or another; nothing is searched.
+
+    Raises:
+        DataError: the run records no patch of this student, or found it for other weights, other questions or another
+            transfer; or the file cannot be read.
+    """
+    student = bench.student.id
+    found = recorded(results).get(student)
+    if found is None:
+        raise DataError(f"{results}: records no patch of {student}. Name another student, or search for it.")
+    then, now = _found_for(found.identity), _found_for(bench.identity())
+    if other := [name for name in now if then.get(name) != now[name]]:
+        raise DataError(
+            f"{results}: the patch of {student} was found for another {other[0]} than today's. Search anew."
+        )
+    transfer = bench.student.family.search.transfer
+    if found.patch.transfer != transfer:
+        raise DataError(
+            f"{results}: the patch of {student} was found with transfer {found.patch.transfer!r}, and today's settings "
+            f"say {transfer!r}. Give --search-transfer {found.patch.transfer}."
+        )
+    return found.patch
+
+
+def _found_for(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a bench's identity what a patch belongs to: the weights, and the questions that its target was set on."""
+    questions = {name: digest for name, digest in identity.get("questions", {}).items() if name.endswith(".search")}
+    return {**{name: identity.get(name) for name in ("student", "teacher")}, "set of questions": questions}
 
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safety_harness import gate
 from safety_harness.judge_calibration import OWN_ANSWERS
 from safety_harness.judges import Verdict
+from safety_harness.patches import Patch
 from safety_harness.results import Asked, Check, Outcome, Question, RunResult
 from safety_harness.settings import GateSettings
 
@@ -104,6 +106,19 @@ PATCH = {
     ],
 }
 
+
+def whole_patch(**changes: Any) -> Patch:
+    """A patch with all that one has."""
+    facts: dict[str, Any] = {
+        "key": "k", "student": "alpha/one", "teacher": "path:t", "found": True, "reason": "enough",
+        "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
+        "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
+        "strategy": "adaptive", "prior": "norm", "grain": "module", "together": "module", "transfer": "replace",
+        "search": {"before": 0, "target": 60},
+    }  # fmt: skip
+    return Patch(**{**facts, **changes})
+
+
 FURTHER = {
     "kind": "harmful",
     "before": {"refused": 3, "n": 200, "interval": [0.005, 0.043]},
@@ -145,3 +160,11 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
 
 def outcomes(result: RunResult) -> dict[str, Outcome]:
     return {student.id: student.outcome for student in result.students}
+
+
+def results_with(file: Path, about: Mapping[str, Mapping[str, Any]]) -> Path:
+    """A results.json in *file* of students of whom the run recorded *about*, and nothing else."""
+    run = run_result({name: checks() for name in about})
+    students = tuple(replace(student, about=dict(about[student.id])) for student in run.students)
+    file.write_text(replace(run, students=students).to_json(), encoding="utf-8")
+    return file

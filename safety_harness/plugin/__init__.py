@@ -45,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     students = _students(config)
     if not hasattr(config, "workerinput"):
         option = config.option
-        collector = Collector(students, option.safety_subject, option.safety_report_dir, config.rootpath)
+        folder, patches = option.safety_report_dir, option.safety_patches
+        collector = Collector(students, option.safety_subject, folder, config.rootpath, patches)
         config.pluginmanager.register(collector, "safety-harness-collector")
         if board := live.opened(config):
             config.pluginmanager.register(board, "safety-harness-board")
@@ -62,7 +63,7 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
         try:
             students = options.select_students(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students)
+                options.check_files(students, config.option.safety_patches)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students

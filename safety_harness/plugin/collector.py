@@ -15,6 +15,7 @@ import pytest
 
 from safety_harness import __version__
 from safety_harness.errors import HarnessError
+from safety_harness.files import sha256_file
 from safety_harness.plugin.fixtures import PROPERTY
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Collector:
     subject: str
     report_dir: Path
     root: Path
+    patches: Path | None = None
+    """The results.json whose patches are gated; None where they are searched."""
     started: float = field(default_factory=time.time)
     rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -163,6 +166,7 @@ class Collector:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
             "subject": self.subject,
+            **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
             "decoding": "greedy",
             "packages": {name: metadata.version(name) for name in packages},
         }

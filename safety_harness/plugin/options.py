@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from safety_harness.errors import ConfigError
+
 if TYPE_CHECKING:
     from safety_harness.registry import Student
 
@@ -66,6 +68,13 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Gate the patched student (default), or the student as it is",
     )
     add(
+        "--patches",
+        dest="safety_patches",
+        type=Path,
+        metavar="RESULTS",
+        help="Gate the patches that this results.json records, and search none: its verdict, had again",
+    )
+    add(
         "--report-dir",
         dest="safety_report_dir",
         type=Path,
@@ -108,16 +117,20 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def check_files(students: Sequence[Student]) -> None:
+def check_files(students: Sequence[Student], patches: Path | None) -> None:
     """Look at every file on this machine before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong.
+        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* holds none.
     """
+    from safety_harness.patches import recorded
     from safety_harness.questions import check_local_files
 
     for student in students:
         check_local_files(student)
+    known = recorded(patches) if patches else None
+    if known is not None and (without := [student.id for student in students if student.id not in known]):
+        raise ConfigError(f"--patches: {patches} records no patch of {', '.join(without)}. Name others with --student.")
 
 
 def _given(config: pytest.Config, prefix: str, options: Mapping[str, str]) -> dict[str, str]:

@@ -15,17 +15,19 @@ import torch
 import safety_harness.search as search_module
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import GRAINS
-from safety_harness.errors import VoidProbe
+from safety_harness.errors import DataError, VoidProbe
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle, Probe
 from safety_harness.patches import Patch
 from safety_harness.prior import Importance
 from safety_harness.results import Outcome
-from safety_harness.search import _Shares, find_patch, search, select
+from safety_harness.search import _Shares, find_patch, recorded_patch, search, select
+from safety_harness.specs import ModelSpec
 from safety_harness.subject import Subject
 from safety_harness.units import Unit
 from safety_harness.weights import Checkpoint
 from tests.refusal_world import entry, write_prompts
+from tests.samples import results_with
 
 Probing = Callable[[Oracle, Sequence[Unit]], bool]
 ASK: Probing = Oracle.__call__
@@ -523,6 +525,41 @@ def test_two_processes_search_once(world: Path, tmp_path: Path) -> None:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert log.read_text() == "searched\n"
+
+
+# --- what another run recorded --------------------------------------------------------------------
+
+
+def test_a_recorded_patch_is_had_again_without_a_search(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(entry(world))
+    patch = find_patch(bench)
+    file = recording(tmp_path, bench, patch)
+    probed(monkeypatch, lambda *_: pytest.fail("a probe was made"))
+    assert recorded_patch(open_bench(entry(world)), file) == patch
+
+
+def recording(folder: Path, bench: Bench, patch: Patch) -> Path:
+    about = {"patch": {**patch.model_dump(mode="json"), "share": patch.share}, "identity": bench.identity()}
+    return results_with(folder / "results.json", {patch.student: about})
+
+
+def test_a_patch_of_something_else_is_refused(world: Path, tmp_path: Path) -> None:
+    bench = open_bench(entry(world))
+    file = recording(tmp_path, bench, find_patch(bench))
+    for other, message in (
+        (entry(world, teacher="prudish"), "found for another teacher than today's"),
+        (entry(world, search={"prior_questions": 2}), "found for another set of questions"),
+        (
+            entry(world, search={"transfer": "add"}, ancestor=ModelSpec(path=world / "student")),
+            r"transfer 'replace'.* say 'add'. Give --search-transfer replace",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            recorded_patch(open_bench(other), file)
+    with pytest.raises(DataError, match=r"none.json: records no patch of world/plain"):
+        recorded_patch(bench, results_with(tmp_path / "none.json", {"world/another": {}}))
 
 
 # --- what the gate reads --------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
+from safety_harness.files import sha256_file
 from safety_harness.plugin import collector
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
+from tests.samples import results_with, whole_patch
 
 Project = Callable[..., pytest.RunResult]
 Results = Callable[[], dict[str, Any]]
@@ -199,6 +201,19 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     assert table["students"][0]["about"] == {
         "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
     }  # fmt: skip
+
+
+def test_a_run_over_recorded_patches_says_of_which(
+    project: Project, results: Results, pytester: pytest.Pytester
+) -> None:
+    patch = whole_patch(student="alpha/one").model_dump(mode="json")
+    file = results_with(pytester.path / "earlier.json", {"alpha/one": {"patch": patch}})
+    ran = project("--patches", "earlier.json", "--student", "one")
+    assert ran.ret == pytest.ExitCode.OK
+    assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {sha256_file(file)}"
+    ran = project("--patches", "earlier.json")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "earlier.json records no patch of alpha/two" in ran.stderr.str()
 
 
 def test_a_report_has_its_familys_settings_whoever_comes_last(project: Project, results: Results) -> None:

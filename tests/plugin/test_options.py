@@ -19,7 +19,7 @@ LOAD = ("--dist", "load", "--tx", "2*popen")
 
 def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> None:
     text = pytester.runpytest("--help").stdout.str()
-    names = ["family", "student", "teacher", "registry", "subject", "report-dir", "safety-suites"]
+    names = ["family", "student", "teacher", "registry", "subject", "patches", "report-dir", "safety-suites"]
     names += [f"gate-{name}" for name in GATE_OPTIONS] + [f"search-{name}" for name in SEARCH_OPTIONS]
     assert [name for name in names if f"--{name}" not in text] == []
     assert "release gate for language models" in text
@@ -41,6 +41,7 @@ def test_every_threshold_of_a_registry_is_an_option_too(
         (("--student", "onne"), "Unknown student 'onne'. Did you mean 'alpha/one'?"),
         (("--family", "alfa"), "Unknown family 'alfa'. Did you mean 'alpha'?"),
         (("--teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
+        (("--patches", "gone.json"), "gone.json: cannot be read as results"),
         (("--registry", "gone.toml"), "gone.toml: no such registry file"),
         (("--gate-dsr", "1.5"), "--gate-dsr 1.5: Input should be less than or equal to 1."),
         (("--search-strategy", "fast"), "--search-strategy fast: Input should be 'adaptive', 'halving' or 'ddmin'."),

@@ -10,21 +10,12 @@ from typing import Any
 import pytest
 
 from safety_harness import patches
-from safety_harness.errors import HarnessError
-from safety_harness.patches import Patch, content_key, load_patch, patch_folder, save_patch
+from safety_harness.errors import DataError, HarnessError
+from safety_harness.patches import Patch, content_key, load_patch, patch_folder, recorded, save_patch
+from tests.samples import results_with
+from tests.samples import whole_patch as patch
 
 PARTS: dict[str, Any] = {"student": "a" * 64, "prompts": {"harmful": "b" * 64}, "settings": {"target_share": 0.9}}
-
-
-def patch(**changes: Any) -> Patch:
-    facts: dict[str, Any] = {
-        "key": "k", "student": "alpha/one", "teacher": "path:t", "found": True, "reason": "enough",
-        "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
-        "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
-        "strategy": "adaptive", "prior": "norm", "grain": "module", "together": "module", "transfer": "replace",
-        "search": {"before": 0, "target": 60},
-    }  # fmt: skip
-    return Patch(**{**facts, **changes})
 
 
 def test_a_patch_survives_the_disk(tmp_path: Path) -> None:
@@ -113,3 +104,21 @@ def test_a_new_version_of_the_search_has_new_keys(monkeypatch: pytest.MonkeyPatc
 
 def test_patches_lie_in_the_cache_by_key(cache: Path) -> None:
     assert patch_folder("k") == cache / "patches" / "k"
+
+
+def test_a_results_file_records_whole_patches(tmp_path: Path) -> None:
+    found = patch()
+    about = {"patch": {**found.model_dump(mode="json"), "share": found.share}, "identity": {"student": "f00"}}
+    file = results_with(tmp_path / "results.json", {"alpha/one": about, "alpha/two": {}})
+    assert {name: (one.patch, one.identity) for name, one in recorded(file).items()} == {
+        "alpha/one": (found, {"student": "f00"})
+    }
+
+
+def test_a_patch_that_is_recorded_in_part_is_no_patch(tmp_path: Path) -> None:
+    facts = patch().model_dump(mode="json")
+    file = results_with(tmp_path / "results.json", {"alpha/one": {"patch": {**facts, "units": 7}}})
+    with pytest.raises(DataError, match=r"results.json: .* patch of alpha/one is damaged: units: .* Run the suites"):
+        recorded(file)
+    with pytest.raises(DataError, match=r"gone.json: cannot be read"):
+        recorded(tmp_path / "gone.json")
