@@ -26,12 +26,12 @@ _WORDS = {state.name.lower(): state for state in State}
 
 def add_artifact(commands: Any) -> None:
     """Add the commands to the parser's commands."""
-    search = commands.add_parser("search", help="find a student's patch, or take it from the cache, and write it down")
+    search = commands.add_parser("search", help="find a student's patch, or take one that was found, and write it down")
     search.set_defaults(run=_search)
     search.add_argument("student", help="as `safety-harness list` names it")
     search.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
     search.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    search.add_argument("--results", type=Path, help="results.json of the run that gated it: its evidence goes along")
+    search.add_argument("--results", type=Path, help="results.json of a gated run: its patch, and its evidence")
     search.add_argument(
         "--with-original", action="store_true", help="keep what is replaced, to revert without the student"
     )
@@ -100,10 +100,10 @@ def _search(options: argparse.Namespace) -> int:
         read_results(options.results)
     from safety_harness.artifact.build import build
     from safety_harness.bench import open_bench
-    from safety_harness.search import find_patch
+    from safety_harness.search import find_patch, recorded_patch
 
     bench = open_bench(students[0])
-    patch = find_patch(bench)
+    patch = recorded_patch(bench, options.results) if options.results else find_patch(bench)
     found: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         _say(options, {**found, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")

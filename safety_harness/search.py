@@ -86,7 +86,7 @@ def recorded_patch(bench: Bench, results: Path) -> Patch:
     if found.patch.transfer != transfer:
         raise DataError(
             f"{results}: the patch of {student} was found with transfer {found.patch.transfer!r}, and today's settings "
-            f"say {transfer!r}. Give --search-transfer {found.patch.transfer}."
+            f"say {transfer!r}. Set `transfer` to it in the registry, or give --search-transfer."
         )
     return found.patch
 

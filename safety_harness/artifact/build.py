@@ -23,7 +23,7 @@ from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, 
 from safety_harness.bench import Bench
 from safety_harness.errors import ArtifactError
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
-from safety_harness.patches import Patch
+from safety_harness.patches import Patch, recorded
 from safety_harness.results import read_results
 from safety_harness.search import select
 from safety_harness.specs import ModelSpec
@@ -40,7 +40,8 @@ def build(
     """Write the artifact of *patch*, which was found on *bench*, to the new folder *out*.
 
     Args:
-        results: the results.json of a run that gated this patch; its evidence goes into the manifest.
+        results: the results.json of a run that gated this patch, maybe on another machine; what it was found for and
+            the gate's evidence go into the manifest.
         keep_original: keep the student's own numbers too, so that a revert needs nothing else.
 
     Raises:
@@ -73,7 +74,7 @@ def build(
             total_parameters=bench.checkpoint.parameters,
             entries=entries,
             rest={name: place.fingerprint for name, place in sorted(own.items()) if name not in moving},
-            identity=bench.identity(),
+            identity=recorded(results)[patch.student].identity if results else bench.identity(),
             search=patch,
             gate=evidence,
             environment=_environment(),

@@ -32,6 +32,7 @@ from safety_harness.registry import Student
 from safety_harness.units import Unit, cut, group_id
 from tests.builders import ARCHITECTURES, make_pair
 from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, entry, write_prompts
+from tests.samples import results_with
 
 Bits = dict[str, bytes]
 
@@ -495,6 +496,18 @@ def test_numbers_that_are_not_those_of_the_manifest_are_refused(made: Callable[.
     with pytest.raises(ArtifactError, match="would not become what the manifest says"):
         apply(open_artifact(made_.artifact.folder), made_.student, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_evidence_of_other_units_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
+    """On another processor the same search, of the same key, may find others."""
+    bench = made().bench
+    units = some_units(bench, 1)
+    about = {"patch": patch_of(bench, units[1:]).model_dump(mode="json"), "identity": bench.identity()}
+    results = results_with(tmp_path / "results.json", {bench.student.id: about})
+    with pytest.raises(ArtifactError, match=r"is no evidence for this patch: it tells of another patch"):
+        build(bench, patch_of(bench, units), tmp_path / "gated", results=results)
+    assert not (tmp_path / "gated").exists()
+    assert build(bench, patch_of(bench, units[1:]), tmp_path / "gated", results=results).manifest.gate is not None
 
 
 def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: Path) -> None:

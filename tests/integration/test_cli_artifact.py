@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,7 +22,6 @@ from safety_harness.artifact.folder import MANIFEST, PATCH, SUMS, open_artifact,
 from safety_harness.artifact.place import State, apply, verify
 from safety_harness.cli import main
 from safety_harness.errors import HarnessError
-from safety_harness.patches import load_patch, patch_folder
 from safety_harness.weights import Checkpoint
 from tests.fake_hub import Hub
 from tests.samples import checks, run_result
@@ -124,19 +124,33 @@ def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, wo
     assert str(world) not in (patch / MANIFEST).read_text()  # nobody's business
 
 
-def test_the_gates_evidence_goes_along(say: Say, registry: Path, patch: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
-    found = load_patch(patch_folder(open_artifact(patch).manifest.search.key))
-    assert found is not None
+def gated(patch: Path, results: Path, **facts: object) -> Path:
+    """In *results* a run that gated what lies in *patch*, on another device, with other *facts* of the patch."""
+    manifest = open_artifact(patch).manifest
+    about = {
+        "patch": {**manifest.search.model_dump(mode="json"), **facts},
+        "identity": {**manifest.identity, "device": "elsewhere"},
+    }
     run = run_result({"world/plain": checks(120)})
-    about = {**run.students[0].about, "patch": {"key": found.key, "units": list(found.units)}}
-    gated = dataclasses.replace(run, students=(dataclasses.replace(run.students[0], about=about),))
-    results.write_text(gated.to_json(), encoding="utf-8")
+    student = dataclasses.replace(run.students[0], about={**run.students[0].about, **about})
+    results.write_text(dataclasses.replace(run, students=(student,)).to_json(), encoding="utf-8")
+    return results
+
+
+def test_the_gates_patch_and_evidence_go_along(
+    say: Say, registry: Path, patch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = gated(patch, tmp_path / "results.json")
+    monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("safety_harness.search.search", lambda *_: pytest.fail("a search"))
     out = tmp_path / "gated"
     code, said, _ = say("search", "plain", "--registry", registry, "--out", out, "--results", results, "--json")
     assert code == 0
     assert json.loads(said)["gate"] == "pass"
-    gate = open_artifact(out).manifest.gate
+    found = open_artifact(out).manifest
+    assert found.entries == open_artifact(patch).manifest.entries
+    assert found.identity["device"] == "elsewhere"
+    gate = found.gate
     assert gate is not None
     assert gate.checks["defense"].numbers["after"] == 120
     assert "flips" not in gate.checks["defense"].numbers
@@ -153,27 +167,24 @@ def test_the_gates_evidence_goes_along(say: Say, registry: Path, patch: Path, tm
         assert sentence in said
 
 
-def test_evidence_of_other_units_is_refused(say: Say, registry: Path, patch: Path, tmp_path: Path) -> None:
-    """On another processor the same search, of the same key, may find others."""
-    results, run = tmp_path / "results.json", run_result({"world/plain": checks(120)})
-    about = {"patch": {"key": open_artifact(patch).manifest.search.key, "units": ["0.gate"]}}
-    gated = dataclasses.replace(run, students=(dataclasses.replace(run.students[0], about=about),))
-    results.write_text(gated.to_json(), encoding="utf-8")
-    code, _, error = say("search", "plain", "--registry", registry, "--out", tmp_path / "gated", "--results", results)
-    assert code == 2
-    assert f"{results}: is no evidence for this patch" in error
-
-
-@pytest.mark.parametrize("students", [{"world/other": 120}, {"world/plain": 120}])
-def test_evidence_of_another_patch_is_refused(
-    say: Say, registry: Path, patch: Path, tmp_path: Path, students: dict[str, int]
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"student": "world/other"}, "records no patch of world/plain"),
+        ({"transfer": "add"}, "was found with transfer 'add'"),
+        ({"units": 7}, "what it says of the patch of world/plain is damaged: units"),
+        ({"units": ["9.gate"]}, "'9.gate' is no unit of this model"),
+    ],
+)
+def test_what_is_no_patch_of_this_student_is_refused(
+    say: Say, registry: Path, patch: Path, tmp_path: Path, facts: dict[str, Any], message: str
 ) -> None:
-    results = tmp_path / "results.json"
-    results.write_text(run_result({name: checks(n) for name, n in students.items()}).to_json(), encoding="utf-8")
+    results = gated(patch, tmp_path / "results.json", **facts)
+    results.write_text(results.read_text().replace('"world/plain"', f'"{facts.get("student", "world/plain")}"'))
     out = tmp_path / "gated"
     code, _, error = say("search", "plain", "--registry", registry, "--out", out, "--results", results)
     assert code == 2
-    assert f"{results}: is no evidence for this patch" in error
+    assert message in error
     assert not out.exists()
     assert patch.exists()
 

@@ -553,7 +553,7 @@ def test_a_patch_of_something_else_is_refused(world: Path, tmp_path: Path) -> No
         (entry(world, search={"prior_questions": 2}), "found for another set of questions"),
         (
             entry(world, search={"transfer": "add"}, ancestor=ModelSpec(path=world / "student")),
-            r"transfer 'replace'.* say 'add'. Give --search-transfer replace",
+            r"transfer 'replace'.* say 'add'. Set `transfer`",
         ),
     ):
         with pytest.raises(DataError, match=message):
