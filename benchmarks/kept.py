@@ -26,5 +26,10 @@ def add(file: Path, rows: Iterable[Row]) -> None:
         stream.write(_lines(rows))
 
 
+def holds(rows: Iterable[Row], row: Row) -> bool:
+    """Whether one of *rows* says all that *row* says."""
+    return any(row.items() <= one.items() for one in rows)
+
+
 def _lines(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

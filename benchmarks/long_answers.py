@@ -30,7 +30,7 @@ from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.models import load, prepare
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, recorded_patch, select
+from safety_harness.search import find_patch, select
 from safety_harness.units import Unit
 
 HEADERS = (
@@ -55,13 +55,13 @@ def rows(
     ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table.
     """
     bench = open_bench(student)
-    patch = recorded_patch(bench, results) if results else find_patch(bench)
+    patch = find_patch(bench, results)
     models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
     for name, units in models.items():
         row = {"student": student.id, "model": name, "tokens": tokens}
         if name == "patched":
             row["patch"] = patch.key
-        if not any(row.items() <= one.items() for one in known):
+        if not kept.holds(known, row):
             yield row | {"cells": measured(bench, units, tokens, ancestor)}
 
 

@@ -49,7 +49,7 @@ from safety_harness.models import prepare
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.questions import further_questions
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, recorded_patch, search, select
+from safety_harness.search import find_patch, search, select
 from safety_harness.stats import Rate
 from safety_harness.transplant import Donor
 from safety_harness.units import Unit, cut
@@ -99,10 +99,9 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]
     middle = published_layers(bench)
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
     share = size / sum(unit.parameters for unit in units)
-    added = ancestor if bench.student.family.search.transfer == "add" else None
     return {
         "student as it is": lambda: Way(()),
-        PATCH: lambda: Way(tuple(patch), ancestor=added),
+        PATCH: lambda: Way(tuple(patch), ancestor=bench.ancestor),
         "all of the teacher": lambda: Way(units),
         "published rule: whole MLPs": lambda: Way(mlps),
         "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
@@ -111,7 +110,7 @@ def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]
         f"{SIZED}random channels": lambda: Way(random_channels(bench, size)),
         f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(bench, prior="norm")), size)),
         f"{SIZED}channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
-        f"{SIZED}channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=added),
+        f"{SIZED}channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=bench.ancestor),
     }
 
 
@@ -230,7 +229,7 @@ def measure(
     write: Callable[[Any], None],
 ) -> None:
     bench = open_bench(student)
-    patch = recorded_patch(bench, results) if results else find_patch(bench)
+    patch = find_patch(bench, results)
     chosen = select(bench, patch)
     if wanted({"student": student.id, "way": DDMIN}):
         write({"student": student.id, "way": DDMIN, **ddmin_over_gates(student)})
@@ -309,7 +308,7 @@ def main() -> None:
 
     def wanted(row: kept.Row) -> bool:
         asked_for = not options.way or any(part in row["way"] for part in options.way)
-        return asked_for and not any(row.items() <= one.items() for one in known)
+        return asked_for and not kept.holds(known, row)
 
     for student in load_registry().select(family=options.family, students=options.student):
         measure(student, options.data, options.results, wanted, write)

@@ -12,53 +12,53 @@ again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import kept
 import torch
-from methods import COLUMNS, GLANCE, Way, ancestor_of, changed, measured, questions
+from methods import COLUMNS, GLANCE, Way, changed, measured, questions
 from tabulate import tabulate
 
 from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import GRAINS
-from safety_harness.models import prepare
 from safety_harness.patches import Patch
 from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, recorded_patch, select
+from safety_harness.search import find_patch, select
 from safety_harness.stats import Rate
 from safety_harness.units import Unit
-from safety_harness.weights import Checkpoint
 
 LOG = Path(__file__).with_suffix(".jsonl")
 SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32)
 """Of all parameters that may move."""
 
 
-def moves(bench: Bench, patch: Patch) -> Iterator[tuple[str, tuple[Unit, ...]]]:
-    """What is moved, by name."""
-    yield "nothing", ()
-    if patch.units:
-        yield "**the patch**", select(bench, patch)
-    candidates = GRAINS[bench.student.family.search.grain](bench)
-    for share in SHARES:
-        yield f"likeliest {100 * share:g} %", candidates.best(share)
-    yield "everything", bench.units
+def moves(bench: Bench, patch: Patch) -> Mapping[str, Callable[[], tuple[Unit, ...]]]:
+    """What is moved, by name, to be made when it is its turn: the order of channels takes minutes."""
+    candidates = functools.cache(lambda: GRAINS[bench.student.family.search.grain](bench))
+
+    def likeliest(share: float) -> tuple[Unit, ...]:
+        return candidates().best(share)
+
+    return {
+        "nothing": lambda: (),
+        **({"**the patch**": lambda: select(bench, patch)} if patch.units else {}),
+        **{f"likeliest {100 * share:g} %": functools.partial(likeliest, share) for share in SHARES},
+        "everything": lambda: bench.units,
+    }
 
 
 def rows(student: Student, data: Path | None, known: Sequence[kept.Row], results: Path | None) -> Iterator[kept.Row]:
     """Those of *student* that are not *known*, with its patch of *results*, or the cache's."""
     bench = open_bench(student)
-    patch = recorded_patch(bench, results) if results else find_patch(bench)
-    chosen = list(moves(bench, patch))
-    added = student.family.search.transfer == "add"
-    ancestor = Checkpoint(prepare(ancestor_of(student))) if added else None
-    bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
-    asked = questions(bench, data)
-    for name, units in chosen:
+    patch = find_patch(bench, results)
+    to_ask = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
+    asked = questions(to_ask, data)
+    for name, units in moves(bench, patch).items():
         row = {"student": student.id, "patch": patch.key, "moved": name}
-        if not any(row.items() <= one.items() for one in known):
-            yield row | measured(bench, Way(units, ancestor=ancestor), asked)
+        if not kept.holds(known, row):
+            yield row | measured(to_ask, Way(units(), ancestor=bench.ancestor), asked)
 
 
 def page(found: Sequence[kept.Row]) -> str:

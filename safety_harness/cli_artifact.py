@@ -100,10 +100,10 @@ def _search(options: argparse.Namespace) -> int:
         read_results(options.results)
     from safety_harness.artifact.build import build
     from safety_harness.bench import open_bench
-    from safety_harness.search import find_patch, recorded_patch
+    from safety_harness.search import find_patch
 
     bench = open_bench(students[0])
-    patch = recorded_patch(bench, options.results) if options.results else find_patch(bench)
+    patch = find_patch(bench, options.results)
     found: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         _say(options, {**found, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")

@@ -14,6 +14,7 @@ from safety_harness.gate import (
     decide_student,
     required,
 )
+from safety_harness.patches import asked_in_search
 from safety_harness.results import Outcome, RunResult, StudentResult
 
 
@@ -108,9 +109,14 @@ def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     identity, patch = student.about.get("identity"), student.about.get("patch")
     if not identity or not patch:
         return None
-    asked = {name: digest for name, digest in identity.get("questions", {}).items() if name.endswith(".search")}
     how = {name: patch.get(name) for name in ("strategy", "prior", "grain", "together", "transfer")}
-    return {**identity, "batch_size": None, "device": None, "questions": asked, **how}
+    return {
+        **identity,
+        "batch_size": None,
+        "device": None,
+        "questions": asked_in_search(identity.get("questions", {})),
+        **how,
+    }
 
 
 def _require_alike(runs: Mapping[str, RunResult]) -> None:

@@ -78,6 +78,11 @@ def content_key(parts: Mapping[str, Any]) -> str:
     return sha256_text(json.dumps({"algorithm": ALGORITHM, **parts}, sort_keys=True))[:32]
 
 
+def asked_in_search(questions: Mapping[str, str]) -> dict[str, str]:
+    """Of the hashes of question sets (``Bench.identity``) those of sets that a search sees."""
+    return {name: digest for name, digest in questions.items() if name.endswith(".search")}
+
+
 def patch_folder(key: str) -> Path:
     return cache_dir() / "patches" / key
 

@@ -24,6 +24,7 @@ from safety_harness.patches import (
     Certificate,
     Patch,
     Step,
+    asked_in_search,
     content_key,
     load_patch,
     patch_folder,
@@ -47,8 +48,9 @@ class _Found:
     replayed: int = 0
 
 
-def find_patch(bench: Bench) -> Patch:
-    """The patch of *bench*: from the cache when it was searched for before, else searched and kept there.
+def find_patch(bench: Bench, results: Path | None = None) -> Patch:
+    """The patch of *bench*: from the cache when it was searched for before, else searched and kept there; with
+    *results*, the one that this run recorded (:func:`recorded_patch`).
 
     Two processes never search for the same patch: the second waits for the first.
 
@@ -59,7 +61,10 @@ def find_patch(bench: Bench) -> Patch:
         ConfigError: all of the teacher refuses none of the questions that the prior sees.
         SourceError: a gradient, or an answer of the student as it is, holds a NaN or an infinity.
         HarnessError: the cache cannot be written to; said before the search. Or a journal there is damaged.
+        DataError: *results* hold no patch for *bench*.
     """
+    if results:
+        return recorded_patch(bench, results)
     key = patch_key(bench)
     folder = patch_folder(key)
     with locked(folder):
@@ -93,8 +98,11 @@ def recorded_patch(bench: Bench, results: Path) -> Patch:
 
 def _found_for(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Of a bench's identity what a patch belongs to: the weights, and the questions that its target was set on."""
-    questions = {name: digest for name, digest in identity.get("questions", {}).items() if name.endswith(".search")}
-    return {**{name: identity.get(name) for name in ("student", "teacher")}, "set of questions": questions}
+    return {
+        "student": identity.get("student"),
+        "teacher": identity.get("teacher"),
+        "set of questions": asked_in_search(identity.get("questions", {})),
+    }
 
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
@@ -122,9 +130,8 @@ def patch_key(bench: Bench) -> str:
 
     The report split is not part of it, so changing it searches nothing again.
     """
-    seen = {name: digest for name, digest in bench.questions.hashes.items() if name.endswith(".search")}
     settings = bench.student.family.search.model_dump(mode="json")
-    return content_key({**bench.identity(), "questions": seen, "search": settings})
+    return content_key({**bench.identity(), "questions": asked_in_search(bench.questions.hashes), "search": settings})
 
 
 def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:

@@ -23,7 +23,7 @@ from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, 
 from safety_harness.bench import Bench
 from safety_harness.errors import ArtifactError
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
-from safety_harness.patches import Patch, recorded
+from safety_harness.patches import Patch
 from safety_harness.results import read_results
 from safety_harness.search import select
 from safety_harness.specs import ModelSpec
@@ -53,7 +53,7 @@ def build(
     if not patch.units:
         raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
     refuse_existing(out)
-    evidence = _evidence(results, patch) if results else None
+    evidence, identity = _evidence(results, patch) if results else (None, bench.identity())
     units = select(bench, patch)
     own = stored_tensors(bench.checkpoint)
     measured = bench.transplanter.moving(units)
@@ -74,7 +74,7 @@ def build(
             total_parameters=bench.checkpoint.parameters,
             entries=entries,
             rest={name: place.fingerprint for name, place in sorted(own.items()) if name not in moving},
-            identity=recorded(results)[patch.student].identity if results else bench.identity(),
+            identity=identity,
             search=patch,
             gate=evidence,
             environment=_environment(),
@@ -165,7 +165,8 @@ def _licence(readme: Path) -> str | None:
     return str(licence) if licence else None
 
 
-def _evidence(results: Path, patch: Patch) -> Evidence:
+def _evidence(results: Path, patch: Patch) -> tuple[Evidence, Mapping[str, Any]]:
+    """What the run of *results* said of *patch*, and what the patch was found for."""
     run = read_results(results)
     student = next((found for found in run.students if found.id == patch.student), None)
     gated = student.about.get("patch", {}) if student else {}
@@ -176,7 +177,7 @@ def _evidence(results: Path, patch: Patch) -> Evidence:
             f"{patch.student!r}. Run the suites once more with these settings."
         )
     further = student.about.get("further", {})
-    return Evidence(
+    evidence = Evidence(
         outcome=student.outcome,
         reasons=student.reasons,
         checks={
@@ -189,6 +190,7 @@ def _evidence(results: Path, patch: Patch) -> Evidence:
         judge=Judge.model_validate(run.judge, strict=False),
         provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
     )
+    return evidence, student.about.get("identity", {})
 
 
 def _counts(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
     students = _students(config)
     if not hasattr(config, "workerinput"):
         option = config.option
-        folder, patches = option.safety_report_dir, option.safety_patches
-        collector = Collector(students, option.safety_subject, folder, config.rootpath, patches)
+        collector = Collector(
+            students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches
+        )
         config.pluginmanager.register(collector, "safety-harness-collector")
         if board := live.opened(config):
             config.pluginmanager.register(board, "safety-harness-board")

@@ -94,11 +94,10 @@ def teacher(student: Subject) -> Subject:
 def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     """The smallest set of the teacher's units that delta debugging finds; cached by content. With ``--patches`` the one
     that another run found."""
-    results = request.config.option.safety_patches
     with user_errors():
-        from safety_harness.search import find_patch, recorded_patch
+        from safety_harness.search import find_patch
 
-        return recorded_patch(student.bench, results) if results else find_patch(student.bench)
+        return find_patch(student.bench, request.config.option.safety_patches)
 
 
 @pytest.fixture(scope="session")

@@ -128,9 +128,11 @@ def check_files(students: Sequence[Student], patches: Path | None) -> None:
 
     for student in students:
         check_local_files(student)
-    known = recorded(patches) if patches else None
-    if known is not None and (without := [student.id for student in students if student.id not in known]):
-        raise ConfigError(f"--patches: {patches} records no patch of {', '.join(without)}. Name others with --student.")
+    if patches:
+        known = recorded(patches)
+        if without := [student.id for student in students if student.id not in known]:
+            names = ", ".join(without)
+            raise ConfigError(f"--patches: {patches} records no patch of {names}. Name others with --student.")
 
 
 def _given(config: pytest.Config, prefix: str, options: Mapping[str, str]) -> dict[str, str]:
