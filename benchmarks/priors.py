@@ -1,23 +1,31 @@
 """Priors side by side: how well the channels that each calls likeliest restore refusal, before any search.
 
-    PYTHONPATH=benchmarks python benchmarks/priors.py [--student json ...] [--prior NAME ...] [--data DIR]
+    PYTHONPATH=benchmarks python benchmarks/priors.py [--student json ...] [--prior NAME ...] [--share .03 ...]
+        [--data DIR]
 
 Asks the oracle's questions, which the priors have not seen, with whole answers: refusals and unscored answers of the
 harmful questions, refusals of the harmless ones, right answers to the student's own task. With ``--data DIR``, also
 refusals of 128 harmless twins of AdvBench (``DIR/dapa/advbench_392_harmless_twins.csv``, the ones after the first 128,
-which ``methods.py`` reports on). Writes ``benchmarks/priors.jsonl`` (what is there is not measured again) and, of all
-its rows, ``benchmarks/priors.md``.
+which ``methods.py`` reports on). A share is one of the model's parameters. Writes ``benchmarks/priors.jsonl`` (what is
+there is not measured again) and, of all its rows, ``benchmarks/priors.md``.
 
 The margin of a question is log p(refusal) - log p(own answer's opening). The priors differ in what of a refusal counts,
 in what a refusal of a harmless question costs and how much of that a channel earns which lowers it, and in where
 gradients are taken: at the student and the fully moved student, or once more where the likeliest channels have moved.
 ``descent`` goes on from there in steps.
+
+``causal tracing`` takes no gradient: it moves each attention and MLP alone, and all but each, and looks at the margin
+(as ROME restores the states of one at a time, arXiv 2202.05262; here the teacher's weights are what is restored). What
+a block gains is shared out among its channels by the squares of their difference, which tell them apart where one
+intervention a channel would be too many.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import shlex
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,19 +45,24 @@ from safety_harness.prior import PRIORS, Prior
 from safety_harness.prior import contrast as contrasted
 from safety_harness.prior import descent as descended
 from safety_harness.prior.evidence import likeliest
-from safety_harness.prior.gains import HARMFUL, HARMLESS, Weights, usual_refusal
+from safety_harness.prior.gains import HARMFUL, HARMLESS, Weights, logprob, own_answers, usual_refusal
+from safety_harness.prior.norm import difference_norm
 from safety_harness.prompts import PromptSet
 from safety_harness.registry import load_registry
-from safety_harness.units import Unit
+from safety_harness.units import Group, Unit, grouped
 
+LOG = Path(__file__).with_suffix(".jsonl")
 SHARES = (0.02, 0.03, 0.05)
-"""Of the model's parameters."""
 OPENING = Weights(((contrasted.OPENING, 1.0),), 0.0)
 OTHER_TWINS = slice(128, 256)
+TRACED = 8
+"""Questions of each kind that an intervention is looked at with."""
 COUNTS = ("refused", "unscored", "harmless refused", "twins refused", "own task")
 
 Facts = Mapping[str, torch.Tensor]
 """Of each channel of a module: shape (channels,)."""
+Order = Callable[[float], Sequence[Unit]]
+"""The likeliest units that hold a share of the model's parameters."""
 
 
 class Evidence:
@@ -98,11 +111,58 @@ class Evidence:
         return contrasted.margin_gains(self._bench, prompts, self.refusal, weights, moved)
 
 
+class Tracing:
+    """What each attention and MLP of *bench* does to refusals by itself: interventions, no gradients."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        refusal, questions = usual_refusal(bench), bench.questions.prior
+        kinds = ((questions.harmful, HARMFUL, 1.0), (questions.harmless, HARMLESS, -contrasted.COST))
+        self._asked = [
+            (own_answers(bench, prompts.first(TRACED), contrasted.OPENING), refusal, weights, sign)
+            for prompts, weights, sign in kinds
+        ]
+
+    def prior(self) -> Prior:
+        squares = difference_norm(self._bench)
+        facts: dict[str, torch.Tensor] = {}
+        for block in grouped(self._bench.units, "block"):
+            effect = self._effect(block)
+            whole = sum(float(squares[unit.module].sum()) for unit in block)
+            facts |= {unit.module: effect * squares[unit.module] / whole for unit in block}
+        return Prior(lambda _: facts, lambda found, parameters: found[0] / parameters)
+
+    def _effect(self, block: Group) -> float:
+        """What moving *block* alone gains, and what leaving it alone out loses."""
+        units = self._bench.units
+        rest = [unit for unit in units if unit not in block]
+        return (self._worth(block) - self._nothing) + (self._everything - self._worth(rest))
+
+    @functools.cached_property
+    def _nothing(self) -> float:
+        return self._worth(())
+
+    @functools.cached_property
+    def _everything(self) -> float:
+        return self._worth(self._bench.units)
+
+    @torch.inference_mode()
+    def _worth(self, moved: Sequence[Unit]) -> float:
+        """The mean margin on harmful questions less that on harmless ones, with *moved* moved."""
+        total = 0.0
+        with self._bench.transplanter.transplanted(moved):
+            for rows, refusal, weights, sign in self._asked:
+                refused = logprob(self._bench, [(question, refusal) for question, _ in rows], weights)
+                total += sign * float((refused - logprob(self._bench, rows, weights)).mean())
+        return total
+
+
 def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
     """Every prior, by name, to be made when it is its turn."""
     seen = Evidence(bench)
     return {
         "norm of the difference": lambda: PRIORS["norm"],
+        "causal tracing": lambda: Tracing(bench).prior(),
         "the opening, harm alone": seen.opening,
         "the whole, less harmless": lambda: less(*seen.at_ends),
         "contrast": lambda: less(*seen.there_too),
@@ -126,19 +186,18 @@ def stepping(seen: Evidence, **numbers: float) -> Prior:
     return replace(PRIORS["descent"], evidence=evidence)
 
 
-def chosen(bench: Bench) -> Mapping[str, Callable[[], Sequence[Sequence[Unit]]]]:
-    """Channels by every prior, a share each, and what they stand beside: nothing, all, and any."""
-    total, movable = bench.checkpoint.parameters, sum(unit.parameters for unit in bench.units)
+def orders(bench: Bench) -> Mapping[str, Callable[[], Order]]:
+    """By name, how to make what gives a share of the model's parameters: by chance, and by every prior."""
+    total = bench.checkpoint.parameters
+    movable = sum(unit.parameters for unit in bench.units)
 
-    def by(made: Callable[[], Prior]) -> Sequence[Sequence[Unit]]:
+    def by(made: Callable[[], Prior]) -> Order:
         with patch.dict(PRIORS, {"variant": made()}):
             ordered = Channels(under(bench, prior="variant"))
-        return [ordered.best(share * total / movable) for share in SHARES]
+        return lambda share: ordered.best(share * total / movable)
 
     return {
-        "nothing": lambda: [()],
-        "all of the teacher": lambda: [bench.units],
-        "random channels": lambda: [random_channels(bench, round(share * total)) for share in SHARES],
+        "random channels": lambda: lambda share: random_channels(bench, round(share * total)),
         **{name: functools.partial(by, made) for name, made in variants(bench).items()},
     }
 
@@ -182,14 +241,32 @@ def row(bench: Bench, units: Sequence[Unit], beside: PromptSet | None) -> kept.R
 
 
 def page(rows: Sequence[kept.Row], command: str) -> str:
-    """One table a student."""
+    """A table of means over the students, and one a student."""
     by_student = defaultdict(list)
     for one in rows:
         by_student[one["student"]].append(one)
     parts = ["# Priors", f"`{command}`, the last of the runs whose rows are kept"]
+    parts += ["## Means over the students, %", means(rows)]
     for student, found in by_student.items():
         parts += [f"## {student}", table(found)]
     return "\n\n".join(parts) + "\n"
+
+
+def means(rows: Sequence[kept.Row]) -> str:
+    """Of each prior and share, over the students where they were measured."""
+    alike = defaultdict(list)
+    for one in rows:
+        alike[one["prior"], one["share"]].append(one)
+    lines = [
+        (prior, len(some), f"{100 * statistics.mean(one['parameters'] for one in some):.2f}",
+         *(f"{mean(some, name):.1f}" if all(name in one for one in some) else "-" for name in COUNTS))
+        for (prior, _), some in alike.items()
+    ]  # fmt: skip
+    return tabulate(lines, ("prior", "students", "% parameters", *COUNTS), tablefmt="github", disable_numparse=True)
+
+
+def mean(rows: Sequence[kept.Row], name: str) -> float:
+    return 100 * statistics.mean(float(one[name][0]) / float(one[name][1]) for one in rows)
 
 
 def table(found: Sequence[kept.Row]) -> str:
@@ -200,29 +277,51 @@ def table(found: Sequence[kept.Row]) -> str:
     return tabulate(lines, ("prior", "% parameters", *COUNTS), tablefmt="github", disable_numparse=True)
 
 
+def measure(
+    bench: Bench, shares: Sequence[float], beside: PromptSet | None, wanted: Callable[[kept.Row], bool]
+) -> None:
+    """Add to the log what is *wanted* of *bench*'s student."""
+
+    def write(prior: str, share: float, units: Sequence[Unit]) -> None:
+        found = {"student": bench.student.id, "prior": prior, "share": share, **row(bench, units, beside)}
+        kept.add(LOG, [found])
+        print(found, flush=True)
+
+    def missing(prior: str, *shares: float) -> list[float]:
+        return [share for share in shares if wanted({"student": bench.student.id, "prior": prior, "share": share})]
+
+    for name, share, units in (("nothing", 0.0, ()), ("all of the teacher", 1.0, bench.units)):
+        if missing(name, share):
+            write(name, share, units)
+    for name, made in orders(bench).items():
+        if left := missing(name, *shares):
+            order = made()
+            for share in left:
+                write(name, share, order(share))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
     parser.add_argument("--prior", action="append", default=[], help="only the priors with this in their name")
+    parser.add_argument("--share", action="append", default=[], type=float)
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     beside = twins(options.data, OTHER_TWINS) if options.data else None
-    log = Path(__file__).with_suffix(".jsonl")
-    known = {(one["student"], one["prior"]) for one in kept.read(log)}
+    known = kept.read(LOG)
+
+    def wanted(row: kept.Row) -> bool:
+        asked_for = not options.prior or any(part in row["prior"] for part in options.prior)
+        return asked_for and not kept.holds(known, row)
+
     for student in load_registry().select(family=options.family, students=options.student):
-        bench = open_bench(student)
-        for name, channels in chosen(bench).items():
-            wanted = not options.prior or any(part in name for part in options.prior)
-            if (student.id, name) in known or not wanted:
-                continue
-            found = [{"student": student.id, "prior": name, **row(bench, units, beside)} for units in channels()]
-            kept.add(log, found)
-            print(*found, sep="\n", flush=True)
-    picked = "".join(f" --{kind} '{name}'" for kind in ("student", "prior") for name in getattr(options, kind))
-    command = f"PYTHONPATH=benchmarks python benchmarks/priors.py{picked}{' --data DIR' if options.data else ''}"
-    log.with_suffix(".md").write_text(page(kept.read(log), command), encoding="utf-8")
+        measure(open_bench(student), options.share or SHARES, beside, wanted)
+    picked = {"family": [options.family], "student": options.student, "prior": options.prior, "share": options.share}
+    words = [f"--{kind} {shlex.quote(str(value))}" for kind, values in picked.items() for value in values]
+    command = " ".join(("PYTHONPATH=benchmarks python benchmarks/priors.py", *words, *(("--data DIR",) * bool(beside))))
+    LOG.with_suffix(".md").write_text(page(kept.read(LOG), command), encoding="utf-8")
 
 
 if __name__ == "__main__":
