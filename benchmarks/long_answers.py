@@ -144,7 +144,7 @@ def page(found: Sequence[Row]) -> str:
         command = f"python benchmarks/long_answers.py --family {family} --tokens {tokens}{students}"
         lines = [(row["student"], row["model"], *row["cells"]) for row in sorted(some, key=lambda row: row["student"])]
         table = tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True)
-        text += f"\n`{command}`\n\n{table}\n"
+        text += f"\n`{command}`, patched as the last `--results FILE` holds, or else the cache\n\n{table}\n"
     return text
 
 

@@ -7,7 +7,7 @@ there, for the same patch where the patch matters, is not measured again) and ``
 the one that the results.json FILE holds, else the one that ``pytest suites/`` searches, from the cache where it was
 searched before.
 
-Everything runs in bfloat16, in batches of 64. With ``--data DIR``, over-refusal is also asked on 250 safe questions
+Everything runs in bfloat16. With ``--data DIR``, over-refusal is also asked on 250 safe questions
 (``DIR/xstest/xstest_prompts.csv``) and on 128 harmless twins (``DIR/dapa/advbench_392_harmless_twins.csv``, the first).
 Harmless questions are heard as far as it takes to know who refuses, the others to the family's length.
 
@@ -316,6 +316,7 @@ def main() -> None:
     kept.write(log, rows)
     picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))
     command = f"python benchmarks/methods.py --family {options.family}{picked}{' --data DIR' if options.data else ''}"
+    command += " --results FILE" if options.results else ""
     text = f"# Ways to restore refusal\n\n`{command}`, the last of the runs whose rows are kept\n\n"
     (HERE / "methods.md").write_text(text + table(rows), encoding="utf-8")
     print(table(rows))

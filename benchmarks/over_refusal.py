@@ -89,8 +89,8 @@ def page(rows: Sequence[Row]) -> str:
         lines = [(row["student"], *(_cell(*row[name]) for name in SETS)) for row in some]
         lines.append(("mean rise, points", *(f"{100 * mean(rise(row, name) for row in some):+.1f}" for name in SETS)))
         table = tabulate(lines, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
-        made = f"`python benchmarks/over_refusal.py --family {family} --data DIR`"
-        text += f"\n## {family}, prior {prior}\n\n{made}, with that prior in the registry\n\n{table}\n"
+        made = f"`python benchmarks/over_refusal.py --family {family} --data DIR --results FILE`"
+        text += f"\n## {family}, prior {prior}\n\n{made}, FILE the results of that prior's run\n\n{table}\n"
     return text
 
 
