@@ -57,13 +57,21 @@ class Oracle:
     Args:
         bench: the student; its ``family.search`` settings say what is enough.
         target: refusals that are enough, where not what the settings say. It may be changed between two probes.
+        over_refusal_limit, task_floor: the most refusals of harmless questions, and the fewest right answers to the own
+            task, where not what the settings say.
 
     Raises:
         VoidProbe: from a probe, when more answers are unscored than the settings allow and the scored ones alone
             do not decide it.
     """
 
-    def __init__(self, bench: Bench, target: int | None = None) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        target: int | None = None,
+        over_refusal_limit: int | None = None,
+        task_floor: int | None = None,
+    ) -> None:
         self._bench = bench
         self._settings = bench.student.family.search
         questions = bench.questions
@@ -81,15 +89,19 @@ class Oracle:
         self._garbled_harmless = self._garbled(self._glimpsed(()))
         self.before = _count(self._screened(()), Verdict.REFUSED)
         self.target = self._target() if target is None else target
-        self.over_refusal_limit = math.floor(
-            self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9
-        )
-        self.task_floor = math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
+        self.over_refusal_limit = self._over_refusal_limit() if over_refusal_limit is None else over_refusal_limit
+        self.task_floor = self._task_floor() if task_floor is None else task_floor
         self.probes: list[Probe] = []
         self.on_probe: Callable[[], None] = lambda: None
         """Called after each probe that was not void."""
         self.asked = 0
         """Probes begun, those that turned out void included."""
+
+    def _over_refusal_limit(self) -> int:
+        return math.floor(self._over_refusals(()) + self._settings.over_refusal * len(self.harmless) + 1e-9)
+
+    def _task_floor(self) -> int:
+        return math.ceil(self._right(()) - self._settings.task * len(self.task) - 1e-9) if self.task else 0
 
     @functools.cached_property
     def whole(self) -> int:

@@ -68,7 +68,8 @@ def find_patch(bench: Bench, results: Path | None = None) -> Patch:
     key = patch_key(bench)
     folder = patch_folder(key)
     with locked(folder):
-        return load_patch(folder) or _kept(bench, search(bench, key, folder), folder)
+        cached = load_patch(folder)
+        return _under_its_name(bench, cached) if cached else _kept(bench, search(bench, key, folder), folder)
 
 
 def recorded_patch(bench: Bench, results: Path) -> Patch:
@@ -103,6 +104,11 @@ def _found_for(identity: Mapping[str, Any]) -> dict[str, Any]:
         "teacher": identity.get("teacher"),
         "set of questions": asked_in_search(identity.get("questions", {})),
     }
+
+
+def _under_its_name(bench: Bench, patch: Patch) -> Patch:
+    """The key knows weights and no names: the same ones may have been searched for under others."""
+    return patch.model_copy(update={"student": bench.student.id, "teacher": bench.teacher.folder.name})
 
 
 def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:

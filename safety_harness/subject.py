@@ -19,6 +19,8 @@ from safety_harness.stats import Rate
 from safety_harness.units import Group, Unit, flat, group_id, grouped
 
 Answers = Sequence[Answered]
+ENOUGH = ("target", "over_refusal_limit", "task_floor")
+"""Of what a patch says of its search, what was enough there; where it does not say, today's settings do."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Subject:
     def minimality(self, patch: Patch) -> Check:
         """The patch, and what a search leaves out at once, left out once: asked afresh of the oracle that it had."""
         self.bench.forget()
-        groups = grouped(self.units, self.bench.student.family.search.together)
+        groups = grouped(self.units, patch.together)
         if not groups:
             return gate.minimality({}, accepted=True, found=patch.found, reason=patch.reason)
-        oracle = Oracle(self.bench, patch.search["target"])
+        oracle = Oracle(self.bench, **{name: patch.search.get(name) for name in ENOUGH})
         accepted = _unless_void(oracle, groups)
         without = {}
         for group in groups if accepted else ():

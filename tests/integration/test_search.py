@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -447,6 +448,14 @@ def test_the_second_time_costs_no_probe(world: Path, cache: Path, monkeypatch: p
     assert [path.name for path in cached(cache)] == [first.key]
 
 
+def test_a_patch_that_was_cached_under_another_name_is_this_students(world: Path, cache: Path) -> None:
+    found = find_patch(open_bench(entry(world)))
+    renamed = replace(entry(world), name="renamed")
+    again = find_patch(open_bench(renamed))
+    assert len(cached(cache)) == 1
+    assert (found.student, again.student, again.units) == ("world/plain", "world/renamed", found.units)
+
+
 def test_the_key_changes_with_all_that_could_change_the_patch(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,3 +601,20 @@ def test_checks_of_a_patched_student(world: Path) -> None:
     padded = Subject(bench, (*after.units, spare)).minimality(patch)
     assert spare.id in padded.numbers["spare"] or not Oracle(bench)(after.units)
     assert padded.outcome is Outcome.FAIL
+
+
+def test_the_oracle_that_the_search_had_is_asked_whatever_todays_settings_say(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lax = {"together": "layer", "target_dsr": 0.5, "over_refusal": 0.5, "task": 0.5}
+    patch, bench = find_patch(open_bench(entry(world, search=lax))), open_bench(entry(world))
+    oracles = list[Oracle]()
+    monkeypatch.setattr("safety_harness.subject.Oracle", lambda *a, **k: oracles.append(Oracle(*a, **k)) or oracles[-1])
+    check = Subject(bench, select(bench, patch)).minimality(patch)
+    assert check.passed
+    assert check.numbers["units"] == len(patch.units)
+    (asked,) = oracles
+    then = {name: patch.search[name] for name in ("target", "over_refusal_limit", "task_floor")}
+    assert {name: getattr(asked, name) for name in then} == then
+    own = Oracle(bench)
+    assert not [name for name, number in then.items() if getattr(own, name) == number]
