@@ -31,6 +31,8 @@ from safety_harness.units import Moved, Unit, moved, ranges
 from safety_harness.weights import BESIDE, Checkpoint
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
+# Of a bench's identity what the numbers of a patch are made of.
+DECIDES_NUMBERS = ("student", "teacher", "ancestor", "dtype")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
@@ -53,7 +55,7 @@ def build(
     if not patch.units:
         raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
     refuse_existing(out)
-    evidence, identity = _evidence(results, patch) if results else (None, bench.identity())
+    evidence, identity = _evidence(results, patch, bench) if results else (None, bench.identity())
     units = select(bench, patch)
     own = stored_tensors(bench.checkpoint)
     measured = bench.transplanter.moving(units)
@@ -165,7 +167,7 @@ def _licence(readme: Path) -> str | None:
     return str(licence) if licence else None
 
 
-def _evidence(results: Path, patch: Patch) -> tuple[Evidence, Mapping[str, Any]]:
+def _evidence(results: Path, patch: Patch, bench: Bench) -> tuple[Evidence, Mapping[str, Any]]:
     """What the run of *results* said of *patch*, and what the patch was found for."""
     run = read_results(results)
     student = next((found for found in run.students if found.id == patch.student), None)
@@ -175,6 +177,12 @@ def _evidence(results: Path, patch: Patch) -> tuple[Evidence, Mapping[str, Any]]
         raise ArtifactError(
             f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
             f"{patch.student!r}. Run the suites once more with these settings."
+        )
+    identity, now = student.about.get("identity", {}), bench.identity()
+    if other := [name for name in DECIDES_NUMBERS if identity.get(name) != now[name]]:
+        raise ArtifactError(
+            f"{results}: is no evidence for what would be written: {patch.student} was gated with another {other[0]} "
+            "than today's. Gate this patch once more: pytest suites/ --patches, and give the results of that run."
         )
     further = student.about.get("further", {})
     evidence = Evidence(
@@ -190,7 +198,7 @@ def _evidence(results: Path, patch: Patch) -> tuple[Evidence, Mapping[str, Any]]
         judge=Judge.model_validate(run.judge, strict=False),
         provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
     )
-    return evidence, student.about.get("identity", {})
+    return evidence, identity
 
 
 def _counts(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ LARGEST = 32 * 1024 * 1024
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # Of a file beside the manifest or the weights: it may lead nowhere else.
-FileName = Annotated[str, Field(max_length=255, pattern=r"^[\w+-][\w .+-]*$")]
+FileName = Annotated[str, Field(max_length=255, pattern=r"^\.*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*$")]
 
 
 class _Part(BaseModel):

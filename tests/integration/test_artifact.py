@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -423,6 +424,8 @@ def resum(folder: Path) -> None:
         (("entries",), [0] * 100_000, "entries.0"),
         (("student", "files", "../../etc/passwd"), "0" * 64, "student.files"),
         (("student", "files", "x" * 300), "0" * 64, "student.files"),
+        (("student", "files", ".."), "0" * 64, "student.files"),
+        (("student", "files", "a\\b"), "0" * 64, "student.files"),
         (("lineage",), {"x": 1}, "lineage.median"),
         (("entries", 0, "dtype"), "BF16", "and the manifest BF16"),
         (("total_parameters",), 0, "greater than 0"),
@@ -445,6 +448,18 @@ def test_a_manifest_that_lies_is_refused(
         open_artifact(folder)
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["._config.json", "config (1).json", "été.txt"])
+def test_whatever_a_file_beside_the_weights_is_called_it_is_recorded(
+    made: Callable[..., Made], tmp_path: Path, name: str
+) -> None:
+    first = made()
+    (first.student / name).write_text("{}", encoding="utf-8")
+    bench = open_bench(first.bench.student)
+    again = build(bench, patch_of(bench, first.units), tmp_path / "again")
+    assert again.manifest.student.files[name] == hashlib.sha256(b"{}").hexdigest()
+    assert verify(again, first.student).state is State.CLEAN
 
 
 @pytest.mark.parametrize(
@@ -508,6 +523,17 @@ def test_evidence_of_other_units_is_refused(made: Callable[..., Made], tmp_path:
         build(bench, patch_of(bench, units), tmp_path / "gated", results=results)
     assert not (tmp_path / "gated").exists()
     assert build(bench, patch_of(bench, units[1:]), tmp_path / "gated", results=results).manifest.gate is not None
+
+
+@pytest.mark.parametrize("other", ["student", "teacher", "ancestor", "dtype"])
+def test_evidence_of_other_numbers_is_refused(made: Callable[..., Made], tmp_path: Path, other: str) -> None:
+    bench = made().bench
+    patch = patch_of(bench, some_units(bench, 1))
+    about = {"patch": patch.model_dump(mode="json"), "identity": bench.identity() | {other: "another"}}
+    results = results_with(tmp_path / "results.json", {bench.student.id: about})
+    with pytest.raises(ArtifactError, match=rf"was gated with another {other} than today's\. Gate this patch"):
+        build(bench, patch, tmp_path / "gated", results=results)
+    assert not (tmp_path / "gated").exists()
 
 
 def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: Path) -> None:
