@@ -48,6 +48,19 @@ def test_the_correction_is_made_over_all_students() -> None:
     assert "no improvement after Holm" in found.reasons[0]
 
 
+def test_what_one_correction_took_away_the_next_may_give_back() -> None:
+    """A chance of .016 is too much beside three undecided ones of .5, and little enough once these are decided."""
+    few = [defense(0, 6, dsr=0.01), *checks()[1:]]
+    undecided = [replace(defense(0, 1, dsr=0.01), outcome=Outcome.INCONCLUSIVE), *checks()[1:]]
+    others = ("a/x", "a/y", "a/z")
+    first = merge({"first": run_result({"a/one": few, **dict.fromkeys(others, undecided)})})
+    assert "no improvement after Holm" in first.students[0].reasons[0]
+    found = merge({"first": first, "second": run_result(dict.fromkeys(others, checks()))})
+    assert found.students[0].outcome is Outcome.PASS
+    defended = found.students[0].checks["defense"]
+    assert (defended.summary, defended.numbers["p_adjusted"]) == (few[0].summary, pytest.approx(0.5**6))
+
+
 def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
     first = with_reasons(
         run_result({"a/one": checks(), "a/two": checks()[:3]}),
