@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +16,8 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from safety_harness.errors import DataError
 
+RESULTS = "results.json"
+"""The file that a run writes, in its folder of reports."""
 SCHEMA = 2
 # A results.json of schema 1 only lacks what has a default here.
 READABLE = (1, SCHEMA)
@@ -245,12 +248,17 @@ class RunResult:
         return replace(self, students=students)
 
     def without_texts(self) -> RunResult:
-        """The same without the words of any question or answer, so that anyone may read it."""
+        """The same without the words of any question or answer, so that anyone may read it.
+
+        Nor why something could not be measured: such an error may quote a question.
+        """
         asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
-        return replace(self.without_answers(), questions=asked)
+        reasons = tuple(_UNMEASURED.sub(r"\1", reason) for reason in self.reasons)
+        return replace(self.without_answers(), questions=asked, reasons=reasons)
 
 
 _RUN = TypeAdapter(RunResult)
+_UNMEASURED = re.compile(r"(could not be measured): .*", re.DOTALL)
 
 
 def schema() -> dict[str, Any]:

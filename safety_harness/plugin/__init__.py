@@ -64,7 +64,7 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
         try:
             students = options.select_students(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches)
+                options.check_files(students, config.option.safety_patches, config.option.safety_report_dir)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students

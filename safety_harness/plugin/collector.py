@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Beyond those that pytest has (0 to 6).
 EXIT_INCONCLUSIVE = 10
+PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
@@ -48,6 +49,14 @@ class Collector:
     broken: dict[str, str] = field(default_factory=dict)
     """Test -> why it failed outside of the gate's checks."""
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Read while nothing is measured yet: files may change and vanish until all is.
+        self._began_with = {
+            **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
+            "commit": _commit(self.root),
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+        }
 
     @pytest.hookimpl(tryfirst=True)  # before the JUnit file is told of the properties
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -159,16 +168,13 @@ class Collector:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        packages = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
         return {
             "safety-harness": __version__,
-            "commit": _commit(self.root),
+            **self._began_with,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
             "subject": self.subject,
-            **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
             "decoding": "greedy",
-            "packages": {name: metadata.version(name) for name in packages},
         }
 
     def _write(self, result: RunResult, folder: Path) -> None:

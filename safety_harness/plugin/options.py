@@ -117,18 +117,22 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def check_files(students: Sequence[Student], patches: Path | None) -> None:
+def check_files(students: Sequence[Student], patches: Path | None, report_dir: Path) -> None:
     """Look at every file on this machine before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* holds none.
+        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* holds none, or would
+            be written over by this run's.
     """
     from safety_harness.patches import recorded
     from safety_harness.questions import check_local_files
+    from safety_harness.results import RESULTS
 
     for student in students:
         check_local_files(student)
     if patches:
+        if patches.resolve() == (report_dir / RESULTS).resolve():
+            raise ConfigError(f"--patches: this run would write its own results over {patches}. Give a --report-dir.")
         known = recorded(patches)
         if without := [student.id for student in students if student.id not in known]:
             names = ", ".join(without)

@@ -62,10 +62,12 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
 
 
 def _free_on_gpu() -> int | None:
-    """Free memory of the first GPU in bytes, as its driver says, which takes no torch; None without one."""
-    if shutil.which("nvidia-smi") is None:
+    """Free memory of the first GPU that torch sees, in bytes, as its driver says, which takes no torch; None without
+    one."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if shutil.which("nvidia-smi") is None or first in ("", "-1"):
         return None
-    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={first}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
         return int(done.stdout.split()[0]) * 2**20

@@ -12,7 +12,7 @@ from safety_harness.report.page import figures, html
 from safety_harness.report.sheet import sheet
 from safety_harness.report.terminal import terminal
 from safety_harness.report.versus import Versus
-from safety_harness.results import RunResult
+from safety_harness.results import RESULTS, RunResult
 
 __all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports", "write_results"]
 
@@ -52,8 +52,8 @@ def write_results(result: RunResult, folder: Path) -> Path:
     Raises:
         HarnessError: as of :func:`write_reports`.
     """
-    write_whole(folder / "results.json", result.to_json())
-    return folder / "results.json"
+    write_whole(folder / RESULTS, result.to_json())
+    return folder / RESULTS
 
 
 def write_formats(

@@ -211,9 +211,24 @@ def test_a_run_over_recorded_patches_says_of_which(
     ran = project("--patches", "earlier.json", "--student", "one")
     assert ran.ret == pytest.ExitCode.OK
     assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {sha256_file(file)}"
+    ran = project("--patches", "reports/results.json", "--student", "one")
+    assert ran.ret == pytest.ExitCode.USAGE_ERROR
+    assert "would write its own results over reports/results.json" in ran.stderr.str()
     ran = project("--patches", "earlier.json")
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     assert "earlier.json records no patch of alpha/two" in ran.stderr.str()
+
+
+def test_patches_that_vanish_meanwhile_cost_nothing_that_was_measured(
+    project: Project, results: Results, pytester: pytest.Pytester
+) -> None:
+    patch = whole_patch(student="alpha/one").model_dump(mode="json")
+    file = results_with(pytester.path / "earlier.json", {"alpha/one": {"patch": patch}})
+    digest = sha256_file(file)
+    gone = "import pathlib\ndef test_gone():\n    pathlib.Path('earlier.json').unlink()\n"
+    project("--patches", "earlier.json", "--student", "one", more=gone)
+    assert not file.exists()
+    assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {digest}"
 
 
 def test_a_report_has_its_familys_settings_whoever_comes_last(project: Project, results: Results) -> None:

@@ -100,6 +100,7 @@ def test_workers_share_the_first_gpu(
 
 def test_the_gpus_driver_is_asked_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert workers._free_on_gpu() is None
     driver = tmp_path / "nvidia-smi"
     driver.write_text("#!/bin/sh\necho 40536\n")
@@ -107,6 +108,23 @@ def test_the_gpus_driver_is_asked_where_there_is_one(tmp_path: Path, monkeypatch
     assert workers._free_on_gpu() == 40536 * 2**20
     driver.write_text("#!/bin/sh\necho No devices were found; exit 6\n")
     assert workers._free_on_gpu() is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked"),
+    [(None, "0"), ("3", "3"), ("2,0", "2"), ("GPU-8f2e, GPU-1", "GPU-8f2e"), ("", None), ("-1", None)],
+)
+def test_the_gpu_that_is_asked_is_the_one_that_torch_will_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, asked: str | None
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f'#!/bin/sh\ncase "$*" in *--id={asked}) echo 7;; *) exit 6;; esac\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert workers._free_on_gpu() == (None if asked is None else 7 * 2**20)
 
 
 def test_free_memory_is_asked_of_the_machine(students: tuple[Student, ...]) -> None:

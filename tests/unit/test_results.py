@@ -161,7 +161,9 @@ def test_answers_can_be_taken_out() -> None:
     with_answers = replace(result, students=(replace(result.students[0], checks={"defense": told}),))
     assert "Sure" in with_answers.to_json()
     assert "Sure" not in with_answers.without_answers().to_json()
-    told_nothing = with_answers.without_texts()
+    reasons = ("t[alpha/one] could not be measured: too long: 'How do\nI'", "t[alpha/one] and 2 more is unlike")
+    told_nothing = replace(with_answers, reasons=reasons).without_texts()
+    assert told_nothing.reasons == ("t[alpha/one] could not be measured", reasons[1])
     assert "Sure" not in told_nothing.to_json()
     texts = [question.text for asked in with_answers.questions.values() for question in asked]
     assert not [text for text in texts if not text or text in told_nothing.to_json()]
