@@ -120,18 +120,17 @@ def main() -> None:
         raise SystemExit(f"Family {family.name!r} names no ancestor, whose perplexity of the answers is reported.")
     loaded = load(prepare(family.ancestor), family.dtype)
     ancestor = Generator(loaded.model, loaded.tokenizer, batch_size=1)
-    found = kept.read(LOG)
     for student in students:
-        for row in rows(student, options.tokens, ancestor, found, options.results):
+        for row in rows(student, options.tokens, ancestor, kept.read(LOG), options.results):
             print(row, flush=True)
-            found = [one for one in found if which(one) != which(row)] + [row]
-            # Written each time, so that a run that is broken off leaves what it measured.
-            kept.write(LOG, found)
+            kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
+    # The last of the rows about one thing counts.
+    found = list({which(row): row for row in kept.read(LOG)}.values())
     LOG.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
 def which(row: Row) -> tuple[Any, ...]:
-    """What a row is about; there is one such row."""
+    """What a row is about."""
     return tuple(row[name] for name in ("student", "model", "tokens"))
 
 

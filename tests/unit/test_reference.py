@@ -55,5 +55,8 @@ def test_the_tutorials_pytest_options_exist(pytestconfig: pytest.Config) -> None
 
 
 def test_the_workflow_is_sound_yaml() -> None:
-    workflow = yaml.safe_load((ROOT / "docs" / "gate.yml").read_text())
-    assert "pytest suites/" in " ".join(str(step.get("run", "")) for step in workflow["jobs"]["gate"]["steps"])
+    steps = yaml.safe_load((ROOT / "docs" / "gate.yml").read_text())["jobs"]["gate"]["steps"]
+    runs = {step["run"].split(" ")[0]: step for step in steps if "run" in step}
+    assert "pytest suites/" in runs["pytest"]["run"]
+    # A student that needs no patch has none to write, and its job is green all the same.
+    assert runs["safety-harness"]["continue-on-error"]
