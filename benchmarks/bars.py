@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from kept import Row
+from kept import Row, patch_name
 from over_refusal import known_rows, rise
 from tabulate import tabulate
 
@@ -118,7 +118,8 @@ def main() -> None:
     run, over = read_results(options.results), known_rows()
     found = []
     for student in run.students:
-        found.append(Measured(student, over.get((student.id, student.about["patch"]["key"]))))
+        patch = student.about["patch"]
+        found.append(Measured(student, over.get((student.id, patch_name(patch["key"], patch["units"])))))
     family = run.students[0].id.split("/")[0]
     lines = [(*line, "met" if met else "**missed**") for *line, met in bars(found)]
     table = tabulate(lines, ("mean, held out", "paper", "bar", "ours", ""), tablefmt="github", disable_numparse=True)

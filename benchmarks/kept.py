@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from safety_harness.files import sha256_text
 
 Row = Mapping[str, Any]
 
@@ -29,6 +31,11 @@ def add(file: Path, rows: Iterable[Row]) -> None:
 def holds(rows: Iterable[Row], row: Row) -> bool:
     """Whether one of *rows* says all that *row* says."""
     return any(row.items() <= one.items() for one in rows)
+
+
+def patch_name(key: str, units: Sequence[str]) -> str:
+    """Of a patch, in rows: what was searched for, and what came out, which another processor may find otherwise."""
+    return f"{key}-{sha256_text(' '.join(units))[:8]}"
 
 
 def _lines(rows: Iterable[Row]) -> str:

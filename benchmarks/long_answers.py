@@ -52,7 +52,7 @@ def rows(
 ) -> Iterator[Row]:
     """The rows that are not *known* yet, with its patch of *results*, or the cache's.
 
-    ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its key, and ``cells`` of the table.
+    ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its name, and ``cells`` of the table.
     """
     bench = open_bench(student)
     patch = find_patch(bench, results)
@@ -60,7 +60,7 @@ def rows(
     for name, units in models.items():
         row = {"student": student.id, "model": name, "tokens": tokens}
         if name == "patched":
-            row["patch"] = patch.key
+            row["patch"] = kept.patch_name(patch.key, patch.units)
         if not kept.holds(known, row):
             yield row | {"cells": measured(bench, units, tokens, ancestor)}
 

@@ -239,7 +239,7 @@ def measure(
     bench.asked((), asked.harmless["harmless"].first(DIVERGED))
     bench.text((), asked.text)
     for name, way in ways(bench, chosen).items():
-        own = {"patch": patch.key} if name == PATCH or name.startswith(SIZED) else {}
+        own = {"patch": kept.patch_name(patch.key, patch.units)} if name == PATCH or name.startswith(SIZED) else {}
         if wanted({"student": student.id, "way": name, **own}):
             found = own | measured(bench, way(), asked)
             if name == PATCH:

@@ -37,7 +37,7 @@ SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
 Rows = Mapping[tuple[str, str], Row]
-"""By student and its patch's key: these, the ``prior`` that the patch was searched with, and for each set refusals
+"""By student and its patch's name: these, the ``prior`` that the patch was searched with, and for each set refusals
 before, after, and of how many questions."""
 
 
@@ -45,15 +45,18 @@ def measured(student: Student, data: Path, known: Rows, results: Path | None) ->
     """The row of *student* with its patch, of *results* or else the cache's; None where it has none, or is *known*."""
     bench = open_bench(student)
     patch = recorded_patch(bench, results) if results else load_patch(patch_folder(patch_key(bench)))
-    if patch is None or not patch.units or (student.id, patch.key) in known:
+    if patch is None or not patch.units:
+        return None
+    name = kept.patch_name(patch.key, patch.units)
+    if (student.id, name) in known:
         return None
     units = select(bench, patch)
     asked = questions(bench, data).harmless
     bench.student = changed(student, screen_tokens=GLANCE)
     counts = {
-        name: [refused(bench, (), asked[name]), refused(bench, units, asked[name]), len(asked[name])] for name in SETS
+        kind: [refused(bench, (), asked[kind]), refused(bench, units, asked[kind]), len(asked[kind])] for kind in SETS
     }
-    return {"student": student.id, "prior": patch.prior, "patch": patch.key, **counts}
+    return {"student": student.id, "prior": patch.prior, "patch": name, **counts}
 
 
 def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> int:

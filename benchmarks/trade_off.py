@@ -56,7 +56,7 @@ def rows(student: Student, data: Path | None, known: Sequence[kept.Row], results
     to_ask = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(to_ask, data)
     for name, units in moves(bench, patch).items():
-        row = {"student": student.id, "patch": patch.key, "moved": name}
+        row = {"student": student.id, "patch": kept.patch_name(patch.key, patch.units), "moved": name}
         if not kept.holds(known, row):
             yield row | measured(to_ask, Way(units(), ancestor=bench.ancestor), asked)
 
