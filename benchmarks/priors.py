@@ -304,7 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
-    parser.add_argument("--prior", action="append", default=[], help="only the priors with this in their name")
+    parser.add_argument(
+        "--prior", action="append", default=[], help="only the priors of these names, as the page has them"
+    )
     parser.add_argument("--share", action="append", default=[], type=float)
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
@@ -313,8 +315,7 @@ def main() -> None:
     known = kept.read(LOG)
 
     def wanted(row: kept.Row) -> bool:
-        asked_for = not options.prior or any(part in row["prior"] for part in options.prior)
-        return asked_for and not kept.holds(known, row)
+        return (not options.prior or row["prior"] in options.prior) and not kept.holds(known, row)
 
     for student in load_registry().select(family=options.family, students=options.student):
         measure(open_bench(student), options.share or SHARES, beside, wanted)
