@@ -4,15 +4,16 @@
 
 measures the students whose patch the results.json FILE holds, else those whose patch is in the cache (``pytest
 suites/`` writes both), in the dtype and the batches of their family. Writes ``benchmarks/over_refusal.jsonl``, a row a
-patch, and ``benchmarks/over_refusal.md``, a table a family and prior; what is there for the same patch is not measured
-again. An answer is heard as far as it takes to know whether it is a refusal. ``DIR`` holds
-``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and ``dapa/advbench_392_harmless_twins.csv`` (the
-first 128).
+patch, and ``benchmarks/over_refusal.md``, a table a family and prior, with the questions that most students refuse.
+What is there for the same patch is not measured again. An answer is heard as far as it takes to know whether it is a
+refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
+``dapa/advbench_392_harmless_twins.csv`` (the first 128).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -37,8 +38,8 @@ SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
 Rows = Mapping[tuple[str, str], Row]
-"""By student and its patch's name: these, the ``prior`` that the patch was searched with, and for each set refusals
-before, after, and of how many questions."""
+"""By student and its patch's name: these, the ``prior`` that the patch was searched with, for each set refusals before,
+after, and of how many questions, and ``which`` are refused after (rows of before it was kept have none)."""
 
 
 def measured(student: Student, data: Path, known: Rows, results: Path | None) -> Row | None:
@@ -48,19 +49,20 @@ def measured(student: Student, data: Path, known: Rows, results: Path | None) ->
     if patch is None or not patch.units:
         return None
     name = kept.patch_name(patch.key, patch.units)
-    if (student.id, name) in known:
+    if "which" in known.get((student.id, name), {}):
         return None
     units = select(bench, patch)
     asked = questions(bench, data).harmless
     bench.student = changed(student, screen_tokens=GLANCE)
-    counts = {
-        kind: [refused(bench, (), asked[kind]), refused(bench, units, asked[kind]), len(asked[kind])] for kind in SETS
-    }
-    return {"student": student.id, "prior": patch.prior, "patch": name, **counts}
+    before, after = ({kind: refused(bench, moved, asked[kind]) for kind in SETS} for moved in ((), units))
+    counts = {kind: [len(before[kind]), len(after[kind]), len(asked[kind])] for kind in SETS}
+    return {"student": student.id, "prior": patch.prior, "patch": name, **counts, "which": after}
 
 
-def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> int:
-    return [answer.verdict for answer in bench.glimpsed(units, prompts)].count(Verdict.REFUSED)
+def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> list[str]:
+    """The ids of the questions that are refused with *units* moved."""
+    said = bench.glimpsed(units, prompts)
+    return [prompt.id for prompt, answer in zip(prompts, said, strict=True) if answer.verdict is Verdict.REFUSED]
 
 
 def known_rows() -> dict[tuple[str, str], Row]:
@@ -94,7 +96,20 @@ def page(rows: Sequence[Row]) -> str:
         table = tabulate(lines, ("student", *SETS.values()), tablefmt="github", disable_numparse=True)
         made = f"`python benchmarks/over_refusal.py --family {family} --data DIR --results FILE`"
         text += f"\n## {family}, prior {prior}\n\n{made}, FILE the results of that prior's run\n\n{table}\n"
+        text += most_refused([row["which"] for row in some if "which" in row])
     return text
+
+
+def most_refused(which: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """The questions that at least half of the students refuse, where there are two or more."""
+    if len(which) < 2:
+        return ""
+    lines = []
+    for kind, title in SETS.items():
+        counts = Counter(question for row in which for question in row[kind])
+        some = [f"{name} ({times})" for name, times in counts.most_common() if 2 * times >= len(which)]
+        lines.append(f"- {title}: {', '.join(some) or 'none'}.\n")
+    return f"\nRefused by half or more of {len(which)} students, as patched:\n\n{''.join(lines)}"
 
 
 def _cell(before: int, after: int, asked: int) -> str:
