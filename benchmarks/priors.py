@@ -116,10 +116,11 @@ class Tracing:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        refusal, questions = usual_refusal(bench), bench.questions.prior
+        self._refusal = usual_refusal(bench)
+        questions = bench.questions.prior
         kinds = ((questions.harmful, HARMFUL, 1.0), (questions.harmless, HARMLESS, -contrasted.COST))
         self._asked = [
-            (own_answers(bench, prompts.first(TRACED), contrasted.OPENING), refusal, weights, sign)
+            (own_answers(bench, prompts.first(TRACED), contrasted.OPENING), weights, sign)
             for prompts, weights, sign in kinds
         ]
 
@@ -151,8 +152,8 @@ class Tracing:
         """The mean margin on harmful questions less that on harmless ones, with *moved* moved."""
         total = 0.0
         with self._bench.transplanter.transplanted(moved):
-            for rows, refusal, weights, sign in self._asked:
-                refused = logprob(self._bench, [(question, refusal) for question, _ in rows], weights)
+            for rows, weights, sign in self._asked:
+                refused = logprob(self._bench, [(question, self._refusal) for question, _ in rows], weights)
                 total += sign * float((refused - logprob(self._bench, rows, weights)).mean())
         return total
 

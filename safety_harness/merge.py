@@ -15,7 +15,7 @@ from safety_harness.gate import (
     required,
 )
 from safety_harness.patches import asked_in_search
-from safety_harness.results import Outcome, RunResult, StudentResult
+from safety_harness.results import UNMEASURED, Outcome, RunResult, StudentResult
 
 
 def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
@@ -166,7 +166,7 @@ def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list
     if {student.id for student in run.students} <= whole:
         about_run = [reason for reason in about_run if reason != INTERRUPTED]
     gone = "|".join(map(re.escape, elsewhere))
-    of_gone = re.compile(rf"\[({gone})\]( and \d+ more of this student)? could not be measured")
+    of_gone = re.compile(rf"\[({gone})\]( and \d+ more of this student)? {UNMEASURED}")
     return [reason for reason in about_run if not (elsewhere and of_gone.search(reason))]
 
 

@@ -18,6 +18,8 @@ from safety_harness.errors import DataError
 
 RESULTS = "results.json"
 """The file that a run writes, in its folder of reports."""
+UNMEASURED = "could not be measured"
+"""What a run's reasons say of tests that broke, before the cause."""
 SCHEMA = 2
 # A results.json of schema 1 only lacks what has a default here.
 READABLE = (1, SCHEMA)
@@ -253,12 +255,12 @@ class RunResult:
         Nor why something could not be measured: such an error may quote a question.
         """
         asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
-        reasons = tuple(_UNMEASURED.sub(r"\1", reason) for reason in self.reasons)
+        reasons = tuple(_CAUSE.sub("", reason) for reason in self.reasons)
         return replace(self.without_answers(), questions=asked, reasons=reasons)
 
 
 _RUN = TypeAdapter(RunResult)
-_UNMEASURED = re.compile(r"(could not be measured): .*", re.DOTALL)
+_CAUSE = re.compile(rf"(?<={UNMEASURED}): .*", re.DOTALL)
 
 
 def schema() -> dict[str, Any]:

@@ -238,10 +238,12 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def _by_reason(broken: Mapping[str, str]) -> list[str]:
     """One line a reason: a model that cannot be loaded fails all of its student's tests."""
+    from safety_harness.results import UNMEASURED
+
     tests: dict[str, list[str]] = {}
     for test, reason in broken.items():
         tests.setdefault(reason, []).append(test)
-    return [f"{names[0]}{_others(names)} could not be measured: {reason}" for reason, names in tests.items()]
+    return [f"{names[0]}{_others(names)} {UNMEASURED}: {reason}" for reason, names in tests.items()]
 
 
 def _others(names: Sequence[str]) -> str:
