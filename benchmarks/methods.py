@@ -20,7 +20,8 @@ The ways:
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
 * ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference; or chosen by
   the prior of the search alone and moved as the patch moves them (priors.py compares more priors).
-* ``ddmin over gates``: the paper's search, by the same oracle.
+* ``ddmin over gates``: the paper's search over gate modules, from all of them if need be, by the same oracle; then
+  measured as the others are.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from safety_harness.bench import Bench, open_bench
 from safety_harness.candidates import Channels, Modules
 from safety_harness.judges import Verdict
 from safety_harness.models import prepare
+from safety_harness.patches import Patch
 from safety_harness.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.questions import further_questions
 from safety_harness.registry import Student, load_registry
@@ -213,21 +215,15 @@ def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
     return found
 
 
-def ddmin_over_gates(student: Student) -> dict[str, Any]:
-    """The paper's search: gates as units, no prior, classic ddmin, from as many of them as it takes; by the oracle of
-    this harness, which asks for a share of what all gates give."""
-    changes = {"roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm", "max_share": 1.0}
+def ddmin_over_gates(student: Student) -> Patch:
+    """The paper's search: gates as units, replaced, no prior, classic ddmin, from as many of them as it takes; by the
+    oracle of this harness, which asks for a share of what all gates give."""
+    changes = {
+        "roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm", "max_share": 1.0,
+        "transfer": "replace",
+    }  # fmt: skip
     settings = student.family.search.model_copy(update=changes)
-    patch = search(open_bench(changed(student, search=settings)), "benchmark")
-    return {
-        "found": patch.found,
-        "reason": patch.reason,
-        "units": len(patch.units),
-        "parameters": patch.share,
-        "probes": patch.probes,
-        "search seconds": patch.seconds,
-        "search": patch.search,
-    }
+    return search(open_bench(changed(student, search=settings)), "benchmark")
 
 
 def measure(
@@ -240,8 +236,6 @@ def measure(
     bench = open_bench(student)
     patch = find_patch(bench, results)
     chosen = select(bench, patch)
-    if wanted({"student": student.id, "way": DDMIN}):
-        write({"student": student.id, "way": DDMIN, **ddmin_over_gates(student)})
     bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(bench, data)
     # Asked once, for all ways to be compared with.
@@ -254,6 +248,14 @@ def measure(
             if name == PATCH:
                 found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **found})
+    if wanted({"student": student.id, "way": DDMIN}):
+        gates = ddmin_over_gates(student)
+        about = {
+            "reason": gates.reason, "gates": gates.units, "probes": gates.probes, "search seconds": gates.seconds,
+            "search": gates.search,
+        }  # fmt: skip
+        found = measured(bench, Way(select(bench, gates)), asked)
+        write({"student": student.id, "way": DDMIN, **about, **found})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -286,11 +288,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                           f"{100 * row['parameters']:.2f}"))  # fmt: skip
         parts += [f"## {student}", tabulate(lines, ("way", *headers), tablefmt="github", disable_numparse=True)]
         parts += [
-            f"ddmin over gates: {row['units']} gates, {100 * row['parameters']:.1f} % of the parameters, for "
-            f"{row['search']['target']} of {row['search']['questions']} refusals on the search split, all gates give "
-            f"{row['search']['refused_whole']}; {row['probes']} probes; {row['reason']}."
-            for row in rows
-            if row["student"] == student and "reason" in row
+            f"ddmin over gates: {_searched(row)}." for row in rows if row["student"] == student and row["way"] == DDMIN
         ]
         parts += [
             f"Patch of the search: {row['units']} units, {row['probes']} probes, {row['search seconds']:.0f} s."
@@ -298,6 +296,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["student"] == student and row["way"] == PATCH
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _searched(row: Mapping[str, Any]) -> str:
+    search = row["search"]
+    whole = f"all gates give {search['refused_whole']} of {search['questions']} refusals on the search split"
+    if not row["gates"]:
+        return f"none, {row['reason']} ({whole}); {row['probes']} probes"
+    return (
+        f"{len(row['gates'])} gates, for {search['target']} refusals ({whole}); {row['probes']} probes; {row['reason']}"
+    )
 
 
 def main() -> None:
