@@ -287,9 +287,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append((row["way"], dsr, *others, f"{row['perplexity']:.3f}", f"{row['divergence']:.3f}",
                           f"{100 * row['parameters']:.2f}"))  # fmt: skip
         parts += [f"## {student}", tabulate(lines, ("way", *headers), tablefmt="github", disable_numparse=True)]
-        parts += [
-            f"ddmin over gates: {_searched(row)}." for row in rows if row["student"] == student and row["way"] == DDMIN
-        ]
+        parts += [f"{DDMIN}: {_searched(row)}." for row in rows if row["student"] == student and row["way"] == DDMIN]
         parts += [
             f"Patch of the search: {row['units']} units, {row['probes']} probes, {row['search seconds']:.0f} s."
             for row in rows
@@ -304,7 +302,8 @@ def _searched(row: Mapping[str, Any]) -> str:
     if not row["gates"]:
         return f"none, {row['reason']} ({whole}); {row['probes']} probes"
     return (
-        f"{len(row['gates'])} gates, for {search['target']} refusals ({whole}); {row['probes']} probes; {row['reason']}"
+        f"{len(row['gates'])} of the gates, for {search['target']} refusals ({whole}); {row['probes']} probes; "
+        f"{row['reason']}"
     )
 
 
