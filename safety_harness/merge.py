@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from safety_harness.broken import only_of
 from safety_harness.errors import DataError
 from safety_harness.gate import (
     INTERRUPTED,
@@ -15,7 +16,7 @@ from safety_harness.gate import (
     required,
 )
 from safety_harness.patches import asked_in_search
-from safety_harness.results import UNMEASURED, Outcome, RunResult, StudentResult
+from safety_harness.results import Outcome, Question, RunResult, StudentResult
 
 
 def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
@@ -24,7 +25,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     The correction over the students is made anew, over all of them. A student may stand in two runs where the earlier
     one was inconclusive, or where it is named in *anew* (it has other weights since, or is searched otherwise): the
     later counts. With *keep_first* it may be decided twice in any case (on another machine, say): the first counts.
-    The result says so either way. Nothing is measured until it passes.
+    The result says so either way, also of merges before this one. Nothing is measured until it passes.
 
     Raises:
         DataError: a student was decided twice, one that is to be decided *anew* was not or is the same as before, or
@@ -34,7 +35,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     students: dict[str, StudentResult] = {}
     counted_in: dict[str, str] = {}
     measured_again: list[str] = []
-    decided_anew: dict[str, str] = {}
+    decided_anew: dict[str, list[str]] = {}
     decided_again: dict[str, list[str]] = {}
     for name, run in runs.items():
         for student in run.students:
@@ -47,12 +48,16 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
                 continue
             elif earlier is not None:
                 _require_another(name, earlier, student, anew)
-                decided_anew[student.id] = f"{student.id} ({earlier.outcome.value} before)"
+                decided_anew.setdefault(student.id, []).append(f"{student.id} ({earlier.outcome.value} before)")
             students[student.id], counted_in[student.id] = student, name
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
     needed = required(first.provenance.get("subject", "patched"))
+    now = {
+        "decided anew": [said for every in decided_anew.values() for said in every],
+        "decided again": [f"{student} ({', then '.join(outcomes)})" for student, outcomes in decided_again.items()],
+    }
     checks = correct_for_students({name: student.checks for name, student in students.items()})
     decided = [
         decide_student(name, checks[name], required=needed, expected=student.expected, about=student.about)
@@ -67,16 +72,27 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
         provenance={
             **_shared(runs),
             "runs": _named(runs),
-            "measured again": ", ".join(measured_again) or "none",
-            **({"decided anew": ", ".join(decided_anew.values())} if decided_anew else {}),
-            **({"decided again": _outcomes(decided_again)} if decided_again else {}),
+            "measured again": _history(runs, "measured again", measured_again) or "none",
+            **{key: said for key in ("decided anew", "decided again") if (said := _history(runs, key, now[key]))},
         },
-        questions={name: asked for run in runs.values() for name, asked in run.questions.items()},
+        questions=_questions(runs),
     )
 
 
-def _outcomes(of: Mapping[str, Sequence[str]]) -> str:
-    return ", ".join(f"{student} ({', then '.join(outcomes)})" for student, outcomes in of.items())
+def _history(runs: Mapping[str, RunResult], key: str, now: Iterable[str]) -> str:
+    """What earlier merges said under *key*, and what this one adds."""
+    before = (str(run.provenance.get(key, "none")) for run in runs.values())
+    return ", ".join(dict.fromkeys([*(said for said in before if said != "none"), *now]))
+
+
+def _questions(runs: Mapping[str, RunResult]) -> dict[str, tuple[Question, ...]]:
+    """Every set that was asked; with its words, if one of the runs has them."""
+    found: dict[str, tuple[Question, ...]] = {}
+    for run in runs.values():
+        for name, asked in run.questions.items():
+            if name not in found or any(one.text for one in asked):
+                found[name] = asked
+    return found
 
 
 def _require_another(run: str, earlier: StudentResult, later: StudentResult, anew: Collection[str]) -> None:
@@ -150,9 +166,23 @@ def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _incomplete(runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str]) -> Iterator[str]:
-    """Why runs were incomplete, but for what went wrong with a student that counts as another run has it."""
+    """Why runs were incomplete, but for what went wrong with students that another run measured whole."""
+    unbroken = defaultdict(set)
     for name, run in runs.items():
-        yield from _still_missing(run, {student for student, where in counted_in.items() if where != name}, whole)
+        for student in _unbroken(run):
+            unbroken[student].add(name)
+    for name, run in runs.items():
+        elsewhere = {student for student, where in counted_in.items() if where != name or unbroken[student] - {name}}
+        yield from _still_missing(run, elsewhere, whole)
+
+
+def _unbroken(run: RunResult) -> Iterator[str]:
+    """The students that *run* decided, and none of whose tests broke."""
+    ids = [student.id for student in run.students]
+    for student in run.students:
+        broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in _beside(run))
+        if student.outcome is not Outcome.INCONCLUSIVE and not broken:
+            yield student.id
 
 
 def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list[str]:
@@ -161,13 +191,17 @@ def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list
     What went wrong with a student that counts *elsewhere* does not; nor an interrupt, once all of the run's students
     have all of their checks.
     """
-    own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
-    about_run = [reason for reason in run.reasons if reason not in own]
-    if {student.id for student in run.students} <= whole:
+    ids = [student.id for student in run.students]
+    about_run = _beside(run)
+    if set(ids) <= whole:
         about_run = [reason for reason in about_run if reason != INTERRUPTED]
-    gone = "|".join(map(re.escape, elsewhere))
-    of_gone = re.compile(rf"\[({gone})\]( and \d+ more of this student)? {UNMEASURED}")
-    return [reason for reason in about_run if not (elsewhere and of_gone.search(reason))]
+    return [reason for reason in about_run if not only_of(reason, elsewhere, ids)]
+
+
+def _beside(run: RunResult) -> list[str]:
+    """Why *run* was incomplete, beside what its students lack."""
+    own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
+    return [reason for reason in run.reasons if reason not in own]
 
 
 def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:
@@ -177,8 +211,18 @@ def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:
 
 
 def _named(runs: Mapping[str, RunResult]) -> dict[str, str]:
+    """What each run was; of one that is a merge itself, what it was made of."""
+
     def said(run: RunResult) -> str:
         facts: Sequence[tuple[str, Any]] = [(key, run.provenance.get(key)) for key in ("started", "commit", "seconds")]
         return ", ".join(f"{key} {value}" for key, value in facts if value is not None)
 
-    return {name: f"{len(run.students)} students, {said(run)}" for name, run in runs.items()}
+    found: dict[str, str] = {}
+    for name, run in runs.items():
+        merged = run.provenance.get("runs")
+        parts = merged if isinstance(merged, dict) else {name: f"{len(run.students)} students, {said(run)}"}
+        for part, about in parts.items():
+            while part in found:
+                part += " (again)"
+            found[part] = about
+    return found

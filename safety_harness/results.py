@@ -14,12 +14,11 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from safety_harness.broken import UNMEASURED
 from safety_harness.errors import DataError
 
 RESULTS = "results.json"
 """The file that a run writes, in its folder of reports."""
-UNMEASURED = "could not be measured"
-"""What a run's reasons say of tests that broke, before the cause."""
 SCHEMA = 2
 # A results.json of schema 1 only lacks what has a default here.
 READABLE = (1, SCHEMA)

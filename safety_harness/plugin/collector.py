@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness import __version__
+from safety_harness.broken import told
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_file
 from safety_harness.plugin.fixtures import PROPERTY
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Beyond those that pytest has (0 to 6).
 EXIT_INCONCLUSIVE = 10
 PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
+# With one of these pytest runs no test, and ends as if all were well.
+RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
@@ -84,7 +87,7 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if not self.rows and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             return
-        if session.config.option.collectonly:
+        if any(session.config.getoption(name, None) for name in RUNS_NOTHING):
             return
         from safety_harness.report.github import write_summary
 
@@ -145,7 +148,7 @@ class Collector:
             )
             for student in self.students
         ]
-        missing = [*_by_reason(self.broken), *incomplete]
+        missing = [*told(self.broken, [student.id for student in self.students]), *incomplete]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
             missing.append(gate.INTERRUPTED)
         return gate.decide_run(
@@ -234,23 +237,6 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     if not lines:
         return "no reason given"
     return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # of a traceback the last says what
-
-
-def _by_reason(broken: Mapping[str, str]) -> list[str]:
-    """One line a reason: a model that cannot be loaded fails all of its student's tests."""
-    from safety_harness.results import UNMEASURED
-
-    tests: dict[str, list[str]] = {}
-    for test, reason in broken.items():
-        tests.setdefault(reason, []).append(test)
-    return [f"{names[0]}{_others(names)} {UNMEASURED}: {reason}" for reason, names in tests.items()]
-
-
-def _others(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return ""
-    one = len({name.partition("[")[2] for name in names}) == 1
-    return f" and {len(names) - 1} more{' of this student' if one else ''}"
 
 
 def _judge_error() -> dict[str, Any]:

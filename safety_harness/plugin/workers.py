@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from safety_harness.broken import student_of
+
 if TYPE_CHECKING:
     import pytest
 
@@ -33,16 +35,6 @@ def affordable_workers(students: Sequence[Student], *, available: int | None = N
 def threads_per_worker() -> int:
     """This process's share of the cores; two threads beside a busy process can be far slower than one."""
     return max(1, _cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-
-
-def student_of(nodeid: str, students: Sequence[str]) -> str:
-    """What must stay on one worker: the student that a test's brackets name, or the test itself.
-
-    A suite may have parameters of its own: ``test_x[alpha/one-hot]`` is alpha/one's.
-    """
-    _, _, parameters = nodeid.partition("[")
-    named = [name for name in students if f"-{name}-" in f"-{parameters.removesuffix(']')}-"]
-    return max(named, key=len, default=nodeid)
 
 
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:

@@ -178,7 +178,15 @@ def test_results_survive_a_report_that_breaks(project: Project, results: Results
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["--collect-only"], 0), (["-k", "nothing"], pytest.ExitCode.NO_TESTS_COLLECTED)]
+    ("arguments", "code"),
+    [
+        (["--collect-only"], 0),
+        (["--fixtures"], 0),
+        (["--fixtures-per-test"], 0),
+        (["--setup-plan"], 0),
+        (["--setup-only"], 0),
+        (["-k", "nothing"], pytest.ExitCode.NO_TESTS_COLLECTED),
+    ],
 )
 def test_a_run_that_measures_nothing_leaves_no_report(
     project: Project, pytester: pytest.Pytester, arguments: list[str], code: int

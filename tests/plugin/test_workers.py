@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from safety_harness.plugin import workers
-from safety_harness.plugin.workers import GIB, affordable_workers, student_of, threads_per_worker
+from safety_harness.plugin.workers import GIB, affordable_workers, threads_per_worker
 from safety_harness.registry import Student, load_registry
 from tests.samples import family, write_registry
 
@@ -138,24 +138,3 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, co
     if count:
         monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", count)
     assert threads_per_worker() == threads
-
-
-# --- Who gets what ---------------------------------------------------------------------------------------------------
-
-IDS = ("a/one", "a/one-more", "b/one")
-
-
-@pytest.mark.parametrize(
-    ("test", "scope"),
-    [
-        ("suites/t.py::test_x[a/one]", "a/one"),
-        ("suites/t.py::TestX::test_x[b/one]", "b/one"),
-        ("suites/t.py::test_x[a/one-more]", "a/one-more"),
-        ("suites/t.py::test_x[a/one-3]", "a/one"),
-        ("suites/t.py::test_x[hot-a/one-more-3]", "a/one-more"),
-        ("suites/t.py::test_x[3]", "suites/t.py::test_x[3]"),
-        ("suites/t.py::test_x", "suites/t.py::test_x"),
-    ],
-)
-def test_a_test_belongs_to_the_student_in_its_brackets(test: str, scope: str) -> None:
-    assert student_of(test, IDS) == scope

@@ -162,6 +162,49 @@ def test_what_broke_in_the_run_that_counts_is_said() -> None:
     assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
 
 
+def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_measured() -> None:
+    reason = "suites/test_x.py::test_y[a/one] and 9 more, of a/one, a/two, could not be measured: no disk"
+    first = with_reasons(run_result({"a/one": checks()[:3], "a/two": checks()[:3], "a/three": checks()}), reason)
+    one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
+    assert merge({"1": first, "2": one}).reasons[-1] == reason
+    found = merge({"1": first, "2": one, "3": two})
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+
+
+def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
+    reason = "suites/test_x.py::test_further[a/one] could not be measured: no memory"
+    first, again = with_reasons(run_result({"a/one": checks(9)}), reason), run_result({"a/one": checks()})
+    found = merge({"1": first, "2": again}, keep_first=True)
+    assert found.students[0].outcome is Outcome.FAIL
+    assert reason not in found.reasons
+    for broken in (reason, INTERRUPTED):  # nor did the other run get through
+        found = merge({"1": first, "2": with_reasons(again, broken)}, keep_first=True)
+        assert reason in found.reasons
+
+
+def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
+    one = searched_by("replace", run_result({"a/one": checks(9), "a/two": checks()[:3], "a/three": checks(9)}))
+    two = searched_by("add", run_result({"a/one": checks(), "a/two": checks()}))
+    again = merge(
+        {"1": merge({"1": one, "2": two}, anew=["a/one"]), "3": run_result({"a/three": checks()})}, keep_first=True
+    )
+    public = merge({"public": again})
+    last = merge({"public": public, "1": searched_by("replace", run_result({"a/one": checks(8)}))}, anew=["a/one"])
+    for found in (again, public, last):
+        assert found.provenance["measured again"] == "a/two"
+        assert found.provenance["decided again"] == "a/three (fail, then pass)"
+        assert set(found.provenance["runs"]) >= {"1", "2", "3"}
+    assert public.provenance["decided anew"] == "a/one (fail before)"
+    assert last.provenance["decided anew"] == "a/one (fail before), a/one (pass before)"
+    assert set(last.provenance["runs"]) == {"1", "2", "3", "1 (again)"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_questions_keep_their_words_if_one_of_the_runs_has_them(order: tuple[int, int]) -> None:
+    runs = run_result({"a/one": checks()}), run_result({"a/two": checks()}).without_texts()
+    assert merge({str(at): runs[at] for at in order}).questions == ASKED
+
+
 def test_runs_over_other_held_out_questions_are_not_one() -> None:
     one, two = run_result({"a/one": checks()}), run_result({"a/two": checks()})
     defense_of_two = two.students[0].checks["defense"]
