@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     planned = commands.add_parser("plan", help="estimate disk, memory, probes and time, before anything is loaded")
     planned.set_defaults(run=_plan)
     planned.add_argument("--family", help="a family, or a group of families (default: tiny)", default="tiny")
-    planned.add_argument("--tflops", type=float, default=400.0, help="matrix products of the device (default: 400)")
-    planned.add_argument("--bandwidth", type=float, default=3000.0, help="of its memory, GB/s (default: 3000)")
+    planned.add_argument("--tflops", type=_positive, default=400.0, help="matrix products of the device (default: 400)")
+    planned.add_argument("--bandwidth", type=_positive, default=3000.0, help="of its memory, GB/s (default: 3000)")
     for command in (listing, fetch, planned):
         command.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
 
@@ -51,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     add_artifact(commands)
     add_reduce(commands)
     return program
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return number
 
 
 def _registry(options: argparse.Namespace) -> Registry:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from safety_harness.artifact.compare import compare
 from safety_harness.artifact.folder import Artifact, open_artifact
 from safety_harness.artifact.manifest import schema
-from safety_harness.artifact.place import State, Verified, apply, beside, revert, verify
+from safety_harness.artifact.place import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.errors import ArtifactError, ConfigError, SourceError
 from safety_harness.files import refuse_existing
 from safety_harness.registry import load_registry
@@ -120,6 +120,8 @@ def _apply(options: argparse.Namespace) -> int:
     if options.dry_run:
         found = verify(artifact, options.model)
         _tell_state(options, found, f"; {artifact.manifest.parameters} numbers would move")
+        if options.out and found.state is State.CLEAN and not _holds(artifact, options.out):
+            refuse_out(options.model, options.out)
         return 0 if found.state is State.CLEAN else 1
     out = _out(options)
     if _holds(artifact, out) and verify(artifact, options.model).state is State.CLEAN:
@@ -134,7 +136,12 @@ def _revert(options: argparse.Namespace) -> int:
     if options.dry_run:
         found = verify(artifact, options.model)
         _tell_state(options, found, "")
-        return 0 if found.state in (State.APPLIED, State.PARTLY) else 1
+        if found.state not in (State.APPLIED, State.PARTLY):
+            return 1
+        own_numbers(artifact, options.student)
+        if options.out:
+            refuse_out(options.model, options.out)
+        return 0
     out = _out(options)
     _tell(options, out, artifact, revert(artifact, options.model, out, options.student, link=options.link))
     return 0

@@ -175,6 +175,8 @@ def _parse_jsonl(path: Path, text: str) -> Iterator[Prompt]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+        if not _is_unicode(row):
+            raise DataError(f"{path}, line {number}: holds half of a character (a lone surrogate). Write it whole.")
         if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
             raise DataError(f'{path}, line {number}: expected an object with a string "text".')
         answer = row.get("answer")
@@ -206,7 +208,18 @@ def _parse_seeds(path: Path, text: str) -> Iterator[Prompt]:
     for seed in seeds:
         if not isinstance(seed, Mapping) or not isinstance(seed.get("value"), str):
             raise DataError(f'{path}: a seed has no text "value": {str(seed)[:80]!r}.')
+        if not _is_unicode(seed["value"]):
+            raise DataError(f"{path}: a seed holds half of a character (a lone surrogate): {seed['value'][:80]!r}.")
         yield _prompt(seed["value"])
+
+
+def _is_unicode(value: object) -> bool:
+    """Whether all text in a value of JSON can be written: half of an emoji that was cut in two cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _prompt(text: str, identifier: object = None, answer: str | None = None, category: object = None) -> Prompt:

@@ -174,6 +174,8 @@ class Family(_Table):
     @classmethod
     def _tuned_from_the_ancestor(cls, value: Any) -> Any:
         ancestor = value.get("ancestor") if isinstance(value, dict) else None
+        if isinstance(ancestor, str):  # short for its path, as of every source
+            ancestor = {"path": ancestor}
         students = value.get("students") if ancestor else None
         if not isinstance(ancestor, dict) or not isinstance(students, dict):
             return value
@@ -207,6 +209,6 @@ def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
 
 def _plain(kind: str, name: str) -> str:
     """A name that can stand in a test's id, a table and a path."""
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise ValueError(f"{kind} name {name!r}: use letters, digits, '-', '_' and '.' only")
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
+        raise ValueError(f"{kind} name {name!r}: use ASCII letters, digits, '-', '_' and '.' only")
     return name

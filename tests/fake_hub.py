@@ -127,10 +127,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                         modes = [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]
                         self._send_json({"files": modes})
                     case ["api", "models", org, name, "commit", revision]:
-                        lines = [json.loads(line)["value"] for line in given.splitlines()]
-                        added = {entry["path"]: b64decode(entry["content"]) for entry in lines if "path" in entry}
+                        lines = [json.loads(line) for line in given.splitlines()]
+                        deleted = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
+                        added = {
+                            line["value"]["path"]: b64decode(line["value"]["content"])
+                            for line in lines
+                            if line["key"] == "file"
+                        }
                         full = f"{org}/{name}"
-                        oid = hub.add(full, {**hub.commit(full, revision).files, **added}, revision)
+                        kept = {
+                            path: was for path, was in hub.commit(full, revision).files.items() if path not in deleted
+                        }
+                        oid = hub.add(full, {**kept, **added}, revision)
                         self._send_json({"commitUrl": f"{hub.url}/{full}/commit/{oid}", "commitOid": oid})
                     case _:
                         raise RefusalError(404, "NotFound")
@@ -155,7 +163,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 for file, content in hub.commit(name, revision).files.items()
                 if file.startswith(start)
             }
-            if not below:
+            if folder and not below:
                 raise RefusalError(404, "EntryNotFound")
             entries: dict[str, dict[str, Any]] = {}
             for file, content in below.items():

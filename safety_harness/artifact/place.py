@@ -14,7 +14,7 @@ from safety_harness.artifact.folder import Artifact
 from safety_harness.artifact.manifest import Entry
 from safety_harness.artifact.stored import Raw, Stored, digest, stored_tensors, taken, with_channels
 from safety_harness.errors import ArtifactError
-from safety_harness.files import sha256_file, whole_folder
+from safety_harness.files import refuse_existing, sha256_file, whole_folder
 from safety_harness.weights import BESIDE, PICKLES, Checkpoint
 
 # Files that hold a model's weights once more, in this or another format, and what indexes them.
@@ -116,23 +116,38 @@ def revert(
         HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
     require(artifact, model, State.APPLIED, State.PARTLY)
-    own: Callable[[Entry], Raw]
-    if artifact.original:
+    own = own_numbers(artifact, student)
+    return _rewritten(artifact, model, out, own, lambda entry: entry.before, State.CLEAN, link=link)
 
-        def own(entry: Entry) -> Raw:
-            return artifact.original[entry.tensor].read()
-    elif student is None:
+
+def own_numbers(artifact: Artifact, student: Path | None) -> Callable[[Entry], Raw]:
+    """The student's own numbers of an entry, as the artifact holds them, or else the checkpoint *student*.
+
+    Raises:
+        ArtifactError: they are nowhere.
+        SourceError: *student* is no whole checkpoint of safetensors.
+    """
+    if artifact.original:
+        return lambda entry: artifact.original[entry.tensor].read()
+    if student is None:
         raise ArtifactError(
             f"{artifact.folder}: does not hold the student's own numbers. Name the student's folder with --student."
         )
-    else:
-        require(artifact, student, State.CLEAN)
-        places = stored_tensors(Checkpoint(student))
+    require(artifact, student, State.CLEAN)
+    places = stored_tensors(Checkpoint(student))
+    return lambda entry: taken(places[entry.tensor].read(), entry.along, entry.moved)
 
-        def own(entry: Entry) -> Raw:
-            return taken(places[entry.tensor].read(), entry.along, entry.moved)
 
-    return _rewritten(artifact, model, out, own, lambda entry: entry.before, State.CLEAN, link=link)
+def refuse_out(model: Path, out: Path) -> None:
+    """Go on only where a changed copy of *model* may be written to *out*.
+
+    Raises:
+        ArtifactError: it lies in *model*.
+        HarnessError: it exists.
+    """
+    if out.resolve().is_relative_to(model.resolve()):
+        raise ArtifactError(f"{out}: lies in {model}, which is never changed. Choose another --out.")
+    refuse_existing(out)
 
 
 def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
@@ -174,8 +189,7 @@ def _rewritten(
     *,
     link: bool,
 ) -> tuple[str, ...]:
-    if out.resolve().is_relative_to(model.resolve()):
-        raise ArtifactError(f"{out}: lies in {model}, which is never changed. Choose another --out.")
+    refuse_out(model, out)
     checkpoint = Checkpoint(model)
     places = stored_tensors(checkpoint)
     touched = {places[entry.tensor].file for entry in artifact.manifest.entries}

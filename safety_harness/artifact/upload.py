@@ -24,6 +24,7 @@ def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
             repo_id=repository,
             folder_path=artifact.folder,
             allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, SUMS],
+            delete_patterns=None if artifact.original else [ORIGINAL],  # an earlier patch's would be in no sum
             commit_message=f"Safety patch for {artifact.manifest.search.student}",
         )
     except Exception as error:  # the client lets the errors of its transports through, which share no base

@@ -89,6 +89,9 @@ def test_from_search_to_release_and_back(say: Say, registry: Path, world: Path, 
     )
     assert say("apply", folder, out, "--dry-run")[0] == 1
     assert say("revert", folder, out, "--dry-run")[:2] == (0, f"{out}: applied\n")
+    assert say("revert", folder, out, "--dry-run", "--out", student)[0] == 2
+    assert say("apply", folder, student, "--dry-run", "--out", out)[0] == 0  # which holds it already
+    assert say("apply", folder, student, "--dry-run", "--out", folder)[0] == 2
     assert say("revert", folder, out, "--out", tmp_path / "again")[0] == 0
     for file in student.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
@@ -258,6 +261,13 @@ def test_a_patch_goes_to_a_hub_and_comes_back_whole(say: Say, patch: Path, hub: 
     for name, content in files.items():
         (back / name).write_bytes(content)
     assert open_artifact(back).manifest == open_artifact(patch).manifest
+
+
+def test_an_original_that_an_earlier_patch_left_on_the_hub_goes(say: Say, patch: Path, hub: Hub) -> None:
+    hub.add("org/patch", {"original.safetensors": b"of an earlier one", "LICENSE": b"stays"})
+    assert say("upload", patch, "org/patch")[0] == 0
+    files = hub.commit("org/patch", "main").files
+    assert files.keys() == {"manifest.json", "patch.safetensors", "README.md", "SHA256SUMS", "LICENSE"}
 
 
 def test_a_hub_that_refuses_is_an_error(say: Say, patch: Path, hub: Hub) -> None:

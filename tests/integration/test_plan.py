@@ -139,3 +139,6 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 2 + 7 + 1
     assert main(["plan", "--family", "smollm3"]) == 2
     assert "Did you mean" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--bandwidth", "0"])
+    assert "0 is no positive number" in capsys.readouterr().err

@@ -159,7 +159,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (TABLE + family("a", BOTH, "gate = { drs = 0.5 }"), "families.a.gate.drs: Extra inputs"),
         (TABLE + family("a", BOTH, "search = { strategy = 'fast' }"), "families.a.search.strategy: Input should be"),
         (with_student('path = "x"').replace(".s]", '."a b"]'), "student name 'a b'"),
-        (TABLE + '[families."a[b]"]\nteacher = "t"\nstudents = { s = "s" }\n', "family name 'a[b]': use letters"),
+        (TABLE + '[families."a[b]"]\nteacher = "t"\nstudents = { s = "s" }\n', "family name 'a[b]': use ASCII letters"),
+        (with_student('path = "x"').replace(".s]", '."français"]'), "student name 'français': use ASCII letters"),
         (TABLE + family("a", {"s": "maybe"}), "families.a.students.s.expected: Input should be 'pass' or 'fail'"),
         (with_student('path = "x"\nhf = "a/b"'), "families.a.students.s: Value error, give exactly one of"),
         (with_student(""), "give exactly one of path, gguf, hf, pypi, parts; found none"),
@@ -281,6 +282,19 @@ adapters = ["lora/tuned"]
     (tuned,) = load_registry(tmp_path / "registry.toml").select()
     assert tuned.spec.adapters == (tmp_path / "lora/chat", tmp_path / "lora/tuned")
     assert tuned.family.teacher.adapters == (tmp_path / "lora/chat", tmp_path / "lora/teacher")
+
+
+def test_an_ancestor_may_be_a_folder_in_short(tmp_path: Path) -> None:
+    text = f"""{TABLE}
+[families.a]
+ancestor = "base"
+teacher = {{ adapters = ["lora/teacher"] }}
+students.tuned = {{ adapters = ["lora/tuned"] }}
+"""
+    (tmp_path / "registry.toml").write_text(text)
+    (tuned,) = load_registry(tmp_path / "registry.toml").select()
+    assert tuned.family.ancestor is not None
+    assert {spec.path for spec in (tuned.spec, tuned.family.teacher, tuned.family.ancestor)} == {tmp_path / "base"}
 
 
 def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) -> None:
