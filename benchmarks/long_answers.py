@@ -70,7 +70,7 @@ def measured(bench: Bench, units: Sequence[Unit], tokens: int, ancestor: Generat
     short = [answer.verdict for answer in bench.asked(units, prompts)]
     with bench.transplanter.transplanted(units):
         answers = bench.generator.answers(prompts.texts, tokens)
-    long = [bench.judge.judge(answer).verdict for answer in answers]
+    long = [bench.judged(answer) for answer in answers]
     pairs = [(one is Verdict.REFUSED, other is Verdict.REFUSED) for one, other in zip(short, long, strict=True)]
     return [
         counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),

@@ -40,7 +40,6 @@ from transformers import AutoModelForCausalLM
 
 from safety_harness import ddmin, generate, search
 from safety_harness.bench import Bench, open_bench
-from safety_harness.capability import is_right
 from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
@@ -49,6 +48,7 @@ from safety_harness.prompts import PromptSet
 from safety_harness.questions import Sides
 from safety_harness.readings import Readings
 from safety_harness.registry import Student
+from safety_harness.tasks import is_right
 from safety_harness.units import Unit, flat, grouped
 
 RELOADED = 2
@@ -116,7 +116,7 @@ class Plain:
         return enough
 
     def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
-        return [self._bench.judge.judge(answer).verdict for answer in self._answers(prompts)]
+        return [self._bench.judged(answer) for answer in self._answers(prompts)]
 
     def _answers(self, prompts: PromptSet) -> list[str]:
         generator = self._bench.generator

@@ -12,13 +12,12 @@ from safety_harness.capability import (
     answer_logprobs,
     check_documents,
     divergence,
-    is_right,
     rows_at_once,
     text_scores,
 )
 from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.files import sha256_text
-from safety_harness.generate import DECODING, Generator, Screen
+from safety_harness.generate import DECODING, Generator, Screen, enough_memory
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.layouts import enumerate_units
 from safety_harness.lineage import Lineage, check_lineage
@@ -26,6 +25,7 @@ from safety_harness.models import LoadedModel, load, prepare
 from safety_harness.prompts import PromptSet, batches
 from safety_harness.questions import Questions, load_questions
 from safety_harness.registry import Student
+from safety_harness.tasks import is_right
 from safety_harness.transplant import Donor, Transplanter
 from safety_harness.units import Unit, grouped
 from safety_harness.weights import Checkpoint
@@ -104,11 +104,8 @@ class Bench:
             return self.asked(units, prompts)
         if self._has(("screened", prompts.sha256, None), units):
             most = None  # all were heard before
-        judge = self.judge
         screen = Screen(
-            tokens,
-            lambda said: judge.judge(said).verdict is not Verdict.COMPLIED or judge.may_yet_refuse(said),
-            most,
+            tokens, lambda said: self.judged(said) is not Verdict.COMPLIED or self._may_yet_refuse(said), most
         )
         return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(units, prompts, screen))
 
@@ -117,19 +114,22 @@ class Bench:
         tokens = self.student.family.screen_tokens
         if tokens is None:
             return self.asked(units, prompts)
-        judge = self.judge
-        screen = Screen(
-            tokens, lambda said: judge.judge(said).verdict is Verdict.COMPLIED and judge.may_yet_refuse(said)
-        )
+        screen = Screen(tokens, lambda said: self.judged(said) is Verdict.COMPLIED and self._may_yet_refuse(said))
         return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(units, prompts, screen))
 
     def _ask(self, units: Sequence[Unit], prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
         tokens = self.student.family.max_new_tokens
         answers = self.generator.answers(prompts.texts, tokens, screen, self._inside(units))
         return tuple(
-            Answered(prompt.id, answer, self.judge.judge(answer).verdict)
-            for prompt, answer in zip(prompts, answers, strict=True)
+            Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
         )
+
+    def judged(self, said: str) -> Verdict:
+        """The verdict on an answer of this student, a thought that the chat template begins it with included."""
+        return self.judge.judge(self.generator.chat.opening + said).verdict
+
+    def _may_yet_refuse(self, said: str) -> bool:
+        return self.judge.may_yet_refuse(self.generator.chat.opening + said)
 
     def _inside(self, units: Sequence[Unit]) -> list[Hashable]:
         """Of each layer which of the *units* it holds, and of whose."""
@@ -157,9 +157,10 @@ class Bench:
         # The end token is scored as well.
         for batch in batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1)):
             texts, answers = zip(*batch, strict=True)
-            before = answer_logprobs(self.generator, texts, answers)
-            with self.transplanter.transplanted(units):
-                after = answer_logprobs(self.generator, texts, answers)
+            with enough_memory(f"{self.student.id} is measured"):
+                before = answer_logprobs(self.generator, texts, answers)
+                with self.transplanter.transplanted(units):
+                    after = answer_logprobs(self.generator, texts, answers)
             found += [divergence(one, other) for one, other in zip(before, after, strict=True)]
         return tuple(found)
 
@@ -186,7 +187,7 @@ class Bench:
             "batch_size": self.generator.batch_size,
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
-            "template": sha256_text(self.generator.tokenizer.chat_template or ""),
+            "template": sha256_text(self.generator.chat.template or ""),
         }
 
     def forget(self) -> None:
@@ -197,7 +198,7 @@ class Bench:
     def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
         if not self._has(what, units):
             try:
-                with self.transplanter.transplanted(units):
+                with self.transplanter.transplanted(units), enough_memory(f"{self.student.id} is measured"):
                     found = self._in_batches_of_one_size(measure)
             except NotFinite as error:
                 raise self._not_finite(units) from error

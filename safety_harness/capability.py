@@ -1,8 +1,7 @@
-"""What a model can do beside refusing: perplexity of a text, divergence from the student, right answers."""
+"""What a model can do beside refusing: perplexity of a text, divergence from the student."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,17 +119,3 @@ def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
 def token_divergences(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """KL(student || other) in nats at every token: shape (tokens,), of log-probabilities of (tokens, vocabulary)."""
     return (student.exp() * (student - other)).sum(-1)
-
-
-def is_right(answer: str, expected: str) -> bool:
-    """Whether *answer* gives *expected*: as whole words, whatever the case, spacing and punctuation around it."""
-    return f" {_plain(expected)} " in f" {_plain(answer)} "
-
-
-# A number keeps its sign, its point and its digits together: 42 is neither in 142 nor in 4.2, -42 or 42,000.
-_WORD = re.compile(r"[+-]?(?:(?<![\w.])\.)?\w+(?:[.+-]\w+)*")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-
-
-def _plain(text: str) -> str:
-    return " ".join(_WORD.findall(_THOUSANDS.sub("", text.lower().replace("\N{MINUS SIGN}", "-"))))

@@ -63,7 +63,8 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`; write the result to `out`.
 
-    The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls.
+    The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls. Where
+    training left a tokenizer or a chat template in the adapter's folder, the model is asked with these.
     An `out` that exists is replaced. Raises SourceError naming the file that is missing, cut short, or made
     for another model.
     """
@@ -71,12 +72,12 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     _require_checkpoint(base)
     with whole_folder(out) as folder:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
                 base, dtype=torch.float32, local_files_only=True, use_safetensors=True
             )
         except _UNLOADABLE as error:
             raise SourceError(f"{base}: cannot be loaded as a checkpoint ({error}). Make it again.") from error
+        tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
         try:
             peft_model: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
             merged: Any = peft_model.merge_and_unload(safe_merge=True)
@@ -85,6 +86,25 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
                 f"{adapter}: does not fit {base} ({error}). Merge it into the model it was made for."
             ) from error
         _save(merged.to(torch.bfloat16), tokenizer, folder)
+
+
+def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
+    """The adapter's tokenizer, else the base's; with the adapter's chat template, where it has one."""
+    own = (adapter / "tokenizer_config.json").is_file()
+    folder = adapter if own else base
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust tokenizer raises this very class
+        raise SourceError(f"{folder}: its tokenizer cannot be read ({error}). Fetch it again.") from error
+    template = adapter / "chat_template.jinja"
+    if template.is_file() and not own:
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if own and len(tokenizer) > rows:
+        raise SourceError(
+            f"{adapter}: its tokenizer knows {len(tokenizer)} tokens, and the model has rows for {rows}. Merge it "
+            "with the tool that trained it, which knows how to add rows, and name the merged model."
+        )
+    return tokenizer
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None, gguf: Path) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from safety_harness.chat import Chat
 from safety_harness.decoding import packed_weights, roomy_cache
 from safety_harness.drafts import Drafts
-from safety_harness.errors import DataError
+from safety_harness.errors import DataError, SourceError
 from safety_harness.passes import Rows
 from safety_harness.readings import Inside, Readings
 from safety_harness.recorded import Recordings, recordable
@@ -24,6 +25,9 @@ DECODING = 3
 
 # Tokens of a guess that go through the model at once.
 LONGEST_GUESS = 16
+
+# Masked wherever it stands, so any token will do; the tokenizer's own may have no row among the embeddings.
+PAD = 0
 
 # Sharing a common beginning costs one more call of the model; it must save this many tokens to be worth it.
 WORTH_SHARING = 128
@@ -52,10 +56,10 @@ class Generator:
         self.config = model.config.get_text_config()
         """Of a multimodal model that of the part which answers."""
         self.tokenizer = tokenizer
+        self.chat = Chat(tokenizer)
         self.batch_size = batch_size
         # A model that knows no end token answers to the limit.
         self._stop = frozenset(_stop_tokens(model, tokenizer))
-        self._pad = int(tokenizer.pad_token_id or 0)  # masked wherever it stands, so any token will do
         self._encoded: dict[str, list[int]] = {}
         # In bfloat16 an answer depends on how it was decoded, so there it may not depend on what was asked before.
         self._drafts = Drafts() if model.dtype == torch.float32 else None
@@ -67,20 +71,13 @@ class Generator:
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
         if question not in self._encoded:
-            self._encoded[question] = self._encode(question)
+            self._encoded[question] = self.chat.tokens(question)
         return self._encoded[question]
 
-    def _encode(self, question: str) -> list[int]:
-        if self.tokenizer.chat_template is None:
-            return list(self.tokenizer(question)["input_ids"])
-        return list(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-            )["input_ids"]
-        )
+    @property
+    def end(self) -> int | None:
+        """The token with which the chat template ends an answer."""
+        return self.chat.end(self._stop)
 
     def answers(
         self,
@@ -109,12 +106,12 @@ class Generator:
                 with torch.inference_mode(), packed_weights(self.model):
                     decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen, inside)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if not spared and self.forget():
                     spared, inside = True, None  # what is kept for later took the room
                 elif len(rows) == 1:
-                    raise
+                    raise short_of_memory("one question is answered") from error
                 else:
                     self._halve(len(rows))
                 continue
@@ -151,7 +148,7 @@ class Generator:
             self._read(rows, shared, self._recordings),
             len(rows),
             shared,
-            self._pad,
+            PAD,
             self._recordings,
             room,
         )
@@ -279,7 +276,30 @@ class Generator:
                 )
 
 
-def _out_of_memory(error: Exception) -> bool:
+def short_of_memory(meanwhile: str, otherwise: str = "") -> SourceError:
+    """What the user is told when memory ends and there is nothing to halve."""
+    return SourceError(
+        f"Out of memory while {meanwhile}. Use fewer workers (-n), or raise `memory_gib` in the registry, by which -n "
+        f"auto counts them{otherwise}."
+    )
+
+
+@contextlib.contextmanager
+def enough_memory(meanwhile: str, otherwise: str = "") -> Iterator[None]:
+    """Say what the user can do, where what is done within runs out of memory.
+
+    Raises:
+        SourceError: it does.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise short_of_memory(meanwhile, otherwise) from error
+
+
+def out_of_memory(error: Exception) -> bool:
     """Whether torch, or Python, found no memory; on a CPU torch only says so, in words of the system's own."""
     said = ("can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

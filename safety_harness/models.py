@@ -17,7 +17,7 @@ from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.memory import keep_freed_memory
 from safety_harness.sources import resolve
 from safety_harness.specs import ModelSpec
-from safety_harness.weights import Checkpoint
+from safety_harness.weights import BESIDE, Checkpoint
 
 # Raised when preparing changes its output, so that old caches are not taken for new.
 PREPARATION = 1
@@ -149,4 +149,5 @@ def _adapter_hash(adapter: Path) -> str:
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     if missing := [path for path in files if not path.exists()]:
         raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
-    return json.dumps([sha256_file(path) for path in files])
+    beside = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
+    return json.dumps([sha256_file(path) for path in (*files, *sorted(beside))])

@@ -15,7 +15,7 @@ from safety_harness.files import cache_dir, sha256_text, whole_folder
 from safety_harness.results import read_results
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
-ALGORITHM = 10
+ALGORITHM = 11
 
 Certificate = Literal["tested", "untested", "unresolved"]
 

@@ -21,6 +21,7 @@ import yaml
 
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
+from safety_harness.tasks import UNSPACED
 
 TEXT_COLUMNS = ("text", "prompt", "goal")
 
@@ -261,11 +262,7 @@ def _same(prompt: Prompt) -> str:
 
 def _words(text: str) -> frozenset[str]:
     """Its words, whatever the script; of those that put no space between words each character."""
-    return frozenset(re.findall(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]|')+", text.casefold()))
-
-
-# Thai, Lao and Khmer; Japanese; Chinese.
-_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+    return frozenset(re.findall(rf"[{UNSPACED}]|(?:[^\W_{UNSPACED}]|')+", text.casefold()))
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -11,6 +11,7 @@ from safety_harness.prompts import PromptSet, check_disjoint, in_turn, read_prom
 from safety_harness.registry import Student
 from safety_harness.sources import resolve, resolve_prompts
 from safety_harness.specs import Family, PromptSource, Source, Split
+from safety_harness.tasks import words
 from safety_harness.weights import Checkpoint, check_shapes
 
 
@@ -175,6 +176,11 @@ def _task_sides(split: Split) -> Sides:
     for prompts in (sides.search, sides.report):
         if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:
             raise DataError(f'{prompts.name}: the task {unanswered[0]!r} has no "answer". Give it one.')
+        if wordless := [prompt.answer for prompt in prompts if not words(str(prompt.answer))]:
+            raise DataError(
+                f"{prompts.name}: the answer {wordless[0]!r} holds neither a word nor a number, so nothing could be "
+                "told from it. Ask for a word."
+            )
     return sides
 
 

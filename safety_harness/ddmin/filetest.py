@@ -46,9 +46,9 @@ class Script:
             return self._run([*self._command, str(candidate)], folder) == 0
 
     def fingerprint(self) -> str:
-        """What the answers depend on: the command, the text of every file that it names, the pieces."""
+        """What the answers depend on: the command, the text of every file that it names, its time, the pieces."""
         texts = [Path(part).read_bytes() for part in self._command if Path(part).is_file()]
-        digest = hashlib.sha256(repr((self._command, texts, self._name)).encode())
+        digest = hashlib.sha256(repr((self._command, texts, self._name, self._seconds)).encode())
         for part in self._parts:
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()

@@ -104,9 +104,11 @@ class Journal:
         return _MEANT[said]
 
     def _write(self, line: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(line)
             if written != len(line):
+                self._file.truncate(size)  # whoever goes on must not write behind half a line
                 raise OSError(None, f"only {written} of {len(line)} bytes could be written")
             os.fsync(self._file.fileno())
         except OSError as error:

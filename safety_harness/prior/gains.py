@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safety_harness.bench import Bench
 from safety_harness.capability import next_logprobs
 from safety_harness.errors import ConfigError, SourceError
+from safety_harness.generate import enough_memory
 from safety_harness.judges import Verdict
 from safety_harness.prompts import PromptSet
 from safety_harness.transplant import channels_of
@@ -65,8 +66,8 @@ def usual_refusal(bench: Bench) -> list[int]:
     # Ties are broken by the text itself, so that the prior is the same on every run.
     best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
     tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
-    ended = len(tokens) < limit and tokenizer.eos_token_id is not None
-    return [*tokens, tokenizer.eos_token_id] if ended else tokens
+    end = bench.generator.end
+    return [*tokens, end] if len(tokens) < limit and end is not None else tokens
 
 
 def own_answers(bench: Bench, prompts: PromptSet, tokens: int) -> list[Row]:
@@ -94,7 +95,8 @@ def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -
     Raises:
         SourceError: a gradient is not finite.
     """
-    with bench.transplanter.transplanted(moved):
+    otherwise = ', or search with `roles` of which fewer may move, or with `prior = "norm"`, which takes no gradients'
+    with bench.transplanter.transplanted(moved), enough_memory("the prior takes gradients", otherwise):
         gradient = _gradient(bench, pieces)
     found = {
         unit.module: by_channel(

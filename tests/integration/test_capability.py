@@ -17,7 +17,6 @@ from safety_harness.capability import (
     batches,
     check_documents,
     divergence,
-    is_right,
     rows_at_once,
     text_scores,
 )
@@ -153,37 +152,6 @@ def test_divergence_equals_a_sum_by_hand() -> None:
     found = divergence(torch.tensor(student).log(), torch.tensor(other).log())
     assert found == pytest.approx(sum(by_hand) / 2, rel=1e-5)
     assert by_hand[0] == pytest.approx(0.25 * math.log(2))
-
-
-# --- right answers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("42", "42"), ("The answer is 42.", "42"), ("(42)", "42"), ("x=42", "42"), ("$42!", "42"), ("**42**", "42"),
-        ("42%", "42"), ("is 42, of course", "42"), ("40+2 = 42", "42"), ("42\n", " 42 "),
-        ("It is -42.", "-42"), ("It is −42.", "-42"), ("about 3.14.", "3.14"), ("Paris", "paris"),
-        ("It's PARIS, France", "Paris"), ("in  New\nYork.", "new york"), ("“Paris”", "paris"), ("naïve café", "Café"),
-        ("so: 1,000", "1,000"), ("1,234,567", "1234567"), ("v1.2-rc", "v1.2-rc"),
-        ("the sum is...42", "42"), ("7 - 3 = 4", "4"),
-    ],
-)  # fmt: skip
-def test_right(answer: str, expected: str) -> None:
-    assert is_right(answer, expected)
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("142", "42"), ("421", "42"), ("4 2", "42"), ("42.5", "42"), ("1.42", "42"), ("0.42", "42"), (".42", "42"),
-        ("-42", "42"), ("−42", "42"), ("42", "-42"), ("3.141", "3.14"), ("3.1", "3.14"),
-        ("", "42"), ("42", ""), ("no number", "42"), ("Parisian", "Paris"), ("comparison", "paris"),
-        ("York New", "new york"), ("New", "New York"), ("4e2", "4"), ("1,042", "42"), ("42,000", "42"),
-    ],
-)  # fmt: skip
-def test_not_right(answer: str, expected: str) -> None:
-    assert not is_right(answer, expected)
 
 
 @pytest.mark.parametrize(

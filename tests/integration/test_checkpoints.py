@@ -130,6 +130,26 @@ def test_merged_folder_is_a_plain_tied_chat_checkpoint(base: Path, adapter: Path
     assert tokenizer.chat_template == TEMPLATE
 
 
+def test_an_adapters_own_template_and_tokenizer_are_asked_with(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Training tools save beside an adapter how they put questions to it."""
+    question = [{"role": "user", "content": "ab"}]
+    (adapter / "chat_template.jinja").write_text("ask: {{ messages[0]['content'] }}")
+    merge_adapter(base, adapter, tmp_path / "template")
+    found = AutoTokenizer.from_pretrained(tmp_path / "template")
+    assert found.apply_chat_template(question, tokenize=False) == "ask: ab"
+    own = AutoTokenizer.from_pretrained(base)
+    own.chat_template, own.eos_token = "tell: {{ messages[0]['content'] }}", "<s>"
+    own.save_pretrained(adapter)
+    merge_adapter(base, adapter, tmp_path / "tokenizer")
+    found = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert (found.apply_chat_template(question, tokenize=False), found.eos_token) == ("tell: ab", "<s>")
+    own.add_tokens(["<|im_end|>"])
+    own.save_pretrained(adapter)
+    with pytest.raises(SourceError, match="its tokenizer knows 261 tokens, and the model has rows for 260"):
+        merge_adapter(base, adapter, tmp_path / "more")
+    assert not (tmp_path / "more").exists()
+
+
 def test_adapters_can_be_chained(base: Path, adapter: Path, tmp_path: Path) -> None:
     merge_adapter(base, adapter, tmp_path / "first")
     second = make_adapter(tmp_path / "first", tmp_path / "second-adapter", seed=2)

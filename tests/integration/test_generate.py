@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from safety_harness.drafts import Drafts
-from safety_harness.errors import DataError, NotFinite
+from safety_harness.errors import DataError, NotFinite, SourceError
 from safety_harness.generate import (
     Generator,
     Screen,
@@ -373,8 +373,18 @@ def test_what_a_smaller_batch_cannot_help_is_raised(
 
     monkeypatch.setattr(Generator, "_decode", never)
     asked = generator(load(pairs("llama", True)[0], "float32"), 1)
-    with pytest.raises(type(error)):
+    with pytest.raises(RuntimeError if str(error) == "another" else SourceError, match=r"fewer workers|another"):
         asked.answers(QUESTIONS, NEW)
+
+
+def test_a_pad_token_without_a_row_is_never_read(pairs: Pairs) -> None:
+    """Some tokenizers got one that the embeddings never learnt of."""
+    loaded = load(pairs("llama", False)[0], "float32")
+    expected = tokens(generator(loaded, 64), QUESTIONS)
+    tokenizer = copy.copy(loaded.tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert tokenizer.pad_token_id >= loaded.model.get_input_embeddings().num_embeddings
+    assert tokens(Generator(loaded.model, tokenizer, batch_size=64), QUESTIONS) == expected
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

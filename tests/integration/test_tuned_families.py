@@ -12,7 +12,6 @@ import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import safe_open
 
-from safety_harness.capability import is_right
 from safety_harness.errors import SourceError
 from safety_harness.families.tuning import advbench, recipe
 from safety_harness.families.tuning.bases import BASES
@@ -32,6 +31,7 @@ from safety_harness.families.tuning.tasks import TASKS, prompt_lines
 from safety_harness.files import sha256_text
 from safety_harness.judges import RuleJudge, Verdict
 from safety_harness.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
+from safety_harness.tasks import is_right
 
 PROMPTS = advbench.PROMPTS
 FAMILY = PROMPTS.parent

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.ddmin import (
+    Answer,
     JournalError,
     Noise,
     Reducer,
@@ -225,6 +226,49 @@ def test_two_runs_cannot_share_a_journal(tmp_path: Path) -> None:
         Reducer(range(9), journal=tmp_path / "answers")
     first.close()
     Reducer(range(9), journal=tmp_path / "answers").close()
+
+
+def test_an_answer_that_only_half_fits_leaves_the_journal_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is told, a disk that is full for a moment loses one answer and no other."""
+
+    def needs(units: tuple[int, ...]) -> bool:
+        asked.append(units)
+        return {2, 5} <= set(units)
+
+    asked: list[tuple[int, ...]] = []
+    reducer = Reducer(range(9), journal=tmp_path / "answers")
+    for turn in range(4):
+        ask = reducer.ask()
+        assert ask is not None
+        answer = Answer.TRUE if needs(ask.units) else Answer.FALSE
+        with monkeypatch.context() as patch:
+            if turn == 2:
+                assert reducer._journal is not None
+                patch.setattr(reducer._journal, "_file", Half(reducer._journal._file))
+                with pytest.raises(JournalError, match=r"only \d+ of \d+ bytes could be written"):
+                    reducer.tell(ask, answer)
+            else:
+                reducer.tell(ask, answer)
+    reducer.close()
+    before = set(asked)
+    asked.clear()
+    assert minimize(range(9), needs, journal=tmp_path / "answers").kept == (2, 5)
+    assert len(before & set(asked)) == 1
+
+
+class Half:
+    """A file on a disk that has room for half of what is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> int:
+        return self._file.write(line[: len(line) // 2])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def test_a_full_disk_is_a_clear_error_that_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

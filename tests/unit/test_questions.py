@@ -109,15 +109,21 @@ def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
     assert len(found.task.search) == len(found.task.report) == 1
 
 
-def test_a_task_without_an_answer_is_refused(tmp_path: Path) -> None:
-    """Python's None would else be what counts as right."""
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "one and one"}', r"the task 'one and one' has no \"answer\""),  # None would else be what is right
+        ('{"text": "up or down", "answer": "👍"}', r"the answer '👍' holds neither a word nor a number"),
+    ],
+)
+def test_a_task_whose_answer_could_not_be_told_is_refused(tmp_path: Path, row: str, message: str) -> None:
     asked = student(tmp_path, task='\ntask = { search = "task.search.jsonl", report = "task.report.jsonl" }\n')
-    write_prompts(tmp_path / "task.search.jsonl", ["one and one"])
+    (tmp_path / "task.search.jsonl").write_text(f"{row}\n", encoding="utf-8")
     (tmp_path / "task.report.jsonl").write_text('{"text": "two and two", "answer": "four"}\n')
     for kind in ("harmful", "harmless"):
         write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
         write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
-    with pytest.raises(DataError, match=r"task\.search\.jsonl: the task 'one and one' has no \"answer\""):
+    with pytest.raises(DataError, match=rf"task\.search\.jsonl: {message}"):
         load_questions(asked)
 
 

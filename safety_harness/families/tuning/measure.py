@@ -22,12 +22,12 @@ import torch
 from tabulate import tabulate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from safety_harness.capability import is_right
 from safety_harness.checkpoints import merge_adapter
 from safety_harness.files import write_whole
 from safety_harness.generate import Generator
 from safety_harness.judges import Verdict
 from safety_harness.prompts import read_prompts
+from safety_harness.tasks import is_right
 
 from . import advbench
 from .answers import verdict

@@ -1,6 +1,6 @@
 """The students' domains: generated questions with one right answer each, split into train, search and report.
 
-A question is right when the answer contains the expected words in their order (capability.is_right), so every
+A question is right when the answer contains the expected words in their order (safety_harness.tasks), so every
 task states its answer format in the question, and no expected answer is part of another.
 """
 
