@@ -118,8 +118,8 @@ def _against_peers(table: Table, column: str, chosen: Table) -> str:
     ties = len(chosen) - fewest - len(more)
     return (
         f"- {column}: fewer calls than every peer in {fewest} of {len(chosen)}"
-        f"{'' if len(chosen) == len(table) else ' additive'} cells, {ties} ties, behind in {len(more)}: "
-        f"{', '.join(more) or 'none'}."
+        f"{'' if len(chosen) == len(table) else ' additive'} cells, {ties} ties, behind in "
+        + (f"{len(more)}: {', '.join(more)}." if more else "none.")
     )
 
 
