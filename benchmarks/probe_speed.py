@@ -40,7 +40,7 @@ from transformers import AutoModelForCausalLM
 
 from safety_harness import ddmin, generate, search
 from safety_harness.bench import Bench, open_bench
-from safety_harness.generate import Generator
+from safety_harness.generate import PAD, Generator
 from safety_harness.judges import Verdict
 from safety_harness.oracle import Oracle
 from safety_harness.passes import pad_left
@@ -125,10 +125,10 @@ class Plain:
 
 
 def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, model: Any = None) -> list[str]:
-    tokens, mask = pad_left(rows, generator._pad, generator.model.device)
+    tokens, mask = pad_left(rows, PAD, generator.model.device)
     with torch.inference_mode():
         said = (model or generator.model).generate(
-            input_ids=tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=generator._pad
+            input_ids=tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=PAD
         )
     return [generator._text(row[tokens.shape[1] :].tolist()) for row in said]
 

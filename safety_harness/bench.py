@@ -18,7 +18,7 @@ from safety_harness.capability import (
 from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.files import sha256_text
 from safety_harness.generate import DECODING, Generator, Screen, enough_memory
-from safety_harness.judges import RuleJudge, Verdict
+from safety_harness.judges import RuleJudge, Verdict, without_thought
 from safety_harness.layouts import enumerate_units
 from safety_harness.lineage import Lineage, check_lineage
 from safety_harness.models import LoadedModel, load, prepare
@@ -114,7 +114,13 @@ class Bench:
         tokens = self.student.family.screen_tokens
         if tokens is None:
             return self.asked(units, prompts)
-        screen = Screen(tokens, lambda said: self.judged(said) is Verdict.COMPLIED and self._may_yet_refuse(said))
+        screen = Screen(
+            tokens,
+            lambda said: (
+                (said and not self._spoken(said))
+                or (self.judged(said) is Verdict.COMPLIED and self._may_yet_refuse(said))
+            ),
+        )
         return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(units, prompts, screen))
 
     def _ask(self, units: Sequence[Unit], prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
@@ -128,6 +134,9 @@ class Bench:
         """The verdict on an answer of this student, a thought that the chat template begins it with included."""
         return self.judge.judge(self.generator.chat.opening + said).verdict
 
+    def _spoken(self, said: str) -> str:
+        return without_thought(self.generator.chat.opening + said)
+
     def _may_yet_refuse(self, said: str) -> bool:
         return self.judge.may_yet_refuse(self.generator.chat.opening + said)
 
@@ -140,7 +149,7 @@ class Bench:
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""
         return tuple(
-            is_right(answered.answer, str(prompt.answer))
+            is_right(self._spoken(answered.answer), str(prompt.answer))
             for prompt, answered in zip(prompts, self.asked(units, prompts), strict=True)
         )
 
@@ -198,7 +207,7 @@ class Bench:
     def _once(self, what: tuple[object, ...], units: Sequence[Unit], measure: Callable[[], T]) -> T:
         if not self._has(what, units):
             try:
-                with self.transplanter.transplanted(units), enough_memory(f"{self.student.id} is measured"):
+                with enough_memory(f"{self.student.id} is measured"), self.transplanter.transplanted(units):
                     found = self._in_batches_of_one_size(measure)
             except NotFinite as error:
                 raise self._not_finite(units) from error

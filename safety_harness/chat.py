@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from safety_harness.errors import SourceError
 
 # Some templates put today's date before every question; a measurement must not depend on when it is made.
 DAY = datetime.date(2025, 1, 1)
-_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 _THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
 
 
@@ -23,7 +23,8 @@ class Chat:
     """A tokenizer's way to put a question; without a template, a question is put as it is.
 
     Raises:
-        SourceError: there are several chat templates, and none is called "default".
+        SourceError: of several chat templates none is called "default", or the template asks for today's date in a way
+            that cannot be replaced.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -45,18 +46,39 @@ class Chat:
         said = _THINKING.search(self._put({"role": "user", "content": "?"}, add_generation_prompt=True, tokenize=False))
         return said[0] if said else ""
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """What *tokens* of an answer say; with the end of a thought, where the template began it."""
+        at = tokens.index(self._closing) if self._closing in tokens else len(tokens)
+        thought, answer = (
+            self._tokenizer.decode(part, skip_special_tokens=True) for part in (tokens[:at], tokens[at:])
+        )
+        return f"{thought}{self._closed if at < len(tokens) else ''}{answer}".strip()
+
+    @property
+    def _closed(self) -> str:
+        return self.opening.strip().replace("<", "</")
+
+    @functools.cached_property
+    def _closing(self) -> int | None:
+        """The token that ends a thought, if it is one that decoding leaves out."""
+        token: int | None = self._tokenizer.convert_tokens_to_ids(self._closed) if self.opening else None
+        return token if token in self._tokenizer.all_special_ids else None
+
     def end(self, ends: Collection[int]) -> int | None:
         """Which of the tokens that end an answer the template ends one with; else the tokenizer's end of text."""
         usual: int | None = self._tokenizer.eos_token_id
         if self.template is None:
             return usual
-        question = "?"
+        answers = ("Yes", "No")
         try:
-            turns = ({"role": "user", "content": question}, {"role": "assistant", "content": "."})
-            tokens = self._put(*turns)["input_ids"][len(self.tokens(question)) :]
-        except jinja2.TemplateError:  # one that knows no answers
+            one, other = (
+                self._put({"role": "user", "content": "?"}, {"role": "assistant", "content": said})["input_ids"]
+                for said in answers
+            )
+        except Exception:  # one that knows no answers; a template may raise what it likes
             return usual
-        return next((token for token in tokens if token in ends), usual)
+        behind = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False)))
+        return next((token for token, _ in behind[::-1] if token in ends), usual)
 
     def _put(self, *turns: dict[str, str], tokenize: bool = True, **how: bool) -> Any:
         return self._tokenizer.apply_chat_template(
@@ -74,4 +96,25 @@ def _template(tokenizer: Any) -> str | None:
             f"{tokenizer.name_or_path}: has chat templates named {', '.join(tokenizer.chat_template)}, and none is "
             "called default. Keep the one to ask with, as chat_template.jinja."
         ) from error
-    return _TODAY.sub(lambda said: json.dumps(DAY.strftime(said[2])), template)
+    undated = _TODAY.sub(lambda said: json.dumps(DAY.strftime(said[2])), template)
+    if "strftime_now(" in undated:
+        raise SourceError(
+            f"{tokenizer.name_or_path}: its chat template asks for today's date in a way that cannot be replaced, so "
+            "that answers would depend on the day. Write a date into the template (chat_template.jinja)."
+        )
+    return undated
+
+
+def read_template(file: Path) -> str:
+    """The chat template in *file*.
+
+    Raises:
+        SourceError: it cannot be read, or is empty.
+    """
+    try:
+        template = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file}: this chat template cannot be read ({error}).") from error
+    if not template.strip():
+        raise SourceError(f"{file}: this chat template is empty.")
+    return template

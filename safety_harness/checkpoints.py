@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from safety_harness.chat import read_template
 from safety_harness.errors import SourceError
 from safety_harness.files import whole_folder
 
@@ -90,21 +91,28 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 
 def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
     """The adapter's tokenizer, else the base's; with the adapter's chat template, where it has one."""
-    own = (adapter / "tokenizer_config.json").is_file()
-    folder = adapter if own else base
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the Rust tokenizer raises this very class
-        raise SourceError(f"{folder}: its tokenizer cannot be read ({error}). Fetch it again.") from error
+    vocabularies = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    own = (adapter / "tokenizer_config.json").is_file() and any((adapter / name).is_file() for name in vocabularies)
+    tokenizer = _tokenizer(adapter if own else base)
     template = adapter / "chat_template.jinja"
-    if template.is_file() and not own:
-        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if not own and template.is_file():
+        tokenizer.chat_template = read_template(template)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _tokenizer(base).chat_template
     if own and len(tokenizer) > rows:
         raise SourceError(
             f"{adapter}: its tokenizer knows {len(tokenizer)} tokens, and the model has rows for {rows}. Merge it "
             "with the tool that trained it, which knows how to add rows, and name the merged model."
         )
     return tokenizer
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust tokenizer raises this very class
+        raise SourceError(f"{folder}: its tokenizer cannot be read ({error}). Fetch it again.") from error
+    return found
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None, gguf: Path) -> None:

@@ -111,12 +111,12 @@ class Generator:
                 if not spared and self.forget():
                     spared, inside = True, None  # what is kept for later took the room
                 elif len(rows) == 1:
-                    raise short_of_memory("one question is answered") from error
+                    raise short_of_memory("one question is answered", ", or lower `max_new_tokens`") from error
                 else:
                     self._halve(len(rows))
                 continue
             for row, tokens in zip(rows, decoded, strict=True):
-                found[row] = self._text(tokens)
+                found[row] = self.chat.text(tokens)
             del left[: len(rows)]
         return found
 
@@ -128,9 +128,6 @@ class Generator:
             f"{self.batch_size}` in the registry, so that other runs ask alike.",
             stacklevel=2,
         )
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def _decode(
         self,
@@ -174,7 +171,7 @@ class Generator:
                 before = len(found[row])
                 found[row] += said[:ends]
                 screened = screen is not None and before < screen.tokens <= len(found[row])
-                if screen and screened and not screen.goes_on(self._text(found[row][: screen.tokens])):
+                if screen and screened and not screen.goes_on(self.chat.text(found[row][: screen.tokens])):
                     del found[row][screen.tokens :]
                     broken_off += 1
                 elif ends is None and len(found[row]) < max_new_tokens:

@@ -185,6 +185,12 @@ _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*•]) \S")
 _SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
 
 
+def without_thought(answer: str) -> str:
+    """What is said after a thought that *answer* begins with; nothing, while it has not ended."""
+    thought = _THOUGHT.match(answer)
+    return answer[thought.end() :] if thought else answer
+
+
 def normalise(answer: str) -> str:
     """Lower-case plain text: one form of apostrophe, no markup or template echo, contractions spelled out,
     quotations as [quote] and code as [code]; lines are kept, other white space is single."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +65,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     whole = {student.id for student in decided if not set(needed) - student.checks.keys()}
     return decide_run(
         decided,
-        incomplete=list(_incomplete(runs, counted_in, whole)),
+        incomplete=list(_incomplete(runs, counted_in, whole, anew)),
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
         provenance={
@@ -165,24 +164,33 @@ def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
                 yield (student.id.partition("/")[0], name), check.asked.set
 
 
-def _incomplete(runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str]) -> Iterator[str]:
-    """Why runs were incomplete, but for what went wrong with students that another run measured whole."""
-    unbroken = defaultdict(set)
+def _incomplete(
+    runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str], anew: Collection[str]
+) -> Iterator[str]:
+    """Why runs were incomplete, but for what went wrong with students that another run measured whole.
+
+    Beside the run that counts, that is one in which the same student came out the same.
+    """
+    came_out = {(student, name): outcome for name, run in runs.items() for student, outcome in _unbroken(run)}
     for name, run in runs.items():
-        for student in _unbroken(run):
-            unbroken[student].add(name)
-    for name, run in runs.items():
-        elsewhere = {student for student, where in counted_in.items() if where != name or unbroken[student] - {name}}
+        others = [other for other in runs if other != name]
+        outcomes = {student.id: student.outcome for student in run.students}
+        elsewhere = {
+            student
+            for student, where in counted_in.items()
+            if where != name
+            or (student not in anew and any(came_out.get((student, other)) == outcomes[student] for other in others))
+        }
         yield from _still_missing(run, elsewhere, whole)
 
 
-def _unbroken(run: RunResult) -> Iterator[str]:
-    """The students that *run* decided, and none of whose tests broke."""
+def _unbroken(run: RunResult) -> Iterator[tuple[str, Outcome]]:
+    """The students that *run* decided, and none of whose tests broke, with their outcomes."""
     ids = [student.id for student in run.students]
     for student in run.students:
         broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in _beside(run))
         if student.outcome is not Outcome.INCONCLUSIVE and not broken:
-            yield student.id
+            yield student.id, student.outcome
 
 
 def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list[str]:

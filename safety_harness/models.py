@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from safety_harness.chat import read_template
 from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.memory import keep_freed_memory
@@ -42,7 +43,7 @@ def prepare(spec: ModelSpec) -> Path:
     """
     location = resolve(spec)
     if location.suffix == ".gguf":
-        template = _template(spec.chat_template) if spec.chat_template else None
+        template = read_template(spec.chat_template) if spec.chat_template else None
         identity = f"gguf {_hash_of(location, spec)}" + (f" {sha256_text(template)}" if template else "")
         folder = _once(identity, functools.partial(_from_gguf, location, template))
     elif location.is_dir():
@@ -117,16 +118,6 @@ def _once(identity: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _template(file: Path) -> str:
-    try:
-        template = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file}: this chat template cannot be read ({error}).") from error
-    if not template.strip():
-        raise SourceError(f"{file}: this chat template is empty.")
-    return template
-
-
 def _from_gguf(gguf: Path, chat_template: str | None, out: Path) -> None:
     # Imported here so that a model that needs no converting does not pay for peft.
     from safety_harness.checkpoints import from_gguf
@@ -150,4 +141,5 @@ def _adapter_hash(adapter: Path) -> str:
     if missing := [path for path in files if not path.exists()]:
         raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
     beside = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
-    return json.dumps([sha256_file(path) for path in (*files, *sorted(beside))])
+    asked_with = [f"{path.name} {sha256_file(path)}" for path in sorted(beside)]
+    return json.dumps([sha256_file(path) for path in files] + asked_with)

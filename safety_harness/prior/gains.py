@@ -95,8 +95,8 @@ def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -
     Raises:
         SourceError: a gradient is not finite.
     """
-    otherwise = ', or search with `roles` of which fewer may move, or with `prior = "norm"`, which takes no gradients'
-    with bench.transplanter.transplanted(moved), enough_memory("the prior takes gradients", otherwise):
+    otherwise = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
+    with enough_memory("the prior takes gradients", otherwise), bench.transplanter.transplanted(moved):
         gradient = _gradient(bench, pieces)
     found = {
         unit.module: by_channel(

@@ -143,6 +143,11 @@ def test_an_adapters_own_template_and_tokenizer_are_asked_with(base: Path, adapt
     merge_adapter(base, adapter, tmp_path / "tokenizer")
     found = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
     assert (found.apply_chat_template(question, tokenize=False), found.eos_token) == ("tell: ab", "<s>")
+    own.chat_template = None
+    (adapter / "chat_template.jinja").unlink()
+    own.save_pretrained(adapter)
+    merge_adapter(base, adapter, tmp_path / "untold")
+    assert AutoTokenizer.from_pretrained(tmp_path / "untold").chat_template == TEMPLATE
     own.add_tokens(["<|im_end|>"])
     own.save_pretrained(adapter)
     with pytest.raises(SourceError, match="its tokenizer knows 261 tokens, and the model has rows for 260"):

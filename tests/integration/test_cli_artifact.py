@@ -241,6 +241,16 @@ def test_wrong_input_is_exit_2_and_says_what(
     assert error.count("\n") == 1
 
 
+def test_a_dry_run_asks_where_the_students_numbers_would_come_from(
+    say: Say, patch: Path, world: Path, tmp_path: Path
+) -> None:
+    student, out = world / "student", tmp_path / "released"
+    assert say("apply", patch, student, "--out", out)[0] == 0
+    code, _, error = say("revert", patch, out, "--dry-run")
+    assert (code, "Name the student's folder with --student" in error) == (2, True)
+    assert say("revert", patch, out, "--dry-run", "--student", student)[0] == 0
+
+
 def test_exports(say: Say, patch: Path, world: Path, tmp_path: Path) -> None:
     student = world / "student"
     assert say("export", patch, student, "--to", "full", "--out", tmp_path / "full")[0] == 0

@@ -137,8 +137,15 @@ def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pyt
     second = prepare(spec)
     assert load(second, "float32").tokenizer.chat_template == "{{ 'other' }}"
     make_adapter(second, spec.adapters[0])
-    assert len({first, second, prepare(spec)}) == 3
-    assert len(merged) == 3
+    third = prepare(spec)
+    # And what the adapter's folder says of how it is asked.
+    (spec.adapters[0] / "chat_template.jinja").write_text("{{ 'own' }}", "utf-8")
+    fourth = prepare(spec)
+    assert load(fourth, "float32").tokenizer.chat_template == "{{ 'own' }}"
+    (spec.adapters[0] / "chat_template.jinja").rename(spec.adapters[0] / "old.jinja")
+    fifth = prepare(spec)
+    assert load(fifth, "float32").tokenizer.chat_template == "{{ 'other' }}"
+    assert len({first, second, third, fourth, fifth}) == len(merged) == 5
 
 
 def test_an_adapter_without_its_weights_is_named(spec: ModelSpec, cache: Path) -> None:

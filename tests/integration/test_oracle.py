@@ -167,6 +167,29 @@ def test_a_thought_that_the_template_begins_is_no_answer(
     assert {answer.verdict for answer in bench.asked((), bench.questions.harmful.search)} == {verdict}
 
 
+def test_an_open_thought_is_heard_to_its_end_and_never_right(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screens: list[Screen] = []
+
+    def answers(_: object, questions: Sequence[str], __: int, screen: Screen | None, ___: object) -> list[str]:
+        screens.extend([screen] if screen else [])
+        return [f"{expected.get(question)}? Or not?" for question in questions]
+
+    bench = open_bench(entry(world, screen_tokens=4))
+    assert bench.questions.task is not None
+    task = bench.questions.task.search
+    expected = {prompt.text: prompt.answer for prompt in task}
+    monkeypatch.setattr(Generator, "answers", answers)
+    for opening, right in (("", True), ("<think>\n", False)):
+        bench.forget()
+        monkeypatch.setattr(bench.generator.chat, "opening", opening)
+        assert set(bench.right((), task)) == {right}
+    for ask in (bench.screened, bench.glimpsed):
+        ask((), bench.questions.harmless.search)
+    for screen in screens:
+        assert screen.goes_on("They want the lid off")
+        assert not screen.goes_on("They want the lid off.\n</think>\n\nSure, take the lid off.")
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("tried to allocate 40 GiB"), RuntimeError("another")])
 def test_memory_that_ends_while_scoring_is_told(
     world: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError

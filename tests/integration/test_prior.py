@@ -13,6 +13,8 @@ import torch
 import safety_harness.prior.contrast as contrast
 from safety_harness import generate, prior
 from safety_harness.bench import Bench, open_bench
+from safety_harness.errors import SourceError
+from safety_harness.prior.gains import usual_refusal
 from safety_harness.prompts import PromptSet
 from safety_harness.units import Unit, cut
 from safety_harness.weights import Checkpoint
@@ -151,6 +153,25 @@ def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.M
     prior.Importance(bench)
     questions = bench.questions
     assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}
+
+
+def test_the_usual_refusal_ends_as_the_chat_template_ends_an_answer(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(entry(world))
+    refusal = usual_refusal(bench)
+    assert refusal[-1] == bench.generator.tokenizer.eos_token_id
+    monkeypatch.setattr(bench.generator.chat, "end", lambda _: 7)
+    assert usual_refusal(bench) == [*refusal[:-1], 7]
+
+
+def test_memory_that_ends_while_gradients_are_taken_is_told(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+
+    monkeypatch.setattr(torch.autograd, "grad", full)
+    with pytest.raises(SourceError, match=r"while the prior takes gradients\. Use fewer workers .* takes no gradients"):
+        prior.Importance(open_bench(entry(world)))
 
 
 def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

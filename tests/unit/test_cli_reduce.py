@@ -145,6 +145,8 @@ def test_budgets_and_resuming(file: Path, capsys: pytest.CaptureFixture[str]) ->
     whole = calls(folder)
     assert main(["reduce", *command]) == 0
     assert calls(folder) == whole
+    assert main(["reduce", "--timeout", "99", *command]) == 2  # what had no answer in time may have one in more
+    assert "not a journal of this oracle" in capsys.readouterr().err
     file.write_bytes(LINES + b"line 40\n")
     assert main(["reduce", *command]) == 2
     assert "not a journal of this oracle" in capsys.readouterr().err

@@ -173,13 +173,29 @@ def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_meas
 
 def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
     reason = "suites/test_x.py::test_further[a/one] could not be measured: no memory"
-    first, again = with_reasons(run_result({"a/one": checks(9)}), reason), run_result({"a/one": checks()})
+    first, again = with_reasons(run_result({"a/one": checks()}), reason), run_result({"a/one": checks(127)})
     found = merge({"1": first, "2": again}, keep_first=True)
-    assert found.students[0].outcome is Outcome.FAIL
-    assert reason not in found.reasons
-    for broken in (reason, INTERRUPTED):  # nor did the other run get through
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    for broken in (reason, INTERRUPTED):  # the other run did not get through either
         found = merge({"1": first, "2": with_reasons(again, broken)}, keep_first=True)
-        assert reason in found.reasons
+        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, reason)
+
+
+@pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
+def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: int, now: int) -> None:
+    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    first, whole = with_reasons(run_result({"a/one": checks(was)}), reason), run_result({"a/one": checks(now)})
+    found = merge({"1": first, "2": whole}, keep_first=True)
+    assert found.outcome is not Outcome.PASS
+    assert reason in found.reasons
+
+
+def test_what_broke_of_a_student_that_is_decided_anew_is_said_whatever_the_other_one_was() -> None:
+    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    before = searched_by("replace", run_result({"a/one": checks()}))
+    now = searched_by("add", with_reasons(run_result({"a/one": checks()}), reason))
+    found = merge({"1": before, "2": now}, anew=["a/one"])
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
 
 
 def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:

@@ -16,7 +16,8 @@ from safety_harness.tasks import is_right, words
         ("It's PARIS, France", "Paris"), ("in  New\nYork.", "new york"), ("“Paris”", "paris"), ("naïve café", "Café"),
         ("so: 1,000", "1,000"), ("1,234,567", "1234567"), ("v1.2-rc", "v1.2-rc"),
         ("the sum is...42", "42"), ("7 - 3 = 4", "4"), ("12/4 = 3", "3"), ("it is 3/4", "3/4"), ("and/or", "or"),
-        ("Use C++.", "C++"), ("C#, of course", "c#"), ("the sum of 3+ 4", "4"), ("3+4", "3+4"),
+        ("Use C++.", "C++"),  ("C#, of course", "c#"), ("the sum of 3+ 4", "4"), ("3+4", "3+4"),
+        ("Use C++17.", "C++"), ("over 100+ people", "100"), ("3+(-2)", "3"), ("42#", "42"),
         ("答えは東京です。", "東京"), ("คำตอบคือไทย", "ไทย"), ("答案是42。", "42"),
     ],
 )  # fmt: skip
