@@ -48,11 +48,13 @@ class Chat:
 
     def text(self, tokens: Sequence[int]) -> str:
         """What *tokens* of an answer say; with the end of a thought, where the template began it."""
-        at = tokens.index(self._closing) if self._closing in tokens else len(tokens)
-        thought, answer = (
-            self._tokenizer.decode(part, skip_special_tokens=True) for part in (tokens[:at], tokens[at:])
-        )
-        return f"{thought}{self._closed if at < len(tokens) else ''}{answer}".strip()
+        if self._closing not in tokens:
+            return self._decoded(tokens).strip()
+        at = tokens.index(self._closing)
+        return f"{self._decoded(tokens[:at])}{self._closed}{self._decoded(tokens[at:])}".strip()
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     @property
     def _closed(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from safety_harness.chat import Chat
 from safety_harness.drafts import Drafts
 from safety_harness.errors import DataError, NotFinite, SourceError
 from safety_harness.generate import (
@@ -124,7 +125,7 @@ def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str
         ]
         for batch_size in (1, 3, 64):
             asked = generator(loaded, batch_size)
-            asked.tokenizer = in_tokens(asked.tokenizer)
+            asked.chat = Chat(in_tokens(asked.tokenizer))
             for _ in ("unheard", "known"):
                 screened = asked.answers(QUESTIONS, NEW, Screen(cut, goes_on))
                 assert [json.loads(answer) for answer in screened] == expected
@@ -136,7 +137,7 @@ def test_a_screen_breaks_off_what_does_not_go_on(pairs: Pairs, architecture: str
 def test_a_batch_is_given_up_once_more_than_so_many_are_broken_off(pairs: Pairs) -> None:
     loaded = load(pairs("llama", False)[0], "float32")
     asked = generator(loaded, 64)
-    asked.tokenizer = in_tokens(asked.tokenizer)
+    asked.chat = Chat(in_tokens(asked.tokenizer))
     whole = [json.loads(answer) for answer in asked.answers(QUESTIONS, NEW)]
 
     def screened(most: int | None) -> list[list[int]]:
@@ -176,7 +177,7 @@ def test_no_guess_changes_a_token(pairs: Pairs, architecture: str, how: str) -> 
     expected = [reference(loaded, question) for question in encoded]
     for batch_size in (2, 64):
         asked = generator(loaded, batch_size)
-        asked.tokenizer = in_tokens(asked.tokenizer)
+        asked.chat = Chat(in_tokens(asked.tokenizer))
         for kind in ("short", "wrong", "astray", "right") if how == "all" else (how,):
             for question, answer in zip(encoded, misleading(expected, kind), strict=True):
                 asked._drafts.remember(question, answer)
@@ -194,7 +195,7 @@ def test_guesses_end_where_an_answer_ends(pairs: Pairs) -> None:
         asked = generator(loaded, 64)
         for question, answer in zip(QUESTIONS, full, strict=True):
             asked._drafts.remember(asked.encode(question), answer)
-        asked.tokenizer = in_tokens(asked.tokenizer)
+        asked.chat = Chat(in_tokens(asked.tokenizer))
         assert [json.loads(answer) for answer in asked.answers(QUESTIONS, new)] == [e[:new] for e in expected]
 
 
