@@ -117,11 +117,12 @@ def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: fl
     """
     texts = {_same(prompt) for prompt in others}
     words = [_words(prompt.text) for prompt in others]
-    kept = [
-        prompt
-        for prompt in prompts
-        if _same(prompt) not in texts and all(_jaccard(_words(prompt.text), other) <= threshold for other in words)
-    ]
+
+    def is_near(prompt: Prompt) -> bool:
+        own = _words(prompt.text)
+        return _same(prompt) in texts or any(_jaccard(own, other) > threshold for other in words)
+
+    kept = [prompt for prompt in prompts if not is_near(prompt)]
     if not kept:
         raise DataError(
             f"every prompt of {prompts.name} is a near-duplicate of one of {others.name}, so nothing is left to ask. "
