@@ -130,7 +130,7 @@ def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, mod
         said = (model or generator.model).generate(
             input_ids=tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=PAD
         )
-    return [generator._text(row[tokens.shape[1] :].tolist()) for row in said]
+    return [generator.chat.text(row[tokens.shape[1] :].tolist()) for row in said]
 
 
 def published(bench: Bench, units: Units) -> float:

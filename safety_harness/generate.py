@@ -106,12 +106,12 @@ class Generator:
                 with torch.inference_mode(), packed_weights(self.model):
                     decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen, inside)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not _out_of_memory(error):
                     raise
                 if not spared and self.forget():
                     spared, inside = True, None  # what is kept for later took the room
                 elif len(rows) == 1:
-                    raise short_of_memory("one question is answered", ", or lower `max_new_tokens`") from error
+                    raise _short_of_memory("one question is answered", ", or lower `max_new_tokens`") from error
                 else:
                     self._halve(len(rows))
                 continue
@@ -273,7 +273,7 @@ class Generator:
                 )
 
 
-def short_of_memory(meanwhile: str, otherwise: str = "") -> SourceError:
+def _short_of_memory(meanwhile: str, otherwise: str = "") -> SourceError:
     """What the user is told when memory ends and there is nothing to halve."""
     return SourceError(
         f"Out of memory while {meanwhile}. Use fewer workers (-n), or raise `memory_gib` in the registry, by which -n "
@@ -291,12 +291,12 @@ def enough_memory(meanwhile: str, otherwise: str = "") -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not _out_of_memory(error):
             raise
-        raise short_of_memory(meanwhile, otherwise) from error
+        raise _short_of_memory(meanwhile, otherwise) from error
 
 
-def out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: Exception) -> bool:
     """Whether torch, or Python, found no memory; on a CPU torch only says so, in words of the system's own."""
     said = ("can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)

@@ -187,8 +187,9 @@ def _incomplete(
 def _unbroken(run: RunResult) -> Iterator[tuple[str, Outcome]]:
     """The students that *run* decided, and none of whose tests broke, with their outcomes."""
     ids = [student.id for student in run.students]
+    about_run = _beside(run)
     for student in run.students:
-        broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in _beside(run))
+        broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in about_run)
         if student.outcome is not Outcome.INCONCLUSIVE and not broken:
             yield student.id, student.outcome
 
