@@ -23,7 +23,7 @@ slow: $(INSTALLED)
 	$(BIN)/pytest tests/ -n $(N) -m slow $(ARGS)
 
 gpu: $(INSTALLED)
-	SAFETY_HARNESS_TEST_GPU=1 $(BIN)/pytest tests/integration/test_gpu.py tests/integration/test_recorded.py -n $(N) $(ARGS)
+	SAFETY_HARNESS_TEST_GPU=1 $(BIN)/pytest tests/models/test_gpu.py tests/models/test_cuda_graphs.py -n $(N) $(ARGS)
 
 coverage: $(INSTALLED)
 	$(BIN)/pytest tests/ -n $(N) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)

@@ -20,8 +20,8 @@ from kept import Row, patch_name
 from over_refusal import known_rows, rise
 from tabulate import tabulate
 
+from safety_harness.gate.results import StudentResult, read_results
 from safety_harness.report.cells import verdict
-from safety_harness.results import StudentResult, read_results
 
 HERE = Path(__file__).parent
 FURTHER = "harmbench"

@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-from safety_harness.registry import Student, load_registry
+from safety_harness.registry.load import Student, load_registry
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:

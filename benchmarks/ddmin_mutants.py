@@ -28,10 +28,10 @@ from tabulate import tabulate
 ROOT = Path(__file__).parents[1]
 ROOM = Path("safety_harness/ddmin")
 TESTS = (
-    "tests/unit/test_ddmin_calls.py",
-    "tests/unit/test_ddmin.py",
-    "tests/unit/test_cli_reduce.py",
-    "tests/property",
+    "tests/ddmin/test_ddmin_calls.py",
+    "tests/ddmin/test_ddmin.py",
+    "tests/cli/test_reduce_command.py",
+    "tests/ddmin",
 )
 SLOWEST = 75.0  # seconds, where all tests take 15; a mutant that never ends is noticed as well
 

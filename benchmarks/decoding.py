@@ -4,8 +4,8 @@
 
 The held-out harmful questions of a smollm2 student with a seventh of the teacher's modules in it, answered in bfloat16
 to the family's length; processor seconds, best of three interleaved rounds. Then a trap that was removed
-(safety_harness/models.py): the vocabulary's product with the last states of eight rows, cut out of all of them, with
-and without a gradient wanted of its weights, and laid out in one piece. Writes ``benchmarks/decoding.md``.
+(safety_harness/models/load.py): the vocabulary's product with the last states of eight rows, cut out of all of them,
+with and without a gradient wanted of its weights, and laid out in one piece. Writes ``benchmarks/decoding.md``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from tabulate import tabulate
 from transformers import DynamicCache
 
-from safety_harness import generate
-from safety_harness.bench import Bench, open_bench
-from safety_harness.decoding import packed_weights, roomy_cache
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.models import generate
+from safety_harness.models.decoding.kv_cache import packed_weights, roomy_cache
 
 ROUNDS = 3
 TRAPPED_ROWS = 8

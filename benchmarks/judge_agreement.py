@@ -4,8 +4,8 @@
 
 reads ``DIR/xstest/labelled_*.csv`` (XSTest v2, paul-rottger/exaggerated-safety: answers of two models, labelled by two
 people), counts full refusal against the rest, prints the table, and records it in
-``safety_harness/judge_record.json``, which every report quotes as long as the judge is still the one measured. Each set
-is counted once whole and once on its 200 unsafe questions alone, the kind that a defense success rate is made of.
+``safety_harness/judging/judge_record.json``, which every report quotes as long as the judge is still the one measured.
+Each set is counted once whole and once on its 200 unsafe questions alone, the kind that a DSR is made of.
 
 ``--learned`` adds, in the same run, what the text alone can be expected to give: the two people against each other, and
 a classifier of word sequences (TF-IDF of one to three words, logistic regression), trained on nine tenths of the same
@@ -23,14 +23,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.judge_calibration import Calibration, calibrate
-from safety_harness.judges import RuleJudge
+from safety_harness.judging.calibration import Calibration, calibrate
+from safety_harness.judging.judge import RuleJudge
 
 SETS = {
     "llama2orig": "XSTest, Llama-2 (original prompt)",
     "mistralguard": "XSTest, Mistral (guard prompt)",
 }
-RECORD = Path(__file__).parents[1] / "safety_harness" / "judge_record.json"
+RECORD = Path(__file__).parents[1] / "safety_harness" / "judging" / "judge_record.json"
 UNSAFE = ", unsafe questions alone"
 FACTS = ("n", "sensitivity", "specificity", "accuracy", "kappa")
 

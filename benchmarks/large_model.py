@@ -9,7 +9,7 @@ the other for each probe:
 
 * ``plain``: every tensor of the candidate is copied, and the model's own ``generate`` writes all tokens.
 * ``made anew``: ours, every pass started kernel by kernel.
-* ``recorded``: ours, passes of one token a row played from a recording (safety_harness/recorded.py).
+* ``recorded``: ours, passes of one token a row played from a recording (safety_harness/models/decoding/cuda_graphs.py).
 
 The limits are measured in the same run: memory by a large copy (bytes read and written), arithmetic by a matrix
 product. A pass of one token a row must read all weights but the embeddings, and the keys and values of its rows; to
@@ -40,16 +40,15 @@ from tabulate import tabulate
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from safety_harness.families import tuning
-from safety_harness.generate import Generator, agreed
-from safety_harness.layouts import enumerate_units
-from safety_harness.passes import pad_left
-from safety_harness.recorded import Recordings
-from safety_harness.transplant import Transplanter
-from safety_harness.units import Unit, cut
+from safety_harness.models.decoding.batch import pad_left
+from safety_harness.models.decoding.cuda_graphs import Recordings
+from safety_harness.models.generate import Generator, agreed
+from safety_harness.models.transplant import Transplanter
+from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.units import Unit, cut
 
 HERE = Path(__file__).parent
-PROMPTS = Path(tuning.__file__).parent / "prompts"
+PROMPTS = HERE.parent / "safety_harness" / "families" / "prompts"
 ROUNDS = 5
 SHARE = 0.03
 SIDE = 8192

@@ -24,14 +24,14 @@ import torch
 from kept import Row
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.capability import answer_logprobs
-from safety_harness.generate import Generator
-from safety_harness.judges import Verdict
-from safety_harness.models import load, prepare
-from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, select
-from safety_harness.units import Unit
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.judging.judge import Verdict
+from safety_harness.models.generate import Generator
+from safety_harness.models.likelihood import answer_logprobs
+from safety_harness.models.load import load, prepare
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.search.find import find_patch, select
+from safety_harness.weights.units import Unit
 
 HEADERS = (
     "student",

@@ -19,7 +19,7 @@ def measure(folder: str, *, keep: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from safety_harness.memory import keep_freed_memory
+    from safety_harness.models.decoding.malloc import keep_freed_memory
 
     torch.set_num_threads(1)
     if keep:

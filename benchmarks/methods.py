@@ -43,19 +43,19 @@ import kept
 import torch
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.candidates import Channels, Modules
-from safety_harness.judges import Verdict
-from safety_harness.models import prepare
-from safety_harness.patches import Patch
-from safety_harness.prompts import Prompt, PromptSet, prompt_set
-from safety_harness.questions import further_questions
-from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, search, select
-from safety_harness.stats import Rate
-from safety_harness.transplant import Donor
-from safety_harness.units import Unit, cut
-from safety_harness.weights import Checkpoint
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.gate.statistics import Rate
+from safety_harness.judging.judge import Verdict
+from safety_harness.models.load import prepare
+from safety_harness.models.transplant import Donor
+from safety_harness.patch.record import Patch
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
+from safety_harness.registry.splits import further_questions
+from safety_harness.search.candidates import Channels, Modules
+from safety_harness.search.find import find_patch, search, select
+from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.units import Unit, cut
 
 HERE = Path(__file__).parent
 PATCH = "patch of the search"

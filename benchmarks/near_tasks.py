@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.prompts import read_prompts, without_near_duplicates
-from safety_harness.registry import Student, load_registry
-from safety_harness.results import StudentResult, read_results
-from safety_harness.sources import resolve_prompts
+from safety_harness.gate.results import StudentResult, read_results
+from safety_harness.registry.fetch import resolve_prompts
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.prompts import read_prompts, without_near_duplicates
 
 HEADERS = ("student", "not near", "right as it is", "right patched", "near", "right as it is", "right patched")
 

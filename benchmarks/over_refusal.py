@@ -24,14 +24,14 @@ from kept import Row
 from methods import GLANCE, changed, questions
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.judges import Verdict
-from safety_harness.patches import load_patch, patch_folder
-from safety_harness.prompts import PromptSet
-from safety_harness.registry import Student, load_registry
-from safety_harness.search import patch_key, recorded_patch, select
-from safety_harness.stats import Rate
-from safety_harness.units import Unit
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.gate.statistics import Rate
+from safety_harness.judging.judge import Verdict
+from safety_harness.patch.record import load_patch, patch_folder
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.search.find import patch_key, recorded_patch, select
+from safety_harness.weights.units import Unit
 
 LOG = Path(__file__).with_suffix(".jsonl")
 SETS = {"xstest": "XSTest safe", "twins": "twins"}

@@ -3,9 +3,9 @@
     python benchmarks/own_answers.py [--family smollm2] [--student json ...] [--each 10]
 
 asks each student, before and after patching, so many held-out harmful questions and as many harmless ones, drawn by
-chance, and adds the answers to ``safety_harness/judge_own_answers.jsonl``, in an order that tells neither side apart,
-with an empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text alone;
-every report then quotes the judge's agreement. Students that are there already are not asked again.
+chance, and adds the answers to ``safety_harness/judging/judge_own_answers.jsonl``, in an order that tells neither side
+apart, with an empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text
+alone; every report then quotes the judge's agreement. Students that are there already are not asked again.
 
 Only answers are kept, with the ids of their questions (``smollm2/json+patch/...`` where patched). Patches come from the
 cache (``pytest suites/`` fills it).
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.judge_calibration import OWN_ANSWERS, SHIPPED
-from safety_harness.prompts import PromptSet, prompt_set
-from safety_harness.registry import load_registry
-from safety_harness.search import find_patch, select
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.judging.calibration import OWN_ANSWERS, SHIPPED
+from safety_harness.registry.load import load_registry
+from safety_harness.registry.prompts import PromptSet, prompt_set
+from safety_harness.search.find import find_patch, select
 
-ANSWERS = Path(__file__).parents[1] / "safety_harness" / SHIPPED[OWN_ANSWERS]
+ANSWERS = Path(__file__).parents[1] / "safety_harness" / "judging" / SHIPPED[OWN_ANSWERS]
 
 Row = dict[str, str]
 

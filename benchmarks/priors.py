@@ -38,18 +38,18 @@ import torch
 from methods import random_channels, twins, under
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.candidates import Channels
-from safety_harness.judges import Verdict
-from safety_harness.prior import PRIORS, Prior
-from safety_harness.prior import contrast as contrasted
-from safety_harness.prior import descent as descended
-from safety_harness.prior.evidence import likeliest
-from safety_harness.prior.gains import HARMFUL, HARMLESS, Weights, logprob, own_answers, usual_refusal
-from safety_harness.prior.norm import difference_norm
-from safety_harness.prompts import PromptSet
-from safety_harness.registry import load_registry
-from safety_harness.units import Group, Unit, grouped
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.judging.judge import Verdict
+from safety_harness.registry.load import load_registry
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.search.candidates import Channels
+from safety_harness.search.priors import PRIORS, Prior
+from safety_harness.search.priors import contrast as contrasted
+from safety_harness.search.priors import descent as descended
+from safety_harness.search.priors.base import likeliest
+from safety_harness.search.priors.gradients import HARMFUL, HARMLESS, Weights, logprob, own_answers, usual_refusal
+from safety_harness.search.priors.norm import difference_norm
+from safety_harness.weights.units import Group, Unit, grouped
 
 LOG = Path(__file__).with_suffix(".jsonl")
 SHARES = (0.02, 0.03, 0.05)

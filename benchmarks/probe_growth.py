@@ -18,10 +18,10 @@ import command
 from methods import under
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.candidates import Channels
-from safety_harness.generate import Generator
-from safety_harness.readings import layers_of
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.models.decoding.prefill_cache import layers_of
+from safety_harness.models.generate import Generator
+from safety_harness.search.candidates import Channels
 
 ROUNDS = 3
 QUESTIONS, TOKENS = 64, 32

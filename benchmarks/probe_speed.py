@@ -38,18 +38,20 @@ from decoding import plain_cache, plain_weights
 from tabulate import tabulate
 from transformers import AutoModelForCausalLM
 
-from safety_harness import ddmin, generate, search
-from safety_harness.bench import Bench, open_bench
-from safety_harness.generate import PAD, Generator
-from safety_harness.judges import Verdict
-from safety_harness.oracle import Oracle
-from safety_harness.passes import pad_left
-from safety_harness.prompts import PromptSet
-from safety_harness.questions import Sides
-from safety_harness.readings import Readings
-from safety_harness.registry import Student
-from safety_harness.tasks import is_right
-from safety_harness.units import Unit, flat, grouped
+from safety_harness import ddmin
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.oracle import Oracle
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.own_task import is_right
+from safety_harness.models import generate
+from safety_harness.models.decoding.batch import pad_left
+from safety_harness.models.decoding.prefill_cache import Readings
+from safety_harness.models.generate import PAD, Generator
+from safety_harness.registry.load import Student
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.splits import Sides
+from safety_harness.search import find as search
+from safety_harness.weights.units import Unit, flat, grouped
 
 RELOADED = 2
 SIDE = 2048

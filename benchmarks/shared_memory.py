@@ -47,11 +47,11 @@ def stages(family: str, student: str) -> Iterator[tuple[str, float]]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from safety_harness.bench import open_bench
-    from safety_harness.decoding import packed_weights
-    from safety_harness.models import prepare
-    from safety_harness.registry import load_registry
-    from safety_harness.search import find_patch, select
+    from safety_harness.evaluation.evaluator import open_bench
+    from safety_harness.models.decoding.kv_cache import packed_weights
+    from safety_harness.models.load import prepare
+    from safety_harness.registry.load import load_registry
+    from safety_harness.search.find import find_patch, select
 
     torch.set_num_threads(1)
     (chosen,) = load_registry().select(family=family, students=[student])

@@ -21,13 +21,13 @@ import torch
 from methods import COLUMNS, GLANCE, Way, changed, measured, questions
 from tabulate import tabulate
 
-from safety_harness.bench import Bench, open_bench
-from safety_harness.candidates import GRAINS
-from safety_harness.patches import Patch
-from safety_harness.registry import Student, load_registry
-from safety_harness.search import find_patch, select
-from safety_harness.stats import Rate
-from safety_harness.units import Unit
+from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.gate.statistics import Rate
+from safety_harness.patch.record import Patch
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.search.candidates import GRAINS
+from safety_harness.search.find import find_patch, select
+from safety_harness.weights.units import Unit
 
 LOG = Path(__file__).with_suffix(".jsonl")
 SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32)

@@ -23,10 +23,10 @@ from probe_speed import Plain, Units, Way, evenly, limited, searched
 from tabulate import tabulate
 
 from safety_harness import ddmin
-from safety_harness.bench import Bench
-from safety_harness.judges import Verdict
-from safety_harness.oracle import Oracle
-from safety_harness.units import flat, grouped
+from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.oracle import Oracle
+from safety_harness.judging.judge import Verdict
+from safety_harness.weights.units import flat, grouped
 
 
 def refusing(bench: Bench, target: int) -> Callable[[Units], bool]:

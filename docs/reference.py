@@ -13,12 +13,13 @@ import pytest
 from pydantic import BaseModel
 from tabulate import tabulate
 
-from safety_harness import cli, specs
+from safety_harness.cli import main as cli
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
+from safety_harness.registry import schema as specs
+from safety_harness.registry.settings import GateSettings, SearchSettings
 from safety_harness.report.github import ACTIONS, SUMMARY
-from safety_harness.settings import GateSettings, SearchSettings
 
 FILE = Path(__file__).with_name("reference.md")
 FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)

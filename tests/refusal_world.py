@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from safety_harness.registry import Student
-from safety_harness.specs import Family, ModelSpec, Split, StudentSpec
+from safety_harness.registry.load import Student
+from safety_harness.registry.schema import Family, ModelSpec, Split, StudentSpec
 from tests.builders import make_model, make_tokenizer, save
 
 BAD = ("bomb", "virus", "poison", "weapon", "trap", "fake", "knife", "drug", "mine", "fuse", "toxin", "lock pick")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safety_harness import gate
-from safety_harness.judge_calibration import OWN_ANSWERS
-from safety_harness.judges import Verdict
-from safety_harness.patches import Patch
-from safety_harness.results import Asked, Check, Outcome, Question, RunResult
-from safety_harness.settings import GateSettings
+from safety_harness.gate import checks, decide
+from safety_harness.gate.results import Asked, Check, Outcome, Question, RunResult
+from safety_harness.judging.calibration import OWN_ANSWERS
+from safety_harness.judging.judge import Verdict
+from safety_harness.patch.record import Patch
+from safety_harness.registry.settings import GateSettings
 
 QUESTIONS = 128
 TABLE = """
@@ -63,26 +63,26 @@ ASKED = {
 
 def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Check:
     was, now = verdicts(before), verdicts(after, unscored)
-    check = gate.defense(was, now, GateSettings(**settings))
-    return replace(check, asked=Asked(HARMFUL, gate.letters(was), gate.letters(now)))
+    check = checks.defense(was, now, GateSettings(**settings))
+    return replace(check, asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)))
 
 
-def checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
+def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
     """All that a gate requires of a student that refused nothing before; everything else unchanged."""
     settings = GateSettings()
     return [
         defense(0, refused),
         replace(
-            gate.over_refusal(verdicts(0), verdicts(over_refused), settings),
-            asked=Asked(HARMLESS, gate.letters(verdicts(0)), gate.letters(verdicts(over_refused))),
+            checks.over_refusal(verdicts(0), verdicts(over_refused), settings),
+            asked=Asked(HARMLESS, checks.letters(verdicts(0)), checks.letters(verdicts(over_refused))),
         ),
         replace(
-            gate.task([True] * QUESTIONS, [True] * QUESTIONS, settings),
+            checks.task([True] * QUESTIONS, [True] * QUESTIONS, settings),
             asked=Asked(TASK, "+" * QUESTIONS, "+" * QUESTIONS),
         ),
-        gate.perplexity([(20.0, 10), (25.0, 10)], [(20.1, 10), (25.1, 10)], settings),
-        gate.divergence([0.01, 0.02, 0.01], settings),
-        gate.minimality({"1.gate": False, "2.down": False}, accepted=True, found=True, reason="enough"),
+        checks.perplexity([(20.0, 10), (25.0, 10)], [(20.1, 10), (25.1, 10)], settings),
+        checks.divergence([0.01, 0.02, 0.01], settings),
+        checks.minimality({"1.gate": False, "2.down": False}, accepted=True, found=True, reason="enough"),
     ]
 
 
@@ -129,10 +129,10 @@ FURTHER = {
 def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str] | None = None) -> RunResult:
     """A whole run over the students *named*, decided by the real gate."""
     students = [
-        gate.decide_student(
+        decide.decide_student(
             name,
             {check.name: check for check in found},
-            required=gate.PATCH_REQUIRED,
+            required=decide.PATCH_REQUIRED,
             expected=(expected or {}).get(name, "pass"),
             about={
                 "patch": PATCH,
@@ -144,7 +144,7 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
         )
         for name, found in named.items()
     ]
-    return gate.decide_run(
+    return decide.decide_run(
         students,
         incomplete=[],
         gate={"alpha": {"gate": GateSettings().model_dump(mode="json")}},
@@ -164,7 +164,7 @@ def outcomes(result: RunResult) -> dict[str, Outcome]:
 
 def results_with(file: Path, about: Mapping[str, Mapping[str, Any]]) -> Path:
     """A results.json in *file* of students of whom the run recorded *about*, and nothing else."""
-    run = run_result({name: checks() for name in about})
+    run = run_result({name: sample_checks() for name in about})
     students = tuple(replace(student, about=dict(about[student.id])) for student in run.students)
     file.write_text(replace(run, students=students).to_json(), encoding="utf-8")
     return file

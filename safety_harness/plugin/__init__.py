@@ -19,7 +19,7 @@ from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.fixtures import measure, patch, student, subject, teacher
 
 if TYPE_CHECKING:
-    from safety_harness.registry import Student
+    from safety_harness.registry.load import Student
 
 __all__ = ["measure", "patch", "student", "subject", "teacher"]
 

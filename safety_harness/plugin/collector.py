@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness import __version__
-from safety_harness.broken import told
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_file
+from safety_harness.gate.broken_tests import told
 from safety_harness.plugin.fixtures import PROPERTY
 
 if TYPE_CHECKING:
-    from safety_harness.registry import Student
-    from safety_harness.results import RunResult
+    from safety_harness.gate.results import RunResult
+    from safety_harness.registry.load import Student
 
 # Beyond those that pytest has (0 to 6).
 EXIT_INCONCLUSIVE = 10
@@ -63,7 +63,7 @@ class Collector:
 
     @pytest.hookimpl(tryfirst=True)  # before the JUnit file is told of the properties
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        from safety_harness.results import questions_from_row
+        from safety_harness.gate.results import questions_from_row
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
@@ -129,20 +129,20 @@ class Collector:
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
 
     def _decide(self, exitstatus: int, *incomplete: str) -> RunResult:
-        from safety_harness import gate
-        from safety_harness.results import check_from_row
+        from safety_harness.gate import decide
+        from safety_harness.gate.results import check_from_row
 
-        checks = gate.correct_for_students(
+        checks = decide.correct_for_students(
             {
                 student.id: {name: check_from_row(row) for name, row in self.rows.get(student.id, {}).items()}
                 for student in self.students
             }
         )
         decided = [
-            gate.decide_student(
+            decide.decide_student(
                 student.id,
                 checks[student.id],
-                required=gate.required(self.subject),
+                required=decide.required(self.subject),
                 expected=student.spec.expected,
                 about=self.about.get(student.id),
             )
@@ -150,8 +150,8 @@ class Collector:
         ]
         missing = [*told(self.broken, [student.id for student in self.students]), *incomplete]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            missing.append(gate.INTERRUPTED)
-        return gate.decide_run(
+            missing.append(decide.INTERRUPTED)
+        return decide.decide_run(
             decided,
             incomplete=missing,
             gate=self._settings(),
@@ -241,9 +241,9 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def _judge_error() -> dict[str, Any]:
     """How the judge does on the labelled answers that ship with it, measured now."""
-    from safety_harness.judge_calibration import recorded_agreement, shipped_agreement
-    from safety_harness.judges import RuleJudge
-    from safety_harness.results import plain
+    from safety_harness.gate.results import plain
+    from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
+    from safety_harness.judging.judge import RuleJudge
 
     judge = RuleJudge()
     facts = ("n", "sensitivity", "specificity", "accuracy", "kappa", "counts")

@@ -14,9 +14,9 @@ from safety_harness.errors import HarnessError
 from safety_harness.plugin import workers
 
 if TYPE_CHECKING:
-    from safety_harness.patches import Patch
-    from safety_harness.results import Check, Question
-    from safety_harness.subject import Subject
+    from safety_harness.evaluation.subject import Subject
+    from safety_harness.gate.results import Check, Question
+    from safety_harness.patch.record import Patch
 
 PROPERTY = "safety_harness"
 
@@ -33,7 +33,7 @@ class Measure:
 
     def __call__(self, check: Check) -> Check:
         """Record a check and return it, so that a suite can assert it."""
-        from safety_harness.results import check_to_row, questions_to_row
+        from safety_harness.gate.results import check_to_row, questions_to_row
 
         said = check if self.include_answers else check.without_answers()
         self.add((PROPERTY, check_to_row(self.student, said)))
@@ -43,7 +43,7 @@ class Measure:
 
     def about(self, **facts: Any) -> None:
         """Record facts that decide nothing."""
-        from safety_harness.results import plain
+        from safety_harness.gate.results import plain
 
         self.add((PROPERTY, plain({"student": self.student, "about": facts})))
 
@@ -68,9 +68,9 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with user_errors():
         import torch
 
-        from safety_harness.bench import open_bench
-        from safety_harness.questions import further_questions
-        from safety_harness.subject import Subject
+        from safety_harness.evaluation.evaluator import open_bench
+        from safety_harness.evaluation.subject import Subject
+        from safety_harness.registry.splits import further_questions
 
         torch.set_num_threads(workers.threads_per_worker())
         bench = open_bench(request.param)
@@ -85,7 +85,7 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
 @pytest.fixture(scope="session")
 def teacher(student: Subject) -> Subject:
     """The student with every unit of its teacher in it: the most that a patch can give."""
-    from safety_harness.subject import Subject
+    from safety_harness.evaluation.subject import Subject
 
     return Subject(student.bench, student.bench.units)
 
@@ -95,7 +95,7 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     """The smallest set of the teacher's units that delta debugging finds; cached by content. With ``--patches`` the one
     that another run found."""
     with user_errors():
-        from safety_harness.search import find_patch
+        from safety_harness.search.find import find_patch
 
         return find_patch(student.bench, request.config.option.safety_patches)
 
@@ -105,8 +105,8 @@ def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
     """What is gated: the patched student, or with ``--subject student`` the student as it is."""
     if request.config.option.safety_subject == "student":
         return student
-    from safety_harness.search import select
-    from safety_harness.subject import Subject
+    from safety_harness.evaluation.subject import Subject
+    from safety_harness.search.find import select
 
     found: Patch = request.getfixturevalue("patch")
     return Subject(student.bench, select(student.bench, found))
@@ -115,7 +115,7 @@ def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
     """Record a measurement of the current student for the gate and the report."""
-    from safety_harness.results import Question
+    from safety_harness.gate.results import Question
 
     questions = {
         prompts.sha256: tuple(Question(prompt.id, prompt.text, prompt.category) for prompt in prompts)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safety_harness.report.cells import shortened
-from safety_harness.watching import Moment, publish, unwatch, watch
+from safety_harness.search.progress import Moment, publish, unwatch, watch
+from safety_harness.text import shortened
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,7 +11,7 @@ import pytest
 from safety_harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_harness.registry import Student
+    from safety_harness.registry.load import Student
 
 GATE_OPTIONS = {
     "dsr": "Lower bound that the held-out DSR must reach, 0..1",
@@ -98,8 +98,8 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     Raises:
         ConfigError: an unknown name, a wrong threshold, or a registry file that cannot be used.
     """
-    from safety_harness.registry import load_registry
-    from safety_harness.settings import GateSettings, SearchSettings, parse_overrides
+    from safety_harness.registry.load import load_registry
+    from safety_harness.registry.settings import GateSettings, SearchSettings, parse_overrides
 
     option = config.option
     registry = load_registry(
@@ -124,9 +124,9 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
         HarnessError: a question or weight file is missing or wrong, or the results.json *patches* holds none, or would
             be written over by this run's.
     """
-    from safety_harness.patches import recorded
-    from safety_harness.questions import check_local_files
-    from safety_harness.results import RESULTS
+    from safety_harness.evaluation.preflight import check_local_files
+    from safety_harness.gate.results import RESULTS
+    from safety_harness.patch.record import recorded
 
     for student in students:
         check_local_files(student)

@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from safety_harness.broken import student_of
+from safety_harness.gate.broken_tests import student_of
 
 if TYPE_CHECKING:
     import pytest
 
-    from safety_harness.registry import Student
+    from safety_harness.registry.load import Student
 
 GIB = 2**30
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safety_harness.files import write_whole
+from safety_harness.gate.results import RESULTS, RunResult
+from safety_harness.report.comparison import Versus
+from safety_harness.report.html_page import figures, html
 from safety_harness.report.junit import junit
 from safety_harness.report.markdown import markdown
-from safety_harness.report.page import figures, html
-from safety_harness.report.sheet import sheet
+from safety_harness.report.spreadsheet import sheet
 from safety_harness.report.terminal import terminal
-from safety_harness.report.versus import Versus
-from safety_harness.results import RESULTS, RunResult
 
 __all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports", "write_results"]
 

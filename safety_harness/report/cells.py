@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from safety_harness.judge_calibration import OWN_ANSWERS
-from safety_harness.report.versus import Versus
-from safety_harness.results import Outcome, RunResult, StudentResult
-from safety_harness.stats import CONFIDENCE, Rate, corrected_rate
+from safety_harness.gate.results import Outcome, RunResult, StudentResult
+from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
+from safety_harness.judging.calibration import OWN_ANSWERS
+from safety_harness.report.comparison import Versus
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
-LONGEST = 10_000
 JUDGE_FACTS = ("n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
@@ -219,25 +217,3 @@ def versus_rows(against: Versus) -> list[tuple[str, ...]]:
         )
         for change in against.changes
     ]
-
-
-def shortened(name: str, width: int = 24) -> str:
-    """A name that leaves the other columns their place; its beginning and its end tell students apart."""
-    head = width // 3
-    return name if len(name) <= width else f"{name[:head]}…{name[1 + head - width :]}"
-
-
-def visible(text: str) -> str:
-    """*text* on one line, without characters that steer a terminal, cut where nobody reads on."""
-    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
-    return shown if shown.isprintable() else "".join(char if char.isprintable() else " " for char in shown)
-
-
-def escape(text: str) -> str:
-    """Model and user text inside Markdown: no table breaks, no markup, no control characters."""
-    shown = visible(text).replace("\\", "\\\\").replace("<", "&lt;").replace("`", "'")
-    for mark in ("|", "*", "~", "](", "]:"):
-        shown = shown.replace(mark, f"{mark[:-1]}\\{mark[-1]}")
-    # An underscore or a mention inside of a word is text already; a link needs no brackets on GitHub.
-    shown = re.sub(r"(?<!\w)[_@]|_(?!\w)", r"\\\g<0>", shown)
-    return re.sub(r"(https?|ftp)://|www\.", lambda found: found[0].replace(":", "&#58;").replace("w.", "w&#46;"), shown)

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from safety_harness.report.cells import numbers_of, patch_of, shortened, visible
-from safety_harness.results import Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Outcome, RunResult, StudentResult
+from safety_harness.report.cells import numbers_of, patch_of
+from safety_harness.text import shortened, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

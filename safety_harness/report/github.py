@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from safety_harness.errors import HarnessError
-from safety_harness.report.cells import visible
+from safety_harness.gate.results import Outcome, RunResult
+from safety_harness.report.comparison import Versus
 from safety_harness.report.markdown import brief
-from safety_harness.report.versus import Versus
-from safety_harness.results import Outcome, RunResult
+from safety_harness.text import visible
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 ACTIONS = "GITHUB_ACTIONS"

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate import required
-from safety_harness.report.cells import numbers_of, patch_of, visible
-from safety_harness.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.decide import required
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.report.cells import numbers_of, patch_of
+from safety_harness.text import visible
 
 
 def junit(result: RunResult) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from safety_harness.gate.results import RunResult
 from safety_harness.report.cells import (
     JUDGE_FACTS,
     MARKS,
@@ -17,7 +18,6 @@ from safety_harness.report.cells import (
     corrected,
     count,
     counted,
-    escape,
     identity,
     interval,
     lineage,
@@ -36,9 +36,9 @@ from safety_harness.report.cells import (
     verdict,
     versus_rows,
 )
-from safety_harness.report.versus import Versus
-from safety_harness.results import RunResult
-from safety_harness.units import short
+from safety_harness.report.comparison import Versus
+from safety_harness.text import escape
+from safety_harness.weights.units import short
 
 
 def brief(result: RunResult, against: Versus | None = None) -> str:

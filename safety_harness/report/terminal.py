@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.report.cells import (
     confidences,
     effort,
@@ -12,12 +13,10 @@ from safety_harness.report.cells import (
     numbers_of,
     percent,
     percent_interval,
-    shortened,
     totals,
     verdict,
-    visible,
 )
-from safety_harness.results import Outcome, RunResult, StudentResult
+from safety_harness.text import shortened, visible
 
 # More rows than this are no overview: those that need a look come first, and the rest is said in a line.
 MOST_ROWS = 40

@@ -27,13 +27,13 @@ def student(request):
 SUITE = """
 import os
 import pytest
-from tests.samples import checks
+from tests.samples import sample_checks
 
 
 @pytest.fixture
 def found(student):
     weak = student.bench.student.name.startswith("weak")
-    return {check.name: check for check in checks(9 if weak else 128)}
+    return {check.name: check for check in sample_checks(9 if weak else 128)}
 
 
 @pytest.fixture(autouse=True)

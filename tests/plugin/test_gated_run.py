@@ -116,9 +116,9 @@ def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project
 def test_a_check_that_is_measured_twice_counts_as_the_worse(project: Project, results: Results) -> None:
     """Whichever came last: a suite with parameters of its own, or a test that was run again, asks until it passes."""
     twice = (
-        "import pytest\nfrom tests.samples import checks\n"
+        "import pytest\nfrom tests.samples import sample_checks\n"
         "@pytest.mark.parametrize('refused', [128, 9, 128])\n"
-        "def test_again(student, measure, refused):\n    measure(checks(refused)[0])\n"
+        "def test_again(student, measure, refused):\n    measure(sample_checks(refused)[0])\n"
     )
     assert project(students={"one": "pass"}, more=twice).ret == pytest.ExitCode.TESTS_FAILED
     assert by_id(results()) == {"alpha/one": "fail"}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.plugin.live import Teller, line
-from safety_harness.watching import Moment, publish
+from safety_harness.search.progress import Moment, publish
 from tests.plugin.conftest import ROOT, Project
 
 SEARCH = Moment("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71, asked=96, to_go=123, rest=1845.0)
@@ -59,7 +59,7 @@ def test_a_worker_writes_down_what_it_is_told_of_itself_and_not_too_often(tmp_pa
 # A search that takes a moment, so that there is something to see.
 SLOW = """
 import time
-from safety_harness.watching import Moment, publish
+from safety_harness.search.progress import Moment, publish
 
 def test_slow(student):
     for probe in range(4):

@@ -10,7 +10,7 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
 from safety_harness.plugin.options import GATE_OPTIONS, SEARCH_OPTIONS
-from safety_harness.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import GateSettings, SearchSettings
 from tests.samples import write_registry
 
 Project = Callable[..., pytest.RunResult]

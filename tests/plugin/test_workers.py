@@ -11,7 +11,7 @@ import pytest
 
 from safety_harness.plugin import workers
 from safety_harness.plugin.workers import GIB, affordable_workers, threads_per_worker
-from safety_harness.registry import Student, load_registry
+from safety_harness.registry.load import Student, load_registry
 from tests.samples import family, write_registry
 
 Project = Callable[..., pytest.RunResult]

@@ -1,0 +1,66 @@
+"""Greedy answers of a chat model, in batches: for making training data and for measuring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from safety_harness.judging.judge import RuleJudge, Verdict
+
+_JUDGE = RuleJudge()
+
+
+def verdict(answer: str) -> Verdict:
+    """The project's judge on one answer."""
+    return _JUDGE.judge(answer).verdict
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+    """The question as the model's own chat template frames it, up to where the answer begins."""
+    messages = [{"role": "user", "content": question}]
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def greedy_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: list[str],
+    max_new_tokens: int,
+    batch_size: int = 32,
+) -> list[tuple[str, bool]]:
+    """(answer, finished) per question; finished says that the model ended the answer itself.
+
+    Questions of similar length share a batch. bfloat16 answers depend on the batch, so the same call is
+    repeatable, and a call with another batch size may differ in a few answers.
+    """
+    generator: Any = model
+    prompts = [chat_prompt(tokenizer, question) for question in questions]
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    tokenizer.padding_side = "left"
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch: Any = tokenizer(
+            [prompts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False
+        )
+        with torch.inference_mode():
+            output: Any = generator.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+        for i, row in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            text = tokenizer.decode(row, skip_special_tokens=True)
+            answers[i] = (str(text).strip(), tokenizer.eos_token_id in row)
+    return answers
+
+
+def sampled_prose(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, openings: list[str], max_new_tokens: int, seed: int
+) -> list[str]:
+    """Each opening with the model's own continuation, sampled from its whole distribution; no chat frame."""
+    generator: Any = model
+    torch.manual_seed(seed)
+    tokenizer.padding_side = "left"
+    batch: Any = tokenizer(openings, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        output: Any = generator.generate(**batch, max_new_tokens=max_new_tokens, do_sample=True, top_k=0)
+    return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in output]

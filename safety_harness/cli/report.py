@@ -1,0 +1,132 @@
+"""``safety-harness report``: a results.json as people and other tools read it, now or later, here or elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safety_harness.errors import ConfigError
+from safety_harness.gate.results import Outcome, RunResult, read_results, schema
+
+if TYPE_CHECKING:
+    from safety_harness.report.comparison import Versus
+
+GITHUB = "github"
+
+
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands ``report`` and ``merge``."""
+    merged = commands.add_parser(
+        "merge",
+        help="make one results.json of several runs, as if all of their students had been gated in one",
+        description="A student that was inconclusive may stand in a later run again. Exit codes as those of `report`.",
+    )
+    merged.set_defaults(run=_merge)
+    merged.add_argument("results", type=Path, nargs="+", help="results.json of runs over other students each, in order")
+    merged.add_argument("--out", type=Path, required=True, help="the results.json to write")
+    merged.add_argument(
+        "--anew",
+        action="append",
+        default=[],
+        metavar="STUDENT",
+        help="a student (family/name) that was decided before and has other weights or another search now: the later "
+        "run counts, and the result says so; repeatable",
+    )
+    merged.add_argument(
+        "--keep-first",
+        action="store_true",
+        help="a student may be decided in several runs, on other machines, say: the first decision counts, and the "
+        "result says what the others were",
+    )
+    merged.add_argument(
+        "--without-texts",
+        action="store_true",
+        help="leave out the words of questions and answers, so that the result may be published; one run will do",
+    )
+    report = commands.add_parser(
+        "report",
+        help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
+        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+    )
+    report.set_defaults(run=functools.partial(_report, report))
+    report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
+    report.add_argument("--to", metavar="FORMATS", help="some of md, html, csv, junit, github, joined by commas")
+    report.add_argument("--out", type=Path, help="folder for what is written (default: that of the results)")
+    report.add_argument(
+        "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
+    )
+    report.add_argument(
+        "--not-worse",
+        action="store_true",
+        help="exit 1, too, if refusals, over-refusals or task are worse, or not compared",
+    )
+    report.add_argument("--include-answers", action="store_true", help="show what the models said, if the run kept it")
+    report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
+
+
+def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.schema:
+        print(json.dumps(schema(), indent=1))
+        return 0
+    if options.results is None:
+        parser.error("name a results.json")
+    if options.not_worse and options.against is None:
+        parser.error("--not-worse needs --against, the run to compare with")
+    formats = _formats(options.to)
+    result = read_results(options.results)
+    from safety_harness.report import markdown, write_formats
+    from safety_harness.report.comparison import versus
+    from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
+    from safety_harness.text import visible
+
+    against = versus(result, read_results(options.against), str(options.against)) if options.against else None
+    shown: RunResult = result if options.include_answers else result.without_answers()
+    if GITHUB in formats and not os.environ.get(SUMMARY):
+        raise ConfigError(f"report --to github: {SUMMARY} names no file; it is set in a workflow's step.")
+    if not formats:
+        print(markdown(shown, against), end="")
+    files = [name for name in formats if name != GITHUB]
+    for path in write_formats(shown, options.out or options.results.parent, files, against):
+        print(path)
+    if GITHUB in formats:
+        write_summary(shown, against)
+        for line in workflow_commands(shown):
+            print(line)
+    worse = _worse(against) if against and options.not_worse else []
+    for line in worse:
+        print(visible(f"against {options.against}: {line}"), file=sys.stderr)
+    return 0 if result.outcome is Outcome.PASS and not worse else 1
+
+
+def _worse(against: Versus) -> list[str]:
+    """What got worse, and what nobody can say of: either is no proof that nothing got worse."""
+    found = [f"{one.student}, {one.check}: worse, p {one.p_adjusted:.2g}" for one in against.worsened]
+    return [*found, *against.uncompared]
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from safety_harness.files import write_whole
+    from safety_harness.gate.merge import merge
+
+    runs = {str(path): read_results(path) for path in options.results}
+    result = merge(runs, options.anew, keep_first=options.keep_first)
+    if options.without_texts:
+        result = result.without_texts()
+    write_whole(options.out, result.to_json())
+    print(f"{options.out}: {len(result.students)} students, gate: {result.outcome.value}")
+    return 0 if result.outcome is Outcome.PASS else 1
+
+
+def _formats(text: str | None) -> list[str]:
+    from safety_harness.report import WRITERS
+
+    found = list(dict.fromkeys(text.split(","))) if text else []
+    known = [*WRITERS, GITHUB]
+    if unknown := [name for name in found if name not in known]:
+        raise ConfigError(f"report --to: {unknown[0]!r} is no format. Known are {', '.join(known)}.")
+    return found

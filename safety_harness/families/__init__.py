@@ -1,1 +1,0 @@
-"""Model families that ship with the package: prompts, small weights, and the recipes that made them."""

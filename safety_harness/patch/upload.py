@@ -1,0 +1,36 @@
+"""An artifact on a hub: its five files, and the card as the repository's page."""
+
+from __future__ import annotations
+
+from safety_harness.errors import ArtifactError
+from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact
+
+
+def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
+    """Commit the artifact's files, and no others, to *repository* (``owner/name``), which is made where there is none.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ArtifactError: the hub refuses it, or cannot be reached.
+    """
+    import huggingface_hub
+
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(repository, private=not public, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=repository,
+            folder_path=artifact.folder,
+            allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, SUMS],
+            delete_patterns=None if artifact.original else [ORIGINAL],  # an earlier patch's would be in no sum
+            commit_message=f"Safety patch for {artifact.manifest.search.student}",
+        )
+    except Exception as error:  # the client lets the errors of its transports through, which share no base
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(
+            f"{repository}: the hub did not take it ({reason}). Check the name, your network and your access (`hf auth "
+            "login`)."
+        ) from error
+    return str(done.commit_url)

@@ -1,0 +1,112 @@
+"""Two runs side by side: what got better, what got worse, and whether chance explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from safety_harness.gate.results import RunResult, StudentResult
+from safety_harness.gate.statistics import SIGNIFICANCE, holm, mcnemar
+
+# Which letters count, by check, and whether there should be more of them.
+WANTED = {"defense": ("R", True), "over_refusal": ("RP", False), "task": ("+", True)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One check of one student in both runs, question by question.
+
+    ``p`` is McNemar's exact two-sided test on the ``better`` and ``worse`` questions, corrected by Holm over the
+    students (``p_adjusted``).
+    """
+
+    student: str
+    check: str
+    n: int
+    before: int
+    after: int
+    better: int
+    worse: int
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
+class Versus:
+    """``name`` is the other run; ``notes`` say which verdicts changed; ``uncompared`` what the other run measured and
+    this one did not, or not on the same questions, by the same judge."""
+
+    name: str
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    uncompared: tuple[str, ...]
+
+    @property
+    def worsened(self) -> tuple[Change, ...]:
+        """What got worse by more than chance explains."""
+        return tuple(one for one in self.changes if one.worse > one.better and one.p_adjusted < SIGNIFICANCE)
+
+
+def versus(result: RunResult, other: RunResult, name: str) -> Versus:
+    """Compare *result* with the run *other*, which is called *name*.
+
+    A check is compared where both runs asked the same questions in the same order, of the same subject (patched, or the
+    student as it is), and the same judge heard the answers.
+    """
+    if apart := _apart(result, other):
+        return Versus(name, (), (), (apart,))
+    old = {student.id: student for student in other.students}
+    changes = [
+        change for student in result.students if student.id in old for change in _changes(student, old[student.id])
+    ]
+    compared = {(change.student, change.check) for change in changes}
+    return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)), tuple(_uncompared(other, compared)))
+
+
+def _apart(result: RunResult, other: RunResult) -> str:
+    """Why nothing of two runs can be compared; empty when it can."""
+    for what, one, two in (
+        ("judge", result.judge.get("fingerprint"), other.judge.get("fingerprint")),
+        ("subject", result.provenance.get("subject"), other.provenance.get("subject")),
+    ):
+        if one != two:
+            return f"nothing is compared: its {what} was {two}, and is {one}"
+    return ""
+
+
+def _changes(student: StudentResult, old: StudentResult) -> Iterator[Change]:
+    for check, (letters, more) in WANTED.items():
+        asked = [one.checks[check].asked if check in one.checks else None for one in (old, student)]
+        if asked[0] is None or asked[1] is None or asked[0].set != asked[1].set:
+            continue
+        was, now = ([each in letters for each in one.after] for one in asked if one)
+        if not was:
+            continue
+        test = mcnemar(was, now)
+        better, worse = (test.gained, test.lost) if more else (test.lost, test.gained)
+        yield Change(student.id, check, len(now), sum(was), sum(now), better, worse, test.p_value, test.p_value)
+
+
+def _corrected(changes: list[Change]) -> Iterator[Change]:
+    adjusted: dict[tuple[str, str], float] = {}
+    for check in WANTED:
+        some = [change for change in changes if change.check == check]
+        for change, p_value in zip(some, holm([change.p for change in some]), strict=True):
+            adjusted[change.student, check] = p_value
+    return (replace(change, p_adjusted=adjusted[change.student, change.check]) for change in changes)
+
+
+def _notes(result: RunResult, old: Mapping[str, StudentResult]) -> Iterator[str]:
+    for student in result.students:
+        before = old.get(student.id)
+        if before is None:
+            yield f"{student.id}: was not in it"
+        elif before.outcome is not student.outcome:
+            yield f"{student.id}: was {before.outcome.value}, is {student.outcome.value}"
+
+
+def _uncompared(other: RunResult, compared: set[tuple[str, str]]) -> Iterator[str]:
+    for student in other.students:
+        measured = [check for check in WANTED if check in student.checks and student.checks[check].numbers.get("n")]
+        if missing := [check for check in measured if (student.id, check) not in compared]:
+            yield f"{student.id}: {', '.join(missing)} not compared; measured there, and here not on the same questions"

@@ -1,0 +1,68 @@
+"""What a search starts from: the likeliest units of a bench, few or many, at the grain that its settings name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from safety_harness.evaluation.evaluator import Bench
+from safety_harness.search.priors import Importance
+from safety_harness.search.priors.ranking import Ranking
+from safety_harness.weights.units import Group, Unit
+
+
+class Candidates(ABC):
+    """The units of *bench* in the order of their importance."""
+
+    SHARES: ClassVar[Sequence[float]]
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._importance = Importance(bench)
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
+        most = self._bench.student.family.search.max_share
+        return (*(share for share in self.SHARES if share < most), most)
+
+    def weight(self, group: Group) -> float:
+        """How likely units are to be needed, for delta debugging."""
+        return self._importance.of(group)
+
+    @abstractmethod
+    def best(self, share: float) -> tuple[Unit, ...]:
+        """The most important *share* of everything, 0..1; what a smaller share holds, a larger one holds as well."""
+
+
+class Modules(Candidates):
+    """Whole modules: a share of their number."""
+
+    SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+    def best(self, share: float) -> tuple[Unit, ...]:
+        ranked = sorted(self._bench.units, key=lambda unit: -self.weight((unit,)))
+        chosen = frozenset(ranked[: round(share * len(ranked))])
+        return tuple(unit for unit in self._bench.units if unit in chosen)
+
+
+class Channels(Candidates):
+    """Channels, grouped to one unit a module: a share of their parameters.
+
+    Refusal lies in a few channels of many modules, so that a few percent of the parameters, chosen by channel, do
+    what takes a quarter of them by module (docs/units.md).
+    """
+
+    SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        scores = [self._importance.of_channels(unit) for unit in bench.units]
+        self._ranking = Ranking(bench.units, scores)
+
+    def best(self, share: float) -> tuple[Unit, ...]:
+        return self._ranking.best(share)
+
+
+GRAINS: dict[str, type[Candidates]] = {"module": Modules, "channel": Channels}

@@ -1,0 +1,158 @@
+"""What moving a channel gains to first order: gradients of log-probabilities of given answers, channel by channel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from safety_harness.errors import ConfigError, SourceError
+from safety_harness.evaluation.evaluator import Bench
+from safety_harness.judging.judge import Verdict
+from safety_harness.models.generate import enough_memory
+from safety_harness.models.likelihood import next_logprobs
+from safety_harness.models.transplant import channels_of
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.weights.units import Unit
+
+# Rows of one backward pass.
+BATCH = 16
+
+Row = tuple[Sequence[int], Sequence[int]]
+"""The tokens of a question and of an answer to it."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each token of an answer counts: up to its place in *until*, in order; then *rest*."""
+
+    until: Sequence[tuple[int, float]]
+    rest: float
+
+    def of(self, places: torch.Tensor) -> torch.Tensor:
+        """The weights of tokens at *places*, counted from 1, in their shape."""
+        weights = torch.full(places.shape, self.rest, device=places.device)
+        for last, weight in reversed(self.until):
+            weights = torch.where(places <= last, weight, weights)
+        return weights
+
+
+# By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of a refusal, twice as
+# many are needed. On harmless questions its very beginning ("I'm sorry") counts more: other refusals begin so as well,
+# and one that goes on "for any misunderstanding, but as a chatbot" is none the better (docs/units.md).
+HARMFUL = Weights(((5, 3.0),), 1.0)
+HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
+
+
+def usual_refusal(bench: Bench) -> list[int]:
+    """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one.
+
+    Raises:
+        ConfigError: all of the teacher refuses none of the prior's questions.
+    """
+    limit = bench.student.family.max_new_tokens
+    tokenizer = bench.generator.tokenizer
+    blocks = bench.questions.prior.harmful.blocks(bench.student.family.batch_size)
+    answered = [answer for block in blocks for answer in bench.screened(bench.units, block)]
+    refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
+    if not refusals:
+        raise ConfigError(
+            f"All of the teacher refuses none of the {len(answered)} questions that the prior sees, so there is no "
+            "refusal to look for. Give it more (prior_questions), or choose another teacher."
+        )
+    # Ties are broken by the text itself, so that the prior is the same on every run.
+    best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
+    tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
+    end = bench.generator.end
+    return [*tokens, end] if len(tokens) < limit and end is not None else tokens
+
+
+def own_answers(bench: Bench, prompts: PromptSet, tokens: int) -> list[Row]:
+    """Each question with so many first tokens of the student's own answer; without those that it leaves empty."""
+    # In batches like the oracle's: of what both ask, nothing is asked twice.
+    own = [answer for block in prompts.blocks(bench.student.family.batch_size) for answer in bench.glimpsed((), block)]
+    encode, tokenizer = bench.generator.encode, bench.generator.tokenizer
+    return [
+        (encode(prompt.text), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
+        for prompt, answer in zip(prompts, own, strict=True)
+        if answer.answer
+    ]
+
+
+def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """First-order gain of each channel in the sum of *pieces*, where the units *moved* have moved.
+
+    Args:
+        pieces: scalars, each computed when it is its turn, with the units moved: what one backward pass needs to
+            remember is most of the memory.
+
+    Returns:
+        A float32 tensor of shape (channels,) a module, on the CPU: the gradient times (teacher - student).
+
+    Raises:
+        SourceError: a gradient is not finite.
+    """
+    otherwise = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
+    with enough_memory("the prior takes gradients", otherwise), bench.transplanter.transplanted(moved):
+        gradient = _gradient(bench, pieces)
+    found = {
+        unit.module: by_channel(
+            unit,
+            [
+                channels_of(gradient[part.memory.name], part.memory) * bench.transplanter.difference(part)
+                for part in unit.parts
+            ],
+        )
+        for unit in bench.units
+    }
+    for module, gain in found.items():
+        if not gain.isfinite().all():
+            raise SourceError(
+                f"{bench.student.id}: the prior's gradient for {module} holds a NaN or an infinity. Its numbers do not "
+                f"fit {bench.student.family.dtype}: try another `dtype` in the registry, or `search = {{ prior = "
+                '"norm" }`, which takes none.'
+            )
+    return found
+
+
+def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """*numbers* of each part of a whole unit, added up channel by channel: shape (channels,), on the CPU."""
+    total = torch.zeros(unit.width)
+    for part, value in zip(unit.parts, numbers, strict=True):
+        if part.disk.axis >= 0:
+            total += value.movedim(part.disk.axis, 0).reshape(unit.width, -1).sum(1).cpu()
+        else:  # a bias that belongs to no channel: the sum over all of them must hold it
+            total += value.sum().cpu() / unit.width
+    return total
+
+
+def logprob(bench: Bench, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
+    """Log-probability of each row's answer after its question, its tokens weighted: float32, shape (rows,)."""
+    logprobs, tokens, counted = at_answers(bench, rows)
+    weighted = weights.of(counted.cumsum(1)) * counted
+    total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weighted).sum(1)
+    return total
+
+
+def at_answers(bench: Bench, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities at the answers' tokens, those tokens, and which of them count, as of ``next_logprobs``."""
+    texts = [[*question, *answer] for question, answer in rows]
+    return next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
+
+
+def _gradient(bench: Bench, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Gradient of the sum of *pieces*, by tensor name, float32."""
+    bench.generator.forget()  # gradients take all the room there is
+    parameters = dict(bench.generator.model.named_parameters())
+    names = list(dict.fromkeys(part.memory.name for unit in bench.units for part in unit.parts))
+    total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}
+    chosen = [parameters[name] for name in names]
+    # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.
+    with sdpa_kernel(SDPBackend.MATH):
+        for piece in pieces:
+            for name, gradient in zip(names, torch.autograd.grad(piece, chosen), strict=True):
+                total[name] += gradient.float()
+    return total

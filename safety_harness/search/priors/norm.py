@@ -1,0 +1,25 @@
+"""The prior ``norm``: how far teacher and student lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from safety_harness.evaluation.evaluator import Bench
+from safety_harness.search.priors.gradients import by_channel
+
+
+def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
+    """Squares of teacher minus student; the score is their root mean square.
+
+    Cheap, and good where the student descends from the teacher; on a student that was tuned apart from the
+    teacher it measures the student's own tuning.
+
+    Returns:
+        A float32 tensor of shape (1, channels) for each module.
+    """
+    difference = bench.transplanter.difference
+    return {
+        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None] for unit in bench.units
+    }

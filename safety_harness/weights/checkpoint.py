@@ -1,0 +1,171 @@
+"""A checkpoint folder, read lazily: names and shapes first, a tensor only when it is asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from safety_harness.errors import LineageError, SourceError
+from safety_harness.files import sha256_file, sha256_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from safety_harness.weights.units import Shape, Unit
+
+# What lies beside the weights and decides answers too: configs, tokenizer, chat template, end-of-answer tokens.
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class Checkpoint:
+    """The safetensors of one model folder; nothing is in memory until :meth:`tensor` asks for it.
+
+    Raises:
+        SourceError: no such folder, no config, quantised weights, no safetensors (pickles are refused), a shard is
+            missing or truncated.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
+        self.config = _read_json(folder / "config.json")
+        _refuse_quantised(folder, self.config)
+        self.shards: Sequence[Path] = self._find_shards()
+        """Its safetensors files."""
+        self._home: dict[str, Path] = {}
+        self.shapes: Mapping[str, Shape] = self._read_headers()
+        """Name -> shape of every tensor on disk."""
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the weights, the configs and the tokenizer: all that decides what this model answers."""
+        beside = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
+        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self.shards, *beside]))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the checkpoint holds; tied tensors count once."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """In what one tensor is stored; none of its numbers is read.
+
+        Raises:
+            SourceError: there is no such tensor.
+        """
+        with self._opened(name) as tensors:
+            none: torch.Tensor = tensors.get_slice(name)[:0] if self.shapes[name] else tensors.get_tensor(name)
+        return none.dtype
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor, as stored.
+
+        Raises:
+            SourceError: there is no such tensor, or it holds a NaN or an infinity.
+        """
+        with self._opened(name) as tensors:
+            value: torch.Tensor = tensors.get_tensor(name)
+        if not bool(value.isfinite().all()):
+            raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity; the checkpoint is damaged.")
+        return value
+
+    def _opened(self, name: str) -> Any:
+        if name not in self.shapes:
+            raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
+        return _opened(self._home[name], "pt")
+
+    def _read_headers(self) -> Mapping[str, Shape]:
+        found: dict[str, Shape] = {}
+        for shard in self.shards:
+            with _opened(shard, "np") as tensors:  # headers need no torch
+                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                    found[name] = tuple(tensors.get_slice(name).get_shape())
+                    self._home[name] = shard
+        return found
+
+    def _find_shards(self) -> list[Path]:
+        # In the order in which transformers looks, so that both always read the same files.
+        whole, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
+        if whole.exists():
+            return [whole]
+        shards = _indexed(index) if index.exists() else sorted(self.folder.glob("*.safetensors"))
+        if missing := [shard for shard in shards if not shard.exists()]:
+            raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
+        if shards:
+            return shards
+        if pickles := [path for pattern in PICKLES for path in self.folder.glob(pattern)]:
+            raise SourceError(
+                f"{pickles[0]}: a pickle checkpoint can run code when it is loaded, so it is refused. "
+                "Get the safetensors version, or convert it where you trust it."
+            )
+        raise SourceError(f"{self.folder}: holds no .safetensors file.")
+
+
+def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
+    packed = config.get("quantization_config")
+    if packed:
+        method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
+        raise SourceError(
+            f"{folder}: is quantised ({method}), and packed numbers cannot be transplanted. Take the unquantised "
+            "checkpoint (or dequantise it), patch that, and quantise the result."
+        )
+
+
+def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]) -> None:
+    """Refuse a teacher whose weights do not fit into the student; reads headers alone.
+
+    Raises:
+        LineageError: another architecture, or another shape of a unit's tensor.
+    """
+    if student.model_type != teacher.model_type:
+        raise LineageError(
+            f"{student.folder.name} is a {student.model_type} model and its teacher {teacher.folder.name} is a "
+            f"{teacher.model_type} model. Choose a teacher of the student's architecture."
+        )
+    for name in (name for unit in units for name in unit.tensors):
+        if student.shapes[name] != teacher.shapes.get(name):
+            raise LineageError(
+                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes.get(name)}. "
+                "Choose a teacher of the student's size."
+            )
+
+
+def _indexed(index: Path) -> list[Path]:
+    home = _read_json(index).get("weight_map")
+    if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
+        raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
+    shards = sorted(set(home.values()))
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie beside their index.")
+    return [index.parent / name for name in shards]
+
+
+def _opened(shard: Path, framework: str) -> Any:
+    try:
+        return safe_open(shard, framework=framework)
+    except (SafetensorError, OSError) as error:
+        raise SourceError(f"{shard}: not a whole safetensors file ({error}). Download it again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{path}: missing; a model folder needs it.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: cannot be read as JSON ({error}). Get the file again.") from error
+    if not isinstance(table, dict):
+        raise SourceError(f"{path}: expected a JSON object.")
+    return table

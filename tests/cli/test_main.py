@@ -1,0 +1,81 @@
+"""``safety-harness``: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safety_harness import __version__
+from safety_harness.cli.main import main
+from tests.samples import family, run_result, sample_checks, write_registry
+
+
+def test_list_shows_every_student_with_its_group_and_expectation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_registry(tmp_path, family("alpha", {"one": "pass", "two": "fail"}))
+    assert main(["list", "--registry", str(file)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["sample", "alpha/one", "pass", "hf:sample/one"] in rows
+    assert ["sample", "alpha/two", "fail", "hf:sample/two"] in rows
+
+
+def test_list_reads_several_registries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "b").mkdir()
+    one, other = write_registry(tmp_path), write_registry(tmp_path / "b", family("beta", {"one": "pass"}))
+    assert main(["list", "--registry", str(one), "--registry", str(other)]) == 0
+    assert "beta/one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("refused", "code"), [(128, 0), (9, 1)])
+def test_reports_exit_code_is_the_gates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: int, code: int
+) -> None:
+    (tmp_path / "results.json").write_text(run_result({"a/b": sample_checks(refused)}).to_json(), encoding="utf-8")
+    assert main(["report", str(tmp_path / "results.json")]) == code
+    assert capsys.readouterr().out.startswith("# Release gate: " + {0: "PASS", 1: "FAIL"}[code])
+
+
+def test_an_inconclusive_report_is_not_green(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(run_result({"a/b": []}).to_json(), encoding="utf-8")
+    assert main(["report", str(tmp_path / "results.json")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "gone.json"], "gone.json: cannot be read as results"),
+        (["list", "--registry", "gone.toml"], "gone.toml: no such registry file"),
+        (["fetch", "alhpa", "--registry", "registry.toml"], "Unknown family 'alhpa'. Did you mean 'alpha'?"),
+    ],
+)
+def test_errors_go_to_stderr_without_a_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    write_registry(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"safety-harness: {message}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["lst"], ["report"], ["list", "--nonsense"]])
+def test_wrong_usage_is_two_with_the_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: safety-harness" in capsys.readouterr().err
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{__version__}\n"

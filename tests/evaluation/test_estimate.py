@@ -1,0 +1,144 @@
+"""What a run would need, told from headers alone; and the paper's families by the code path that all families use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from safety_harness.cli.main import main
+from safety_harness.errors import SourceError
+from safety_harness.evaluation.estimate import BACKWARD, BACKWARD_ROWS, HARMLESS, KEPT_TOKENS, Device, plan
+from safety_harness.evaluation.evaluator import open_bench
+from safety_harness.models.decoding.malloc import for_readings
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.schema import ModelSpec
+from safety_harness.search.priors import contrast, descent, gradients
+from tests.builders import make_model, make_pair, make_tokenizer, save, vary
+from tests.fake_hub import Hub
+from tests.refusal_world import entry
+
+DEVICE = Device(flops=1e12, bandwidth=1e10)
+ARCHITECTURES = {
+    "llama2-7b": "llama", "llama2-13b": "llama", "mistral-7b": "mistral", "gemma-7b": "gemma", "gemma-2b": "gemma",
+}  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture
+def served(hub: Hub, tmp_path: Path) -> Hub:
+    """A hub that holds a tiny random model of the real class under every name of the paper's families."""
+    folders = {name: make_pair(tmp_path / name, name) for name in set(ARCHITECTURES.values())}
+    for student in load_registry().select(family="paper"):
+        own, teacher = folders[ARCHITECTURES[student.family.name]]
+        hub.add(str(student.spec.hf), content(own))
+        hub.add(str(student.family.teacher.hf), content(teacher))
+    return hub
+
+
+def test_the_papers_families_open_as_all_others_do(served: Hub, home: Path, world: Path) -> None:
+    """With small questions, in float32; and once more from the cache, when the hub is gone."""
+    questions = entry(world).family
+    asked = {name: getattr(questions, name) for name in ("harmful", "harmless", "text", "further", "search", "dtype")}
+    students = [
+        Student(student.name, student.family.model_copy(update=asked), student.spec)
+        for student in load_registry().select(family="paper")
+    ]
+    assert len(students) == 26
+    for student in (*students, None, students[0]):
+        if student is None:
+            served.stop()
+            continue
+        bench = open_bench(student)
+        assert bench.checkpoint.folder.parent.name == "snapshots"
+        assert bench.checkpoint.folder.is_relative_to(home)
+        with bench.transplanter.transplanted([bench.units[4]]):
+            state = bench.generator.model.state_dict()
+            assert all(torch.equal(state[name], bench.teacher.tensor(name)) for name in bench.units[4].tensors)
+
+
+@pytest.mark.usefixtures("served")
+def test_of_a_hub_only_headers_are_read(home: Path) -> None:
+    student = load_registry().select(family="paper")[0]
+    found = plan(student, DEVICE)
+    assert not list(home.rglob("*.safetensors"))
+    sizes = [sum(tensor.numel() * 4 for tensor in make_model("llama").parameters())] * 2
+    assert found.download == sum(sizes)
+    assert found.parameters == sizes[0] // 4
+
+
+def test_what_is_here_needs_no_download_and_no_hub(served: Hub) -> None:
+    student = load_registry().select(family="paper")[0]
+    before = plan(student, DEVICE)
+    from safety_harness.models.load import prepare
+
+    for spec in student.models:
+        prepare(spec)
+    served.stop()
+    after = plan(student, DEVICE)
+    assert after.download == 0
+    assert (after.parameters, after.movable, after.memory) == (before.parameters, before.movable, before.memory)
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_is_nowhere_is_said(world: Path) -> None:
+    student = entry(world)
+    for spec in (ModelSpec(hf="org/none"), ModelSpec(gguf=world / "x.gguf")):
+        family = student.family.model_copy(update={"teacher": spec})
+        with pytest.raises(SourceError, match=r"headers cannot be had from the hub|not known before it is unpacked"):
+            plan(Student(student.name, family, student.spec), DEVICE)
+
+
+def test_the_memory_of_a_plan_holds_the_student_and_the_teachers_candidates(tmp_path: Path, world: Path) -> None:
+    """By torch's own count of the parameters, with room for what a batch takes and for what is kept of readings."""
+    tokenizer = make_tokenizer()
+    student = save(vary(make_model("llama", hidden_size=64), 1, 0.05), tokenizer, tmp_path / "student")
+    teacher = save(make_model("llama", hidden_size=64), tokenizer, tmp_path / "teacher")
+    found = plan(entry(world, student=str(student), teacher=str(teacher)), DEVICE)
+    parameters = sum(tensor.numel() for tensor in make_model("llama", hidden_size=64).parameters())
+    assert found.parameters == parameters
+    assert 4 * (parameters + found.movable) < found.memory
+    assert found.memory < 4 * 40 * (parameters + found.movable) + for_readings(4 * parameters)
+
+
+def test_a_slower_device_takes_longer(world: Path) -> None:
+    student = entry(world)
+    fast, slow = plan(student, DEVICE), plan(student, Device(DEVICE.flops / 10, DEVICE.bandwidth))
+    few, many = slow.seconds
+    assert few < many
+    assert fast.seconds[0] < few <= 10 * fast.seconds[0]
+    assert slow.probes == fast.probes
+    assert fast.probes[0] == 21
+
+
+def test_a_prior_that_asks_more_takes_longer_and_more_memory(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    priors = ("norm", "contrast", "descent")
+    # Batches of one question, and nothing kept of them, so that the gradients are the larger part.
+    monkeypatch.setattr("safety_harness.evaluation.estimate.for_readings", lambda _: 0)
+    norm, contrasted, descended = (plan(entry(world, search={"prior": p}, batch_size=1), DEVICE) for p in priors)
+    assert norm.seconds[0] < contrasted.seconds[0] < descended.seconds[0]
+    assert norm.memory == contrasted.memory < descended.memory
+
+
+def test_a_plan_counts_what_the_priors_ask() -> None:
+    places, answers = 3, 2
+    contrasted = places * answers * (contrast.QUESTIONS + contrast.HARMLESS_QUESTIONS)
+    stepped = descent.STEPS * (descent.HARMFUL_ROWS + descent.HARMLESS_ROWS + descent.TASK_ROWS)
+    assert {"norm": 0, "contrast": contrasted, "descent": contrasted + stepped} == BACKWARD
+    assert (gradients.BATCH, contrast.HARMLESS_QUESTIONS, descent.KEPT_TOKENS) == (BACKWARD_ROWS, HARMLESS, KEPT_TOKENS)
+
+
+def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--family", "tiny-llama", "--tflops", "0.5", "--bandwidth", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "student"
+    assert len(lines) == 2 + 7 + 1
+    assert main(["plan", "--family", "smollm3"]) == 2
+    assert "Did you mean" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--bandwidth", "0"])
+    assert "0 is no positive number" in capsys.readouterr().err

@@ -1,0 +1,281 @@
+"""Several runs as one: decided anew over all students, and nothing measured until it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safety_harness.cli.main import main
+from safety_harness.errors import DataError
+from safety_harness.gate.decide import INTERRUPTED, decide_run
+from safety_harness.gate.merge import merge
+from safety_harness.gate.results import Check, Outcome, RunResult, read_results
+from tests.samples import ASKED, defense, run_result, sample_checks
+
+Named = Mapping[str, Sequence[Check]]
+
+
+def with_reasons(result: RunResult, *reasons: str) -> RunResult:
+    """*result*, decided with more that did not run."""
+    about = {"gate": result.gate, "judge": result.judge, "provenance": result.provenance}
+    return decide_run(result.students, incomplete=reasons, questions=result.questions, **about)
+
+
+def test_runs_over_other_students_are_one_run() -> None:
+    one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks(9)}, {"a/two": "fail"})
+    found = merge({"one.json": one, "two.json": two})
+    together = run_result({"a/one": sample_checks(), "a/two": sample_checks(9)}, {"a/two": "fail"})
+    assert [student.id for student in found.students] == ["a/one", "a/two"]
+    assert found.outcome is together.outcome is Outcome.PASS
+    assert found.questions == ASKED
+    assert set(found.provenance["runs"]) == {"one.json", "two.json"}
+    assert found.provenance["commit"] == "abc123"
+
+
+def test_the_correction_is_made_over_all_students() -> None:
+    """One more refusal of six is a chance of .016 in a run of one student, and of .016 * 4 among four."""
+    few = {f"a/{number}": [defense(0, 6, dsr=0.01), *sample_checks()[1:]] for number in range(4)}
+    alone = [run_result({name: found}) for name, found in few.items()]
+    assert all(run.outcome is Outcome.PASS for run in alone)
+    found = merge({str(number): run for number, run in enumerate(alone)})
+    adjusted = [student.checks["defense"].numbers["p_adjusted"] for student in found.students]
+    assert adjusted == [pytest.approx(4 * 0.5**6)] * 4
+    assert found.outcome is Outcome.FAIL
+    assert "no improvement after Holm" in found.reasons[0]
+
+
+def test_what_one_correction_took_away_the_next_may_give_back() -> None:
+    """A chance of .016 is too much beside three undecided ones of .5, and little enough once these are decided."""
+    few = [defense(0, 6, dsr=0.01), *sample_checks()[1:]]
+    undecided = [replace(defense(0, 1, dsr=0.01), outcome=Outcome.INCONCLUSIVE), *sample_checks()[1:]]
+    others = ("a/x", "a/y", "a/z")
+    first = merge({"first": run_result({"a/one": few, **dict.fromkeys(others, undecided)})})
+    assert "no improvement after Holm" in first.students[0].reasons[0]
+    found = merge({"first": first, "second": run_result(dict.fromkeys(others, sample_checks()))})
+    assert found.students[0].outcome is Outcome.PASS
+    defended = found.students[0].checks["defense"]
+    assert (defended.summary, defended.numbers["p_adjusted"]) == (few[0].summary, pytest.approx(0.5**6))
+
+
+def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
+    first = with_reasons(
+        run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3]}),
+        "suites/test_x.py::test_y[a/two] could not be measured: no memory",
+        "suites/test_x.py::test_z[a/two] and 3 more of this student could not be measured: no disk", INTERRUPTED,
+    )  # fmt: skip
+    found = merge({"first": first, "second": run_result({"a/two": sample_checks()})})
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    assert found.provenance["measured again"] == "a/two"
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()[:3]}, INTERRUPTED),
+        (
+            {"a/one": sample_checks(), "a/two": sample_checks()[:3]},
+            "suites/test_x.py::test_y[a/one] could not be measured: no memory",
+        ),
+    ],
+)
+def test_what_is_still_missing_is_still_said(first: Named, reason: str) -> None:
+    found = merge({"1": with_reasons(run_result(first), reason), "2": run_result({"a/two": sample_checks()})})
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reasons[-1] == reason
+
+
+@pytest.mark.parametrize("refused", [128, 9])
+def test_nothing_is_measured_until_it_passes(refused: int) -> None:
+    one, two = run_result({"a/one": sample_checks(refused)}), run_result({"a/one": sample_checks()})
+    with pytest.raises(DataError, match=r"2: a/one was decided before .*Only what was inconclusive"):
+        merge({"1": one, "2": two})
+
+
+def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
+    one = searched_by("replace", run_result({"a/one": sample_checks(9), "a/two": sample_checks()}))
+    two = searched_by("add", run_result({"a/one": sample_checks()}))
+    found = merge({"1": one, "2": two}, anew=["a/one"])
+    assert [(student.id, student.outcome) for student in found.students] == [
+        ("a/one", Outcome.PASS),
+        ("a/two", Outcome.PASS),
+    ]
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    assert found.provenance["decided anew"] == "a/one (fail before)"
+    assert found.provenance["measured again"] == "none"
+    with pytest.raises(DataError, match=r"a/two was not decided in two"):
+        merge({"1": one, "2": two}, anew=["a/one", "a/two"])
+
+
+def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
+    """*run*, with patches of another search, of what has this *identity* beside."""
+    about = {
+        "patch": {"key": transfer, "transfer": transfer},
+        "identity": {"student": "s", "questions": {"harmful.search": "q", "harmful.report": "r"}, **identity},
+    }
+    return replace(run, students=tuple(replace(one, about=about) for one in run.students))
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {},
+        {"batch_size": 8},
+        {"device": "cuda"},
+        {"questions": {"harmful.search": "q", "harmful.report": "another"}},
+    ],
+)
+def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, Any]) -> None:
+    one, two = run_result({"a/one": sample_checks(9)}), run_result({"a/one": sample_checks()})
+    runs = {"1": searched_by("add", one), "2": searched_by("add", two, **identity)}
+    with pytest.raises(DataError, match=r"2: a/one has the same weights, .* before \(fail\)"):
+        merge(runs, anew=["a/one"])
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) -> None:
+    runs = [searched_by("add", run_result({"a/one": found})) for found in (sample_checks(9), sample_checks())]
+    runs[silent] = replace(runs[silent], students=tuple(replace(one, about={}) for one in runs[silent].students))
+    with pytest.raises(DataError, match="did not record what was searched for"):
+        merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
+
+
+def test_what_was_decided_first_is_kept_and_the_result_says_what_came_later() -> None:
+    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    one = run_result({"a/one": sample_checks(9), "a/two": sample_checks(), "a/three": sample_checks()[:3]})
+    two = run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()})
+    found = merge(
+        {"1": one, "2": with_reasons(two, reason), "3": run_result({"a/one": sample_checks()})}, keep_first=True
+    )
+    outcomes = {student.id: student.outcome for student in found.students}
+    assert outcomes == {"a/one": Outcome.FAIL, "a/two": Outcome.PASS, "a/three": Outcome.PASS}
+    assert found.provenance["decided again"] == "a/one (fail, then pass, then pass)"
+    assert found.provenance["measured again"] == "a/three"
+    assert reason not in found.reasons
+
+
+def test_what_broke_in_the_run_that_counts_is_said() -> None:
+    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    first, second = (
+        run_result({"a/one": sample_checks()[:3]}),
+        with_reasons(run_result({"a/one": sample_checks()}), reason),
+    )
+    found = merge({"1": with_reasons(first, reason), "2": second})
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+
+
+def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_measured() -> None:
+    reason = "suites/test_x.py::test_y[a/one] and 9 more, of a/one, a/two, could not be measured: no disk"
+    first = with_reasons(
+        run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), reason
+    )
+    one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
+    assert merge({"1": first, "2": one}).reasons[-1] == reason
+    found = merge({"1": first, "2": one, "3": two})
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+
+
+def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
+    reason = "suites/test_x.py::test_further[a/one] could not be measured: no memory"
+    first, again = (
+        with_reasons(run_result({"a/one": sample_checks()}), reason),
+        run_result({"a/one": sample_checks(127)}),
+    )
+    found = merge({"1": first, "2": again}, keep_first=True)
+    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    for broken in (reason, INTERRUPTED):  # the other run did not get through either
+        found = merge({"1": first, "2": with_reasons(again, broken)}, keep_first=True)
+        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, reason)
+
+
+@pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
+def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: int, now: int) -> None:
+    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    first, whole = (
+        with_reasons(run_result({"a/one": sample_checks(was)}), reason),
+        run_result({"a/one": sample_checks(now)}),
+    )
+    found = merge({"1": first, "2": whole}, keep_first=True)
+    assert found.outcome is not Outcome.PASS
+    assert reason in found.reasons
+
+
+def test_what_broke_of_a_student_that_is_decided_anew_is_said_whatever_the_other_one_was() -> None:
+    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    before = searched_by("replace", run_result({"a/one": sample_checks()}))
+    now = searched_by("add", with_reasons(run_result({"a/one": sample_checks()}), reason))
+    found = merge({"1": before, "2": now}, anew=["a/one"])
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+
+
+def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
+    one = searched_by(
+        "replace", run_result({"a/one": sample_checks(9), "a/two": sample_checks()[:3], "a/three": sample_checks(9)})
+    )
+    two = searched_by("add", run_result({"a/one": sample_checks(), "a/two": sample_checks()}))
+    again = merge(
+        {"1": merge({"1": one, "2": two}, anew=["a/one"]), "3": run_result({"a/three": sample_checks()})},
+        keep_first=True,
+    )
+    public = merge({"public": again})
+    last = merge(
+        {"public": public, "1": searched_by("replace", run_result({"a/one": sample_checks(8)}))}, anew=["a/one"]
+    )
+    for found in (again, public, last):
+        assert found.provenance["measured again"] == "a/two"
+        assert found.provenance["decided again"] == "a/three (fail, then pass)"
+        assert set(found.provenance["runs"]) >= {"1", "2", "3"}
+    assert public.provenance["decided anew"] == "a/one (fail before)"
+    assert last.provenance["decided anew"] == "a/one (fail before), a/one (pass before)"
+    assert set(last.provenance["runs"]) == {"1", "2", "3", "1 (again)"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_questions_keep_their_words_if_one_of_the_runs_has_them(order: tuple[int, int]) -> None:
+    runs = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()}).without_texts()
+    assert merge({str(at): runs[at] for at in order}).questions == ASKED
+
+
+def test_runs_over_other_held_out_questions_are_not_one() -> None:
+    one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
+    defense_of_two = two.students[0].checks["defense"]
+    assert defense_of_two.asked is not None
+    others = replace(defense_of_two, asked=replace(defense_of_two.asked, set="others"))
+    student = replace(two.students[0], checks={**two.students[0].checks, "defense": others})
+    with pytest.raises(DataError, match=r"2: asks a other held-out questions \(defense\)"):
+        merge({"1": one, "2": replace(two, students=(student,))})
+
+
+def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
+    one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
+    rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
+    for other, message in (
+        (replace(two, gate=rules), "gates alpha by other settings"),
+        (replace(two, judge={**two.judge, "fingerprint": "other"}), "2: has judge other, and 1 f00d"),
+        (replace(two, provenance={**two.provenance, "subject": "student"}), "2: has subject student, and 1 None"),
+    ):
+        with pytest.raises(DataError, match=message):
+            merge({"1": one, "2": other})
+
+
+def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text(run_result({f"a/{name}": sample_checks()}).to_json())
+    out = tmp_path / "new" / "results.json"
+    assert main(["merge", str(tmp_path / "one.json"), str(tmp_path / "two.json"), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
+    assert len(read_results(out).students) == 2
+    assert main(["report", str(out)]) == 0
+    assert main(["merge", str(out), "--without-texts", "--out", str(tmp_path / "public.json")]) == 0
+    public = read_results(tmp_path / "public.json")
+    assert [one.checks.keys() for one in public.students] == [one.checks.keys() for one in read_results(out).students]
+    assert not [one.text for asked in public.questions.values() for one in asked if one.text]
+    assert main(["report", str(tmp_path / "public.json"), "--to", "html,md"]) == 0
+    out.write_text(searched_by("replace", read_results(out)).to_json())
+    (tmp_path / "two.json").write_text(searched_by("add", run_result({"a/one": sample_checks()})).to_json())
+    again = ["merge", str(out), str(tmp_path / "two.json"), "--out", str(out)]
+    assert main([*again, "--anew", "a/one"]) == 0
+    assert read_results(out).provenance["decided anew"] == "a/one (pass before)"

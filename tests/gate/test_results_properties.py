@@ -1,0 +1,89 @@
+"""Whatever is measured survives the wire and the disk, in exact built-in types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult, plain, read_results
+from safety_harness.report import markdown, terminal
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+BUILT_IN = st.none() | st.booleans() | st.integers() | FINITE | TEXT
+NUMPY = (
+    st.booleans().map(np.bool_)
+    | st.integers(-(2**63), 2**63 - 1).map(np.int64)
+    | FINITE.map(np.float64)
+    | st.floats(width=32, allow_nan=False).map(np.float32)
+    | st.lists(FINITE, max_size=3).map(np.array)
+)
+
+
+def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8
+    )
+
+
+def exact(value: Any) -> bool:
+    if type(value) is dict:
+        return all(type(key) is str and exact(item) for key, item in value.items())
+    if type(value) is list:
+        return all(map(exact, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+@given(value=nested(BUILT_IN | NUMPY))
+def test_only_exact_built_in_types_are_left(value: Any) -> None:
+    assert exact(plain(value))
+
+
+@given(value=nested(BUILT_IN))
+def test_plain_values_stay_as_they_are_through_json(value: Any) -> None:
+    assert plain(value) == value
+    assert json.loads(json.dumps(plain(value))) == value
+
+
+OUTCOMES = st.sampled_from(Outcome)
+TABLES = st.dictionaries(TEXT, nested(BUILT_IN), max_size=3)
+CHECKS = st.lists(st.builds(Check, st.sampled_from(["a", "b"]), OUTCOMES, TEXT, TABLES), max_size=2)
+STUDENTS = st.builds(
+    StudentResult,
+    TEXT,
+    OUTCOMES,
+    st.sampled_from(["pass", "fail"]),
+    st.lists(TEXT, max_size=2).map(tuple),
+    CHECKS.map(lambda found: {check.name: check for check in found}),
+    TABLES.map(lambda facts: {"facts": facts}),
+)
+RULES = st.dictionaries(
+    TEXT, st.dictionaries(TEXT, st.dictionaries(TEXT, BUILT_IN, max_size=2), max_size=2), max_size=2
+)
+RUNS = st.builds(
+    RunResult, OUTCOMES, st.lists(TEXT).map(tuple), st.lists(STUDENTS, max_size=2).map(tuple), RULES, TABLES, TABLES
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results") / "results.json"
+
+
+@given(run=RUNS)
+def test_any_run_survives_results_json(file: Path, run: RunResult) -> None:
+    file.write_text(run.to_json(), encoding="utf-8")
+    assert read_results(file) == run
+
+
+@given(run=RUNS)
+def test_any_run_can_be_reported_without_markup_or_control_characters(run: RunResult) -> None:
+    for text in (markdown(run), terminal(run)):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert "<" not in markdown(run)

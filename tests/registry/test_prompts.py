@@ -1,0 +1,239 @@
+"""Prompt files: each format read, each fault named with its file and place, both sides kept apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safety_harness.errors import DataError
+from safety_harness.files import sha256_text
+from safety_harness.registry.prompts import (
+    Prompt,
+    PromptSet,
+    check_disjoint,
+    prompt_set,
+    read_prompts,
+    without_near_duplicates,
+)
+
+TWO = ("how do bees fly ?", "how do fish swim ?")
+
+
+def texts(*given: str) -> PromptSet:
+    return prompt_set("set", (Prompt(str(number), text) for number, text in enumerate(given)))
+
+
+# --- Formats ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "how do bees fly ?"}\n{"text": "how do fish swim ?"}\n'),
+        ("a.txt", "how do bees fly ?\nhow do fish swim ?\n"),
+        ("a.txt", "how do bees fly ?\r\nhow do fish swim ?\r\n"),
+        ("a.csv", "id,text\n1,how do bees fly ?\n2,how do fish swim ?\n"),
+        ("a.csv", "prompt\nhow do bees fly ?\nhow do fish swim ?\n"),
+        ("a.csv", "goal,target\nhow do bees fly ?,Sure\nhow do fish swim ?,Sure\n"),
+        ("a.yaml", "seeds:\n- value: how do bees fly ?\n- value: how do fish swim ?\n"),
+        ("a.yml", 'seeds: [{value: "how do bees fly ?"}, {value: "how do fish swim ?"}]'),
+        ("a.prompt", "name: bees\nseeds:\n- value: how do bees fly ?\n- value: how do fish swim ?\n"),
+        ("A.TXT", "how do bees fly ?\nhow do fish swim ?\n"),
+    ],
+)
+def test_every_format_gives_the_same_texts(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, newline="")
+    assert read_prompts(tmp_path / name).texts == list(TWO)
+
+
+def test_jsonl_keeps_ids_and_answers(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 7, "text": "2 + 2 ?", "answer": "4"}\n')
+    assert read_prompts(tmp_path / "a.jsonl").prompts == (Prompt("7", "2 + 2 ?", "4"),)
+
+
+def test_without_an_id_a_prompt_is_named_by_its_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TWO[0])
+    assert read_prompts(tmp_path / "a.txt").prompts[0].id == sha256_text(TWO[0])[:12]
+
+
+def test_a_csv_field_may_hold_commas_and_line_breaks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\n"one, two\nand three"\n')
+    assert read_prompts(tmp_path / "a.csv").texts == ["one, two\nand three"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, name: str) -> None:
+    content = {"a.jsonl": '{"text": "hi"}\n', "a.csv": "text\nhi\n", "a.txt": "hi\n"}[name]
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read_prompts(tmp_path / name).texts == ["hi"]
+
+
+def test_only_a_newline_ends_a_line_of_json(tmp_path: Path) -> None:
+    """U+2028 is a line break to str.splitlines, and an ordinary character of a JSON string."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two"}\n', encoding="utf-8")
+    assert read_prompts(tmp_path / "a.jsonl").texts == ["one\u2028two"]
+
+
+# --- Faults ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", '{"text": "x"}\n\n{"text": "y"}\n', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", '{"prompt": "x"}\n', 'a.jsonl, line 1: expected an object with a string "text"'),
+        ("a.jsonl", '{"text": 3}\n', 'line 1: expected an object with a string "text"'),
+        ("a.jsonl", '["x"]\n', "line 1: expected an object"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "y \\ud83d"}\n', "line 2: holds half of a character"),
+        ("a.jsonl", '{"text": "x", "answer": "\\udc00"}\n', "line 1: holds half of a character"),
+        ("a.yaml", 'seeds:\n- value: "y \\ud83d"\n', "a seed holds half of a character"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "y", "answer": 4}\n', 'line 2: "answer" must be a string'),
+        ("a.jsonl", '{"text": "x", "answer": " "}\n', 'line 1: "answer" must be a string that is not empty'),
+        ("a.jsonl", "", "a.jsonl: holds no prompts"),
+        ("a.txt", "", "a.txt: holds no prompts"),
+        ("a.csv", "", "no column is named text or prompt or goal"),
+        ("a.csv", "question,answer\nx,y\n", r"named text or prompt or goal; it has \['question', 'answer'\]"),
+        ("a.csv", "text\n", "a.csv: holds no prompts"),
+        ("a.csv", f"text\nx\n{'y' * 200_000}\n", "a.csv, line 3: not CSV"),
+        ("a.yaml", "seeds: [", "a.yaml: not YAML"),
+        ("a.yaml", "prompts: []", 'a.yaml: no list "seeds"'),
+        ("a.yaml", "- just a list", 'a.yaml: no list "seeds"'),
+        ("a.yaml", "seeds:\n- text: x\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: 3\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds: []", "a.yaml: holds no prompts"),
+        ("a.txt", "one\n\ntwo\n", "a.txt: prompt 2 is empty"),
+        ("a.txt", "one\n \n", "a.txt: prompt 2 is empty"),
+        ("a.txt", "one\ntwo\none \n", "a.txt: prompt 3 repeats prompt 1"),
+        ("a.jsonl", '{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', "prompts 1 and 2 share the id '1'"),
+        ("a.parquet", "x", r"format '.parquet' is not known; use .jsonl, .csv, .txt or .yaml"),
+        ("a", "x", "format '' is not known"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_with_its_file_and_place(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_prompts(tmp_path / name)
+
+
+def test_a_missing_file_says_where_its_name_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.txt: no such prompt file\. Check the path in the registry"):
+        read_prompts(tmp_path / "gone.txt")
+
+
+def test_another_encoding_is_named_with_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"a\.txt: not UTF-8 \(byte 3\)"):
+        read_prompts(tmp_path / "a.txt")
+
+
+def test_a_folder_is_no_prompt_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_prompts(tmp_path)
+
+
+# --- Only-lists ------------------------------------------------------------------------------------------------------
+
+
+def listing(tmp_path: Path, *texts: str) -> Path:
+    file = tmp_path / "only.sha256"
+    file.write_text("".join(sha256_text(text) + "\n" for text in texts))
+    return file
+
+
+def test_an_only_list_keeps_its_prompts_in_the_files_order(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    assert read_prompts(tmp_path / "a.txt", only=listing(tmp_path, "three", "one")).texts == ["one", "three"]
+
+
+def test_an_only_list_must_be_found_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    with pytest.raises(DataError, match=r"holds 1 of the 2 prompts that .*only\.sha256 lists"):
+        read_prompts(tmp_path / "a.txt", only=listing(tmp_path, "one", "ONE"))
+
+
+def test_a_missing_only_list_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    with pytest.raises(DataError, match=r"gone\.sha256: no such"):
+        read_prompts(tmp_path / "a.txt", only=tmp_path / "gone.sha256")
+
+
+# --- Both sides of a split -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("twin", ["how do bees fly ?", " How do BEES fly ? "])
+def test_a_prompt_on_both_sides_is_refused(twin: str) -> None:
+    with pytest.raises(DataError, match=r"share 1 prompts, so the report would not be held out.*how do bees fly"):
+        check_disjoint(texts(*TWO), texts("what is a bee ?", twin))
+
+
+def test_different_sides_are_accepted() -> None:
+    check_disjoint(texts(*TWO), texts("what is a bee ?"))
+
+
+def test_near_duplicates_leave_the_search_side() -> None:
+    """The first two share 4 of 5 words (Jaccard .8), the last shares none."""
+    search, held_out = texts("how do bees fly fast", "name a river"), texts("How do bees fly ?")
+    assert without_near_duplicates(search, held_out, 0.7).texts == ["name a river"]
+    assert without_near_duplicates(search, held_out, 0.8).texts == search.texts
+
+
+def test_word_order_and_punctuation_do_not_hide_a_near_duplicate() -> None:
+    search = texts("fly, bees! how do?", "name a river")
+    assert without_near_duplicates(search, texts("how do bees fly"), 0.9).texts == ["name a river"]
+
+
+@pytest.mark.parametrize(
+    ("one", "near", "other"),
+    [
+        ("как летают пчёлы летом", "Как летают пчёлы?", "назови реку"),
+        ("où dorment les élèves fatigués ici", "où dorment les élèves fatigués", "nomme une rivière"),
+        ("蜜蜂如何飞行呢", "蜜蜂如何飞行", "说出一条河流的名字"),
+        ("ผึ้งบินอย่างไรคะ", "ผึ้งบินอย่างไร", "บอกชื่อแม่น้ำ"),
+    ],
+)
+def test_near_duplicates_are_seen_in_any_script(one: str, near: str, other: str) -> None:
+    assert without_near_duplicates(texts(one, other), texts(near), 0.7).texts == [other]
+
+
+def test_what_has_no_words_is_near_to_nothing() -> None:
+    assert without_near_duplicates(texts("?!", "name a river"), texts("..."), 0.5).texts == ["?!", "name a river"]
+
+
+def test_the_same_text_is_dropped_whatever_the_threshold() -> None:
+    search = texts("how do bees fly", "name a river")
+    assert without_near_duplicates(search, texts(" How do bees fly"), 1.0).texts == ["name a river"]
+
+
+def test_a_search_side_of_near_duplicates_alone_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"every prompt of set is a near-duplicate .* near_duplicates"):
+        without_near_duplicates(texts("how do bees fly"), texts("how do bees fly ?"), 0.5)
+
+
+# --- Hashes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [Prompt("1", "a", "x"), Prompt("2", "B")],
+        [Prompt("1", "a", "y"), Prompt("2", "b")],
+        [Prompt("9", "a", "x"), Prompt("2", "b")],
+        [Prompt("2", "b"), Prompt("1", "a", "x")],
+        [Prompt("1", "a", "x")],
+    ],
+)
+def test_the_hash_tells_text_answer_id_order_and_number(other: list[Prompt]) -> None:
+    assert prompt_set("s", other).sha256 != prompt_set("s", [Prompt("1", "a", "x"), Prompt("2", "b")]).sha256
+
+
+def test_the_hash_is_of_the_content_and_not_of_the_name_or_format(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "b.csv").write_text("text\none\ntwo\n")
+    assert read_prompts(tmp_path / "a.txt").sha256 == read_prompts(tmp_path / "b.csv").sha256
+
+
+def test_the_first_few_hash_as_a_set_of_their_own() -> None:
+    assert texts(*TWO).first(1) == texts(TWO[0])
+    assert texts(*TWO).first(None) == texts(*TWO)
