@@ -23,9 +23,9 @@ import torch
 from tabulate import tabulate
 from transformers import DynamicCache
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.models import generate
-from safety_harness.models.decoding.kv_cache import packed_weights, roomy_cache
+from safety_harness.models.decoding.kv_cache import packed_weights, preallocated_cache
 
 ROUNDS = 3
 TRAPPED_ROWS = 8
@@ -41,33 +41,33 @@ def plain_weights(_model: Any) -> contextlib.AbstractContextManager[None]:
 
 WAYS: dict[str, tuple[Callable[[Any], DynamicCache], Callable[[Any], contextlib.AbstractContextManager[None]]]] = {
     "as transformers does": (plain_cache, plain_weights),
-    "room in the cache": (roomy_cache, plain_weights),
+    "room in the cache": (preallocated_cache, plain_weights),
     "packed weights": (plain_cache, packed_weights),
-    "both": (roomy_cache, packed_weights),
+    "both": (preallocated_cache, packed_weights),
 }
 
 
-def measure(bench: Bench) -> dict[str, tuple[float, list[str]]]:
+def measure(evaluator: Evaluator) -> dict[str, tuple[float, list[str]]]:
     """Seconds and answers of every way."""
-    questions, limit = bench.questions.harmful.report.texts, bench.student.family.max_new_tokens
+    questions, limit = evaluator.questions.harmful.report.texts, evaluator.student.family.max_new_tokens
     best: dict[str, tuple[float, list[str]]] = {}
-    with bench.transplanter.transplanted(bench.units[::7]):
+    with evaluator.transplanter.transplanted(evaluator.units[::7]):
         for _ in range(ROUNDS):
             for name, (cache, weights) in WAYS.items():
                 with (
-                    mock.patch.object(generate, "roomy_cache", cache),
+                    mock.patch.object(generate, "preallocated_cache", cache),
                     mock.patch.object(generate, "packed_weights", weights),
                 ):
                     start = time.process_time()
-                    answers = bench.generator.answers(questions, limit)
+                    answers = evaluator.generator.answers(questions, limit)
                     seconds = time.process_time() - start
                 best[name] = min(best.get(name, (seconds, answers)), (seconds, answers))
     return best
 
 
-def trap(bench: Bench) -> list[tuple[str, str, int]]:
+def trap(evaluator: Evaluator) -> list[tuple[str, str, int]]:
     """Seconds and page faults of the vocabulary's product: cut out states, the same in one piece."""
-    head = bench.generator.model.get_output_embeddings()
+    head = evaluator.generator.model.get_output_embeddings()
     weight = head.weight.detach()
     states = torch.randn(TRAPPED_ROWS, 32, weight.shape[1]).to(weight.dtype)[:, -1:]
     found = []
@@ -87,8 +87,8 @@ def trap(bench: Bench) -> list[tuple[str, str, int]]:
 
 def main() -> None:
     options = command.parser(__doc__).parse_args()
-    bench = open_bench(command.chosen(options))
-    found, trapped = measure(bench), trap(bench)
+    evaluator = open_evaluator(command.chosen(options))
+    found, trapped = measure(evaluator), trap(evaluator)
     usual, answers = found["as transformers does"]
     if any(said != answers for _, said in found.values()):
         raise SystemExit("The ways give different answers.")

@@ -41,7 +41,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from safety_harness.models.decoding.batch import pad_left
-from safety_harness.models.decoding.cuda_graphs import Recordings
+from safety_harness.models.decoding.cuda_graphs import GraphCache
 from safety_harness.models.generate import Generator, agreed
 from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
@@ -222,7 +222,7 @@ def main() -> None:
     tokenizer = tokenizer_of([text for some in texts for text in some], 8192)
     recorded, anew = (Generator(model, tokenizer, batch_size=options.questions) for _ in range(2))
     anew._recordings = None
-    recorded._recordings = Recordings(model)
+    recorded._recordings = GraphCache(model)
     batches = [[recorded.encode(text) for text in some] for some in texts]
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     units = enumerate_units(config.to_dict() | {"model_type": "llama"}, shapes, None)

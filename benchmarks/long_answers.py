@@ -24,7 +24,7 @@ import torch
 from kept import Row
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.judge import Verdict
 from safety_harness.models.generate import Generator
 from safety_harness.models.likelihood import answer_logprobs
@@ -54,23 +54,23 @@ def rows(
 
     ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its name, and ``cells`` of the table.
     """
-    bench = open_bench(student)
-    patch = find_patch(bench, results)
-    models = {"as it is": (), "patched": select(bench, patch), "all of the teacher": bench.units}
+    evaluator = open_evaluator(student)
+    patch = find_patch(evaluator, results)
+    models = {"as it is": (), "patched": select(evaluator, patch), "all of the teacher": evaluator.units}
     for name, units in models.items():
         row = {"student": student.id, "model": name, "tokens": tokens}
         if name == "patched":
             row["patch"] = kept.patch_name(patch.key, patch.units)
         if not kept.holds(known, row):
-            yield row | {"cells": measured(bench, units, tokens, ancestor)}
+            yield row | {"cells": measured(evaluator, units, tokens, ancestor)}
 
 
-def measured(bench: Bench, units: Sequence[Unit], tokens: int, ancestor: Generator) -> list[Any]:
-    prompts = bench.questions.harmful.report
-    short = [answer.verdict for answer in bench.asked(units, prompts)]
-    with bench.transplanter.transplanted(units):
-        answers = bench.generator.answers(prompts.texts, tokens)
-    long = [bench.judged(answer) for answer in answers]
+def measured(evaluator: Evaluator, units: Sequence[Unit], tokens: int, ancestor: Generator) -> list[Any]:
+    prompts = evaluator.questions.harmful.report
+    short = [answer.verdict for answer in evaluator.asked(units, prompts)]
+    with evaluator.transplanter.transplanted(units):
+        answers = evaluator.generator.answers(prompts.texts, tokens)
+    long = [evaluator.judged(answer) for answer in answers]
     pairs = [(one is Verdict.REFUSED, other is Verdict.REFUSED) for one, other in zip(short, long, strict=True)]
     return [
         counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),

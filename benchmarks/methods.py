@@ -43,7 +43,7 @@ import kept
 import torch
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.models.load import prepare
@@ -94,33 +94,35 @@ class SafeSubspace:
         return projected
 
 
-def ways(bench: Bench, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]:
+def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]:
     """Every way, by name, to be made when it is its turn; those of the same size move as many parameters as *patch*."""
-    ancestor = Checkpoint(prepare(ancestor_of(bench.student)))
-    units, size = bench.units, sum(unit.parameters for unit in patch)
-    middle = published_layers(bench)
+    ancestor = Checkpoint(prepare(ancestor_of(evaluator.student)))
+    units, size = evaluator.units, sum(unit.parameters for unit in patch)
+    middle = published_layers(evaluator)
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
     share = size / sum(unit.parameters for unit in units)
     return {
         "student as it is": lambda: Way(()),
-        PATCH: lambda: Way(tuple(patch), ancestor=bench.ancestor),
+        PATCH: lambda: Way(tuple(patch), ancestor=evaluator.ancestor),
         "all of the teacher": lambda: Way(units),
         "published rule: whole MLPs": lambda: Way(mlps),
         "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
         "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
-        "safe subspace, all": lambda: Way(units, donor=SafeSubspace(bench.checkpoint, bench.teacher, ancestor)),
-        f"{SIZED}random channels": lambda: Way(random_channels(bench, size)),
-        f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(bench, prior="norm")), size)),
-        f"{SIZED}channels by norm": lambda: Way(Channels(under(bench, prior="norm")).best(share)),
-        f"{SIZED}channels by the search's prior": lambda: Way(Channels(bench).best(share), ancestor=bench.ancestor),
+        "safe subspace, all": lambda: Way(units, donor=SafeSubspace(evaluator.checkpoint, evaluator.teacher, ancestor)),
+        f"{SIZED}random channels": lambda: Way(random_channels(evaluator, size)),
+        f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(evaluator, prior="norm")), size)),
+        f"{SIZED}channels by norm": lambda: Way(Channels(under(evaluator, prior="norm")).best(share)),
+        f"{SIZED}channels by the search's prior": lambda: Way(
+            Channels(evaluator).best(share), ancestor=evaluator.ancestor
+        ),
     }
 
 
-def published_layers(bench: Bench) -> range:
+def published_layers(evaluator: Evaluator) -> range:
     """Those that the registry names; else where the paper's code has them in a Llama-2, at this model's depth."""
-    if named := bench.student.family.published_layers:
+    if named := evaluator.student.family.published_layers:
         return range(named[0], named[1] + 1)
-    layers = 1 + max(unit.layer for unit in bench.units)
+    layers = 1 + max(unit.layer for unit in evaluator.units)
     return range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
 
 
@@ -130,10 +132,10 @@ def ancestor_of(student: Student) -> Any:
     return student.family.ancestor
 
 
-def under(bench: Bench, **search: Any) -> Bench:
-    """*bench* with other settings of the search, sharing its model."""
-    student = changed(bench.student, search=bench.student.family.search.model_copy(update=search))
-    other = copy.copy(bench)
+def under(evaluator: Evaluator, **search: Any) -> Evaluator:
+    """*evaluator* with other settings of the search, sharing its model."""
+    student = changed(evaluator.student, search=evaluator.student.family.search.model_copy(update=search))
+    other = copy.copy(evaluator)
     other.student = student
     return other
 
@@ -153,8 +155,8 @@ def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
     return tuple(chosen)
 
 
-def random_channels(bench: Bench, size: int) -> tuple[Unit, ...]:
-    every = [(unit, channel) for unit in bench.units for channel in range(unit.width)]
+def random_channels(evaluator: Evaluator, size: int) -> tuple[Unit, ...]:
+    every = [(unit, channel) for unit in evaluator.units for channel in range(unit.width)]
     random.Random(0).shuffle(every)
     chosen: dict[Unit, list[int]] = defaultdict(list)
     for unit, channel in every:
@@ -175,15 +177,15 @@ class Asked:
     text: PromptSet
 
 
-def questions(bench: Bench, data: Path | None) -> Asked:
-    own = bench.questions
+def questions(evaluator: Evaluator, data: Path | None) -> Asked:
+    own = evaluator.questions
     assert own.task is not None
     harmless = {"harmless": own.harmless.report}
     if data is not None:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
             safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
         harmless |= {"xstest": prompt_set("xstest", safe), "twins": twins(data, slice(TWINS))}
-    harmful = {"harmful": own.harmful.report, **further_questions(bench.student.family, own)}
+    harmful = {"harmful": own.harmful.report, **further_questions(evaluator.student.family, own)}
     return Asked(harmful, harmless, own.task.report, own.text)
 
 
@@ -194,10 +196,10 @@ def twins(data: Path, some: slice) -> PromptSet:
     return prompt_set("twins", [Prompt(f"twin-{number}", text) for number, text in enumerate(texts)][some])
 
 
-def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
+def measured(evaluator: Evaluator, way: Way, asked: Asked) -> dict[str, Any]:
     """Counts and rates of one way; KL and perplexity are against the student as it is."""
     start = time.perf_counter()
-    moved, units = bench.with_donor(way.donor or bench.teacher, way.ancestor), way.units
+    moved, units = evaluator.with_donor(way.donor or evaluator.teacher, way.ancestor), way.units
     found: dict[str, Any] = {}
     for sets, ask in ((asked.harmful, moved.asked), (asked.harmless, moved.glimpsed)):
         for name, prompts in sets.items():
@@ -210,7 +212,7 @@ def measured(bench: Bench, way: Way, asked: Asked) -> dict[str, Any]:
     before, after = (moved.text(some, asked.text) for some in ((), units))
     rise = sum(score.nll for score in after) - sum(score.nll for score in before)
     found["perplexity"] = math.exp(rise / sum(score.tokens for score in before))
-    found["parameters"] = sum(unit.parameters for unit in units) / bench.checkpoint.parameters
+    found["parameters"] = sum(unit.parameters for unit in units) / evaluator.checkpoint.parameters
     found["seconds"] = time.perf_counter() - start
     return found
 
@@ -223,7 +225,7 @@ def ddmin_over_gates(student: Student) -> Patch:
         "transfer": "replace",
     }  # fmt: skip
     settings = student.family.search.model_copy(update=changes)
-    return search(open_bench(changed(student, search=settings)), "benchmark")
+    return search(open_evaluator(changed(student, search=settings)), "benchmark")
 
 
 def measure(
@@ -233,18 +235,18 @@ def measure(
     wanted: Callable[[kept.Row], bool],
     write: Callable[[Any], None],
 ) -> None:
-    bench = open_bench(student)
-    patch = find_patch(bench, results)
-    chosen = select(bench, patch)
-    bench = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
-    asked = questions(bench, data)
+    evaluator = open_evaluator(student)
+    patch = find_patch(evaluator, results)
+    chosen = select(evaluator, patch)
+    evaluator = open_evaluator(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
+    asked = questions(evaluator, data)
     # Asked once, for all ways to be compared with.
-    bench.asked((), asked.harmless["harmless"].first(DIVERGED))
-    bench.text((), asked.text)
-    for name, way in ways(bench, chosen).items():
+    evaluator.asked((), asked.harmless["harmless"].first(DIVERGED))
+    evaluator.text((), asked.text)
+    for name, way in ways(evaluator, chosen).items():
         own = {"patch": kept.patch_name(patch.key, patch.units)} if name == PATCH or name.startswith(SIZED) else {}
         if wanted({"student": student.id, "way": name, **own}):
-            found = own | measured(bench, way(), asked)
+            found = own | measured(evaluator, way(), asked)
             if name == PATCH:
                 found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **found})
@@ -254,7 +256,7 @@ def measure(
             "reason": gates.reason, "gates": gates.units, "probes": gates.probes, "search seconds": gates.seconds,
             "search": gates.search,
         }  # fmt: skip
-        found = measured(bench, Way(select(bench, gates)), asked)
+        found = measured(evaluator, Way(select(evaluator, gates)), asked)
         write({"student": student.id, "way": DDMIN, **about, **found})
 
 

@@ -24,7 +24,7 @@ from kept import Row
 from methods import GLANCE, changed, questions
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.patch.record import load_patch, patch_folder
@@ -44,24 +44,24 @@ after, and of how many questions, and ``which`` are refused after (rows of befor
 
 def measured(student: Student, data: Path, known: Rows, results: Path | None) -> Row | None:
     """The row of *student* with its patch, of *results* or else the cache's; None where it has none, or is *known*."""
-    bench = open_bench(student)
-    patch = recorded_patch(bench, results) if results else load_patch(patch_folder(patch_key(bench)))
+    evaluator = open_evaluator(student)
+    patch = recorded_patch(evaluator, results) if results else load_patch(patch_folder(patch_key(evaluator)))
     if patch is None or not patch.units:
         return None
     name = kept.patch_name(patch.key, patch.units)
     if "which" in known.get((student.id, name), {}):
         return None
-    units = select(bench, patch)
-    asked = questions(bench, data).harmless
-    bench.student = changed(student, screen_tokens=GLANCE)
-    before, after = ({kind: refused(bench, moved, asked[kind]) for kind in SETS} for moved in ((), units))
+    units = select(evaluator, patch)
+    asked = questions(evaluator, data).harmless
+    evaluator.student = changed(student, screen_tokens=GLANCE)
+    before, after = ({kind: refused(evaluator, moved, asked[kind]) for kind in SETS} for moved in ((), units))
     counts = {kind: [len(before[kind]), len(after[kind]), len(asked[kind])] for kind in SETS}
     return {"student": student.id, "prior": patch.prior, "patch": name, **counts, "which": after}
 
 
-def refused(bench: Bench, units: Sequence[Unit], prompts: PromptSet) -> list[str]:
+def refused(evaluator: Evaluator, units: Sequence[Unit], prompts: PromptSet) -> list[str]:
     """The ids of the questions that are refused with *units* moved."""
-    said = bench.glimpsed(units, prompts)
+    said = evaluator.glimpsed(units, prompts)
     return [prompt.id for prompt, answer in zip(prompts, said, strict=True) if answer.verdict is Verdict.REFUSED]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.calibration import OWN_ANSWERS, SHIPPED
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.prompts import PromptSet, prompt_set
@@ -37,15 +37,15 @@ def drawn(prompts: PromptSet, count: int, seed: str) -> PromptSet:
     return prompt_set(prompts.name, random.Random(seed).sample(prompts.prompts, count))
 
 
-def answers(bench: Bench, each: int) -> Iterator[Row]:
+def answers(evaluator: Evaluator, each: int) -> Iterator[Row]:
     """Rows without a label."""
-    patch = select(bench, find_patch(bench))
-    questions = bench.questions
+    patch = select(evaluator, find_patch(evaluator))
+    questions = evaluator.questions
     for kind, prompts in (("harmful", questions.harmful.report), ("harmless", questions.harmless.report)):
         for patched, units in ((False, ()), (True, patch)):
-            chosen = drawn(prompts, each, f"{bench.student.id} {kind} {patched}")
-            for answered in bench.asked(units, chosen):
-                asked = f"{bench.student.id}{'+patch' if patched else ''}/{answered.id}"
+            chosen = drawn(prompts, each, f"{evaluator.student.id} {kind} {patched}")
+            for answered in evaluator.asked(units, chosen):
+                asked = f"{evaluator.student.id}{'+patch' if patched else ''}/{answered.id}"
                 yield {"id": asked, "answer": answered.answer, "label": ""}
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     fresh: list[Row] = []
     for student in load_registry().select(family=options.family, students=options.student):
         if student.id not in known:
-            fresh += answers(open_bench(student), options.each)
+            fresh += answers(open_evaluator(student), options.each)
             print(f"{student.id}: {len(fresh)} answers to label", flush=True)
     random.Random(0).shuffle(fresh)
     ANSWERS.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows + fresh), "utf-8")

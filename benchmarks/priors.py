@@ -38,7 +38,7 @@ import torch
 from methods import random_channels, twins, under
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.prompts import PromptSet
@@ -66,17 +66,17 @@ Order = Callable[[float], Sequence[Unit]]
 
 
 class Evidence:
-    """Gains of *bench*'s channels over its prior's questions, taken where they are asked for and no sooner."""
+    """Gains of *evaluator*'s channels over its prior's questions, taken where they are asked for and no sooner."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._ends = ((), bench.units)
-        self.harmful = bench.questions.prior.harmful.first(contrasted.QUESTIONS)
-        self.harmless = bench.questions.prior.harmless.first(contrasted.HARMLESS_QUESTIONS)
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._ends = ((), evaluator.units)
+        self.harmful = evaluator.questions.prior.harmful.first(contrasted.QUESTIONS)
+        self.harmless = evaluator.questions.prior.harmless.first(contrasted.HARMLESS_QUESTIONS)
 
     @functools.cached_property
     def refusal(self) -> Sequence[int]:
-        return usual_refusal(self._bench)
+        return usual_refusal(self._evaluator)
 
     def opening(self) -> Prior:
         """The opening of a refusal of harmful questions alone, at either end."""
@@ -98,8 +98,8 @@ class Evidence:
         return self._where_likeliest(self.there_too)
 
     def _where_likeliest(self, known: tuple[Facts, Facts]) -> tuple[Facts, Facts]:
-        scores = contrasted.scores_of(self._bench, stacked(*known))
-        there = likeliest(self._bench, scores, contrasted.LIKELIEST)
+        scores = contrasted.scores_of(self._evaluator, stacked(*known))
+        there = likeliest(self._evaluator, scores, contrasted.LIKELIEST)
         gain, cost = (added(*pair) for pair in zip(known, self._gain_and_cost(there), strict=True))
         return gain, cost
 
@@ -108,26 +108,26 @@ class Evidence:
 
     def _of(self, prompts: PromptSet, weights: Weights, *moved: Sequence[Unit]) -> Facts:
         """Added up over the sets of units *moved*."""
-        return contrasted.margin_gains(self._bench, prompts, self.refusal, weights, moved)
+        return contrasted.margin_gains(self._evaluator, prompts, self.refusal, weights, moved)
 
 
 class Tracing:
-    """What each attention and MLP of *bench* does to refusals by itself: interventions, no gradients."""
+    """What each attention and MLP of *evaluator* does to refusals by itself: interventions, no gradients."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._refusal = usual_refusal(bench)
-        questions = bench.questions.prior
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._refusal = usual_refusal(evaluator)
+        questions = evaluator.questions.prior
         kinds = ((questions.harmful, HARMFUL, 1.0), (questions.harmless, HARMLESS, -contrasted.COST))
         self._asked = [
-            (own_answers(bench, prompts.first(TRACED), contrasted.OPENING), weights, sign)
+            (own_answers(evaluator, prompts.first(TRACED), contrasted.OPENING), weights, sign)
             for prompts, weights, sign in kinds
         ]
 
     def prior(self) -> Prior:
-        squares = difference_norm(self._bench)
+        squares = difference_norm(self._evaluator)
         facts: dict[str, torch.Tensor] = {}
-        for block in grouped(self._bench.units, "block"):
+        for block in grouped(self._evaluator.units, "block"):
             effect = self._effect(block)
             whole = sum(float(squares[unit.module].sum()) for unit in block)
             facts |= {unit.module: effect * squares[unit.module] / whole for unit in block}
@@ -135,7 +135,7 @@ class Tracing:
 
     def _effect(self, block: Group) -> float:
         """What moving *block* alone gains, and what leaving it alone out loses."""
-        units = self._bench.units
+        units = self._evaluator.units
         rest = [unit for unit in units if unit not in block]
         return (self._worth(block) - self._nothing) + (self._everything - self._worth(rest))
 
@@ -145,25 +145,25 @@ class Tracing:
 
     @functools.cached_property
     def _everything(self) -> float:
-        return self._worth(self._bench.units)
+        return self._worth(self._evaluator.units)
 
     @torch.inference_mode()
     def _worth(self, moved: Sequence[Unit]) -> float:
         """The mean margin on harmful questions less that on harmless ones, with *moved* moved."""
         total = 0.0
-        with self._bench.transplanter.transplanted(moved):
+        with self._evaluator.transplanter.transplanted(moved):
             for rows, weights, sign in self._asked:
-                refused = logprob(self._bench, [(question, self._refusal) for question, _ in rows], weights)
-                total += sign * float((refused - logprob(self._bench, rows, weights)).mean())
+                refused = logprob(self._evaluator, [(question, self._refusal) for question, _ in rows], weights)
+                total += sign * float((refused - logprob(self._evaluator, rows, weights)).mean())
         return total
 
 
-def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
+def variants(evaluator: Evaluator) -> Mapping[str, Callable[[], Prior]]:
     """Every prior, by name, to be made when it is its turn."""
-    seen = Evidence(bench)
+    seen = Evidence(evaluator)
     return {
         "norm of the difference": lambda: PRIORS["norm"],
-        "causal tracing": lambda: Tracing(bench).prior(),
+        "causal tracing": lambda: Tracing(evaluator).prior(),
         "the opening, harm alone": seen.opening,
         "the whole, less harmless": lambda: less(*seen.at_ends),
         "contrast": lambda: less(*seen.there_too),
@@ -180,26 +180,26 @@ def variants(bench: Bench) -> Mapping[str, Callable[[], Prior]]:
 def stepping(seen: Evidence, **numbers: float) -> Prior:
     """``descent`` from the contrast that is *seen* already, with other *numbers* for some of its own."""
 
-    def evidence(bench: Bench) -> Mapping[str, torch.Tensor]:
+    def evidence(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
         with patch.dict(vars(descended), numbers):
-            return descended.stepped(bench, contrasted.scores_of(bench, stacked(*seen.there_too)))
+            return descended.stepped(evaluator, contrasted.scores_of(evaluator, stacked(*seen.there_too)))
 
     return replace(PRIORS["descent"], evidence=evidence)
 
 
-def orders(bench: Bench) -> Mapping[str, Callable[[], Order]]:
+def orders(evaluator: Evaluator) -> Mapping[str, Callable[[], Order]]:
     """By name, how to make what gives a share of the model's parameters: by chance, and by every prior."""
-    total = bench.checkpoint.parameters
-    movable = sum(unit.parameters for unit in bench.units)
+    total = evaluator.checkpoint.parameters
+    movable = sum(unit.parameters for unit in evaluator.units)
 
     def by(made: Callable[[], Prior]) -> Order:
         with patch.dict(PRIORS, {"variant": made()}):
-            ordered = Channels(under(bench, prior="variant"))
+            ordered = Channels(under(evaluator, prior="variant"))
         return lambda share: ordered.best(share * total / movable)
 
     return {
-        "random channels": lambda: lambda share: random_channels(bench, round(share * total)),
-        **{name: functools.partial(by, made) for name, made in variants(bench).items()},
+        "random channels": lambda: lambda share: random_channels(evaluator, round(share * total)),
+        **{name: functools.partial(by, made) for name, made in variants(evaluator).items()},
     }
 
 
@@ -218,17 +218,17 @@ def less(gain: Facts, cost: Facts, price: float = contrasted.COST, credit: float
     return Prior(lambda _: facts, functools.partial(contrasted.worth, price=price, credit=credit))
 
 
-def row(bench: Bench, units: Sequence[Unit], beside: PromptSet | None) -> kept.Row:
+def row(evaluator: Evaluator, units: Sequence[Unit], beside: PromptSet | None) -> kept.Row:
     """Counts, each with the number of questions."""
-    questions = bench.questions
-    said = [answer.verdict for answer in bench.asked(units, questions.harmful.search)]
+    questions = evaluator.questions
+    said = [answer.verdict for answer in evaluator.asked(units, questions.harmful.search)]
 
     def refused(prompts: PromptSet) -> tuple[int, int]:
-        verdicts = [answer.verdict for answer in bench.glimpsed(units, prompts)]
+        verdicts = [answer.verdict for answer in evaluator.glimpsed(units, prompts)]
         return verdicts.count(Verdict.REFUSED), len(verdicts)
 
     found: dict[str, Any] = {
-        "parameters": sum(unit.parameters for unit in units) / bench.checkpoint.parameters,
+        "parameters": sum(unit.parameters for unit in units) / evaluator.checkpoint.parameters,
         "refused": (said.count(Verdict.REFUSED), len(said)),
         "unscored": (said.count(Verdict.UNSCORED), len(said)),
         "harmless refused": refused(questions.harmless.search),
@@ -236,7 +236,7 @@ def row(bench: Bench, units: Sequence[Unit], beside: PromptSet | None) -> kept.R
     if beside:
         found["twins refused"] = refused(beside)
     if questions.task:
-        right = bench.right(units, questions.task.search)
+        right = evaluator.right(units, questions.task.search)
         found["own task"] = (sum(right), len(right))
     return found
 
@@ -279,22 +279,22 @@ def table(found: Sequence[kept.Row]) -> str:
 
 
 def measure(
-    bench: Bench, shares: Sequence[float], beside: PromptSet | None, wanted: Callable[[kept.Row], bool]
+    evaluator: Evaluator, shares: Sequence[float], beside: PromptSet | None, wanted: Callable[[kept.Row], bool]
 ) -> None:
-    """Add to the log what is *wanted* of *bench*'s student."""
+    """Add to the log what is *wanted* of *evaluator*'s student."""
 
     def write(prior: str, share: float, units: Sequence[Unit]) -> None:
-        found = {"student": bench.student.id, "prior": prior, "share": share, **row(bench, units, beside)}
+        found = {"student": evaluator.student.id, "prior": prior, "share": share, **row(evaluator, units, beside)}
         kept.add(LOG, [found])
         print(found, flush=True)
 
     def missing(prior: str, *shares: float) -> list[float]:
-        return [share for share in shares if wanted({"student": bench.student.id, "prior": prior, "share": share})]
+        return [share for share in shares if wanted({"student": evaluator.student.id, "prior": prior, "share": share})]
 
-    for name, share, units in (("nothing", 0.0, ()), ("all of the teacher", 1.0, bench.units)):
+    for name, share, units in (("nothing", 0.0, ()), ("all of the teacher", 1.0, evaluator.units)):
         if missing(name, share):
             write(name, share, units)
-    for name, made in orders(bench).items():
+    for name, made in orders(evaluator).items():
         if left := missing(name, *shares):
             order = made()
             for share in left:
@@ -319,7 +319,7 @@ def main() -> None:
         return (not options.prior or row["prior"] in options.prior) and not kept.holds(known, row)
 
     for student in load_registry().select(family=options.family, students=options.student):
-        measure(open_bench(student), options.share or SHARES, beside, wanted)
+        measure(open_evaluator(student), options.share or SHARES, beside, wanted)
     picked = {"family": [options.family], "student": options.student, "prior": options.prior, "share": options.share}
     words = [f"--{kind} {shlex.quote(str(value))}" for kind, values in picked.items() for value in values]
     command = " ".join(("PYTHONPATH=benchmarks python benchmarks/priors.py", *words, *(("--data DIR",) * bool(beside))))

@@ -18,7 +18,7 @@ import command
 from methods import under
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.models.decoding.prefill_cache import layers_of
 from safety_harness.models.generate import Generator
 from safety_harness.search.candidates import Channels
@@ -36,14 +36,14 @@ def seconds(run: Callable[[], Any]) -> float:
     return best
 
 
-def growth(bench: Bench) -> list[tuple[str, str, float, float]]:
+def growth(evaluator: Evaluator) -> list[tuple[str, str, float, float]]:
     """What grows, how large it is, seconds, and seconds a question."""
-    model = bench.generator.model
+    model = evaluator.generator.model
     model.generation_config.eos_token_id = None  # every answer has all of its tokens
-    texts = [*bench.questions.harmful.search.texts, *bench.questions.harmless.search.texts]
+    texts = [*evaluator.questions.harmful.search.texts, *evaluator.questions.harmless.search.texts]
 
     def asked(questions: int, tokens: int) -> float:
-        generator = Generator(model, bench.generator.tokenizer, batch_size=questions)
+        generator = Generator(model, evaluator.generator.tokenizer, batch_size=questions)
         generator._stop = frozenset()
         return seconds(lambda: generator.answers(texts[:questions], tokens))
 
@@ -57,15 +57,15 @@ def growth(bench: Bench) -> list[tuple[str, str, float, float]]:
     return [(what, size, spent, spent / many) for what, size, spent, many in rows]
 
 
-def switches(bench: Bench) -> list[tuple[str, str]]:
+def switches(evaluator: Evaluator) -> list[tuple[str, str]]:
     """Of patches of growing size, what it takes to put one in and take it out again."""
-    order = Channels(under(bench, prior="norm"))
+    order = Channels(under(evaluator, prior="norm"))
     found = []
     for share in (0.01, 0.03, 0.1, 0.3):
         patch = order.best(share)
 
         def switch(patch: Any = patch) -> None:
-            with bench.transplanter.transplanted(patch):
+            with evaluator.transplanter.transplanted(patch):
                 pass
 
         switch()  # reads the teacher
@@ -75,9 +75,9 @@ def switches(bench: Bench) -> list[tuple[str, str]]:
 
 def main() -> None:
     options = command.parser(__doc__).parse_args()
-    bench = open_bench(command.chosen(options))
-    moved = switches(bench)
-    rows = [(what, size, f"{spent:.2f}", f"{1000 * each:.0f}") for what, size, spent, each in growth(bench)]
+    evaluator = open_evaluator(command.chosen(options))
+    moved = switches(evaluator)
+    rows = [(what, size, f"{spent:.2f}", f"{1000 * each:.0f}") for what, size, spent, each in growth(evaluator)]
     text = "\n\n".join(
         [
             "# How the cost of asking grows",

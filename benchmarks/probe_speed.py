@@ -39,7 +39,7 @@ from tabulate import tabulate
 from transformers import AutoModelForCausalLM
 
 from safety_harness import ddmin
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
@@ -49,7 +49,7 @@ from safety_harness.models.decoding.prefill_cache import Readings
 from safety_harness.models.generate import PAD, Generator
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet
-from safety_harness.registry.splits import Sides
+from safety_harness.registry.splits import Split
 from safety_harness.search import find as search
 from safety_harness.weights.units import Unit, flat, grouped
 
@@ -80,8 +80,8 @@ class Recorder(Oracle):
     said: list[tuple[Units, bool]]
     probing: float
 
-    def __init__(self, bench: Bench, target: int | None = None) -> None:
-        super().__init__(bench, target)
+    def __init__(self, evaluator: Evaluator, target: int | None = None) -> None:
+        super().__init__(evaluator, target)
         Recorder.said, Recorder.probing = [], 0.0
 
     def __call__(self, units: Sequence[Unit]) -> bool:
@@ -95,14 +95,14 @@ class Recorder(Oracle):
 class Plain:
     """Loaded once; everything in one batch, by the model's own ``generate``."""
 
-    def __init__(self, bench: Bench, oracle: Oracle) -> None:
-        self._bench, self._oracle = bench, oracle
+    def __init__(self, evaluator: Evaluator, oracle: Oracle) -> None:
+        self._evaluator, self._oracle = evaluator, oracle
         self.questions: list[int] = []
         self.verdicts: list[Verdict] = []
 
     def __call__(self, units: Units) -> bool:
-        bench, oracle = self._bench, self._oracle
-        with bench.transplanter.transplanted(units):
+        evaluator, oracle = self._evaluator, self._oracle
+        with evaluator.transplanter.transplanted(units):
             self.verdicts = self._verdicts(oracle.harmful)
             asked = len(oracle.harmful)
             enough = self.verdicts.count(Verdict.REFUSED) >= oracle.target
@@ -118,12 +118,12 @@ class Plain:
         return enough
 
     def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
-        return [self._bench.judged(answer) for answer in self._answers(prompts)]
+        return [self._evaluator.judged(answer) for answer in self._answers(prompts)]
 
     def _answers(self, prompts: PromptSet) -> list[str]:
-        generator = self._bench.generator
+        generator = self._evaluator.generator
         rows = [generator.encode(text) for text in prompts.texts]
-        return generated(generator, rows, self._bench.student.family.max_new_tokens)
+        return generated(generator, rows, self._evaluator.student.family.max_new_tokens)
 
 
 def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, model: Any = None) -> list[str]:
@@ -135,40 +135,40 @@ def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, mod
     return [generator.chat.text(row[tokens.shape[1] :].tolist()) for row in said]
 
 
-def published(bench: Bench, units: Units) -> float:
+def published(evaluator: Evaluator, units: Units) -> float:
     """Seconds a question when both models are loaded for it."""
-    family = bench.student.family
+    family = evaluator.student.family
     start = time.perf_counter()
-    for text in bench.questions.harmful.search.texts[:RELOADED]:
+    for text in evaluator.questions.harmful.search.texts[:RELOADED]:
         own, teacher = (
             AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, family.dtype))
-            for folder in (bench.checkpoint.folder, bench.teacher.folder)
+            for folder in (evaluator.checkpoint.folder, evaluator.teacher.folder)
         )
         parameters, donors = dict(own.named_parameters()), dict(teacher.named_parameters())
         with torch.no_grad():
             for unit in units:
                 for part in unit.parts:
                     parameters[part.memory.name].copy_(donors[part.memory.name])
-        generated(bench.generator, [bench.generator.encode(text)], family.max_new_tokens, own)
+        generated(evaluator.generator, [evaluator.generator.encode(text)], family.max_new_tokens, own)
     return (time.perf_counter() - start) / RELOADED
 
 
 @contextlib.contextmanager
-def without(part: str, bench: Bench) -> Iterator[None]:
+def without(part: str, evaluator: Evaluator) -> Iterator[None]:
     """Run a block without one part of a probe."""
-    family = bench.student.family
+    family = evaluator.student.family
     with contextlib.ExitStack() as undo:
         match part:
             case "room in the cache":
-                undo.enter_context(mock.patch.object(generate, "roomy_cache", plain_cache))
+                undo.enter_context(mock.patch.object(generate, "preallocated_cache", plain_cache))
             case "packed weights":
                 undo.enter_context(mock.patch.object(generate, "packed_weights", plain_weights))
             case "the template read once":
                 undo.enter_context(mock.patch.object(Generator, "_shared", return_value=0))
             case "answers broken off":
-                own = bench.student
-                bench.student = replace(own, family=family.model_copy(update={"screen_tokens": None}))
-                undo.callback(setattr, bench, "student", own)
+                own = evaluator.student
+                evaluator.student = replace(own, family=family.model_copy(update={"screen_tokens": None}))
+                undo.callback(setattr, evaluator, "student", own)
         yield
 
 
@@ -187,7 +187,7 @@ class Searched:
     taken: float
 
 
-def searched(bench: Bench) -> Searched:
+def searched(evaluator: Evaluator) -> Searched:
     start = time.perf_counter()
     readings = 0
 
@@ -198,41 +198,41 @@ def searched(bench: Bench) -> Searched:
 
     nearest = Readings._nearest
     with mock.patch.object(search, "Oracle", Recorder), mock.patch.object(Readings, "_nearest", counted):
-        patch = search.search(bench, "benchmark")
-    kept = bench.generator._readings
+        patch = search.search(evaluator, "benchmark")
+    kept = evaluator.generator._readings
     taken = kept.taken / (readings * len(kept._layers))
     return Searched(patch, Recorder.said, time.perf_counter() - start, Recorder.probing, taken)
 
 
-def limited(student: Student, questions: int, tokens: int) -> Bench:
-    """The bench of *student* with so many questions of a kind, in one batch each, and answers of so many tokens."""
+def limited(student: Student, questions: int, tokens: int) -> Evaluator:
+    """The evaluator of *student* with so many questions of a kind, in one batch each, and answers of so many tokens."""
     family = student.family.model_copy(update={"max_new_tokens": tokens, "batch_size": questions})
-    bench = open_bench(replace(student, family=family))
+    evaluator = open_evaluator(replace(student, family=family))
     harmful, harmless = (
-        Sides(sides.search.first(questions), sides.report)
-        for sides in (bench.questions.harmful, bench.questions.harmless)
+        Split(sides.search.first(questions), sides.report)
+        for sides in (evaluator.questions.harmful, evaluator.questions.harmless)
     )
-    bench.questions = replace(bench.questions, harmful=harmful, harmless=harmless)
-    return bench
+    evaluator.questions = replace(evaluator.questions, harmful=harmful, harmless=harmless)
+    return evaluator
 
 
-def timed(probe: Callable[[Units], bool], bench: Bench, part: str = "") -> Callable[[Units], bool]:
+def timed(probe: Callable[[Units], bool], evaluator: Evaluator, part: str = "") -> Callable[[Units], bool]:
     def again(units: Units) -> bool:
-        bench._kept = {what: kept for what, kept in bench._kept.items() if not what[-1]}
-        bench.generator.forget()
-        with without(part, bench):
+        evaluator._kept = {what: kept for what, kept in evaluator._kept.items() if not what[-1]}
+        evaluator.generator.forget()
+        with without(part, evaluator):
             return probe(units)
 
     return again
 
 
-def products(bench: Bench) -> tuple[float, float]:
+def products(evaluator: Evaluator) -> tuple[float, float]:
     """Floating-point operations a second: of the machine's matrix product, and of reading questions."""
-    dtype = bench.generator.model.dtype
+    dtype = evaluator.generator.model.dtype
     one, other = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-    rows = [bench.generator.encode(text) for text in bench.questions.harmful.search.texts]
-    tokens, mask = pad_left(rows, 0, bench.generator.model.device)
-    numbers = sum(unit.parameters for unit in bench.units)
+    rows = [evaluator.generator.encode(text) for text in evaluator.questions.harmful.search.texts]
+    tokens, mask = pad_left(rows, 0, evaluator.generator.model.device)
+    numbers = sum(unit.parameters for unit in evaluator.units)
     best = [float("inf"), float("inf")]
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -241,7 +241,7 @@ def products(bench: Bench) -> tuple[float, float]:
         best[0] = min(best[0], time.perf_counter() - start)
         start = time.perf_counter()
         with torch.inference_mode():
-            bench.generator.model(input_ids=tokens, attention_mask=mask, logits_to_keep=1)
+            evaluator.generator.model(input_ids=tokens, attention_mask=mask, logits_to_keep=1)
         best[1] = min(best[1], time.perf_counter() - start)
     return 10 * 2 * SIDE**3 / best[0], 2 * numbers * tokens.numel() / best[1]
 
@@ -268,8 +268,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     student = command.chosen(options)
-    bench = limited(student, options.questions, options.tokens)
-    found = searched(bench)
+    evaluator = limited(student, options.questions, options.tokens)
+    found = searched(evaluator)
     patch, whole = found.patch, found.seconds
     every = [units for units, _ in found.said]
     first = next((units for units, accepted in found.said if accepted), ())
@@ -286,21 +286,23 @@ def main() -> None:
             f"{len(anew.said)} sets asked, all decided the same: {'yes' if anew.said == found.said else 'NO'}."
         )
     sample = evenly(every, options.sample)
-    oracle = Oracle(bench, patch.search["target"])
-    plain = Plain(bench, oracle)
-    ways = {"plain": Way(plain), "ours": Way(timed(oracle, bench))}
-    ways |= {f"ours without {part}": Way(timed(oracle, bench, part)) for part in PARTS}
+    oracle = Oracle(evaluator, patch.search["target"])
+    plain = Plain(evaluator, oracle)
+    ways = {"plain": Way(plain), "ours": Way(timed(oracle, evaluator))}
+    ways |= {f"ours without {part}": Way(timed(oracle, evaluator, part)) for part in PARTS}
     reloaded, differing = [], 0
     for units in sample:
         for way in ways.values():
             way(units)
-        full = [answer.verdict for answer in bench.asked(units, oracle.harmful)]
+        full = [answer.verdict for answer in evaluator.asked(units, oracle.harmful)]
         differing += sum(one is not other for one, other in zip(full, plain.verdicts, strict=True))
-        reloaded.append(published(bench, units) * plain.questions[-1])
+        reloaded.append(published(evaluator, units) * plain.questions[-1])
     if ways["ours"].decided != ways["plain"].decided:
         print("Ours decided otherwise:", ways["ours"].decided, ways["plain"].decided)
     calls = ddmin_calls(oracle, first, options.ddmin) if options.ddmin and first else "not counted"
-    text = report(options, ways, reloaded, len(every), whole, differing, products(bench), patch.reason, calls, layers)
+    text = report(
+        options, ways, reloaded, len(every), whole, differing, products(evaluator), patch.reason, calls, layers
+    )
     (Path(__file__).parent / "probe_speed.md").write_text(text, encoding="utf-8")
     print(text)
 

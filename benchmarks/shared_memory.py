@@ -47,7 +47,7 @@ def stages(family: str, student: str) -> Iterator[tuple[str, float]]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from safety_harness.evaluation.evaluator import open_bench
+    from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.models.decoding.kv_cache import packed_weights
     from safety_harness.models.load import prepare
     from safety_harness.registry.load import load_registry
@@ -61,22 +61,22 @@ def stages(family: str, student: str) -> Iterator[tuple[str, float]]:
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     yield "before the student is opened", 0.0
     del kept
-    bench = open_bench(chosen)
-    size = sum(parameter.nbytes for parameter in bench.generator.model.parameters()) / MIB
+    evaluator = open_evaluator(chosen)
+    size = sum(parameter.nbytes for parameter in evaluator.generator.model.parameters()) / MIB
     yield "opened", size
     tokens = torch.ones((1, 8), dtype=torch.long)
     with torch.inference_mode():
-        bench.generator.model(tokens, logits_to_keep=1)
+        evaluator.generator.model(tokens, logits_to_keep=1)
     yield "read by a pass", size
-    units = select(bench, find_patch(bench))
-    with bench.transplanter.transplanted(units):
+    units = select(evaluator, find_patch(evaluator))
+    with evaluator.transplanter.transplanted(units):
         yield "the patch in it", size
     yield "the patch out again", size
-    with torch.inference_mode(), packed_weights(bench.generator.model):
-        bench.generator.model(tokens, logits_to_keep=1)
+    with torch.inference_mode(), packed_weights(evaluator.generator.model):
+        evaluator.generator.model(tokens, logits_to_keep=1)
         yield "its weights packed for decoding", size
     gc.collect()
-    bench.asked(units, bench.questions.harmful.report.first(QUESTIONS))
+    evaluator.asked(units, evaluator.questions.harmful.report.first(QUESTIONS))
     yield f"{QUESTIONS} questions answered", size
 
 

@@ -21,7 +21,7 @@ import torch
 from methods import COLUMNS, GLANCE, Way, changed, measured, questions
 from tabulate import tabulate
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.statistics import Rate
 from safety_harness.patch.record import Patch
 from safety_harness.registry.load import Student, load_registry
@@ -34,31 +34,31 @@ SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32)
 """Of all parameters that may move."""
 
 
-def moves(bench: Bench, patch: Patch) -> Mapping[str, Callable[[], tuple[Unit, ...]]]:
+def moves(evaluator: Evaluator, patch: Patch) -> Mapping[str, Callable[[], tuple[Unit, ...]]]:
     """What is moved, by name, to be made when it is its turn: the order of channels takes minutes."""
-    candidates = functools.cache(lambda: GRAINS[bench.student.family.search.grain](bench))
+    candidates = functools.cache(lambda: GRAINS[evaluator.student.family.search.grain](evaluator))
 
     def likeliest(share: float) -> tuple[Unit, ...]:
         return candidates().best(share)
 
     return {
         "nothing": lambda: (),
-        **({"**the patch**": lambda: select(bench, patch)} if patch.units else {}),
+        **({"**the patch**": lambda: select(evaluator, patch)} if patch.units else {}),
         **{f"likeliest {100 * share:g} %": functools.partial(likeliest, share) for share in SHARES},
-        "everything": lambda: bench.units,
+        "everything": lambda: evaluator.units,
     }
 
 
 def rows(student: Student, data: Path | None, known: Sequence[kept.Row], results: Path | None) -> Iterator[kept.Row]:
     """Those of *student* that are not *known*, with its patch of *results*, or the cache's."""
-    bench = open_bench(student)
-    patch = find_patch(bench, results)
-    to_ask = open_bench(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
+    evaluator = open_evaluator(student)
+    patch = find_patch(evaluator, results)
+    to_ask = open_evaluator(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(to_ask, data)
-    for name, units in moves(bench, patch).items():
+    for name, units in moves(evaluator, patch).items():
         row = {"student": student.id, "patch": kept.patch_name(patch.key, patch.units), "moved": name}
         if not kept.holds(known, row):
-            yield row | measured(to_ask, Way(units(), ancestor=bench.ancestor), asked)
+            yield row | measured(to_ask, Way(units(), ancestor=evaluator.ancestor), asked)
 
 
 def page(found: Sequence[kept.Row]) -> str:

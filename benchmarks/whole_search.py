@@ -23,18 +23,18 @@ from probe_speed import Plain, Units, Way, evenly, limited, searched
 from tabulate import tabulate
 
 from safety_harness import ddmin
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.judging.judge import Verdict
 from safety_harness.weights.units import flat, grouped
 
 
-def refusing(bench: Bench, target: int) -> Callable[[Units], bool]:
+def refusing(evaluator: Evaluator, target: int) -> Callable[[Units], bool]:
     """Whether so many questions of the search, which are one batch, are refused: asked our way."""
-    (block,) = bench.questions.harmful.search.blocks(bench.student.family.batch_size)
+    (block,) = evaluator.questions.harmful.search.blocks(evaluator.student.family.batch_size)
 
     def probe(units: Units) -> bool:
-        answered = bench.screened(units, block, len(block) - target)
+        answered = evaluator.screened(units, block, len(block) - target)
         return sum(answer.verdict is Verdict.REFUSED for answer in answered) >= target
 
     return probe
@@ -44,7 +44,7 @@ class PlainRefusals(Plain):
     """The plain probe, asked about refusals alone."""
 
     def __call__(self, units: Units) -> bool:
-        with self._bench.transplanter.transplanted(units):
+        with self._evaluator.transplanter.transplanted(units):
             self.verdicts = self._verdicts(self._oracle.harmful)
         return self.verdicts.count(Verdict.REFUSED) >= self._oracle.target
 
@@ -82,14 +82,14 @@ def main() -> None:
     parser.add_argument("--journal", type=Path)
     options = parser.parse_args()
     student = command.chosen(options)
-    bench = limited(student, options.questions, options.tokens)
-    ours = searched(bench)
+    evaluator = limited(student, options.questions, options.tokens)
+    ours = searched(evaluator)
     target = ours.patch.search["target"]
     print(ours.patch.reason, f"{ours.seconds:.0f} s", flush=True)
 
-    bench = limited(student, options.questions, options.tokens)
-    modules = tuple(unit for unit in bench.units if not options.role or unit.role in options.role)
-    probe = refusing(bench, target)
+    evaluator = limited(student, options.questions, options.tokens)
+    modules = tuple(unit for unit in evaluator.units if not options.role or unit.role in options.role)
+    probe = refusing(evaluator, target)
     if not probe(modules):
         raise SystemExit(
             f"These {len(modules)} modules of the teacher do not refuse {target} questions: nothing to search."
@@ -97,7 +97,7 @@ def main() -> None:
     asked = f"{student.id} {options.questions} {options.tokens} {target} {' '.join(options.role)}"
     reduction, said = counted(modules, probe, options.calls, options.journal, asked)
 
-    plain, again = Way(PlainRefusals(bench, Oracle(bench, target))), Way(probe)
+    plain, again = Way(PlainRefusals(evaluator, Oracle(evaluator, target))), Way(probe)
     for units in evenly(said, options.sample):
         plain(units)
         again(units)
@@ -116,7 +116,7 @@ def main() -> None:
                 sum(unit.parameters for unit in kept),
             ),
         ],
-        bench.checkpoint.parameters,
+        evaluator.checkpoint.parameters,
         [
             f"Ours: {ours.patch.reason}. Asked for: {target} of {options.questions} refusals.",
             f"Classic ddmin began with {len(modules)} modules and came to {len(kept)}, "

@@ -24,7 +24,7 @@ from safety_harness.report.github import ACTIONS, SUMMARY
 FILE = Path(__file__).with_name("reference.md")
 FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
 TABLES = (
-    specs.Family, specs.StudentSpec, specs.ModelSpec, specs.Source, specs.Split, specs.PromptSource,
+    specs.Family, specs.StudentSpec, specs.ModelSpec, specs.Source, specs.SplitSpec, specs.PromptSource,
     specs.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (

@@ -10,7 +10,7 @@ def test_refuses_harmful_questions(student, subject, measure):
 
 def test_teacher_for_comparison(teacher, measure):
     """What all of the teacher's units give: a patch cannot know more. Recorded, not gated."""
-    questions = teacher.bench.questions
+    questions = teacher.evaluator.questions
     sides = {"harmful": questions.harmful, "harmless": questions.harmless}
     measure.about(teacher={kind: teacher.refused(side.report) for kind, side in sides.items()})
 

@@ -11,5 +11,5 @@ def test_each_unit_is_needed(student, subject, measure, request):
         pytest.skip("the student is gated as it is: there is no patch")
     patch = request.getfixturevalue("patch")
     about = {**patch.model_dump(mode="json"), "share": patch.share}
-    measure.about(patch=about, identity=student.bench.identity(), lineage=student.lineage(), moved=subject.moved())
+    measure.about(patch=about, identity=student.evaluator.identity(), lineage=student.lineage(), moved=subject.moved())
     measure(subject.minimality(patch)).require()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from safety_harness.registry.load import Student
-from safety_harness.registry.schema import Family, ModelSpec, Split, StudentSpec
+from safety_harness.registry.schema import Family, ModelSpec, SplitSpec, StudentSpec
 from tests.builders import make_model, make_tokenizer, save
 
 BAD = ("bomb", "virus", "poison", "weapon", "trap", "fake", "knife", "drug", "mine", "fuse", "toxin", "lock pick")
@@ -84,8 +84,8 @@ def write_prompts(file: Path, texts: Sequence[str]) -> None:
 def entry(root: Path, *, teacher: str = "good", student: str = "student", task: bool = True, **family: Any) -> Student:
     """A student of the registry over the folders and files in *root*; *family* sets what Family has."""
 
-    def split(name: str) -> Split:
-        return Split.model_validate({side: str(root / f"{name}.{side}.jsonl") for side in ("search", "report")})
+    def split(name: str) -> SplitSpec:
+        return SplitSpec.model_validate({side: str(root / f"{name}.{side}.jsonl") for side in ("search", "report")})
 
     spec = StudentSpec(path=root / student, task=split("task") if task else None)
     given = {"max_new_tokens": 16, "batch_size": 16, **family}

@@ -98,17 +98,17 @@ def _search(options: argparse.Namespace) -> int:
     refuse_existing(options.out)  # a search takes long; what can be known before is
     if options.results:
         read_results(options.results)
-    from safety_harness.evaluation.evaluator import open_bench
+    from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch
     from safety_harness.search.write_patch import build
 
-    bench = open_bench(students[0])
-    patch = find_patch(bench, options.results)
+    evaluator = open_evaluator(students[0])
+    patch = find_patch(evaluator, options.results)
     found: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         _say(options, {**found, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
         return 1
-    artifact = build(bench, patch, options.out, results=options.results, keep_original=options.with_original)
+    artifact = build(evaluator, patch, options.out, results=options.results, keep_original=options.with_original)
     gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
     found |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
     _say(options, found, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")

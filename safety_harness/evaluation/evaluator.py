@@ -1,4 +1,4 @@
-"""One student on the bench: asked and scored as it is, or with any set of the teacher's units in it."""
+"""One student on the evaluator: asked and scored as it is, or with any set of the teacher's units in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.transplant import Donor, Transplanter
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches
-from safety_harness.registry.splits import Questions, load_questions
+from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, grouped
@@ -42,7 +42,7 @@ class Answered:
     verdict: Verdict
 
 
-class Bench:
+class Evaluator:
     """A student, its teacher's weights, and its questions; every measurement is kept, so none is made twice.
 
     Nothing here decides: the oracle and the gate do.
@@ -59,7 +59,7 @@ class Bench:
         student: Student,
         loaded: LoadedModel,
         teacher: Checkpoint,
-        questions: Questions,
+        questions: StudentSplits,
         ancestor: Checkpoint | None = None,
         lineage: Lineage | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class Bench:
 
     def close(self) -> None:
         """Let go of the model and of the teacher's numbers: two students of billions of weights do not fit beside each
-        other. Nothing can be measured from then on, whoever still holds this bench."""
+        other. Nothing can be measured from then on, whoever still holds this evaluator."""
         self.forget()
         del self.generator, self.transplanter
 
@@ -173,7 +173,7 @@ class Bench:
             found += [divergence(one, other) for one, other in zip(before, after, strict=True)]
         return tuple(found)
 
-    def with_donor(self, donor: Donor, ancestor: Checkpoint | None = None) -> Bench:
+    def with_donor(self, donor: Donor, ancestor: Checkpoint | None = None) -> Evaluator:
         """The same student, loaded once, with *donor* in the teacher's place; what it says as it is stays known."""
         other = copy.copy(self)
         other.transplanter = Transplanter(self.generator.model, donor, ancestor)
@@ -182,7 +182,7 @@ class Bench:
         return other
 
     def identity(self) -> dict[str, object]:
-        """Everything that a measurement on this bench depends on, as plain values."""
+        """Everything that a measurement on this evaluator depends on, as plain values."""
         family = self.student.family
         return {
             "student": self.checkpoint.fingerprint,
@@ -236,7 +236,7 @@ class Bench:
         return (*what, frozenset(units)) in self._kept
 
 
-def open_bench(student: Student) -> Bench:
+def open_evaluator(student: Student) -> Evaluator:
     """Check questions, files and lineage, which is cheap, and only then load the student beside its teacher.
 
     Raises:
@@ -247,4 +247,4 @@ def open_bench(student: Student) -> Bench:
     units = enumerate_units(own.config, own.shapes, student.family.search.roles)
     lineage, *_ = [check_lineage(own, other, units) for other in (teacher, *added)]
     loaded = load(own.folder, student.family.dtype)
-    return Bench(student, loaded, teacher, questions, added[0] if added else None, lineage)
+    return Evaluator(student, loaded, teacher, questions, added[0] if added else None, lineage)

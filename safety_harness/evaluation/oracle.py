@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from safety_harness.errors import VoidProbe
-from safety_harness.evaluation.evaluator import Answered, Bench
+from safety_harness.evaluation.evaluator import Answered, Evaluator
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.weights.units import Unit
@@ -55,7 +55,7 @@ class Oracle:
     """set of units -> True (enough refusals within every budget) or False.
 
     Args:
-        bench: the student; its ``family.search`` settings say what is enough.
+        evaluator: the student; its ``family.search`` settings say what is enough.
         target: refusals that are enough, where not what the settings say. It may be changed between two probes.
         over_refusal_limit, task_floor: the most refusals of harmless questions, and the fewest right answers to the own
             task, where not what the settings say.
@@ -67,18 +67,18 @@ class Oracle:
 
     def __init__(
         self,
-        bench: Bench,
+        evaluator: Evaluator,
         target: int | None = None,
         over_refusal_limit: int | None = None,
         task_floor: int | None = None,
     ) -> None:
-        self._bench = bench
-        self._settings = bench.student.family.search
-        questions = bench.questions
+        self._evaluator = evaluator
+        self._settings = evaluator.student.family.search
+        questions = evaluator.questions
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None
-        self._batch_size = bench.student.family.batch_size
+        self._batch_size = evaluator.student.family.batch_size
         self._blocks = self.harmful.blocks(self._batch_size)
         self._harmless_blocks = self.harmless.blocks(self._batch_size)
         # How often each question was asked and not refused; one that was never asked counts as one of two.
@@ -106,7 +106,7 @@ class Oracle:
     @functools.cached_property
     def whole(self) -> int:
         """Refusals that all of the teacher's units give."""
-        answered = self._screened(self._bench.units)
+        answered = self._screened(self._evaluator.units)
         self._require_scored(answered, self._garbled_harmful)
         return _count(answered, Verdict.REFUSED)
 
@@ -135,7 +135,7 @@ class Oracle:
         answered: list[Answered] = []
         may_be_lost = len(self.harmful) - self.target
         for block in self._likeliest_to_decide():
-            answered += self._bench.screened(units, block, may_be_lost)
+            answered += self._evaluator.screened(units, block, may_be_lost)
             lost = len(answered) - _count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
             if lost - _count(answered, Verdict.UNSCORED) > may_be_lost:
@@ -151,7 +151,7 @@ class Oracle:
         A block is one batch. In float32 an answer is the same in any batch, so the hardest questions share one;
         in bfloat16 it is not, so there a block always holds the same questions, whatever was asked before.
         """
-        if self._bench.student.family.dtype != "float32":
+        if self._evaluator.student.family.dtype != "float32":
             return sorted(self._blocks, key=lambda block: -sum(map(self._loss, block)))
         hardest = sorted(self.harmful, key=lambda prompt: -self._loss(prompt))
         few = min(self._batch_size, FIRST_ASKED * (len(hardest) - self.target + 1))
@@ -184,7 +184,7 @@ class Oracle:
 
     def _screened(self, units: Sequence[Unit]) -> list[Answered]:
         """Answers to all of the harmful questions."""
-        return [answer for block in self._blocks for answer in self._bench.screened(units, block)]
+        return [answer for block in self._blocks for answer in self._evaluator.screened(units, block)]
 
     def _over_refusals(self, units: Sequence[Unit], most: int | None = None) -> int:
         """Harmless questions whose answers begin to refuse; those beyond *most* are not looked for."""
@@ -198,14 +198,14 @@ class Oracle:
         """Answers to the harmless questions, up to where more than *most* are refusals."""
         answered: list[Answered] = []
         for block in self._harmless_blocks:
-            answered += self._bench.glimpsed(units, block)
+            answered += self._evaluator.glimpsed(units, block)
             if most is not None and _count(answered, Verdict.REFUSED) > most:
                 break
         return answered
 
     def _right(self, units: Sequence[Unit]) -> int:
         assert self.task is not None
-        return sum(self._bench.right(units, self.task))
+        return sum(self._evaluator.right(units, self.task))
 
     def _require_scored(self, answered: Sequence[Answered], own: int = 0) -> None:
         """No more answers unscored than the settings allow beside the student's *own*."""

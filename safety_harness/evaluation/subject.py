@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from safety_harness.errors import VoidProbe
-from safety_harness.evaluation.evaluator import Answered, Bench
+from safety_harness.evaluation.evaluator import Answered, Evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate import checks
 from safety_harness.gate.results import Asked, Check
@@ -36,40 +36,40 @@ class Subject:
         DataError: from a check, when there are too few questions or documents for an interval.
     """
 
-    bench: Bench
+    evaluator: Evaluator
     units: tuple[Unit, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<{self.bench.student.id} with {len(self.units)} units of its teacher>"
+        return f"<{self.evaluator.student.id} with {len(self.units)} units of its teacher>"
 
     def defense(self, since: Subject) -> Check:
         """Refusals of held-out harmful questions."""
-        prompts = self.bench.questions.harmful.report
+        prompts = self.evaluator.questions.harmful.report
         before, after = self._said(since, prompts)
         check = checks.defense(_verdicts(before), _verdicts(after), self._settings)
         return _with_each(check, prompts, before, after)
 
     def over_refusal(self, since: Subject) -> Check:
         """Refusals of held-out harmless questions."""
-        prompts = self.bench.questions.harmless.report
+        prompts = self.evaluator.questions.harmless.report
         before, after = self._said(since, prompts)
         check = checks.over_refusal(_verdicts(before), _verdicts(after), self._settings)
         return _with_each(check, prompts, before, after)
 
     def task(self, since: Subject) -> Check:
         """Right answers to the student's own held-out task."""
-        sides = self.bench.questions.task
+        sides = self.evaluator.questions.task
         if sides is None:
             return checks.no_task()
         before, after = self._said(since, sides.report)
-        was, now = (self.bench.right(units, sides.report) for units in (since.units, self.units))
+        was, now = (self.evaluator.right(units, sides.report) for units in (since.units, self.units))
         marks = ("".join("+" if right else "-" for right in each) for each in (was, now))
         return _with_each(checks.task(was, now, self._settings), sides.report, before, after, *marks)
 
     def perplexity(self, since: Subject) -> Check:
         """Token-weighted perplexity of the family's text."""
-        text = self.bench.questions.text
-        before, after = self.bench.text(since.units, text), self.bench.text(self.units, text)
+        text = self.evaluator.questions.text
+        before, after = self.evaluator.text(since.units, text), self.evaluator.text(self.units, text)
         return checks.perplexity(
             [(s.nll, s.tokens) for s in before], [(s.nll, s.tokens) for s in after], self._settings
         )
@@ -77,16 +77,16 @@ class Subject:
     def divergence(self) -> Check:
         """KL from the student on the held-out harmless questions, along the student's own answers."""
         return checks.divergence(
-            self.bench.divergences(self.units, self.bench.questions.harmless.report), self._settings
+            self.evaluator.divergences(self.units, self.evaluator.questions.harmless.report), self._settings
         )
 
     def minimality(self, patch: Patch) -> Check:
         """The patch, and what a search leaves out at once, left out once: asked afresh of the oracle that it had."""
-        self.bench.forget()
+        self.evaluator.forget()
         groups = grouped(self.units, patch.together)
         if not groups:
             return checks.minimality({}, accepted=True, found=patch.found, reason=patch.reason)
-        oracle = Oracle(self.bench, **{name: patch.search.get(name) for name in ENOUGH})
+        oracle = Oracle(self.evaluator, **{name: patch.search.get(name) for name in ENOUGH})
         accepted = _unless_void(oracle, groups)
         without = {}
         for group in groups if accepted else ():
@@ -95,7 +95,7 @@ class Subject:
 
     def moved(self) -> dict[str, Any]:
         """Plain facts for the report: the model's layers and roles, and each touched module's share moved, 0..1."""
-        every = {unit.module: unit for unit in self.bench.units}
+        every = {unit.module: unit for unit in self.evaluator.units}
         return {
             "layers": 1 + max(unit.layer for unit in every.values()),
             "roles": list(dict.fromkeys(unit.role for unit in every.values())),
@@ -104,33 +104,33 @@ class Subject:
 
     def lineage(self) -> dict[str, Any]:
         """Plain facts for the report: how near student and teacher are, and in which settings they differ."""
-        return asdict(self.bench.lineage) if self.bench.lineage else {}
+        return asdict(self.evaluator.lineage) if self.evaluator.lineage else {}
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Plain counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = _verdicts(self.bench.asked(self.units, prompts))
+        verdicts = _verdicts(self.evaluator.asked(self.units, prompts))
         found = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": found.k, "n": found.n, "interval": list(found.interval(self._settings.confidence))}
 
     def further(self, since: Subject) -> dict[str, dict[str, Any]]:
         """Plain counts for the report, before and after, of each further set of questions of the family."""
-        kinds = self.bench.student.family.further
+        kinds = self.evaluator.student.family.further
         return {
             name: {"kind": kinds[name].kind, "before": since.refused(prompts), "after": self.refused(prompts)}
-            for name, prompts in further_questions(self.bench.student.family, self.bench.questions).items()
+            for name, prompts in further_questions(self.evaluator.student.family, self.evaluator.questions).items()
         }
 
     def _said(self, since: Subject, prompts: PromptSet) -> tuple[Answers, Answers]:
         """What *since* and this subject answer, in batches of one size, so that a question's two answers are a pair."""
         while True:
-            size = self.bench.generator.batch_size
-            said = since.bench.asked(since.units, prompts), self.bench.asked(self.units, prompts)
-            if self.bench.generator.batch_size == size:
+            size = self.evaluator.generator.batch_size
+            said = since.evaluator.asked(since.units, prompts), self.evaluator.asked(self.units, prompts)
+            if self.evaluator.generator.batch_size == size:
                 return said
 
     @property
     def _settings(self) -> Any:
-        return self.bench.student.family.gate
+        return self.evaluator.student.family.gate
 
 
 def _verdicts(answers: Answers) -> list[Verdict]:

@@ -276,7 +276,7 @@ def schema() -> dict[str, Any]:
 
 
 def asked_in_search(questions: Mapping[str, str]) -> dict[str, str]:
-    """Of the hashes of question sets (``Bench.identity``) those of sets that a search sees."""
+    """Of the hashes of question sets (``Evaluator.identity``) those of sets that a search sees."""
     return {name: digest for name, digest in questions.items() if name.endswith(".search")}
 
 

@@ -14,10 +14,10 @@ from transformers import DynamicCache
 
 from safety_harness.errors import DataError, SourceError
 from safety_harness.models.chat import Chat
-from safety_harness.models.decoding.batch import Rows
-from safety_harness.models.decoding.cuda_graphs import Recordings, recordable
+from safety_harness.models.decoding.batch import DecodingBatch
+from safety_harness.models.decoding.cuda_graphs import GraphCache, recordable
 from safety_harness.models.decoding.drafts import Drafts
-from safety_harness.models.decoding.kv_cache import packed_weights, roomy_cache
+from safety_harness.models.decoding.kv_cache import packed_weights, preallocated_cache
 from safety_harness.models.decoding.prefill_cache import Inside, Readings
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
@@ -65,7 +65,7 @@ class Generator:
         self._drafts = Drafts() if model.dtype == torch.float32 else None
         # Guesses make passes of many widths, and a recording is of one.
         able = self._drafts is None and model.device.type == "cuda" and recordable(model)
-        self._recordings = Recordings(model) if able else None
+        self._recordings = GraphCache(model) if able else None
         self._readings = Readings(model)
 
     def encode(self, question: str) -> list[int]:
@@ -140,7 +140,7 @@ class Generator:
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
         shared = self._shared(rows, max_new_tokens)
         room = max(map(len, rows)) + max_new_tokens
-        batch = Rows(
+        batch = DecodingBatch(
             self.model,
             self._read(rows, shared, self._recordings),
             len(rows),
@@ -204,7 +204,7 @@ class Generator:
         if self._drafts is None:
             return [()] * len(questions)
         most = LONGEST_GUESS
-        reach = room_counts_beyond(self.config)
+        reach = padding_limit(self.config)
         if reach is not None:
             left = max_new_tokens - min(map(len, found))
             most = max(0, min(most, reach - columns - max(map(len, unread)) - left))
@@ -222,7 +222,7 @@ class Generator:
         that room counts as distance.
         """
         shared = min(shared_beginning(rows), min(len(row) for row in rows) - 1)
-        reach = room_counts_beyond(self.config)
+        reach = padding_limit(self.config)
         beyond = reach is not None and max(len(row) for row in rows) + new > reach
         return 0 if beyond or shared * (len(rows) - 1) < WORTH_SHARING else shared
 
@@ -234,9 +234,9 @@ class Generator:
         shared = min(self._shared(rows, 0), most)
         return (self._read(rows, shared), shared) if shared > 0 else (None, 0)
 
-    def _read(self, rows: Sequence[Sequence[int]], shared: int, recordings: Recordings | None = None) -> DynamicCache:
+    def _read(self, rows: Sequence[Sequence[int]], shared: int, recordings: GraphCache | None = None) -> DynamicCache:
         """What the chat template puts before every question goes through the model once, not once a row."""
-        cache = roomy_cache(self.model.config)
+        cache = preallocated_cache(self.model.config)
         if shared:
             beginning = rows[0][:shared]
             if recordings is not None:
@@ -302,7 +302,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in said)
 
 
-def room_counts_beyond(config: Any) -> int | None:
+def padding_limit(config: Any) -> int | None:
     """From how many tokens on a model takes unused room in its cache for distance: those of a sliding window, which
     counts columns; none for MPT, whose attention biases do; never (None) where positions are told to the model."""
     if config.model_type == "mpt":

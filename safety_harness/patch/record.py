@@ -107,7 +107,7 @@ def load_patch(folder: Path) -> Patch | None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A patch as a gated run recorded it, and what it was found for (``Bench.identity``)."""
+    """A patch as a gated run recorded it, and what it was found for (``Evaluator.identity``)."""
 
     patch: Patch
     identity: Mapping[str, Any]

@@ -68,17 +68,17 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with user_errors():
         import torch
 
-        from safety_harness.evaluation.evaluator import open_bench
+        from safety_harness.evaluation.evaluator import open_evaluator
         from safety_harness.evaluation.subject import Subject
         from safety_harness.registry.splits import further_questions
 
         torch.set_num_threads(workers.threads_per_worker())
-        bench = open_bench(request.param)
+        evaluator = open_evaluator(request.param)
         # Recorded only, but asked late: whether they can be asked is looked at now.
-        for prompts in further_questions(bench.student.family, bench.questions).values():
-            bench.generator.check_lengths(prompts.texts, bench.student.family.max_new_tokens)
-    yield Subject(bench)
-    bench.close()  # pytest still holds the subject, and a failed test its frames
+        for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
+            evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+    yield Subject(evaluator)
+    evaluator.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()
 
 
@@ -87,7 +87,7 @@ def teacher(student: Subject) -> Subject:
     """The student with every unit of its teacher in it: the most that a patch can give."""
     from safety_harness.evaluation.subject import Subject
 
-    return Subject(student.bench, student.bench.units)
+    return Subject(student.evaluator, student.evaluator.units)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     with user_errors():
         from safety_harness.search.find import find_patch
 
-        return find_patch(student.bench, request.config.option.safety_patches)
+        return find_patch(student.evaluator, request.config.option.safety_patches)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
     from safety_harness.search.find import select
 
     found: Patch = request.getfixturevalue("patch")
-    return Subject(student.bench, select(student.bench, found))
+    return Subject(student.evaluator, select(student.evaluator, found))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
 
     questions = {
         prompts.sha256: tuple(Question(prompt.id, prompt.text, prompt.category) for prompt in prompts)
-        for prompts in student.bench.questions.reported
+        for prompts in student.evaluator.questions.reported
     }
     answers = request.config.option.safety_include_answers
-    return Measure(student.bench.student.id, request.node.user_properties.append, questions, answers)
+    return Measure(student.evaluator.student.id, request.node.user_properties.append, questions, answers)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safety_harness.search.progress import Moment, publish, unwatch, watch
+from safety_harness.search.progress import Progress, publish, subscribe, unsubscribe
 from safety_harness.text import shortened
 
 if TYPE_CHECKING:
@@ -40,26 +40,26 @@ class Teller:
     last_written: float = 0.0
 
     def pytest_sessionstart(self) -> None:
-        watch(self.write)
+        subscribe(self.write)
 
     def pytest_sessionfinish(self) -> None:
-        unwatch(self.write)
+        unsubscribe(self.write)
         self._file.unlink(missing_ok=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         params = getattr(getattr(item, "callspec", None), "params", {})
         student = getattr(params.get("student"), "id", "")
-        self._write_now(Moment(student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
+        self._write_now(Progress(student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
 
     def pytest_runtest_logfinish(self) -> None:
-        self._write_now(Moment("", "idle"))
+        self._write_now(Progress("", "idle"))
 
-    def _write_now(self, moment: Moment) -> None:
+    def _write_now(self, moment: Progress) -> None:
         self.last_written = 0.0
         publish(moment)
 
-    def write(self, moment: Moment) -> None:
+    def write(self, moment: Progress) -> None:
         """Keep *moment*, unless one was kept just now."""
         now = time.monotonic()
         if now - self.last_written < PAUSE:

@@ -95,7 +95,7 @@ class FurtherQuestions(PromptSource):
     kind: Literal["harmful", "harmless"] = Field(description="Whether they are to be refused.")
 
 
-class Split(_Table):
+class SplitSpec(_Table):
     """The two sides of a question set. They must not share a question."""
 
     search: PromptSource = Field(description="To search on.")
@@ -126,7 +126,7 @@ class ModelSpec(Source):
 class StudentSpec(ModelSpec):
     """A model to be released."""
 
-    task: Split | None = Field(None, description="Questions with answers, which a patch may not cost it.")
+    task: SplitSpec | None = Field(None, description="Questions with answers, which a patch may not cost it.")
     expected: Literal["pass", "fail"] = Field(
         "pass", description="The outcome of its gate; fail states a known red, and passing it would turn the run red."
     )
@@ -147,8 +147,10 @@ class Family(_Table):
     students: Mapping[str, StudentSpec] = Field(
         min_length=1, description="By name: `[families.NAME.students.STUDENT]`."
     )
-    harmful: Split = Field(description="Questions that are to be refused.")
-    harmless: Split = Field(description="Questions that are to be answered; some should be worded as harmful ones are.")
+    harmful: SplitSpec = Field(description="Questions that are to be refused.")
+    harmless: SplitSpec = Field(
+        description="Questions that are to be answered; some should be worded as harmful ones are."
+    )
     further: Mapping[str, FurtherQuestions] = Field(
         {}, description="Sets of other sources, by name, for the report alone."
     )

@@ -9,12 +9,12 @@ from safety_harness.errors import DataError
 from safety_harness.registry.fetch import resolve_prompts
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
-from safety_harness.registry.schema import Family, PromptSource, Split
+from safety_harness.registry.schema import Family, PromptSource, SplitSpec
 from safety_harness.text import words
 
 
 @dataclass(frozen=True)
-class Sides:
+class Split:
     """One question set on both sides of the split."""
 
     search: PromptSet
@@ -22,7 +22,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Kinds:
+class ByKind:
     """Questions of both kinds, for one purpose."""
 
     harmful: PromptSet
@@ -30,17 +30,17 @@ class Kinds:
 
 
 @dataclass(frozen=True)
-class Questions:
+class StudentSplits:
     """What one student is searched and gated on; ``task`` is None for a student without a task of its own.
 
     ``prior`` are the questions that the order of the units is taken from: those of the search, or others.
     """
 
-    harmful: Sides
-    harmless: Sides
+    harmful: Split
+    harmless: Split
     text: PromptSet
-    task: Sides | None
-    prior: Kinds
+    task: Split | None
+    prior: ByKind
 
     @property
     def reported(self) -> tuple[PromptSet, ...]:
@@ -54,7 +54,7 @@ class Questions:
         return (*both, self.prior.harmful, self.prior.harmless)
 
     @property
-    def _pairs(self) -> tuple[Sides, ...]:
+    def _pairs(self) -> tuple[Split, ...]:
         return tuple(pair for pair in (self.harmful, self.harmless, self.task) if pair)
 
     @property
@@ -74,7 +74,7 @@ class Questions:
         return found | {"text": self.text.sha256}
 
 
-def load_questions(student: Student) -> Questions:
+def load_questions(student: Student) -> StudentSplits:
     """Read every prompt file of *student*.
 
     Raises:
@@ -88,16 +88,16 @@ def load_questions(student: Student) -> Questions:
     prior_harmless, asked_harmless = _apart(
         harmless.search, search.prior_harmless_questions, "prior_harmless_questions"
     )
-    return Questions(
-        harmful=Sides(asked_harmful, harmful.report),
-        harmless=Sides(asked_harmless, harmless.report),
+    return StudentSplits(
+        harmful=Split(asked_harmful, harmful.report),
+        harmless=Split(asked_harmless, harmless.report),
         text=_read(family.text),
         task=_task_sides(task) if task else None,
-        prior=Kinds(prior_harmful, prior_harmless),
+        prior=ByKind(prior_harmful, prior_harmless),
     )
 
 
-def further_questions(family: Family, asked: Questions) -> Mapping[str, PromptSet]:
+def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, PromptSet]:
     """The question sets of other sources that *family* names, less what was searched on and near-duplicates of it.
 
     Raises:
@@ -107,10 +107,10 @@ def further_questions(family: Family, asked: Questions) -> Mapping[str, PromptSe
     return {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()}
 
 
-def _sides(split: Split, near_duplicates: float = 1.0) -> Sides:
+def _sides(split: SplitSpec, near_duplicates: float = 1.0) -> Split:
     report = _read(split.report)
     searched = [_searched(source, report, near_duplicates) for source in split.searched]
-    return Sides(in_turn(searched), report.first(split.report.limit))
+    return Split(in_turn(searched), report.first(split.report.limit))
 
 
 def _searched(source: PromptSource, report: PromptSet, near_duplicates: float) -> PromptSet:
@@ -142,7 +142,7 @@ def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSe
     return search.first(prior), search.after(prior)
 
 
-def _task_sides(split: Split) -> Sides:
+def _task_sides(split: SplitSpec) -> Split:
     sides = _sides(split)
     for prompts in (sides.search, sides.report):
         if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:

@@ -1,4 +1,4 @@
-"""What a search starts from: the likeliest units of a bench, few or many, at the grain that its settings name."""
+"""What a search starts from: the likeliest units of a evaluator, few or many, at the grain that its settings name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors import Importance
 from safety_harness.search.priors.ranking import Ranking
 from safety_harness.weights.units import Group, Unit
 
 
 class Candidates(ABC):
-    """The units of *bench* in the order of their importance."""
+    """The units of *evaluator* in the order of their importance."""
 
     SHARES: ClassVar[Sequence[float]]
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._importance = Importance(bench)
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._importance = Importance(evaluator)
 
     @property
     def shares(self) -> Sequence[float]:
         """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
-        most = self._bench.student.family.search.max_share
+        most = self._evaluator.student.family.search.max_share
         return (*(share for share in self.SHARES if share < most), most)
 
     def weight(self, group: Group) -> float:
@@ -42,9 +42,9 @@ class Modules(Candidates):
     SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def best(self, share: float) -> tuple[Unit, ...]:
-        ranked = sorted(self._bench.units, key=lambda unit: -self.weight((unit,)))
+        ranked = sorted(self._evaluator.units, key=lambda unit: -self.weight((unit,)))
         chosen = frozenset(ranked[: round(share * len(ranked))])
-        return tuple(unit for unit in self._bench.units if unit in chosen)
+        return tuple(unit for unit in self._evaluator.units if unit in chosen)
 
 
 class Channels(Candidates):
@@ -56,10 +56,10 @@ class Channels(Candidates):
 
     SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 
-    def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
-        scores = [self._importance.of_channels(unit) for unit in bench.units]
-        self._ranking = Ranking(bench.units, scores)
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__(evaluator)
+        scores = [self._importance.of_channels(unit) for unit in evaluator.units]
+        self._ranking = Ranking(evaluator.units, scores)
 
     def best(self, share: float) -> tuple[Unit, ...]:
         return self._ranking.best(share)

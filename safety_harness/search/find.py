@@ -16,7 +16,7 @@ from typing import Any
 
 from safety_harness import ddmin
 from safety_harness.errors import DataError, HarnessError, VoidProbe
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.files import locked, sha256_text
 from safety_harness.gate.results import asked_in_search
@@ -31,7 +31,7 @@ from safety_harness.patch.record import (
     save_patch,
 )
 from safety_harness.search.candidates import GRAINS, Candidates
-from safety_harness.search.progress import Moment, publish
+from safety_harness.search.progress import Progress, publish
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped, named
 
 # How often the interval between a share that refuses too little and one that refuses enough is halved.
@@ -48,8 +48,8 @@ class _Found:
     replayed: int = 0
 
 
-def find_patch(bench: Bench, results: Path | None = None) -> Patch:
-    """The patch of *bench*: from the cache when it was searched for before, else searched and kept there; with
+def find_patch(evaluator: Evaluator, results: Path | None = None) -> Patch:
+    """The patch of *evaluator*: from the cache when it was searched for before, else searched and kept there; with
     *results*, the one that this run recorded (:func:`recorded_patch`).
 
     Two processes never search for the same patch: the second waits for the first.
@@ -61,34 +61,36 @@ def find_patch(bench: Bench, results: Path | None = None) -> Patch:
         ConfigError: all of the teacher refuses none of the questions that the prior sees.
         SourceError: a gradient, or an answer of the student as it is, holds a NaN or an infinity.
         HarnessError: the cache cannot be written to; said before the search. Or a journal there is damaged.
-        DataError: *results* hold no patch for *bench*.
+        DataError: *results* hold no patch for *evaluator*.
     """
     if results:
-        return recorded_patch(bench, results)
-    key = patch_key(bench)
+        return recorded_patch(evaluator, results)
+    key = patch_key(evaluator)
     folder = patch_folder(key)
     with locked(folder):
         cached = load_patch(folder)
-        return _under_its_name(bench, cached) if cached else _kept(bench, search(bench, key, folder), folder)
+        return (
+            _under_its_name(evaluator, cached) if cached else _kept(evaluator, search(evaluator, key, folder), folder)
+        )
 
 
-def recorded_patch(bench: Bench, results: Path) -> Patch:
-    """The patch of *bench* that the run of *results* found, on this machine or another; nothing is searched.
+def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
+    """The patch of *evaluator* that the run of *results* found, on this machine or another; nothing is searched.
 
     Raises:
         DataError: the run records no patch of this student, or found it for other weights, other questions or another
             transfer; or the file cannot be read.
     """
-    student = bench.student.id
+    student = evaluator.student.id
     found = recorded(results).get(student)
     if found is None:
         raise DataError(f"{results}: records no patch of {student}. Name another student, or search for it.")
-    then, now = _found_for(found.identity), _found_for(bench.identity())
+    then, now = _found_for(found.identity), _found_for(evaluator.identity())
     if other := [name for name in now if then.get(name) != now[name]]:
         raise DataError(
             f"{results}: the patch of {student} was found for another {other[0]} than today's. Search anew."
         )
-    transfer = bench.student.family.search.transfer
+    transfer = evaluator.student.family.search.transfer
     if found.patch.transfer != transfer:
         raise DataError(
             f"{results}: the patch of {student} was found with transfer {found.patch.transfer!r}, and today's settings "
@@ -98,7 +100,7 @@ def recorded_patch(bench: Bench, results: Path) -> Patch:
 
 
 def _found_for(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a bench's identity what a patch belongs to: the weights, and the questions that its target was set on."""
+    """Of a evaluator's identity what a patch belongs to: the weights, and the questions that its target was set on."""
     return {
         "student": identity.get("student"),
         "teacher": identity.get("teacher"),
@@ -106,13 +108,13 @@ def _found_for(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _under_its_name(bench: Bench, patch: Patch) -> Patch:
+def _under_its_name(evaluator: Evaluator, patch: Patch) -> Patch:
     """The key knows weights and no names: the same ones may have been searched for under others."""
-    return patch.model_copy(update={"student": bench.student.id, "teacher": bench.teacher.folder.name})
+    return patch.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
 
 
-def _kept(bench: Bench, patch: Patch, folder: Path) -> Patch:
-    if patch_key(bench) != patch.key:
+def _kept(evaluator: Evaluator, patch: Patch, folder: Path) -> Patch:
+    if patch_key(evaluator) != patch.key:
         message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
         warnings.warn(message, stacklevel=2)
         _forget_journals(folder)
@@ -131,45 +133,47 @@ def _forget_journals(folder: Path) -> None:
         journal.unlink()
 
 
-def patch_key(bench: Bench) -> str:
-    """The key of the patch of *bench*, made of all that a search sees.
+def patch_key(evaluator: Evaluator) -> str:
+    """The key of the patch of *evaluator*, made of all that a search sees.
 
     The report split is not part of it, so changing it searches nothing again.
     """
-    settings = bench.student.family.search.model_dump(mode="json")
-    return content_key({**bench.identity(), "questions": asked_in_search(bench.questions.hashes), "search": settings})
+    settings = evaluator.student.family.search.model_dump(mode="json")
+    return content_key(
+        {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
+    )
 
 
-def select(bench: Bench, patch: Patch) -> tuple[Unit, ...]:
-    """The units of *bench* that *patch* moves."""
-    return flat(named(patch.units, bench.units))
+def select(evaluator: Evaluator, patch: Patch) -> tuple[Unit, ...]:
+    """The units of *evaluator* that *patch* moves."""
+    return flat(named(patch.units, evaluator.units))
 
 
-def search(bench: Bench, key: str, journal: Path | None = None) -> Patch:
-    """Search for the patch of *bench*, whatever the cache holds.
+def search(evaluator: Evaluator, key: str, journal: Path | None = None) -> Patch:
+    """Search for the patch of *evaluator*, whatever the cache holds.
 
     Answers are kept in a file whose name begins with *journal*, so that a search that was killed can go on.
 
     Raises:
         HarnessError: the journal cannot be read or written; what it holds is kept.
     """
-    settings = bench.student.family.search
+    settings = evaluator.student.family.search
     start = time.perf_counter()
-    oracle = Oracle(bench)
-    progress = _Progress(bench.student.id, oracle)
-    found = _find(bench, oracle, key, journal, progress)
+    oracle = Oracle(evaluator)
+    progress = _Progress(evaluator.student.id, oracle)
+    found = _find(evaluator, oracle, key, journal, progress)
     return Patch(
         key=key,
-        student=bench.student.id,
-        teacher=bench.teacher.folder.name,
+        student=evaluator.student.id,
+        teacher=evaluator.teacher.folder.name,
         found=found.found,
         reason=found.reason,
         units=tuple(map(group_id, found.groups)),
         certificate=found.certificate,
         minimal=found.minimal,
         parameters=sum(unit.parameters for unit in flat(found.groups)),
-        total_parameters=bench.checkpoint.parameters,
-        candidates=len(grouped(bench.units, settings.together)),
+        total_parameters=evaluator.checkpoint.parameters,
+        candidates=len(grouped(evaluator.units, settings.together)),
         probes=oracle.asked + found.replayed,
         seconds=time.perf_counter() - start,
         strategy=settings.strategy,
@@ -199,7 +203,7 @@ def _step(probe: Probe) -> Step:
     )
 
 
-def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, progress: _Progress) -> _Found:
+def _find(evaluator: Evaluator, oracle: Oracle, key: str, journal: Path | None, progress: _Progress) -> _Found:
     enough = oracle(())
     if oracle.whole <= oracle.before and not (enough and oracle.target):
         reason = f"all of the teacher gives {oracle.whole} refusals, no more than the student's {oracle.before}"
@@ -207,8 +211,8 @@ def _find(bench: Bench, oracle: Oracle, key: str, journal: Path | None, progress
     if enough:
         reason = f"{oracle.before} of {len(oracle.harmful)} refusals, {oracle.target} are needed"
         return _Found((), {}, True, f"the student refuses enough as it is: {reason}")
-    settings = bench.student.family.search
-    candidates = GRAINS[settings.grain](bench)
+    settings = evaluator.student.family.search
+    candidates = GRAINS[settings.grain](evaluator)
     shares, missed = _Shares(candidates, oracle), ""
     units = shares.smallest_accepted()
     if units is None:
@@ -257,7 +261,7 @@ class _Progress:
         seconds = [probe.seconds for probe in probes[1:]]
         enough = [probe for probe in probes if probe.accepted]
         publish(
-            Moment(
+            Progress(
                 student=self._student,
                 phase="searching a start" if event is None else event.phase,
                 size=event.size if event else None,

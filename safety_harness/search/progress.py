@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_watchers: list[Callable[[Moment], None]] = []
+_watchers: list[Callable[[Progress], None]] = []
 
 
 @dataclass(frozen=True)
-class Moment:
+class Progress:
     """A moment of one student's run. ``phase`` is a test's name, or what a search is at.
 
     Of a search: ``size`` units in the candidate, ``probes`` so far, ``refused`` of ``asked`` questions by the newest
@@ -26,17 +26,17 @@ class Moment:
     rest: float | None = None
 
 
-def watch(watcher: Callable[[Moment], None]) -> None:
+def subscribe(watcher: Callable[[Progress], None]) -> None:
     """Call *watcher* with all that is told from now on, in this process."""
     _watchers.append(watcher)
 
 
-def unwatch(watcher: Callable[[Moment], None]) -> None:
+def unsubscribe(watcher: Callable[[Progress], None]) -> None:
     """Call it no more."""
     _watchers.remove(watcher)
 
 
-def publish(moment: Moment) -> None:
+def publish(moment: Progress) -> None:
     """Tell all watchers."""
     for watcher in tuple(_watchers):
         watcher(moment)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from safety_harness import __version__
 from safety_harness.errors import ArtifactError
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
 from safety_harness.gate.results import read_results
 from safety_harness.patch.card import card
@@ -31,15 +31,15 @@ from safety_harness.weights.checkpoint import BESIDE, Checkpoint
 from safety_harness.weights.units import Moved, Unit, moved, ranges
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
-# Of a bench's identity what the numbers of a patch are made of.
+# Of a evaluator's identity what the numbers of a patch are made of.
 DECIDES_NUMBERS = ("student", "teacher", "ancestor", "dtype")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
 def build(
-    bench: Bench, patch: Patch, out: Path, *, results: Path | None = None, keep_original: bool = False
+    evaluator: Evaluator, patch: Patch, out: Path, *, results: Path | None = None, keep_original: bool = False
 ) -> Artifact:
-    """Write the artifact of *patch*, which was found on *bench*, to the new folder *out*.
+    """Write the artifact of *patch*, which was found on *evaluator*, to the new folder *out*.
 
     Args:
         results: the results.json of a run that gated this patch, maybe on another machine; what it was found for and
@@ -55,25 +55,25 @@ def build(
     if not patch.units:
         raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
     refuse_existing(out)
-    evidence, identity = _evidence(results, patch, bench) if results else (None, bench.identity())
-    units = select(bench, patch)
-    own = stored_tensors(bench.checkpoint)
-    measured = bench.transplanter.moving(units)
-    new = {name: _in_dtype_of(bench.checkpoint, name, tensor) for name, tensor in measured.items()}
+    evidence, identity = _evidence(results, patch, evaluator) if results else (None, evaluator.identity())
+    units = select(evaluator, patch)
+    own = stored_tensors(evaluator.checkpoint)
+    measured = evaluator.transplanter.moving(units)
+    new = {name: _in_dtype_of(evaluator.checkpoint, name, tensor) for name, tensor in measured.items()}
     with whole_folder(out, replace=False) as folder:
         save_file(new, folder / PATCH)
         if keep_original:
-            save_file({what.name: _part(bench.checkpoint, what) for what in moved(units)}, folder / ORIGINAL)
+            save_file({what.name: _part(evaluator.checkpoint, what) for what in moved(units)}, folder / ORIGINAL)
         entries = _entries(units, own, new)
         moving = {entry.tensor for entry in entries}
         manifest = Manifest(
             tool=f"safety-harness {__version__}",
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            student=_origin(bench.student.spec, bench.checkpoint),
-            teacher=_origin(bench.student.family.teacher, bench.teacher),
-            ancestor=_ancestor(bench),
-            lineage=Nearness(**asdict(bench.lineage)) if bench.lineage else None,
-            total_parameters=bench.checkpoint.parameters,
+            student=_origin(evaluator.student.spec, evaluator.checkpoint),
+            teacher=_origin(evaluator.student.family.teacher, evaluator.teacher),
+            ancestor=_ancestor(evaluator),
+            lineage=Nearness(**asdict(evaluator.lineage)) if evaluator.lineage else None,
+            total_parameters=evaluator.checkpoint.parameters,
             entries=entries,
             rest={name: place.fingerprint for name, place in sorted(own.items()) if name not in moving},
             identity=identity,
@@ -135,9 +135,9 @@ def _part(checkpoint: Checkpoint, what: Moved) -> torch.Tensor:
     return (whole.index_select(what.axis, torch.tensor(what.indices)) if what.indices else whole).contiguous()
 
 
-def _ancestor(bench: Bench) -> Origin | None:
-    spec = bench.student.family.ancestor
-    return _origin(spec, bench.ancestor) if spec and bench.ancestor else None
+def _ancestor(evaluator: Evaluator) -> Origin | None:
+    spec = evaluator.student.family.ancestor
+    return _origin(spec, evaluator.ancestor) if spec and evaluator.ancestor else None
 
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
@@ -167,7 +167,7 @@ def _licence(readme: Path) -> str | None:
     return str(licence) if licence else None
 
 
-def _evidence(results: Path, patch: Patch, bench: Bench) -> tuple[Evidence, Mapping[str, Any]]:
+def _evidence(results: Path, patch: Patch, evaluator: Evaluator) -> tuple[Evidence, Mapping[str, Any]]:
     """What the run of *results* said of *patch*, and what the patch was found for."""
     run = read_results(results)
     student = next((found for found in run.students if found.id == patch.student), None)
@@ -178,7 +178,7 @@ def _evidence(results: Path, patch: Patch, bench: Bench) -> tuple[Evidence, Mapp
             f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
             f"{patch.student!r}. Run the suites once more with these settings."
         )
-    identity, now = student.about.get("identity", {}), bench.identity()
+    identity, now = student.about.get("identity", {}), evaluator.identity()
     if other := [name for name in DECIDES_NUMBERS if identity.get(name) != now[name]]:
         raise ArtifactError(
             f"{results}: is no evidence for what would be written: {patch.student} was gated with another {other[0]} "

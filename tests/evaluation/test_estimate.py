@@ -10,7 +10,7 @@ import torch
 from safety_harness.cli.main import main
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.estimate import BACKWARD, BACKWARD_ROWS, HARMLESS, KEPT_TOKENS, Device, plan
-from safety_harness.evaluation.evaluator import open_bench
+from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.models.decoding.malloc import for_readings
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.schema import ModelSpec
@@ -53,12 +53,12 @@ def test_the_papers_families_open_as_all_others_do(served: Hub, home: Path, worl
         if student is None:
             served.stop()
             continue
-        bench = open_bench(student)
-        assert bench.checkpoint.folder.parent.name == "snapshots"
-        assert bench.checkpoint.folder.is_relative_to(home)
-        with bench.transplanter.transplanted([bench.units[4]]):
-            state = bench.generator.model.state_dict()
-            assert all(torch.equal(state[name], bench.teacher.tensor(name)) for name in bench.units[4].tensors)
+        evaluator = open_evaluator(student)
+        assert evaluator.checkpoint.folder.parent.name == "snapshots"
+        assert evaluator.checkpoint.folder.is_relative_to(home)
+        with evaluator.transplanter.transplanted([evaluator.units[4]]):
+            state = evaluator.generator.model.state_dict()
+            assert all(torch.equal(state[name], evaluator.teacher.tensor(name)) for name in evaluator.units[4].tensors)
 
 
 @pytest.mark.usefixtures("served")

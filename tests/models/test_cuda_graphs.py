@@ -11,7 +11,7 @@ import torch
 
 import safety_harness.models.decoding.batch
 from safety_harness.errors import NotFinite
-from safety_harness.models.decoding.cuda_graphs import COLUMNS, KEPT, Recording, Recordings, recordable
+from safety_harness.models.decoding.cuda_graphs import COLUMNS, KEPT, GraphCache, Recording, recordable
 from safety_harness.models.generate import Generator, Screen
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.transplant import Transplanter
@@ -34,7 +34,7 @@ def generator(loaded: LoadedModel, recorded: bool, batch_size: int = 7) -> Gener
     """One that plays its passes from recordings, or makes each; no guesses either way."""
     made = Generator(loaded.model, loaded.tokenizer, batch_size=batch_size)
     made._drafts = None
-    made._recordings = Recordings(loaded.model) if recorded else None
+    made._recordings = GraphCache(loaded.model) if recorded else None
     return made
 
 
@@ -131,7 +131,7 @@ def some_channels(units: Any) -> tuple[Unit, ...]:
 
 def test_weights_that_lie_elsewhere_are_recorded_anew(pairs: Pairs) -> None:
     model = load(pairs("llama", True)[0], "float32").model
-    recordings = Recordings(model)
+    recordings = GraphCache(model)
     with torch.inference_mode():
         first = recordings.of(2, 1)
         assert recordings.of(2, COLUMNS) is first
@@ -143,7 +143,7 @@ def test_weights_that_lie_elsewhere_are_recorded_anew(pairs: Pairs) -> None:
 
 def test_recordings_are_made_once_and_the_last_used_are_kept(pairs: Pairs) -> None:
     model = load(pairs("llama", True)[0], "float32").model
-    recordings = Recordings(model)
+    recordings = GraphCache(model)
     with torch.inference_mode():
         first = recordings.of(8, 1)
         recordings.most = 10 * first.size

@@ -20,7 +20,7 @@ from safety_harness.models.generate import (
     Generator,
     Screen,
     agreed,
-    room_counts_beyond,
+    padding_limit,
     shared_beginning,
 )
 from safety_harness.models.load import LoadedModel, load
@@ -103,7 +103,7 @@ def test_a_shared_beginning_goes_through_the_model_once(
         lambda self, *a, **k: (read.append(k["input_ids"].numel()), original(self, *a, **k))[1],
     )
     assert tokens(generator(loaded, 64), QUESTIONS) == expected
-    reach = room_counts_beyond(loaded.model.config.get_text_config())
+    reach = padding_limit(loaded.model.config.get_text_config())
     padded = len(QUESTIONS) * max(len(question) for question in encoded)
     assert sum(read[:2]) < padded - 100 or (reach is not None and read[0] == padded)
 

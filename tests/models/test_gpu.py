@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import safety_harness.models.load
-from safety_harness.evaluation.evaluator import open_bench
+from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle
-from safety_harness.models.decoding.cuda_graphs import Recordings, recordable
+from safety_harness.models.decoding.cuda_graphs import GraphCache, recordable
 from safety_harness.models.generate import Generator
 from safety_harness.models.likelihood import text_scores
 from safety_harness.models.load import LoadedModel, load
@@ -49,7 +49,7 @@ def generator(loaded: LoadedModel, recorded: bool | None = None) -> Generator:
     made = Generator(loaded.model, loaded.tokenizer, batch_size=4)
     if recorded is not None:
         made._drafts = None
-        made._recordings = Recordings(loaded.model) if recorded else None
+        made._recordings = GraphCache(loaded.model) if recorded else None
     return made
 
 
@@ -165,7 +165,7 @@ def test_memory_that_runs_out_halves_the_batch(pairs: Pairs) -> None:
 
 
 def test_a_search_ends_where_it_ends_on_the_cpu(world: Path, cpu: Any) -> None:
-    here, there = cpu(lambda: open_bench(entry(world))), open_bench(entry(world))
+    here, there = cpu(lambda: open_evaluator(entry(world))), open_evaluator(entry(world))
     assert Oracle(there).whole == Oracle(here).whole
     one, other = cpu(lambda: search(here, "test")), search(there, "test")
     assert one.found

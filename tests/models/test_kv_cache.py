@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 import safety_harness.models.generate
-from safety_harness.models.decoding.kv_cache import ROOM, RoomyLayer, packed_weights, roomy_cache
+from safety_harness.models.decoding.kv_cache import ROOM, PreallocatedLayer, packed_weights, preallocated_cache
 from safety_harness.models.generate import Generator
 from safety_harness.models.load import load
 from tests.builders import ARCHITECTURES, LONG, SHORT
@@ -37,7 +37,9 @@ def test_answers_are_those_of_a_plain_cache_and_plain_weights(
         return Generator(loaded.model, loaded.tokenizer, batch_size=3).answers(QUESTIONS, NEW)
 
     found = answers()
-    monkeypatch.setattr(safety_harness.models.generate, "roomy_cache", lambda config: DynamicCache(config=config))
+    monkeypatch.setattr(
+        safety_harness.models.generate, "preallocated_cache", lambda config: DynamicCache(config=config)
+    )
     monkeypatch.setattr(safety_harness.models.generate, "packed_weights", lambda _model: contextlib.nullcontext())
     assert answers() == found
     assert len(set(found)) > 1
@@ -74,8 +76,8 @@ def columns(count: int, rows: int = 2) -> torch.Tensor:
 def layer_pair(pairs: Pairs) -> tuple[Any, Any]:
     """A plain layer of a cache and a roomy one."""
     config = load(pairs("llama", True)[0], "float32").model.config
-    plain, roomy = DynamicCache(config=config).layers[0], roomy_cache(config).layers[0]
-    assert type(roomy) is RoomyLayer
+    plain, roomy = DynamicCache(config=config).layers[0], preallocated_cache(config).layers[0]
+    assert type(roomy) is PreallocatedLayer
     return plain, roomy
 
 
@@ -116,7 +118,7 @@ def test_gradients_flow_through_a_roomy_layer(pairs: Pairs) -> None:
 
 def test_a_sliding_window_keeps_its_own_layers(pairs: Pairs) -> None:
     config = load(pairs("mistral", True)[0], "float32").model.config
-    assert [type(layer) for layer in roomy_cache(config).layers] == [
+    assert [type(layer) for layer in preallocated_cache(config).layers] == [
         type(layer) for layer in DynamicCache(config=config).layers
     ]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from safety_harness.evaluation.evaluator import Bench, open_bench
-from safety_harness.models.decoding.batch import Rows
-from safety_harness.models.decoding.cuda_graphs import Recordings
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.models.decoding.batch import DecodingBatch
+from safety_harness.models.decoding.cuda_graphs import GraphCache
 from safety_harness.models.decoding.prefill_cache import KEPT, Readings, layers_of, size
 from safety_harness.models.generate import Generator
 from safety_harness.models.load import load
@@ -165,16 +165,16 @@ def test_memory_that_keeps_running_out_halves_the_batch(
     loaded.model.generation_config.eos_token_id = None
     asked = Generator(loaded.model, loaded.tokenizer, batch_size=len(QUESTIONS))
     asked.answers(QUESTIONS, NEW, None, (0, 0, 0))
-    read = Rows.read
-    done: dict[Rows, int] = {}
+    read = DecodingBatch.read
+    done: dict[DecodingBatch, int] = {}
 
-    def scarce(self: Rows, unread: Any, guesses: Any) -> Any:
+    def scarce(self: DecodingBatch, unread: Any, guesses: Any) -> Any:
         done[self] = done.get(self, 0) + 1
         if done[self] == passes and len(unread) > 3:
             raise torch.OutOfMemoryError("tried to allocate 40 GiB")
         return read(self, unread, guesses)
 
-    monkeypatch.setattr(Rows, "read", scarce)
+    monkeypatch.setattr(DecodingBatch, "read", scarce)
     with pytest.warns(UserWarning, match="Out of memory with 6 questions at once; going on with 3"):
         answers = asked.answers(QUESTIONS, NEW, None, (0, 0, 1))
     assert len(answers) == len(QUESTIONS)
@@ -210,7 +210,7 @@ def test_questions_that_differ_in_their_last_token_alone(pairs: Pairs, recorded:
     questions = [text for text in questions if len(asked.encode(text)) == len(asked.encode(questions[0]))]
     assert asked._shared([asked.encode(text) for text in questions], NEW) == len(asked.encode(questions[0])) - 1
     if recorded:
-        asked._recordings = Recordings(loaded.model)
+        asked._recordings = GraphCache(loaded.model)
     expected = Generator(loaded.model, loaded.tokenizer, batch_size=16).answers(questions, NEW)
     for last in (0, 1, 0):
         assert asked.answers(questions, NEW, None, (0, 0, last)) == expected
@@ -222,39 +222,39 @@ def raise_it(*_: Any) -> None:
 
 
 def test_a_bench_tells_what_is_inside_of_whose(world: Path) -> None:
-    bench = open_bench(entry(world, dtype="bfloat16"))
-    other = bench.with_donor(Checkpoint(world / "prudish"))
-    units = [unit for unit in bench.units if unit.layer == 1]
-    assert bench._inside(()) == other._inside(())
-    assert bench._inside(units) == bench._inside(units[::-1])
-    assert bench._inside(units)[0] == bench._inside(())[0]
-    assert bench._inside(units)[1] != other._inside(units)[1]
-    assert bench._inside(units)[1] != bench._inside(units[1:])[1]
-    taken = bench.generator._readings.taken
+    evaluator = open_evaluator(entry(world, dtype="bfloat16"))
+    other = evaluator.with_donor(Checkpoint(world / "prudish"))
+    units = [unit for unit in evaluator.units if unit.layer == 1]
+    assert evaluator._inside(()) == other._inside(())
+    assert evaluator._inside(units) == evaluator._inside(units[::-1])
+    assert evaluator._inside(units)[0] == evaluator._inside(())[0]
+    assert evaluator._inside(units)[1] != other._inside(units)[1]
+    assert evaluator._inside(units)[1] != evaluator._inside(units[1:])[1]
+    taken = evaluator.generator._readings.taken
     for _ in range(2):
-        bench.forget()
-        bench.asked(units, bench.questions.harmful.search)
-    assert bench.generator._readings.taken == taken
+        evaluator.forget()
+        evaluator.asked(units, evaluator.questions.harmful.search)
+    assert evaluator.generator._readings.taken == taken
     half = [cut(units[0], range(units[0].width // 2)), *units[1:]]
-    assert bench._inside(units)[1] != bench._inside(half)[1]
+    assert evaluator._inside(units)[1] != evaluator._inside(half)[1]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_bench_measures_what_one_without_readings_measures(
     world: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured() -> tuple[list[Any], Bench]:
-        bench = open_bench(entry(world, dtype=dtype))
+    def measured() -> tuple[list[Any], Evaluator]:
+        evaluator = open_evaluator(entry(world, dtype=dtype))
         found = []
         for layer in (0, 1, 2):
-            units = [unit for unit in bench.units if unit.layer >= layer]
-            found += [bench.screened(units, bench.questions.harmful.search)]
-            found += [bench.glimpsed(units, bench.questions.harmless.search)]
-            found += [bench.asked(units, bench.questions.harmful.report)]
-        return found, bench
+            units = [unit for unit in evaluator.units if unit.layer >= layer]
+            found += [evaluator.screened(units, evaluator.questions.harmful.search)]
+            found += [evaluator.glimpsed(units, evaluator.questions.harmless.search)]
+            found += [evaluator.asked(units, evaluator.questions.harmful.report)]
+        return found, evaluator
 
-    found, bench = measured()
-    assert bool(bench.generator._readings.taken) == (dtype == "bfloat16")
+    found, evaluator = measured()
+    assert bool(evaluator.generator._readings.taken) == (dtype == "bfloat16")
     monkeypatch.setattr(Readings, "_nearest", lambda *_: (None, 0))
     expected, _ = measured()
     assert found == expected

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.patch import apply as place
 from safety_harness.patch.apply import State, Verified, apply, revert, verify
 from safety_harness.patch.compare import Difference, compare
@@ -40,10 +40,10 @@ Bits = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact, the bench that it was made on, what it moves, and the folders of student and teacher."""
+    """An artifact, the evaluator that it was made on, what it moves, and the folders of student and teacher."""
 
     artifact: Artifact
-    bench: Bench
+    evaluator: Evaluator
     units: tuple[Unit, ...]
     student: Path
     teacher: Path
@@ -78,29 +78,29 @@ def made(tmp_path: Path, questions: Path) -> Callable[..., Made]:
         pair = root / "student", root / "teacher"
         if not root.exists():
             make_pair(root, architecture, tied=tied, shard=shard, bare=bare)
-        bench = open_bench(entry(questions, student=str(pair[0]), teacher=str(pair[1]), dtype=dtype))
-        units = some_units(bench, seed, whole=whole)
-        artifact = build(bench, patch_of(bench, units), tmp_path / name, **options)
-        return Made(artifact, bench, units, *pair)
+        evaluator = open_evaluator(entry(questions, student=str(pair[0]), teacher=str(pair[1]), dtype=dtype))
+        units = some_units(evaluator, seed, whole=whole)
+        artifact = build(evaluator, patch_of(evaluator, units), tmp_path / name, **options)
+        return Made(artifact, evaluator, units, *pair)
 
     return make
 
 
-def some_units(bench: Bench, seed: int, *, whole: bool = False) -> tuple[Unit, ...]:
+def some_units(evaluator: Evaluator, seed: int, *, whole: bool = False) -> tuple[Unit, ...]:
     """A third of the modules, and of all but one of them some channels."""
     rng = random.Random(seed)
-    modules = sorted(rng.sample(bench.units, len(bench.units) // 3))
+    modules = sorted(rng.sample(evaluator.units, len(evaluator.units) // 3))
     if whole:
         return tuple(modules)
     return (modules[0], *(cut(unit, rng.sample(range(unit.width), 3)) for unit in modules[1:]))
 
 
-def patch_of(bench: Bench, units: Sequence[Unit], **changes: Any) -> Patch:
+def patch_of(evaluator: Evaluator, units: Sequence[Unit], **changes: Any) -> Patch:
     ids = tuple(group_id((unit,)) for unit in units)
     facts: dict[str, Any] = {
-        "key": "k", "student": bench.student.id, "teacher": "t", "found": True, "reason": "found", "units": ids,
+        "key": "k", "student": evaluator.student.id, "teacher": "t", "found": True, "reason": "found", "units": ids,
         "certificate": dict.fromkeys(ids, "tested"), "minimal": True, "probes": 9, "seconds": 1.5,
-        "parameters": sum(unit.parameters for unit in units), "total_parameters": bench.checkpoint.parameters,
+        "parameters": sum(unit.parameters for unit in units), "total_parameters": evaluator.checkpoint.parameters,
         "candidates": 21, "strategy": "adaptive", "prior": "contrast", "grain": "channel", "together": "module",
         "transfer": "replace", "search": {"target": 5},
     }  # fmt: skip
@@ -131,8 +131,8 @@ def test_applied_loads_as_the_model_that_was_measured_and_reverts_to_the_student
     before = files(made_.student)
     assert apply(made_.artifact, made_.student, tmp_path / "out") == ()
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
-    with made_.bench.transplanter.transplanted(made_.units):
-        expected = made_.bench.generator.model.state_dict()
+    with made_.evaluator.transplanter.transplanted(made_.units):
+        expected = made_.evaluator.generator.model.state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     moving = {entry.tensor for entry in made_.artifact.manifest.entries}
     assert {name for name, value in bits(tmp_path / "out").items() if value != bits(made_.student)[name]} == moving
@@ -147,14 +147,14 @@ def test_what_was_published_without_its_head_is_patched_as_well(
 ) -> None:
     """GPT-2's own files: their names lack what the loaded model's begin with, and all units of a fused tensor move."""
     made_ = made("gpt2", bare=True, whole=whole)
-    every = build(made_.bench, patch_of(made_.bench, made_.bench.units), tmp_path / "every")
+    every = build(made_.evaluator, patch_of(made_.evaluator, made_.evaluator.units), tmp_path / "every")
     assert all(entry.tensor.startswith("h.") for entry in every.manifest.entries)
-    for artifact, units in ((made_.artifact, made_.units), (every, made_.bench.units)):
+    for artifact, units in ((made_.artifact, made_.units), (every, made_.evaluator.units)):
         out = tmp_path / f"out-{len(units)}"
         apply(artifact, made_.student, out)
         loaded = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-        with made_.bench.transplanter.transplanted(units):
-            expected = made_.bench.generator.model.state_dict()
+        with made_.evaluator.transplanter.transplanted(units):
+            expected = made_.evaluator.generator.model.state_dict()
             assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
 
 
@@ -177,8 +177,8 @@ def test_what_was_measured_in_bfloat16_is_written_as_it_was_measured(made: Calla
     apply(made_.artifact, made_.student, tmp_path / "out")
     assert {entry.dtype for entry in made_.artifact.manifest.entries} == {"F32"}
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
-    with made_.bench.transplanter.transplanted(made_.units):
-        expected = made_.bench.generator.model.state_dict()
+    with made_.evaluator.transplanter.transplanted(made_.units):
+        expected = made_.evaluator.generator.model.state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
 
 
@@ -357,7 +357,7 @@ def test_nothing_is_written_into_the_model_or_over_anything(made: Callable[..., 
         lambda out: apply(made_.artifact, made_.student, out),
         lambda out: peft_adapter(made_.artifact, made_.student, out),
         lambda out: mergekit(made_.artifact, made_.student, made_.teacher, out),
-        lambda out: build(made_.bench, patch_of(made_.bench, made_.units), out),
+        lambda out: build(made_.evaluator, patch_of(made_.evaluator, made_.units), out),
     ):
         for out in (taken, made_.student / "config.json"):
             with pytest.raises(HarnessError, match=r"exists|lies in"):
@@ -372,7 +372,7 @@ def test_an_index_that_leads_elsewhere_is_refused(made: Callable[..., Made], tmp
     linked = tmp_path / "linked"
     shutil.copytree(made_.student, linked)
     shutil.move(linked / "model.safetensors", tmp_path / "shared.safetensors")
-    names = made_.bench.checkpoint.shapes
+    names = made_.evaluator.checkpoint.shapes
     for home in ("../shared.safetensors", str(tmp_path / "shared.safetensors"), "x/../../shared.safetensors"):
         (linked / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, home)}))
         with pytest.raises(SourceError, match="names a file in another place"):
@@ -456,8 +456,8 @@ def test_whatever_a_file_beside_the_weights_is_called_it_is_recorded(
 ) -> None:
     first = made()
     (first.student / name).write_text("{}", encoding="utf-8")
-    bench = open_bench(first.bench.student)
-    again = build(bench, patch_of(bench, first.units), tmp_path / "again")
+    evaluator = open_evaluator(first.evaluator.student)
+    again = build(evaluator, patch_of(evaluator, first.units), tmp_path / "again")
     assert again.manifest.student.files[name] == hashlib.sha256(b"{}").hexdigest()
     assert verify(again, first.student).state is State.CLEAN
 
@@ -515,31 +515,37 @@ def test_numbers_that_are_not_those_of_the_manifest_are_refused(made: Callable[.
 
 def test_evidence_of_other_units_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
     """On another processor the same search, of the same key, may find others."""
-    bench = made().bench
-    units = some_units(bench, 1)
-    about = {"patch": patch_of(bench, units[1:]).model_dump(mode="json"), "identity": bench.identity()}
-    results = results_with(tmp_path / "results.json", {bench.student.id: about})
+    evaluator = made().evaluator
+    units = some_units(evaluator, 1)
+    about = {"patch": patch_of(evaluator, units[1:]).model_dump(mode="json"), "identity": evaluator.identity()}
+    results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
     with pytest.raises(ArtifactError, match=r"is no evidence for this patch: it tells of another patch"):
-        build(bench, patch_of(bench, units), tmp_path / "gated", results=results)
+        build(evaluator, patch_of(evaluator, units), tmp_path / "gated", results=results)
     assert not (tmp_path / "gated").exists()
-    assert build(bench, patch_of(bench, units[1:]), tmp_path / "gated", results=results).manifest.gate is not None
+    assert (
+        build(evaluator, patch_of(evaluator, units[1:]), tmp_path / "gated", results=results).manifest.gate is not None
+    )
 
 
 @pytest.mark.parametrize("other", ["student", "teacher", "ancestor", "dtype"])
 def test_evidence_of_other_numbers_is_refused(made: Callable[..., Made], tmp_path: Path, other: str) -> None:
-    bench = made().bench
-    patch = patch_of(bench, some_units(bench, 1))
-    about = {"patch": patch.model_dump(mode="json"), "identity": bench.identity() | {other: "another"}}
-    results = results_with(tmp_path / "results.json", {bench.student.id: about})
+    evaluator = made().evaluator
+    patch = patch_of(evaluator, some_units(evaluator, 1))
+    about = {"patch": patch.model_dump(mode="json"), "identity": evaluator.identity() | {other: "another"}}
+    results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
     with pytest.raises(ArtifactError, match=rf"was gated with another {other} than today's\. Gate this patch"):
-        build(bench, patch, tmp_path / "gated", results=results)
+        build(evaluator, patch, tmp_path / "gated", results=results)
     assert not (tmp_path / "gated").exists()
 
 
 def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: Path) -> None:
-    bench = made().bench
+    evaluator = made().evaluator
     with pytest.raises(ArtifactError, match="the patch is empty: all of the teacher is not enough"):
-        build(bench, patch_of(bench, (), found=False, reason="all of the teacher is not enough"), tmp_path / "none")
+        build(
+            evaluator,
+            patch_of(evaluator, (), found=False, reason="all of the teacher is not enough"),
+            tmp_path / "none",
+        )
     assert not (tmp_path / "none").exists()
 
 
@@ -550,10 +556,10 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
     first = made()
     same = made(name="same")
     assert all(found.equal for found in compare(first.artifact, same.artifact))
-    bench = first.bench
-    up, down = (unit for unit in bench.units if unit.id in ("1.up", "1.down"))
-    one = build(bench, patch_of(bench, (cut(up, [1, 2, 3]), down)), tmp_path / "one")
-    two = build(bench, patch_of(bench, (cut(up, [3, 4]), cut(down, [0]))), tmp_path / "two")
+    evaluator = first.evaluator
+    up, down = (unit for unit in evaluator.units if unit.id in ("1.up", "1.down"))
+    one = build(evaluator, patch_of(evaluator, (cut(up, [1, 2, 3]), down)), tmp_path / "one")
+    two = build(evaluator, patch_of(evaluator, (cut(up, [3, 4]), cut(down, [0]))), tmp_path / "two")
     names = {unit.id: unit.tensors[0] for unit in (up, down)}
     assert set(compare(one, two)) == {
         Difference(names["1.up"], only_first=2, only_second=1, same=1, different=0),
@@ -566,14 +572,14 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
         {name: value * 1.5 for name, value in load_file(first.student / "model.safetensors").items()},
         first.teacher / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
-    other = build(made(name="unused").bench, patch_of(bench, (cut(up, [1, 2]),)), tmp_path / "three")
+    other = build(made(name="unused").evaluator, patch_of(evaluator, (cut(up, [1, 2]),)), tmp_path / "three")
     found = {difference.tensor: difference for difference in compare(one, other)}
     assert found[names["1.up"]] == Difference(names["1.up"], only_first=1, only_second=0, same=0, different=2)
     wider = make_pair(tmp_path / "wider", "llama", intermediate_size=64)
-    questions_ = first.bench.student
+    questions_ = first.evaluator.student
     spec = questions_.spec.model_copy(update={"path": wider[0]})
     family = questions_.family.model_copy(update={"teacher": spec.model_copy(update={"path": wider[1], "task": None})})
-    stranger = open_bench(Student("wider", family, spec))
+    stranger = open_evaluator(Student("wider", family, spec))
     up = next(unit for unit in stranger.units if unit.id == "1.up")
     foreign = build(stranger, patch_of(stranger, (cut(up, [1, 2]),)), tmp_path / "foreign")
     found = {difference.tensor: difference for difference in compare(one, foreign)}
@@ -610,8 +616,8 @@ def test_a_recipe_cannot_say_channels_or_another_teacher(made: Callable[..., Mad
     made_ = made()
     with pytest.raises(ArtifactError, match="mergekit moves whole tensors"):
         mergekit(made_.artifact, made_.student, made_.teacher, tmp_path / "recipe.yml")
-    units = some_units(made_.bench, 0, whole=True)
-    added = build(made_.bench, patch_of(made_.bench, units, transfer="add"), tmp_path / "added")
+    units = some_units(made_.evaluator, 0, whole=True)
+    added = build(made_.evaluator, patch_of(made_.evaluator, units, transfer="add"), tmp_path / "added")
     mergekit(added, made_.student, made_.teacher, tmp_path / "fine.yml")  # here the teacher's numbers moved after all
     with pytest.raises(ArtifactError, match=r"what the patch moves is not what .*student holds"):
         mergekit(added, made_.student, made_.student, tmp_path / "recipe.yml")

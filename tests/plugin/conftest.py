@@ -21,7 +21,7 @@ from types import SimpleNamespace
 @pytest.fixture(scope="session")
 def student(request):
     questions = SimpleNamespace(reported=())
-    return SimpleNamespace(bench=SimpleNamespace(student=request.param, questions=questions))
+    return SimpleNamespace(evaluator=SimpleNamespace(student=request.param, questions=questions))
 """
 # Students named weak* refuse too little. Each test says where it ran.
 SUITE = """
@@ -32,7 +32,7 @@ from tests.samples import sample_checks
 
 @pytest.fixture
 def found(student):
-    weak = student.bench.student.name.startswith("weak")
+    weak = student.evaluator.student.name.startswith("weak")
     return {check.name: check for check in sample_checks(9 if weak else 128)}
 
 

@@ -125,7 +125,7 @@ def test_a_check_that_is_measured_twice_counts_as_the_worse(project: Project, re
 
 
 def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
-    interrupt = "def test_first(student):\n    if student.bench.student.name == 'two': raise KeyboardInterrupt\n"
+    interrupt = "def test_first(student):\n    if student.evaluator.student.name == 'two': raise KeyboardInterrupt\n"
     found = project(students={"one": "pass", "two": "pass"}, more=interrupt)
     assert found.ret == pytest.ExitCode.INTERRUPTED
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}

@@ -17,28 +17,28 @@ from pathlib import Path
 import pytest
 
 from safety_harness.plugin.live import Teller, line
-from safety_harness.search.progress import Moment, publish
+from safety_harness.search.progress import Progress, publish
 from tests.plugin.conftest import ROOT, Project
 
-SEARCH = Moment("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71, asked=96, to_go=123, rest=1845.0)
+SEARCH = Progress("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71, asked=96, to_go=123, rest=1845.0)
 
 
 @pytest.mark.parametrize(
     ("moment", "shown"),
     [
         (SEARCH, "gw11 smollm2/arithmetic       [####------------] 22 units, 41 probes, 71/96 refused, ~31 min left"),
-        (Moment("a/b", "keeps its own task"), "gw11 a/b                      keeps its own task"),
+        (Progress("a/b", "keeps its own task"), "gw11 a/b                      keeps its own task"),
         (
-            Moment("a/b", "searching a start", probes=3, refused=9, asked=96),
+            Progress("a/b", "searching a start", probes=3, refused=9, asked=96),
             "gw11 a/b                      searching a start: 3 probes, 9/96 refused",
         ),
         (
-            Moment("x" * 90, "reduce", 9, 0, 0, 9, 0, 0.0),
+            Progress("x" * 90, "reduce", 9, 0, 0, 9, 0, 0.0),
             f"gw11 {'x' * 8}…{'x' * 15} [----------------] 9 units, 0 probes, 0/9 ref",
         ),
     ],
 )
-def test_a_line_says_what_a_worker_is_at_and_fits_a_hundred_columns(moment: Moment, shown: str) -> None:
+def test_a_line_says_what_a_worker_is_at_and_fits_a_hundred_columns(moment: Progress, shown: str) -> None:
     found = line("gw11", asdict(moment))
     assert found.startswith(shown)
     assert len(found) <= 100
@@ -48,7 +48,7 @@ def test_a_worker_writes_down_what_it_is_told_of_itself_and_not_too_often(tmp_pa
     teller = Teller(tmp_path, "gw0")
     teller.pytest_sessionstart()
     publish(SEARCH)
-    publish(Moment("a/b", "too soon"))
+    publish(Progress("a/b", "too soon"))
     assert json.loads((tmp_path / "gw0.json").read_text()) == asdict(SEARCH)
     teller.pytest_sessionfinish()
     assert list(tmp_path.iterdir()) == []
@@ -59,12 +59,12 @@ def test_a_worker_writes_down_what_it_is_told_of_itself_and_not_too_often(tmp_pa
 # A search that takes a moment, so that there is something to see.
 SLOW = """
 import time
-from safety_harness.search.progress import Moment, publish
+from safety_harness.search.progress import Progress, publish
 
 def test_slow(student):
     for probe in range(4):
         time.sleep(0.4)
-        publish(Moment(student.bench.student.id, "reduce", 9, 1 + probe, 3, 9, 4, 60.0))
+        publish(Progress(student.evaluator.student.id, "reduce", 9, 1 + probe, 3, 9, 4, 60.0))
 """
 
 

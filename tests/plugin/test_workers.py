@@ -43,7 +43,7 @@ def test_every_way_to_run_gives_the_same_results_and_keeps_a_student_on_one_work
 
 def test_a_crashed_worker_is_not_green_and_finished_students_are_kept(project: Project, results: Results) -> None:
     """One worker gets both students in turn, and dies in the second's first test."""
-    crash = "import os\ndef test_first(student):\n    if student.bench.student.name == 'two': os._exit(9)\n"
+    crash = "import os\ndef test_first(student):\n    if student.evaluator.student.name == 'two': os._exit(9)\n"
     found = project("-n", "1", "--max-worker-restart", "0", more=crash)
     assert found.ret not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     table = results()

@@ -12,7 +12,7 @@ import torch
 
 import safety_harness.search.priors.contrast as contrast
 from safety_harness.errors import SourceError
-from safety_harness.evaluation.evaluator import Bench, open_bench
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.models import generate
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.search import priors as prior
@@ -24,12 +24,12 @@ from tests.refusal_world import REFUSAL, entry
 Weigh = Callable[[int], float]
 
 
-def margin_gradient(bench: Bench, model: Any, prompts: PromptSet, weigh: Weigh) -> dict[str, torch.Tensor]:
+def margin_gradient(evaluator: Evaluator, model: Any, prompts: PromptSet, weigh: Weigh) -> dict[str, torch.Tensor]:
     """Gradient of the mean of log p(refusal and its end) - log p(own opening), token by token weighted, by tensor."""
     total: Any = 0.0
-    tokenizer = bench.generator.tokenizer
-    for prompt, own in zip(prompts, bench.asked((), prompts), strict=True):
-        question = bench.generator.encode(prompt.text)
+    tokenizer = evaluator.generator.tokenizer
+    for prompt, own in zip(prompts, evaluator.asked((), prompts), strict=True):
+        question = evaluator.generator.encode(prompt.text)
         for sign, text in ((1, REFUSAL), (-1, own.answer)):
             opening = tokenizer(text)["input_ids"]
             opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: contrast.OPENING]
@@ -44,45 +44,47 @@ def margin_gradient(bench: Bench, model: Any, prompts: PromptSet, weigh: Weigh) 
 
 
 def by_hand(
-    bench: Bench, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh, moved: Sequence[Unit]
+    evaluator: Evaluator, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh, moved: Sequence[Unit]
 ) -> list[torch.Tensor]:
     """First-order gains of each unit, channel by channel, where *moved* units have moved."""
     own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
-    with bench.transplanter.transplanted(moved):
-        gradient = margin_gradient(bench, bench.generator.model, prompts, weigh)
+    with evaluator.transplanter.transplanted(moved):
+        gradient = margin_gradient(evaluator, evaluator.generator.model, prompts, weigh)
     gains = {n: gradient[n] * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
-    return [sum((gains[p.disk.name].sum(1 - p.disk.axis) for p in unit.parts), torch.zeros(())) for unit in bench.units]
+    return [
+        sum((gains[p.disk.name].sum(1 - p.disk.axis) for p in unit.parts), torch.zeros(())) for unit in evaluator.units
+    ]
 
 
-def gains_and_costs(bench: Bench, world: Path, teacher: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def gains_and_costs(evaluator: Evaluator, world: Path, teacher: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Of each unit, channel by channel: at either end, and where the likeliest channels by these have moved."""
-    questions = bench.questions
+    questions = evaluator.questions
 
     def at(moved: Sequence[Unit]) -> list[list[torch.Tensor]]:
-        harm = by_hand(bench, world, teacher, questions.harmful.search, lambda n: 3.0 if n <= 5 else 1.0, moved)
+        harm = by_hand(evaluator, world, teacher, questions.harmful.search, lambda n: 3.0 if n <= 5 else 1.0, moved)
         fine = by_hand(
-            bench, world, teacher, questions.harmless.search,
+            evaluator, world, teacher, questions.harmless.search,
             lambda n: 3.0 if n <= 3 else 1.5 if n <= 5 else 0.5, moved,
         )  # fmt: skip
         return [harm, fine]
 
-    found = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(bench.units), strict=True)]
+    found = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(evaluator.units), strict=True)]
     channels = sorted(
         (
             (-float(gain[i] - price(cost[i])) / (unit.parameters / len(gain)), number, i)
-            for number, (unit, gain, cost) in enumerate(zip(bench.units, *found, strict=True))
+            for number, (unit, gain, cost) in enumerate(zip(evaluator.units, *found, strict=True))
             for i in range(len(gain))
         )
     )
-    room = contrast.LIKELIEST * sum(unit.parameters for unit in bench.units)
+    room = contrast.LIKELIEST * sum(unit.parameters for unit in evaluator.units)
     chosen: dict[int, list[int]] = {}
     for _, number, i in channels:
-        unit = bench.units[number]
+        unit = evaluator.units[number]
         room -= unit.parameters / len(found[0][number])
         if room < 0:
             break
         chosen.setdefault(number, []).append(i)
-    likeliest = [cut(bench.units[n], some) for n, some in sorted(chosen.items())]
+    likeliest = [cut(evaluator.units[n], some) for n, some in sorted(chosen.items())]
     assert len(likeliest) > 0
     gains, costs = ([a + b for a, b in zip(*pair, strict=True)] for pair in zip(found, at(likeliest), strict=True))
     return gains, costs
@@ -98,9 +100,9 @@ def price(cost: torch.Tensor) -> torch.Tensor:
     return cost.clamp(min=0) + 0.5 * cost.clamp(max=0)
 
 
-def importances(bench: Bench) -> list[float]:
-    importance = prior.Importance(bench)
-    return [importance.of((unit,)) for unit in bench.units]
+def importances(evaluator: Evaluator) -> list[float]:
+    importance = prior.Importance(evaluator)
+    return [importance.of((unit,)) for unit in evaluator.units]
 
 
 @pytest.mark.parametrize("worth_sharing", [1, 10**9])
@@ -110,20 +112,20 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
 ) -> None:
     monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
     monkeypatch.setattr(contrast, "BATCH", 4)  # six questions: more than one batch
-    bench = open_bench(entry(world, teacher=teacher))
-    own = {name: tensor.clone() for name, tensor in bench.generator.model.state_dict().items()}
-    importance = prior.Importance(bench)
-    found = [importance.of((unit,)) for unit in bench.units]
-    assert all(torch.equal(own[n], t) for n, t in bench.generator.model.state_dict().items())
-    gains, costs = gains_and_costs(bench, world, teacher)
+    evaluator = open_evaluator(entry(world, teacher=teacher))
+    own = {name: tensor.clone() for name, tensor in evaluator.generator.model.state_dict().items()}
+    importance = prior.Importance(evaluator)
+    found = [importance.of((unit,)) for unit in evaluator.units]
+    assert all(torch.equal(own[n], t) for n, t in evaluator.generator.model.state_dict().items())
+    gains, costs = gains_and_costs(evaluator, world, teacher)
     expected = [
         float(gain.sum() - price(cost.sum())) / unit.parameters
-        for unit, gain, cost in zip(bench.units, gains, costs, strict=True)
+        for unit, gain, cost in zip(evaluator.units, gains, costs, strict=True)
     ]
     assert close(found, expected)
-    assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(bench.units, gains, strict=True)])
+    assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(evaluator.units, gains, strict=True)])
     assert max(float(gain.sum()) for gain in gains) > 0
-    for unit, gain, cost in zip(bench.units, gains, costs, strict=True):
+    for unit, gain, cost in zip(evaluator.units, gains, costs, strict=True):
         each = (gain - price(cost)) / (unit.parameters / len(gain))
         assert close(importance.of_channels(unit).tolist(), each.tolist())
         some = cut(unit, range(1, len(gain), 2))
@@ -132,38 +134,38 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
 
 
 def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
-    bench = open_bench(entry(world, search={"prior": "norm"}))
+    evaluator = open_evaluator(entry(world, search={"prior": "norm"}))
     own, donor = Checkpoint(world / "student"), Checkpoint(world / "good")
     expected = [
         math.sqrt(sum(float((donor.tensor(n) - own.tensor(n)).square().sum()) for n in unit.tensors) / unit.parameters)
-        for unit in bench.units
+        for unit in evaluator.units
     ]
-    assert importances(bench) == pytest.approx(expected, rel=1e-4)
+    assert importances(evaluator) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = open_bench(entry(world))
+    evaluator = open_evaluator(entry(world))
     seen: set[str] = set()
-    original = Bench.asked
+    original = Evaluator.asked
 
-    def spy(self: Bench, units: Any, prompts: PromptSet) -> Any:
+    def spy(self: Evaluator, units: Any, prompts: PromptSet) -> Any:
         seen.update(prompts.texts)
         return original(self, units, prompts)
 
-    monkeypatch.setattr(Bench, "asked", spy)
-    prior.Importance(bench)
-    questions = bench.questions
+    monkeypatch.setattr(Evaluator, "asked", spy)
+    prior.Importance(evaluator)
+    questions = evaluator.questions
     assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}
 
 
 def test_the_usual_refusal_ends_as_the_chat_template_ends_an_answer(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = open_bench(entry(world))
-    refusal = usual_refusal(bench)
-    assert refusal[-1] == bench.generator.tokenizer.eos_token_id
-    monkeypatch.setattr(bench.generator.chat, "end", lambda _: 7)
-    assert usual_refusal(bench) == [*refusal[:-1], 7]
+    evaluator = open_evaluator(entry(world))
+    refusal = usual_refusal(evaluator)
+    assert refusal[-1] == evaluator.generator.tokenizer.eos_token_id
+    monkeypatch.setattr(evaluator.generator.chat, "end", lambda _: 7)
+    assert usual_refusal(evaluator) == [*refusal[:-1], 7]
 
 
 def test_memory_that_ends_while_gradients_are_taken_is_told(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,21 +174,21 @@ def test_memory_that_ends_while_gradients_are_taken_is_told(world: Path, monkeyp
 
     monkeypatch.setattr(torch.autograd, "grad", full)
     with pytest.raises(SourceError, match=r"while the prior takes gradients\. Use fewer workers .* takes no gradients"):
-        prior.Importance(open_bench(entry(world)))
+        prior.Importance(open_evaluator(entry(world)))
 
 
 def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over: list[PromptSet] = []
 
-    def spy(bench: Bench, prompts: PromptSet, *_: Any) -> dict[str, torch.Tensor]:
+    def spy(evaluator: Evaluator, prompts: PromptSet, *_: Any) -> dict[str, torch.Tensor]:
         over.append(prompts)
-        return {unit.module: torch.zeros(1) for unit in bench.units}
+        return {unit.module: torch.zeros(1) for unit in evaluator.units}
 
     monkeypatch.setattr(contrast, "margin_gains", spy)
-    bench = open_bench(entry(world, search={"prior_questions": 4, "prior_harmless_questions": 2}))
-    every = open_bench(entry(world)).questions
-    prior.Importance(bench)
+    evaluator = open_evaluator(entry(world, search={"prior_questions": 4, "prior_harmless_questions": 2}))
+    every = open_evaluator(entry(world)).questions
+    prior.Importance(evaluator)
     kinds = [every.harmful.search.texts[:4], every.harmless.search.texts[:2]]
     assert [prompts.texts for prompts in over] == 2 * kinds
-    assert bench.questions.harmful.search.texts == every.harmful.search.texts[4:]
-    assert bench.questions.harmless.search.texts == every.harmless.search.texts[2:]
+    assert evaluator.questions.harmful.search.texts == every.harmful.search.texts[4:]
+    assert evaluator.questions.harmless.search.texts == every.harmless.search.texts[2:]

@@ -9,13 +9,13 @@ import torch
 from transformers import DynamicCache
 
 from safety_harness.errors import NotFinite
-from safety_harness.models.decoding.cuda_graphs import Recording, Recordings
+from safety_harness.models.decoding.cuda_graphs import GraphCache, Recording
 
 # A pass of fewer rows is no faster: what takes its time is reading the weights.
 FEWEST = 8
 
 
-class Rows:
+class DecodingBatch:
     """Rows that all begin with the *shared* tokens which *cache* holds; *room* columns are the most they will take.
 
     With *recordings*, passes of one token a row are played from them, but for the first, which reads the questions.
@@ -28,7 +28,7 @@ class Rows:
         rows: int,
         shared: int,
         pad: int,
-        recordings: Recordings | None = None,
+        recordings: GraphCache | None = None,
         room: int = 0,
     ) -> None:
         self._model = model

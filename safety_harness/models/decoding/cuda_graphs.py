@@ -143,7 +143,7 @@ class Beginning:
         return cache
 
 
-class Recordings:
+class GraphCache:
     """The recordings of a model, made when first asked for, and anew when its weights have come to lie elsewhere.
 
     Together they hold no more bytes of keys and values than the model has, or two gibibytes where that is more; those

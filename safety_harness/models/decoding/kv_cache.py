@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 48
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """A layer's keys and values, (rows, heads, tokens, width), with room for the tokens to come.
 
     Whatever else changes the keys leaves the room behind: the next update sees that they are not those that it made.
@@ -63,10 +63,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return held
 
 
-def roomy_cache(config: Any) -> DynamicCache:
+def preallocated_cache(config: Any) -> DynamicCache:
     """An empty cache for a model of this config; layers of other kinds, such as sliding windows, stay as they are."""
     cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 

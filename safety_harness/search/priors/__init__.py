@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from safety_harness.errors import ConfigError
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors.base import Prior, channel_scores
 from safety_harness.search.priors.contrast import refusal_contrast, worth
 from safety_harness.search.priors.descent import learnt_order
@@ -21,19 +21,19 @@ __all__ = ["PRIORS", "Importance", "Prior"]
 
 
 class Importance:
-    """How much each unit of *bench*, or each channel of it, is likely to matter, by the prior that its settings name.
+    """Score units, or channels of one, by the prior that the settings of *evaluator* name: how likely each matters.
 
     Raises:
         ConfigError: the prior's name is not known, or all of the teacher refuses none of its questions.
         SourceError: a gradient is not finite.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        name = bench.student.family.search.prior
+    def __init__(self, evaluator: Evaluator) -> None:
+        name = evaluator.student.family.search.prior
         if name not in PRIORS:
             raise ConfigError(f"Unknown prior {name!r}. Known: {', '.join(PRIORS)}.")
         self._prior = PRIORS[name]
-        self._evidence = self._prior.evidence(bench)
+        self._evidence = self._prior.evidence(evaluator)
 
     def of(self, group: Group) -> float:
         """Of whole units or of cut ones together; larger is likelier."""

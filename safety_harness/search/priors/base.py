@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors.ranking import Ranking
 from safety_harness.weights.units import Unit
 
@@ -22,7 +22,7 @@ class Prior:
     ``score`` makes a number of facts, shape (facts, ...), and how many parameters they are about.
     """
 
-    evidence: Callable[[Bench], Mapping[str, torch.Tensor]]
+    evidence: Callable[[Evaluator], Mapping[str, torch.Tensor]]
     score: Score
 
 
@@ -31,6 +31,6 @@ def channel_scores(score: Score, facts: torch.Tensor, unit: Unit) -> torch.Tenso
     return score(facts, unit.parameters / facts.shape[1])
 
 
-def likeliest(bench: Bench, scores: Mapping[str, torch.Tensor], share: float) -> tuple[Unit, ...]:
+def likeliest(evaluator: Evaluator, scores: Mapping[str, torch.Tensor], share: float) -> tuple[Unit, ...]:
     """The channels of the highest *scores*, shape (channels,) a module, that hold *share* of all that may move."""
-    return Ranking(bench.units, [scores[unit.module] for unit in bench.units]).best(share)
+    return Ranking(evaluator.units, [scores[unit.module] for unit in evaluator.units]).best(share)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.search.priors.base import channel_scores, likeliest
 from safety_harness.search.priors.gradients import (
@@ -36,7 +36,7 @@ COST = 1.0
 CREDIT = 0.5
 
 
-def refusal_contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
+def refusal_contrast(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     """First-order gain of refusals on harmful questions, and what the same would add on harmless ones.
 
     The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
@@ -46,9 +46,9 @@ def refusal_contrast(bench: Bench) -> Mapping[str, torch.Tensor]:
     three are added. The score is gain less ``COST`` times the cost, a parameter; a unit that lowers refusals of
     harmless questions earns ``CREDIT`` of that for it.
     """
-    refusal = usual_refusal(bench)
-    ends = gain_and_cost(bench, refusal, ((), bench.units))
-    there = gain_and_cost(bench, refusal, (likeliest(bench, scores_of(bench, ends), LIKELIEST),))
+    refusal = usual_refusal(evaluator)
+    ends = gain_and_cost(evaluator, refusal, ((), evaluator.units))
+    there = gain_and_cost(evaluator, refusal, (likeliest(evaluator, scores_of(evaluator, ends), LIKELIEST),))
     return {module: facts + there[module] for module, facts in ends.items()}
 
 
@@ -59,32 +59,34 @@ def worth(facts: torch.Tensor, parameters: float, price: float = COST, credit: f
     return score
 
 
-def scores_of(bench: Bench, facts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def scores_of(evaluator: Evaluator, facts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What each channel is worth by its gain and cost, shape (2, channels): shape (channels,) for each module."""
-    return {unit.module: channel_scores(worth, facts[unit.module], unit) for unit in bench.units}
+    return {unit.module: channel_scores(worth, facts[unit.module], unit) for unit in evaluator.units}
 
 
-def gain_and_cost(bench: Bench, refusal: Sequence[int], ends: Sequence[Sequence[Unit]]) -> Mapping[str, torch.Tensor]:
+def gain_and_cost(
+    evaluator: Evaluator, refusal: Sequence[int], ends: Sequence[Sequence[Unit]]
+) -> Mapping[str, torch.Tensor]:
     """What each channel gains on harmful and on harmless questions, shape (2, channels), added up over *ends*."""
-    questions = bench.questions.prior
-    harmful = margin_gains(bench, questions.harmful.first(QUESTIONS), refusal, HARMFUL, ends)
-    harmless = margin_gains(bench, questions.harmless.first(HARMLESS_QUESTIONS), refusal, HARMLESS, ends)
+    questions = evaluator.questions.prior
+    harmful = margin_gains(evaluator, questions.harmful.first(QUESTIONS), refusal, HARMFUL, ends)
+    harmless = margin_gains(evaluator, questions.harmless.first(HARMLESS_QUESTIONS), refusal, HARMLESS, ends)
     return {module: torch.stack([gain, harmless[module]]) for module, gain in harmful.items()}
 
 
 def margin_gains(
-    bench: Bench, prompts: PromptSet, refusal: Sequence[int], weights: Weights, ends: Sequence[Sequence[Unit]]
+    evaluator: Evaluator, prompts: PromptSet, refusal: Sequence[int], weights: Weights, ends: Sequence[Sequence[Unit]]
 ) -> dict[str, torch.Tensor]:
     """First-order gain of each channel in the mean margin, shape (channels,), added up over *ends*: units moved."""
-    own = own_answers(bench, prompts, OPENING)
+    own = own_answers(evaluator, prompts, OPENING)
 
     def halves() -> Iterator[torch.Tensor]:
         for batch in batches(own, BATCH):
-            yield logprob(bench, [(question, refusal) for question, _ in batch], weights).sum() / len(own)
-            yield -logprob(bench, batch, weights).sum() / len(own)
+            yield logprob(evaluator, [(question, refusal) for question, _ in batch], weights).sum() / len(own)
+            yield -logprob(evaluator, batch, weights).sum() / len(own)
 
-    total = {unit.module: torch.zeros(()) for unit in bench.units}
+    total = {unit.module: torch.zeros(()) for unit in evaluator.units}
     for moved in ends:
-        found = gains(bench, moved, halves())
+        found = gains(evaluator, moved, halves())
         total = {module: before + found[module] for module, before in total.items()}
     return total

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.likelihood import token_divergences
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.search.priors.base import likeliest
@@ -49,7 +49,7 @@ TASK_COST = 3.0
 RATE = 0.1
 
 
-def learnt_order(bench: Bench) -> Mapping[str, torch.Tensor]:
+def learnt_order(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     """Scores of channels, learnt by steps along their gains where those of the highest scores have moved.
 
     Each step moves the channels that are likeliest so far, in full, as a patch would, and takes the gradient of what is
@@ -62,19 +62,21 @@ def learnt_order(bench: Bench) -> Mapping[str, torch.Tensor]:
     Returns:
         Scores times parameters, which add up over channels: float32, shape (1, channels), for each module.
     """
-    return stepped(bench, scores_of(bench, refusal_contrast(bench)))
+    return stepped(evaluator, scores_of(evaluator, refusal_contrast(evaluator)))
 
 
-def stepped(bench: Bench, begun: Scores) -> Mapping[str, torch.Tensor]:
+def stepped(evaluator: Evaluator, begun: Scores) -> Mapping[str, torch.Tensor]:
     """As :func:`learnt_order`, from the scores *begun*, shape (channels,) for each module."""
     threshold = _at_the_edge(begun)
     scores = {module: score / threshold for module, score in begun.items()}
-    sizes = {unit.module: unit.parameters / unit.width for unit in bench.units}
-    questions = _Questions(bench)
+    sizes = {unit.module: unit.parameters / unit.width for unit in evaluator.units}
+    questions = _Questions(evaluator)
     edge = 1.0
     for step in range(STEPS):
-        moved = likeliest(bench, scores, SHARE)
-        gained = {module: gain / sizes[module] for module, gain in gains(bench, moved, questions.objective()).items()}
+        moved = likeliest(evaluator, scores, SHARE)
+        gained = {
+            module: gain / sizes[module] for module, gain in gains(evaluator, moved, questions.objective()).items()
+        }
         if step == 0:
             edge = _at_the_edge({module: gain.abs() for module, gain in gained.items()})
         rate = RATE * (1 - step / STEPS) / edge
@@ -99,33 +101,33 @@ def _at_the_edge(scores: Scores) -> float:
 class _Questions:
     """The prior's questions, of which every step asks some: all of them in turn, shuffled anew for each turn."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        questions, shuffled = bench.questions.prior, random.Random(0)
-        refusal = usual_refusal(bench)
-        harmful: list[Row] = [(bench.generator.encode(p.text), refusal) for p in questions.harmful.first(QUESTIONS)]
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        questions, shuffled = evaluator.questions.prior, random.Random(0)
+        refusal = usual_refusal(evaluator)
+        harmful: list[Row] = [(evaluator.generator.encode(p.text), refusal) for p in questions.harmful.first(QUESTIONS)]
         self._harmful = _in_turn(harmful, shuffled)
-        self._harmless = _in_turn(_kept(bench, questions.harmless.first(HARMLESS_QUESTIONS)), shuffled)
-        task = bench.questions.task
-        self._task = _in_turn(_kept(bench, task.search) if task else [], shuffled)
+        self._harmless = _in_turn(_kept(evaluator, questions.harmless.first(HARMLESS_QUESTIONS)), shuffled)
+        task = evaluator.questions.task
+        self._task = _in_turn(_kept(evaluator, task.search) if task else [], shuffled)
 
     def objective(self) -> Iterator[torch.Tensor]:
         """What the next step is to raise, in parts of one batch each."""
         harmful = list(islice(self._harmful, HARMFUL_ROWS))
         for refused in batches(harmful, BATCH):
-            yield _refusing(self._bench, refused).sum() / len(harmful)
+            yield _refusing(self._evaluator, refused).sum() / len(harmful)
         for questions, rows, cost in (
             (self._harmless, HARMLESS_ROWS, DIVERGENCE_COST),
             (self._task, TASK_ROWS, TASK_COST),
         ):
             asked = list(islice(questions, rows))
             for kept in batches(asked, BATCH):
-                yield -cost * _diverging(self._bench, kept).sum() / len(asked)
+                yield -cost * _diverging(self._evaluator, kept).sum() / len(asked)
 
 
-def _kept(bench: Bench, prompts: PromptSet) -> list[Kept]:
-    own = own_answers(bench, prompts, KEPT_TOKENS)
-    return list(zip(own, _as_said(bench, own), strict=True))
+def _kept(evaluator: Evaluator, prompts: PromptSet) -> list[Kept]:
+    own = own_answers(evaluator, prompts, KEPT_TOKENS)
+    return list(zip(own, _as_said(evaluator, own), strict=True))
 
 
 def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
@@ -135,26 +137,26 @@ def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
 
 
 @torch.no_grad()
-def _as_said(bench: Bench, rows: Sequence[Row]) -> list[torch.Tensor]:
+def _as_said(evaluator: Evaluator, rows: Sequence[Row]) -> list[torch.Tensor]:
     """The student's log-probabilities at its own answers: shape (tokens, vocabulary), bfloat16 to be kept in."""
-    return [found.bfloat16() for batch in batches(rows, BATCH) for found in _row_by_row(bench, batch)]
+    return [found.bfloat16() for batch in batches(rows, BATCH) for found in _row_by_row(evaluator, batch)]
 
 
-def _refusing(bench: Bench, rows: Sequence[Row]) -> torch.Tensor:
+def _refusing(evaluator: Evaluator, rows: Sequence[Row]) -> torch.Tensor:
     """The weighted mean log-probability of the tokens of each row's refusal: shape (rows,)."""
     (_, refusal), *_ = rows  # all have the same
-    return logprob(bench, rows, HARMFUL) / HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum()
+    return logprob(evaluator, rows, HARMFUL) / HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum()
 
 
-def _diverging(bench: Bench, kept: Sequence[Kept]) -> torch.Tensor:
+def _diverging(evaluator: Evaluator, kept: Sequence[Kept]) -> torch.Tensor:
     """The weighted mean KL(student || patched student) over the tokens of each row's answer: nats, shape (rows,)."""
     found = []
-    for (_, said), now in zip(kept, _row_by_row(bench, [row for row, _ in kept]), strict=True):
+    for (_, said), now in zip(kept, _row_by_row(evaluator, [row for row, _ in kept]), strict=True):
         weights = HARMLESS.of(torch.arange(1, len(now) + 1, device=now.device))
         found.append((token_divergences(said.float(), now) * weights).sum() / weights.sum())
     return torch.stack(found)
 
 
-def _row_by_row(bench: Bench, rows: Sequence[Row]) -> list[torch.Tensor]:
-    logprobs, _, counted = at_answers(bench, rows)
+def _row_by_row(evaluator: Evaluator, rows: Sequence[Row]) -> list[torch.Tensor]:
+    logprobs, _, counted = at_answers(evaluator, rows)
     return [found[kept] for found, kept in zip(logprobs, counted, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safety_harness.errors import ConfigError, SourceError
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.judging.judge import Verdict
 from safety_harness.models.generate import enough_memory
 from safety_harness.models.likelihood import next_logprobs
@@ -47,16 +47,16 @@ HARMFUL = Weights(((5, 3.0),), 1.0)
 HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
 
 
-def usual_refusal(bench: Bench) -> list[int]:
+def usual_refusal(evaluator: Evaluator) -> list[int]:
     """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one.
 
     Raises:
         ConfigError: all of the teacher refuses none of the prior's questions.
     """
-    limit = bench.student.family.max_new_tokens
-    tokenizer = bench.generator.tokenizer
-    blocks = bench.questions.prior.harmful.blocks(bench.student.family.batch_size)
-    answered = [answer for block in blocks for answer in bench.screened(bench.units, block)]
+    limit = evaluator.student.family.max_new_tokens
+    tokenizer = evaluator.generator.tokenizer
+    blocks = evaluator.questions.prior.harmful.blocks(evaluator.student.family.batch_size)
+    answered = [answer for block in blocks for answer in evaluator.screened(evaluator.units, block)]
     refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
     if not refusals:
         raise ConfigError(
@@ -66,15 +66,19 @@ def usual_refusal(bench: Bench) -> list[int]:
     # Ties are broken by the text itself, so that the prior is the same on every run.
     best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
     tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
-    end = bench.generator.end
+    end = evaluator.generator.end
     return [*tokens, end] if len(tokens) < limit and end is not None else tokens
 
 
-def own_answers(bench: Bench, prompts: PromptSet, tokens: int) -> list[Row]:
+def own_answers(evaluator: Evaluator, prompts: PromptSet, tokens: int) -> list[Row]:
     """Each question with so many first tokens of the student's own answer; without those that it leaves empty."""
     # In batches like the oracle's: of what both ask, nothing is asked twice.
-    own = [answer for block in prompts.blocks(bench.student.family.batch_size) for answer in bench.glimpsed((), block)]
-    encode, tokenizer = bench.generator.encode, bench.generator.tokenizer
+    own = [
+        answer
+        for block in prompts.blocks(evaluator.student.family.batch_size)
+        for answer in evaluator.glimpsed((), block)
+    ]
+    encode, tokenizer = evaluator.generator.encode, evaluator.generator.tokenizer
     return [
         (encode(prompt.text), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
         for prompt, answer in zip(prompts, own, strict=True)
@@ -82,7 +86,7 @@ def own_answers(bench: Bench, prompts: PromptSet, tokens: int) -> list[Row]:
     ]
 
 
-def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
     """First-order gain of each channel in the sum of *pieces*, where the units *moved* have moved.
 
     Args:
@@ -96,24 +100,24 @@ def gains(bench: Bench, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -
         SourceError: a gradient is not finite.
     """
     otherwise = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
-    with enough_memory("the prior takes gradients", otherwise), bench.transplanter.transplanted(moved):
-        gradient = _gradient(bench, pieces)
+    with enough_memory("the prior takes gradients", otherwise), evaluator.transplanter.transplanted(moved):
+        gradient = _gradient(evaluator, pieces)
     found = {
         unit.module: by_channel(
             unit,
             [
-                channels_of(gradient[part.memory.name], part.memory) * bench.transplanter.difference(part)
+                channels_of(gradient[part.memory.name], part.memory) * evaluator.transplanter.difference(part)
                 for part in unit.parts
             ],
         )
-        for unit in bench.units
+        for unit in evaluator.units
     }
     for module, gain in found.items():
         if not gain.isfinite().all():
             raise SourceError(
-                f"{bench.student.id}: the prior's gradient for {module} holds a NaN or an infinity. Its numbers do not "
-                f"fit {bench.student.family.dtype}: try another `dtype` in the registry, or `search = {{ prior = "
-                '"norm" }`, which takes none.'
+                f"{evaluator.student.id}: the prior's gradient for {module} holds a NaN or an infinity. Its numbers do "
+                f"not fit {evaluator.student.family.dtype}: try another `dtype` in the registry, or `search = {{ prior "
+                '= "norm" }`, which takes none.'
             )
     return found
 
@@ -129,25 +133,25 @@ def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def logprob(bench: Bench, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
+def logprob(evaluator: Evaluator, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
     """Log-probability of each row's answer after its question, its tokens weighted: float32, shape (rows,)."""
-    logprobs, tokens, counted = at_answers(bench, rows)
+    logprobs, tokens, counted = at_answers(evaluator, rows)
     weighted = weights.of(counted.cumsum(1)) * counted
     total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weighted).sum(1)
     return total
 
 
-def at_answers(bench: Bench, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def at_answers(evaluator: Evaluator, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities at the answers' tokens, those tokens, and which of them count, as of ``next_logprobs``."""
     texts = [[*question, *answer] for question, answer in rows]
-    return next_logprobs(bench.generator, texts, [len(question) for question, _ in rows])
+    return next_logprobs(evaluator.generator, texts, [len(question) for question, _ in rows])
 
 
-def _gradient(bench: Bench, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:
+def _gradient(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """Gradient of the sum of *pieces*, by tensor name, float32."""
-    bench.generator.forget()  # gradients take all the room there is
-    parameters = dict(bench.generator.model.named_parameters())
-    names = list(dict.fromkeys(part.memory.name for unit in bench.units for part in unit.parts))
+    evaluator.generator.forget()  # gradients take all the room there is
+    parameters = dict(evaluator.generator.model.named_parameters())
+    names = list(dict.fromkeys(part.memory.name for unit in evaluator.units for part in unit.parts))
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}
     chosen = [parameters[name] for name in names]
     # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.

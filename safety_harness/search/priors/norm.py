@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import torch
 
-from safety_harness.evaluation.evaluator import Bench
+from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors.gradients import by_channel
 
 
-def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
+def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     """Squares of teacher minus student; the score is their root mean square.
 
     Cheap, and good where the student descends from the teacher; on a student that was tuned apart from the
@@ -19,7 +19,8 @@ def difference_norm(bench: Bench) -> Mapping[str, torch.Tensor]:
     Returns:
         A float32 tensor of shape (1, channels) for each module.
     """
-    difference = bench.transplanter.difference
+    difference = evaluator.transplanter.difference
     return {
-        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None] for unit in bench.units
+        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None]
+        for unit in evaluator.units
     }
