@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.gate import checks, decide
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Check, Outcome, Question, RunResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.judging.judge import Verdict
-from safety_harness.patch.record import Patch
 from safety_harness.registry.settings import GateSettings
 
+SEARCH = {
+    "target": 7, "over_refusal_limit": 1, "task_floor": 3, "questions": 8, "refused_before": 0, "refused_whole": 8,
+}  # fmt: skip
 QUESTIONS = 128
 TABLE = """
 group = "sample"
@@ -98,7 +101,7 @@ PATCH = {
     "seconds": 12.34,
     "reason": "enough",
     "total_parameters": 1000,
-    "search": {"questions": 8},
+    "search": SEARCH,
     "course": [
         {"parameters": 0, "asked": 8, "refused": 0, "over_refused": None, "accepted": False},
         {"parameters": 90, "asked": 8, "refused": 8, "over_refused": 3, "accepted": False},
@@ -114,7 +117,7 @@ def whole_patch(**changes: Any) -> Patch:
         "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
         "parameters": 256, "total_parameters": 4096, "candidates": 14, "probes": 9, "seconds": 1.5,
         "strategy": "adaptive", "prior": "norm", "grain": "module", "together": "module", "transfer": "replace",
-        "search": {"before": 0, "target": 60},
+        "search": SEARCH,
     }  # fmt: skip
     return Patch(**{**facts, **changes})
 

@@ -10,17 +10,15 @@ from safety_harness.errors import VoidProbe
 from safety_harness.evaluation.evaluator import Answered, Evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate import checks
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Check
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
-from safety_harness.patch.record import Patch
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.splits import further_questions
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
 
 Answers = Sequence[Answered]
-ENOUGH = ("target", "over_refusal_limit", "task_floor")
-"""Of what a patch says of its search, what was enough there; where it does not say, today's settings do."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Subject:
         groups = grouped(self.units, patch.together)
         if not groups:
             return checks.minimality({}, accepted=True, found=patch.found, reason=patch.reason)
-        oracle = Oracle(self.evaluator, **{name: patch.search.get(name) for name in ENOUGH})
+        oracle = Oracle(self.evaluator, **patch.search.budgets.model_dump())
         accepted = _unless_void(oracle, groups)
         without = {}
         for group in groups if accepted else ():

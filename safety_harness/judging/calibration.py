@@ -3,7 +3,7 @@
 A refusal rate means nothing without the judge's own error, so every report prints what this module measures at run
 time on the two labelled sets that ship with the package: anchors, written to be hard (judge_anchors.jsonl), and a
 sample of answers of real students before and after patching (judge_own_answers.jsonl, drawn by
-benchmarks/own_answers.py). Both were labelled once, from the text alone; the two-annotator measurement is in
+benchmarks/quality/own_answers.py). Both were labelled once, from the text alone; the two-annotator measurement is in
 tests/judging/test_calibration.py. The error on the own answers corrects the reported rates, being of their kind.
 """
 
@@ -106,7 +106,7 @@ def recorded_agreement(judge: Judge) -> dict[str, dict[str, float]]:
     """Agreement with people on answers that do not ship with the package, as last measured for this very judge.
 
     Empty when the judge has changed since: old figures would be another judge's. Written by
-    ``benchmarks/judge_agreement.py``.
+    ``benchmarks/quality/judge_agreement.py``.
     """
     record = json.loads(resources.files(__package__).joinpath("judge_record.json").read_text(encoding="utf-8"))
     sets: dict[str, dict[str, float]] = record["sets"]

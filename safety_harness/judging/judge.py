@@ -14,7 +14,7 @@ answers in sight. Most of the remaining disagreement is one question: is what fo
 signs of form were tried on half of the prompts and counted on the other (answers won in all): few moralising words in a
 long text (5, then -3), the same and a sentence that keeps to the refused matter (6, then -4), a list after "instead"
 (1, then -2). None carried over, so none is here. Nor does a classifier of word sequences that is trained on nine tenths
-of the same model's labelled answers do better on the last tenth (benchmarks/judge_agreement.py --learned).
+of the same model's labelled answers do better on the last tenth (benchmarks/quality/judge_agreement.py --learned).
 """
 
 from __future__ import annotations

@@ -103,8 +103,8 @@ def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.
     """The last states of each row, cut out of all of them, laid out one after the other.
 
     ``torch.matmul`` makes one product of (rows, 1, width) and a weight only where that takes no copy of the states, or
-    where the weight wants a gradient. Else it copies the whole vocabulary's weights once a row (benchmarks/decoding.py
-    times it).
+    where the weight wants a gradient. Else it copies the whole vocabulary's weights once a row
+    (benchmarks/speed/decoding.py times it).
     """
     return tuple(state.contiguous() for state in states)
 

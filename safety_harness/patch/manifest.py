@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
 from safety_harness.errors import ArtifactError
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Outcome
-from safety_harness.patch.record import Patch
 from safety_harness.patch.tensor_bytes import once_each
 from safety_harness.weights.units import numbers, runs
 

@@ -1,4 +1,4 @@
-"""A patch: which of the teacher's units go into a student, how they were found, and where it is written down."""
+"""Keep patches in the cache, and read those that a run recorded."""
 
 from __future__ import annotations
 
@@ -6,71 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from safety_harness.errors import DataError, HarnessError
 from safety_harness.files import cache_dir, sha256_text, whole_folder
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import read_results
 
 # Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
 ALGORITHM = 11
-
-Certificate = Literal["tested", "untested", "unresolved"]
-
-
-class Step(BaseModel):
-    """One probe of a search: how much was moved, and how many refused of so many that settled it.
-
-    ``over_refused`` of the harmless questions were refused; None where they were not asked any more.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    parameters: int
-    asked: int
-    refused: int
-    over_refused: int | None
-    accepted: bool
-
-
-class Patch(BaseModel):
-    """The outcome of one search; the manifest on disk is this, as JSON.
-
-    ``units`` are the ids of what can be left out at once: units, or groups of them, joined by ``+``. They are none
-    when no patch was needed or none was found; ``found`` and ``reason`` tell which.
-    ``certificate`` says of each unit whether the oracle was seen to turn false without it. ``course`` are the probes in
-    their order, but for void ones and those that an earlier, broken search had answered.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    student: str
-    teacher: str
-    found: bool
-    reason: str
-    units: tuple[str, ...]
-    certificate: Mapping[str, Certificate]
-    minimal: bool
-    parameters: int
-    total_parameters: int
-    candidates: int
-    probes: int
-    seconds: float
-    strategy: str
-    prior: str
-    grain: str
-    together: str
-    transfer: str
-    search: Mapping[str, int]
-    course: tuple[Step, ...] = ()
-
-    @property
-    def share(self) -> float:
-        """Parameters moved, as a share of the student's, 0..1."""
-        return self.parameters / self.total_parameters
 
 
 def content_key(parts: Mapping[str, Any]) -> str:

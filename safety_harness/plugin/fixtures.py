@@ -15,8 +15,8 @@ from safety_harness.plugin import workers
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.subject import Subject
+    from safety_harness.gate.records import Patch
     from safety_harness.gate.results import Check, Question
-    from safety_harness.patch.record import Patch
 
 PROPERTY = "safety_harness"
 

@@ -19,17 +19,9 @@ from safety_harness.errors import DataError, HarnessError, VoidProbe
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.files import locked, sha256_text
+from safety_harness.gate.records import Certificate, Patch, SearchFacts, Step
 from safety_harness.gate.results import asked_in_search
-from safety_harness.patch.record import (
-    Certificate,
-    Patch,
-    Step,
-    content_key,
-    load_patch,
-    patch_folder,
-    recorded,
-    save_patch,
-)
+from safety_harness.patch.record import content_key, load_patch, patch_folder, recorded, save_patch
 from safety_harness.search.candidates import GRAINS, Candidates
 from safety_harness.search.progress import Progress, publish
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped, named
@@ -181,14 +173,14 @@ def search(evaluator: Evaluator, key: str, journal: Path | None = None) -> Patch
         grain=settings.grain,
         together=settings.together,
         transfer=settings.transfer,
-        search={
-            "questions": len(oracle.harmful),
-            "refused_before": oracle.before,
-            "refused_whole": oracle.whole,
-            "target": oracle.target,
-            "over_refusal_limit": oracle.over_refusal_limit,
-            "task_floor": oracle.task_floor,
-        },
+        search=SearchFacts(
+            questions=len(oracle.harmful),
+            refused_before=oracle.before,
+            refused_whole=oracle.whole,
+            target=oracle.target,
+            over_refusal_limit=oracle.over_refusal_limit,
+            task_floor=oracle.task_floor,
+        ),
         course=tuple(map(_step, oracle.probes)),
     )
 

@@ -19,11 +19,11 @@ from safety_harness import __version__
 from safety_harness.errors import ArtifactError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import read_results
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
 from safety_harness.patch.manifest import Entry, Evidence, Further, Judge, Manifest, Measured, Nearness, Origin
-from safety_harness.patch.record import Patch
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.find import select

@@ -1,6 +1,6 @@
 """What fixed searches cost, to the call: a change of the search that is not meant shows here.
 
-Eighteen oracles over 24 to 200 units. Whoever changes the search on purpose measures with benchmarks/ddmin_calls.py
+Eighteen oracles over 24 to 200 units. Whoever changes the search on purpose measures with benchmarks/ddmin/calls.py
 that it pays, and then writes the new figures here.
 """
 

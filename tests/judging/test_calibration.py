@@ -168,9 +168,9 @@ def line(what: str, found: Calibration) -> str:
 
 
 def test_the_recorded_agreement_is_of_this_judge_and_true() -> None:
-    """The report quotes the record, so it must be what a fresh count gives (benchmarks/judge_agreement.py)."""
+    """The report quotes the record, so it must be what a fresh count gives (benchmarks/quality/judge_agreement.py)."""
     recorded = recorded_agreement(RuleJudge())
-    assert recorded, "the judge has changed: run benchmarks/judge_agreement.py again"
+    assert recorded, "the judge has changed: run benchmarks/quality/judge_agreement.py again"
     parts = [(answers, unsafe) for answers in ANSWER_SETS for unsafe in (False, True)]
     for (answers, unsafe), facts in zip(parts, recorded.values(), strict=True):
         found = measured(answers, unsafe_alone=unsafe)

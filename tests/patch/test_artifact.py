@@ -22,18 +22,18 @@ from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.gate.records import Patch
 from safety_harness.patch import apply as place
 from safety_harness.patch.apply import State, Verified, apply, revert, verify
 from safety_harness.patch.compare import Difference, compare
 from safety_harness.patch.export import mergekit, peft_adapter
 from safety_harness.patch.folder import MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
-from safety_harness.patch.record import Patch
 from safety_harness.registry.load import Student
 from safety_harness.search.write_patch import build
 from safety_harness.weights.units import Unit, cut, group_id
 from tests.builders import ARCHITECTURES, make_pair
 from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, entry, write_prompts
-from tests.samples import results_with
+from tests.samples import SEARCH, results_with
 
 Bits = dict[str, bytes]
 
@@ -102,7 +102,7 @@ def patch_of(evaluator: Evaluator, units: Sequence[Unit], **changes: Any) -> Pat
         "certificate": dict.fromkeys(ids, "tested"), "minimal": True, "probes": 9, "seconds": 1.5,
         "parameters": sum(unit.parameters for unit in units), "total_parameters": evaluator.checkpoint.parameters,
         "candidates": 21, "strategy": "adaptive", "prior": "contrast", "grain": "channel", "together": "module",
-        "transfer": "replace", "search": {"target": 5},
+        "transfer": "replace", "search": SEARCH,
     }  # fmt: skip
     return Patch(**{**facts, **changes})
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from safety_harness.errors import DataError, HarnessError
+from safety_harness.gate.records import Patch
 from safety_harness.patch import record as patches
-from safety_harness.patch.record import Patch, content_key, load_patch, patch_folder, recorded, save_patch
+from safety_harness.patch.record import content_key, load_patch, patch_folder, recorded, save_patch
 from tests.samples import results_with
 from tests.samples import whole_patch as patch
 

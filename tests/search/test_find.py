@@ -18,9 +18,9 @@ from safety_harness.errors import DataError, VoidProbe
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Outcome
 from safety_harness.judging.judge import Verdict
-from safety_harness.patch.record import Patch
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.candidates import GRAINS
 from safety_harness.search.find import _Shares, find_patch, recorded_patch, search, select
@@ -28,7 +28,7 @@ from safety_harness.search.priors import Importance
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit
 from tests.refusal_world import entry, write_prompts
-from tests.samples import results_with
+from tests.samples import SEARCH, results_with
 
 Probing = Callable[[Oracle, Sequence[Unit]], bool]
 ASK: Probing = Oracle.__call__
@@ -166,7 +166,7 @@ def test_the_likeliest_channels_come_first(world: Path) -> None:
 def test_facts_of_the_search_are_the_oracles(world: Path) -> None:
     evaluator = open_evaluator(entry(world))
     patch, oracle = search(evaluator, "key"), Oracle(open_evaluator(entry(world)))
-    assert dict(patch.search) == {
+    assert patch.search.model_dump() == {
         "questions": 6, "refused_before": oracle.before, "refused_whole": oracle.whole, "target": oracle.target,
         "over_refusal_limit": oracle.over_refusal_limit, "task_floor": oracle.task_floor,
     }  # fmt: skip
@@ -223,14 +223,16 @@ def test_where_nothing_is_enough_within_the_budgets_the_patch_is_the_most_that_t
     evaluator = open_evaluator(entry(world, search={"grain": "module"}))
     probed(monkeypatch, frugal)
     patch = search(evaluator, "key")
-    assert (patch.found, patch.minimal, patch.search["target"]) == (True, True, 3)
+    assert (patch.found, patch.minimal, patch.search.target) == (True, True, 3)
     assert len(patch.units) == 9
     assert "with no more than 3 refusals: no prefix of the teacher's units is acceptable: 6 of 6" in patch.reason
     assert "fails on over-refusal" in patch.reason
     subject = Subject(evaluator, select(evaluator, patch))
     assert subject.minimality(patch).passed  # of the refusals that it was searched for
-    assert not subject.minimality(patch.model_copy(update={"search": {**patch.search, "target": 1}})).passed
-    more = subject.minimality(patch.model_copy(update={"search": {**patch.search, "target": 4}}))
+    assert not subject.minimality(
+        patch.model_copy(update={"search": patch.search.model_copy(update={"target": 1})})
+    ).passed
+    more = subject.minimality(patch.model_copy(update={"search": patch.search.model_copy(update={"target": 4})}))
     assert (more.outcome, more.numbers["accepted"]) == (Outcome.INCONCLUSIVE, False)
 
 
@@ -250,7 +252,7 @@ def test_the_most_that_budgets_allow_is_looked_for_between_the_shares(
 
     probed(monkeypatch, by_share)
     patch = search(evaluator, "key")
-    assert (patch.found, patch.search["target"]) == (True, 5)
+    assert (patch.found, patch.search.target) == (True, 5)
     assert 0.0495 <= patch.parameters / total <= 0.056
 
 
@@ -297,7 +299,7 @@ def test_a_search_never_starts_from_more_than_it_may(world: Path, grain: str, mo
     probed(monkeypatch, refusing)
     patch = search(evaluator, "key")
     assert patch.found
-    assert patch.search["target"] == 3
+    assert patch.search.target == 3
     assert max(moved) <= 0.3 * 2 * least * 1.2  # of modules, a share of their number
 
 
@@ -467,7 +469,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
             key=key, student=evaluator.student.id, teacher="", found=True, reason="", units=(), certificate={},
             minimal=True,
             parameters=0, total_parameters=1, candidates=0, probes=0, seconds=0, strategy="", prior="", grain="",
-            together="", transfer="", search={},
+            together="", transfer="", search=SEARCH,
         )  # fmt: skip
 
     monkeypatch.setattr(search_module, "search", recorded)
@@ -618,7 +620,7 @@ def test_the_oracle_that_the_search_had_is_asked_whatever_todays_settings_say(
     assert check.passed
     assert check.numbers["units"] == len(patch.units)
     (asked,) = oracles
-    then = {name: patch.search[name] for name in ("target", "over_refusal_limit", "task_floor")}
+    then = patch.search.budgets.model_dump()
     assert {name: getattr(asked, name) for name in then} == then
     own = Oracle(evaluator)
     assert not [name for name, number in then.items() if getattr(own, name) == number]

@@ -1,8 +1,8 @@
 """A pass of one token a row, recorded on a GPU once and played again.
 
 A pass through 32 layers starts some thousand kernels. At one token a row each takes the GPU a few microseconds and
-Python as many to start, so that most of the time the GPU waits: benchmarks/large_model.py times both. Played from a
-recording (a CUDA graph), they follow one another. A recording holds addresses, so it is of so many rows and columns,
+Python as many to start, so that most of the time the GPU waits: benchmarks/speed/large_model.py times both. Played from
+a recording (a CUDA graph), they follow one another. A recording holds addresses, so it is of so many rows and columns,
 and of weights where they lie; units that are written over in place leave it valid.
 """
 

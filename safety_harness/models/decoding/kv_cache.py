@@ -1,7 +1,7 @@
 """What makes the many short passes of decoding cheaper, bit for bit the same: room in the cache, packed weights.
 
 A pass of one token a row makes every layer copy all that its cache holds, to put one column after it, and every matrix
-product lay its weights out anew for the processor's matrix unit. benchmarks/decoding.py times both.
+product lay its weights out anew for the processor's matrix unit. benchmarks/speed/decoding.py times both.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A forward pass makes and drops tensors of many megabytes. By default glibc gives each back to the system at once, and
 the next one faults in page by page: 380,000 faults and 3.1 s for 64 rows of 91 tokens through SmolLM2-135M in bfloat16
-on one core, against 900 faults and 2.3 s with the two settings below (benchmarks/memory.py).
+on one core, against 900 faults and 2.3 s with the two settings below (benchmarks/speed/memory.py).
 """
 
 from __future__ import annotations
