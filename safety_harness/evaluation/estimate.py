@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
-from safety_harness.models.decoding.malloc import for_readings
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
@@ -32,8 +31,6 @@ CACHES = 3
 # and of each of its own task.
 BACKWARD = {"norm": 0, "contrast": 3 * 2 * (64 + 128), "descent": 3 * 2 * (64 + 128) + 32 * (8 + 32 + 8)}
 KEPT_TOKENS = 8
-# Readings of every batch, three kept and one in the making (readings.py).
-READINGS = 4
 # Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
 FEWEST, MOST = 1, 4
 # Harmful, harmless and task questions of a search, the tokens of one with its template, and how many answers are
@@ -155,8 +152,10 @@ def _layers(units: tuple[Unit, ...]) -> int:
 
 
 def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
-    """The student, the teacher's tensors that may move, and the larger of a batch of answers, with what is kept of
-    readings, and the prior's gradients."""
+    """Estimate the memory: the student, the teacher's movable tensors, and either a batch or the prior's gradients.
+
+    Of a batch and the gradients the larger counts, in bytes.
+    """
     family = student.family
     width = WIDTH[family.dtype]
     movable = sum(unit.parameters for unit in units)
@@ -170,8 +169,6 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     gradients = movable * (width + 4) + remembered
     if family.search.prior == "descent":
         gradients += (HARMLESS + (TASK if student.spec.task else 0)) * KEPT_TOKENS * vocabulary * 2
-    readings = READINGS * (HARMFUL + HARMLESS + TASK) * TOKENS * layers * (_hidden(own) + keys) * width
-    batch += min(readings, for_readings(own.parameters * width))
     return own.parameters * width + movable * width + max(batch, gradients)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Unit, grouped
+from safety_harness.weights.units import Unit
 
 T = TypeVar("T")
 
@@ -75,8 +75,6 @@ class Evaluator:
         self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, family.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
-        self._whose = object()
-        """Stands for the donor: what reads alike with units of one does not with those of another."""
         self._kept: dict[tuple[object, ...], object] = {}
         for prompts in questions.every:
             self.generator.check_lengths(prompts.texts, family.max_new_tokens)
@@ -90,7 +88,7 @@ class Evaluator:
 
     def asked(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The answers to *prompts* with *units* moved, judged."""
-        return self._once(("asked", prompts.sha256), units, lambda: self._ask(units, prompts, None))
+        return self._once(("asked", prompts.sha256), units, lambda: self._ask(prompts, None))
 
     def screened(self, units: Sequence[Unit], prompts: PromptSet, most: int | None = None) -> tuple[Answered, ...]:
         """The same for a search: an answer that complies so far is broken off after the family's screen tokens.
@@ -107,7 +105,7 @@ class Evaluator:
         screen = Screen(
             tokens, lambda said: self.judged(said) is not Verdict.COMPLIED or self._may_yet_refuse(said), most
         )
-        return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(units, prompts, screen))
+        return self._once(("screened", prompts.sha256, most), units, lambda: self._ask(prompts, screen))
 
     def glimpsed(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
         """The same, only as far as it takes to know who refuses: what has begun to counts as refused."""
@@ -121,11 +119,11 @@ class Evaluator:
                 or (self.judged(said) is Verdict.COMPLIED and self._may_yet_refuse(said))
             ),
         )
-        return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(units, prompts, screen))
+        return self._once(("glimpsed", prompts.sha256), units, lambda: self._ask(prompts, screen))
 
-    def _ask(self, units: Sequence[Unit], prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
+    def _ask(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
         tokens = self.student.family.max_new_tokens
-        answers = self.generator.answers(prompts.texts, tokens, screen, self._inside(units))
+        answers = self.generator.answers(prompts.texts, tokens, screen)
         return tuple(
             Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
         )
@@ -139,12 +137,6 @@ class Evaluator:
 
     def _may_yet_refuse(self, said: str) -> bool:
         return self.judge.may_yet_refuse(self.generator.chat.opening + said)
-
-    def _inside(self, units: Sequence[Unit]) -> list[Hashable]:
-        """Of each layer which of the *units* it holds, and of whose."""
-        held = {group[0].layer: frozenset(group) for group in grouped(units, "layer")}
-        layers = 1 + max(unit.layer for unit in self.units)
-        return [(self._whose, held[layer]) if layer in held else None for layer in range(layers)]
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Whether each task question was answered right with *units* moved."""
@@ -177,7 +169,6 @@ class Evaluator:
         """The same student, loaded once, with *donor* in the teacher's place; what it says as it is stays known."""
         other = copy.copy(self)
         other.transplanter = Transplanter(self.generator.model, donor, ancestor)
-        other._whose = object()
         other._kept = {what: kept for what, kept in self._kept.items() if not what[-1]}
         return other
 

@@ -18,7 +18,6 @@ from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.decoding.cuda_graphs import GraphCache, recordable
 from safety_harness.models.decoding.drafts import Drafts
 from safety_harness.models.decoding.kv_cache import packed_weights, preallocated_cache
-from safety_harness.models.decoding.prefill_cache import Inside, Readings
 
 # Raised when decoding changes the last bits of its numbers, so that what was measured before is not taken for new.
 DECODING = 3
@@ -66,7 +65,6 @@ class Generator:
         # Guesses make passes of many widths, and a recording is of one.
         able = self._drafts is None and model.device.type == "cuda" and recordable(model)
         self._recordings = GraphCache(model) if able else None
-        self._readings = Readings(model)
 
     def encode(self, question: str) -> list[int]:
         """The tokens of a question in the chat template, up to where the answer begins."""
@@ -84,12 +82,8 @@ class Generator:
         questions: Sequence[str],
         max_new_tokens: int,
         screen: Screen | None = None,
-        inside: Inside | None = None,
     ) -> list[str]:
         """One answer a question, in order; with a *screen*, some are broken off there.
-
-        Where it is told what is *inside* each layer, the layers below the lowest that has changed since the same batch
-        was asked before are not run again to read it.
 
         Raises:
             DataError: a question does not fit the model's context with its answer.
@@ -104,12 +98,12 @@ class Generator:
             rows = left[: self.batch_size]
             try:
                 with torch.inference_mode(), packed_weights(self.model):
-                    decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen, inside)
+                    decoded = self._decode([encoded[i] for i in rows], max_new_tokens, screen)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
                 if not spared and self.forget():
-                    spared, inside = True, None  # what is kept for later took the room
+                    spared = True  # what is kept for later took the room
                 elif len(rows) == 1:
                     raise _short_of_memory("one question is answered", ", or lower `max_new_tokens`") from error
                 else:
@@ -134,7 +128,6 @@ class Generator:
         rows: Sequence[Sequence[int]],
         max_new_tokens: int,
         screen: Screen | None = None,
-        inside: Inside | None = None,
     ) -> list[list[int]]:
         """Greedy tokens of each row. A pass reads what a row has not read yet and a guess at what follows; of the
         guess is kept what the model chooses itself, so that every pass gains at least one token."""
@@ -157,12 +150,7 @@ class Generator:
             guesses = self._guesses(
                 [rows[i] for i in alive], [found[i] for i in alive], unread, batch.columns, max_new_tokens
             )
-            with contextlib.ExitStack() as around:
-                # The first pass reads the questions. Where there are guesses, they are other ones each time.
-                if inside is not None and self._drafts is None and not any(found):
-                    what = (shared, tuple(map(tuple, rows)))
-                    around.enter_context(self._readings.reading(what, inside, batch.cache))
-                chosen = batch.read(unread, guesses)
+            chosen = batch.read(unread, guesses)
             kept = [agreed(guess, row) for guess, row in zip(guesses, chosen, strict=True)]
             going = []
             for at, (row, agreeing) in enumerate(zip(alive, kept, strict=True)):
@@ -249,8 +237,7 @@ class Generator:
 
     def forget(self) -> bool:
         """Let go of what is kept of earlier passes; whether there was any. Every question is read anew from now on."""
-        readings = self._readings.forget()
-        return (self._recordings is not None and self._recordings.forget()) or readings
+        return self._recordings is not None and self._recordings.forget()
 
     @property
     def context(self) -> int:

@@ -120,25 +120,6 @@ def test_a_patched_model_plays_the_recordings_of_the_student(pairs: Pairs) -> No
     assert made == set(map(id, recorded._recordings._made.values()))
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_layers_below_a_change_are_taken_over(pairs: Pairs, architecture: str, recorded: bool) -> None:
-    student, teacher = (Checkpoint(folder) for folder in pairs(architecture, True))
-    loaded = load(student.folder, "float32")
-    if recorded and not recordable(loaded.model):
-        pytest.skip("its passes cannot be recorded")
-    units = enumerate_units(student.config, student.shapes, None)
-    layers = 1 + max(unit.layer for unit in units)
-    again, anew = generator(loaded, recorded), generator(loaded, False)
-    transplanter = Transplanter(loaded.model, teacher)
-    for lowest in (0, 1, 2, 1, layers):
-        patch = [unit for unit in units if unit.layer >= lowest]
-        with transplanter.transplanted(patch):
-            inside = [layer >= lowest for layer in range(layers)]
-            assert again.answers(QUESTIONS, NEW, None, inside) == anew.answers(QUESTIONS, NEW)
-    assert again._readings.taken
-
-
 def test_text_is_scored_as_on_the_cpu(pairs: Pairs, cpu: Any) -> None:
     folder = pairs("llama", True)[0]
     here, there = generator(cpu(lambda: load(folder, "float32"))), generator(load(folder, "float32"))

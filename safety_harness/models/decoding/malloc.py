@@ -15,14 +15,6 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # The largest numbers that mallopt takes to heart.
 _KEPT_ON_TOP, _KEPT_TO_ITSELF = 2**31 - 1, 2**30
 
-# A reading of 96 questions by a model of 135 million parameters takes some 130 million bytes.
-_LEAST_FOR_READINGS = 2**29
-
-
-def for_readings(model: int) -> int:
-    """Bytes that what layers made of questions may take (readings.py), beside a model of so many bytes."""
-    return max(_LEAST_FOR_READINGS, model // 2)
-
 
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, and torch ask for large pages; without effect on another system.
