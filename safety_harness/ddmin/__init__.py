@@ -27,7 +27,6 @@ from safety_harness.ddmin.errors import (
 from safety_harness.ddmin.minimize import minimize
 from safety_harness.ddmin.progress import Progress
 from safety_harness.ddmin.reducer import Ask, Reducer
-from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.sprt import Noise, Scores
 from safety_harness.ddmin.strategies import STRATEGIES
 from safety_harness.ddmin.types import Answer, Event, Evidence, Level, Reduction, Stop
@@ -48,7 +47,6 @@ __all__ = [
     "Progress",
     "Reducer",
     "Reduction",
-    "Refiner",
     "Scores",
     "Stop",
     "Unresolved",

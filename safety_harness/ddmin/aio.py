@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved
-from safety_harness.ddmin.minimize import AnyReducer, Running, busy, hand_in, keeping_best
+from safety_harness.ddmin.minimize import Running, busy, hand_in, keeping_best
 from safety_harness.ddmin.reducer import Reducer
-from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.types import Answer, Reduction, Reply, T
 
 
@@ -18,7 +17,6 @@ async def minimize_async(
     oracle: Callable[[tuple[T, ...]], Awaitable[float]],
     *,
     workers: int = 1,
-    split: Callable[[T], Sequence[T]] | None = None,
     **options: Any,
 ) -> Reduction[T]:
     """`minimize` for an asynchronous oracle: same options, same result, up to `workers` questions in flight.
@@ -28,13 +26,13 @@ async def minimize_async(
     """
     if workers < 1:
         raise ArgumentError(f"workers is {workers}; use 1 or more")
-    reducer: AnyReducer[T] = Reducer(units, **options) if split is None else Refiner(units, split, **options)
+    reducer = Reducer(units, **options)
     with keeping_best(reducer):
         await _run(reducer, oracle, workers)
     return reducer.result()
 
 
-async def _run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[float]], workers: int) -> None:
+async def _run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], Awaitable[float]], workers: int) -> None:
     running: Running[T, asyncio.Task[Reply]] = {}
     try:
         while asks := reducer.ask_many(workers):

@@ -11,11 +11,9 @@ from typing import Generic, TypeAlias, TypedDict, TypeVar
 
 from safety_harness.ddmin.errors import ArgumentError, Unresolved, attach_partial
 from safety_harness.ddmin.reducer import Ask, Reducer
-from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.sprt import Noise, Scores
 from safety_harness.ddmin.types import Answer, Event, Level, Question, Reduction, Reply, T
 
-AnyReducer: TypeAlias = Reducer[T] | Refiner[T]
 Call = TypeVar("Call", Future[Reply], Task[Reply])
 Running: TypeAlias = dict[Question, tuple[Ask[T], Call]]
 """Calls of the oracle under way, in threads or as tasks."""
@@ -50,7 +48,6 @@ def minimize(
     max_seconds: float | None = None,
     target_size: int | None = None,
     workers: int = 1,
-    split: Callable[[T], Sequence[T]] | None = None,
     on_event: Callable[[Event], None] | None = None,
     assume: Mapping[frozenset[T], bool] | None = None,
     noise: Noise | Scores | None = None,
@@ -76,8 +73,6 @@ def minimize(
         at before each call: a call under way is not cut short. target_size: stop at a set of so few units.
     workers: threads that call the oracle. Besides the next question they answer the likeliest later ones;
         the result is that of one worker, sooner, for more calls in all (`Reduction.speculated`).
-    split: the parts of a unit, none if it has none. Coarse units are reduced first, then the parts of those kept;
-        the certificate is about the finest. A unit stands for all of its parts.
     on_event: called at every step, from this thread, e.g. for a progress bar.
     assume: answers of this same oracle known beforehand, e.g. {frozenset(units): True}; they count as seen,
         are never asked, and cost no budget.
@@ -111,7 +106,7 @@ def minimize(
         journal=journal,
         fingerprint=fingerprint,
     )
-    reducer: AnyReducer[T] = Reducer(units, **options) if split is None else Refiner(units, split, **options)
+    reducer = Reducer(units, **options)
     with keeping_best(reducer):
         if workers == 1:
             run(reducer, oracle)
@@ -120,13 +115,13 @@ def minimize(
     return reducer.result()
 
 
-def run(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], float]) -> None:
+def run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], float]) -> None:
     """Answer every question of a reducer, one after the other."""
     while (ask := reducer.ask()) is not None:
         reducer.tell(ask, call(oracle, ask.units))
 
 
-def run_parallel(reducer: AnyReducer[T], oracle: Callable[[tuple[T, ...]], float], workers: int) -> None:
+def run_parallel(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], float], workers: int) -> None:
     """Answer a reducer's questions and likely later ones in threads; results enter in the sequential order.
 
     An exception of the oracle counts when its question's turn comes, so a question that one worker would
@@ -152,7 +147,7 @@ def busy(running: Running[T, Call]) -> int:
     return sum(not future.done() for _, future in running.values())
 
 
-def hand_in(reducer: AnyReducer[T], running: Running[T, Call], head: Question) -> None:
+def hand_in(reducer: Reducer[T], running: Running[T, Call], head: Question) -> None:
     """Tell the reducer all answers that have come; an error only if it is the head's."""
     for question, (ask, future) in list(running.items()):
         if not future.done() or (question != head and (future.cancelled() or future.exception() is not None)):
@@ -170,7 +165,7 @@ def call(oracle: Callable[[tuple[T, ...]], float], units: tuple[T, ...]) -> Repl
 
 
 @contextmanager
-def keeping_best(reducer: AnyReducer[T]) -> Iterator[None]:
+def keeping_best(reducer: Reducer[T]) -> Iterator[None]:
     """Ctrl-C stops the reducer, once it has a result; other exceptions carry its best set along."""
     try:
         yield

@@ -38,7 +38,6 @@ class Ask(Generic[T]):
 
     units: tuple[T, ...]
     question: Question
-    level: int = 0
 
 
 class Reducer(Generic[T]):
@@ -69,12 +68,10 @@ class Reducer(Generic[T]):
         noise: Noise | Scores | None = None,
         journal: str | os.PathLike[str] | None = None,
         fingerprint: str = "",
-        level: int = 0,
     ) -> None:
         self._started = time.monotonic()
         self._units = check_units(units)
         order = ordered(self._units, weights)
-        self._level = level
         check_budget(max_calls, max_seconds, target_size)
         check_level(certificate)
         self._order = order
@@ -122,7 +119,7 @@ class Reducer(Generic[T]):
         if first is None:
             return []
         rest = look_ahead(self._course, self._known, wanted) if wanted > 1 else []
-        return [first, *(Ask(self._subset(q), q, self._level) for q in rest if q != first.question)][:wanted]
+        return [first, *(Ask(self._subset(q), q) for q in rest if q != first.question)][:wanted]
 
     def tell(self, ask: Ask[T], answer: Reply) -> None:
         """The oracle's answer, or its score; Answer.UNRESOLVED if it has none. Raises BadAnswer for anything else.
@@ -182,17 +179,6 @@ class Reducer(Generic[T]):
             history=tuple(self._history),
         )
 
-    def known_within(self, kept: Sequence[T]) -> dict[frozenset[T], bool]:
-        """What has been answered for sets that lie in `kept`; nothing of an oracle that errs but the set itself."""
-        chosen = set(kept)
-        whole = sum(1 << rank for rank, unit in enumerate(self._ranked) if unit in chosen)
-        answers = self._assumed | self._course.record.answers
-        return {
-            frozenset(self._subset(question)): answer is Answer.TRUE
-            for question, answer in answers.items()
-            if question & ~whole == 0 and answer is not Answer.UNRESOLVED and (question == whole or self._noise is None)
-        }
-
     def _go_on(self) -> None:
         """Fold in all answers that are there, up to a question that somebody must answer."""
         while self._stopped is None and (question := self._course.question()) is not None:
@@ -228,7 +214,7 @@ class Reducer(Generic[T]):
             self.stop(reason)
             return False
         self._calls += 1
-        self._open = Ask(self._subset(question), question, self._level)
+        self._open = Ask(self._subset(question), question)
         if not quietly:
             self._emit("asked", question.bit_count())
         return True
