@@ -25,6 +25,7 @@ from safety_harness.ddmin.errors import (
     partial_result,
 )
 from safety_harness.ddmin.minimize import minimize
+from safety_harness.ddmin.options import Options
 from safety_harness.ddmin.progress import Progress
 from safety_harness.ddmin.reducer import Ask, Reducer
 from safety_harness.ddmin.sprt import Noise, Scores
@@ -44,6 +45,7 @@ __all__ = [
     "Level",
     "Noise",
     "NotReproduced",
+    "Options",
     "Progress",
     "Reducer",
     "Reduction",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Generic
+from typing import Generic, Unpack
 
 from safety_harness.ddmin.ahead import look_ahead
 from safety_harness.ddmin.arguments import (
     check_answer,
-    check_budget,
-    check_level,
     check_score,
     check_units,
     known_answers,
@@ -24,9 +21,10 @@ from safety_harness.ddmin.errors import not_reproduced
 from safety_harness.ddmin.evidence import ranks
 from safety_harness.ddmin.journal import Journal
 from safety_harness.ddmin.noise import NoisyCourse
-from safety_harness.ddmin.sprt import Noise, Scores
+from safety_harness.ddmin.options import OptionArguments, Options
+from safety_harness.ddmin.sprt import Scores
 from safety_harness.ddmin.strategies import choose
-from safety_harness.ddmin.types import Answer, Event, EventKind, Level, Question, Reduction, Reply, Stop, T
+from safety_harness.ddmin.types import Answer, Event, EventKind, Question, Reduction, Reply, Stop, T
 from safety_harness.ddmin.waiting import Waiting
 
 _BITS = bytes.maketrans(b"01", b"\x00\x01")
@@ -52,50 +50,17 @@ class Reducer(Generic[T]):
     works out the answers.
     """
 
-    def __init__(
-        self,
-        units: Sequence[T],
-        *,
-        strategy: str = "adaptive",
-        weights: Sequence[float] | Callable[[T], float] | None = None,
-        certificate: Level = "monotone",
-        check_empty: bool = False,
-        max_calls: int | None = None,
-        max_seconds: float | None = None,
-        target_size: int | None = None,
-        on_event: Callable[[Event], None] | None = None,
-        assume: Mapping[frozenset[T], bool] | None = None,
-        noise: Noise | Scores | None = None,
-        journal: str | os.PathLike[str] | None = None,
-        fingerprint: str = "",
-    ) -> None:
+    def __init__(self, units: Sequence[T], **options: Unpack[OptionArguments[T]]) -> None:
         self._started = time.monotonic()
+        self._options = chosen = Options(**options)
         self._units = check_units(units)
-        order = ordered(self._units, weights)
-        check_budget(max_calls, max_seconds, target_size)
-        check_level(certificate)
-        self._order = order
-        self._ranked = tuple(self._units[i] for i in order)
+        self._order = order = ordered(self._units, chosen.weights)
         self._in_order = order == tuple(range(len(order)))
-        self._max_calls, self._max_seconds, self._target_size = max_calls, max_seconds, target_size
-        self._on_event = on_event
-        self._assumed = known_answers({unit: rank for rank, unit in enumerate(self._ranked)}, assume)
-        full = (1 << len(order)) - 1
-        make = choose(strategy, None if weights is None else order)
-        course = Course(full, make, certificate, check_empty=check_empty)
-        self._noise = noise
-        self._course: Course | NoisyCourse = course
-        if noise is not None:
-            self._course = NoisyCourse(course, noise, frozenset(self._assumed), confident=certificate == "confidence")
-        self._waiting = Waiting(repeats=noise is not None)
-        self._journal: Journal | None = None
-        if journal is not None:
-            self._journal = Journal(journal, fingerprint, self._units, scores=isinstance(noise, Scores))
-            rank_of = {position: rank for rank, position in enumerate(order)}
-            self._waiting.replay(
-                (sum(1 << rank_of[position] for position in ranks(mask)), answer)
-                for mask, answer in self._journal.answers
-            )
+        self._ranked = tuple(self._units[i] for i in order)
+        self._assumed = known_answers({unit: rank for rank, unit in enumerate(self._ranked)}, chosen.assume)
+        self._course: Course | NoisyCourse = self._begin_course()
+        self._waiting = Waiting(repeats=chosen.noise is not None)
+        self._journal = self._open_journal()
         self._history: list[tuple[int, int]] = []
         self._calls = self._cached = self._replayed = 0
         self._open: Ask[T] | None = None
@@ -127,9 +92,9 @@ class Reducer(Generic[T]):
         An answer to a question that is not the current one is kept until it is needed. Raises JournalError if
         the answer could not be written down; it counts nevertheless.
         """
-        check = check_score if isinstance(self._noise, Scores) else check_answer
+        check = check_score if isinstance(self._options.noise, Scores) else check_answer
         answer = check(answer, len(ask.units))
-        settled = self._noise is None and ask.question in self._course.record.answers
+        settled = self._options.noise is None and ask.question in self._course.record.answers
         if settled or not self._waiting.put(ask.question, answer):
             return
         try:
@@ -179,6 +144,28 @@ class Reducer(Generic[T]):
             history=tuple(self._history),
         )
 
+    def _begin_course(self) -> Course | NoisyCourse:
+        options = self._options
+        full = (1 << len(self._units)) - 1
+        make = choose(options.strategy, None if options.weights is None else self._order)
+        course = Course(full, make, options.certificate, check_empty=options.check_empty)
+        if options.noise is None:
+            return course
+        confident = options.certificate == "confidence"
+        return NoisyCourse(course, options.noise, frozenset(self._assumed), confident=confident)
+
+    def _open_journal(self) -> Journal | None:
+        """Open the journal, if there is to be one, and keep its answers until their questions come."""
+        options = self._options
+        if options.journal is None:
+            return None
+        journal = Journal(options.journal, options.fingerprint, self._units, scores=isinstance(options.noise, Scores))
+        rank_of = {position: rank for rank, position in enumerate(self._order)}
+        self._waiting.replay(
+            (sum(1 << rank_of[position] for position in ranks(mask)), answer) for mask, answer in journal.answers
+        )
+        return journal
+
     def _go_on(self) -> None:
         """Fold in all answers that are there, up to a question that somebody must answer."""
         while self._stopped is None and (question := self._course.question()) is not None:
@@ -203,7 +190,7 @@ class Reducer(Generic[T]):
         """The answer if it costs no call: assumed, or given before by an oracle that does not err."""
         if question in self._assumed:
             return self._assumed[question]
-        return None if self._noise is not None else self._course.record.answers.get(question)
+        return None if self._options.noise is not None else self._course.record.answers.get(question)
 
     def _begun(self, question: Question, *, quietly: bool) -> bool:
         """Make the question the open one, if it is not yet and the budget allows."""
@@ -220,16 +207,16 @@ class Reducer(Generic[T]):
         return True
 
     def _over_budget(self) -> Stop | None:
-        if self._max_calls is not None and self._calls >= self._max_calls:
+        if self._options.max_calls is not None and self._calls >= self._options.max_calls:
             return "calls"
-        if self._max_seconds is None or self._course.best is None:
+        if self._options.max_seconds is None or self._course.best is None:
             return None  # the full set is asked whatever the clock says: without it there is nothing to return
-        return "seconds" if time.monotonic() - self._started >= self._max_seconds else None
+        return "seconds" if time.monotonic() - self._started >= self._options.max_seconds else None
 
     def _plain(self, reply: Reply) -> bool | None:
         if reply is Answer.UNRESOLVED:
             return None
-        return reply is Answer.TRUE if self._noise is None else self._noise.plain(reply) is Answer.TRUE
+        return reply is Answer.TRUE if self._options.noise is None else self._options.noise.plain(reply) is Answer.TRUE
 
     def _fold(self, answer: Reply) -> None:
         course = self._course
@@ -244,7 +231,7 @@ class Reducer(Generic[T]):
             size = course.best.bit_count()
             self._history.append((self._calls, size))
             self._emit("accepted", size)
-            if self._target_size is not None and size <= self._target_size:
+            if self._options.target_size is not None and size <= self._options.target_size:
                 self.stop("size")
         if monotone and not course.record.monotone:
             self._emit("distrusted", (course.best or 0).bit_count())
@@ -265,7 +252,7 @@ class Reducer(Generic[T]):
         return tuple(self._units[i] for i in sorted(compress(self._order, chosen)))
 
     def _emit(self, kind: EventKind, size: int, answer: bool | None = None) -> None:
-        if self._on_event is not None:
+        if self._options.on_event is not None:
             course = self._course
             best = 0 if course.best is None else course.best.bit_count()
-            self._on_event(Event(kind, course.phase, size, self._calls, answer, best, course.remaining()))
+            self._options.on_event(Event(kind, course.phase, size, self._calls, answer, best, course.remaining()))
