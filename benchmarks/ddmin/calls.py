@@ -1,12 +1,12 @@
-"""Oracle calls of `safety_harness.ddmin` and of published reducers on the same oracles, in the same run.
+"""Count oracle calls of `safety_harness.ddmin` and of published reducers, on the same oracles in one run.
 
     pip install picire lithium-reducer hypothesis shrinkray 'setuptools<80'      # Python 3.12 or newer
     PYTHONPATH=. python -m benchmarks.ddmin.calls --out benchmarks/ddmin/calls.md
     PYTHONPATH=. python -m benchmarks.ddmin.calls --n 90 --cells c_exp_0.5 b_k16 --seeds 5
 
-`ddmin_cells.py` states the oracles, `ddmin_peers.py` how each peer is called. Counted: distinct subsets
-evaluated; the full set is known to be true and free. Medians over the seeds. Every result is checked against
-the noiseless oracle: it must be accepted, and "explicit" and the peers are checked for 1-minimality as well.
+`cells.py` defines the oracles, `peers.py` calls each peer. Counted are the distinct subsets evaluated; the full set is
+known to be true and free. Figures are medians over the seeds. Every result is checked against the noiseless oracle:
+whether it is accepted, and whether it is 1-minimal.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ Column = Callable[[Cell], Run]
 
 
 def own(certificate: Level = "monotone", *, prior: bool = False) -> Column:
+    """Return a function that reduces a cell by `minimize`."""
+
     def run(cell: Cell) -> Run:
         result = minimize(
             range(cell.n),
@@ -51,6 +53,8 @@ def own(certificate: Level = "monotone", *, prior: bool = False) -> Column:
 
 
 def peer(name: str) -> Column:
+    """Return a function that reduces a cell by a published tool. A repeated subset is answered from a memo."""
+
     def run(cell: Cell) -> Run:
         memo = {tuple(range(cell.n)): True}
 
@@ -77,6 +81,7 @@ Table = dict[tuple[str, int], dict[str, list[Run]]]
 
 
 def measure(cells: Sequence[str], sizes: Sequence[int], seeds: range) -> Table:
+    """Run every column on every cell, and print the medians on the way."""
     table: Table = {}
     for n in sizes:
         for name in cells:
@@ -87,11 +92,12 @@ def measure(cells: Sequence[str], sizes: Sequence[int], seeds: range) -> Table:
 
 
 def calls_of(row: dict[str, list[Run]]) -> dict[str, float]:
+    """Return the median calls of each column."""
     return {column: median(run.calls for run in runs) for column, runs in row.items()}
 
 
 def render(table: Table) -> str:
-    """The table in Markdown, medians of calls with the median size in brackets, and what it comes to."""
+    """Render the table in Markdown, median calls with the median size in brackets, and a summary."""
     lines = ["| cell | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for (name, n), row in table.items():
         calls = calls_of(row)
@@ -101,6 +107,7 @@ def render(table: Table) -> str:
 
 
 def summary(table: Table) -> list[str]:
+    """Compare with the peers, with and without a prior, and count the sound results: one line each."""
     return [
         _against_peers(table, "default", table),
         _against_peers(table, "explicit", {key: row for key, row in table.items() if key[0].startswith(("c", "d"))}),
@@ -110,6 +117,7 @@ def summary(table: Table) -> list[str]:
 
 
 def _against_peers(table: Table, column: str, chosen: Table) -> str:
+    """Say in how many of the chosen cells a column makes fewer calls than every peer."""
     best = {key: min(calls_of(table[key])[p] for p in PEERS) for key in chosen}
     mine = {key: calls_of(table[key])[column] for key in chosen}
     fewest = sum(mine[key] < best[key] for key in chosen)
@@ -123,6 +131,7 @@ def _against_peers(table: Table, column: str, chosen: Table) -> str:
 
 
 def _blocks(table: Table) -> str:
+    """Say in which block cells a prior costs over a tenth more calls."""
     ratios = {}
     for key, row in table.items():
         if key[0].startswith("b"):
@@ -133,6 +142,7 @@ def _blocks(table: Table) -> str:
 
 
 def _checked(table: Table, column: str) -> str:
+    """Count the results of a column that are accepted and 1-minimal in truth."""
     runs = [run for row in table.values() for run in row[column]]
     signed = [run for (name, _), row in table.items() if name.startswith("d") for run in row[column]]
     return (
@@ -142,6 +152,7 @@ def _checked(table: Table, column: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure as the command line says, and print or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--n", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--cells", nargs="+", default=list(NOISELESS))

@@ -1,17 +1,18 @@
-"""The oracle cells that the delta-debugging benchmarks run on; every draw comes from one generator per run.
+"""Define the oracle cells that the delta-debugging benchmarks run on.
 
-Cells over n units in a row; the oracle is asked about a set S; `random.Random(f"{cell}/{n}/{seed}")` draws
-in the order stated:
+A cell has n units in a row, and its oracle is asked about a set S. `random.Random(f"{cell}/{n}/{seed}")` draws in the
+order stated:
 a_kK: `sample(range(n), K)` are all needed.
 b_kK: K neighbours are all needed, from `randrange(n - K + 1)` on.
-c_exp_T: n weights `expovariate(1)`; c_pow_T: n weights `(1 - random()) ** (-1 / 1.16)` (Pareto). True if the sum
-    over S is at least T times the total, less 1e-9.
-d_exp_T: n weights `expovariate(1)`, then one `random()` per unit that makes its weight negative if below .2; drawn
-    again until the total exceeds .2 of the sum of the absolute weights. Threshold on the signed total.
+c_exp_T: n weights `expovariate(1)`. c_pow_T: n weights `(1 - random()) ** (-1 / 1.16)` (Pareto). The oracle is true if
+    the sum over S is at least T times the total, less 1e-9.
+d_exp_T: n weights `expovariate(1)`, then one `random()` per unit that makes its weight negative if below 0.2. Weights
+    are drawn again until the total exceeds 0.2 of the sum of absolute weights. The threshold is on the signed total.
 e_exp_T: c_exp_T, with each evaluation's answer flipped when a second generator, `Random(f"flip/{cell}/{n}/{seed}")`,
-    draws below .02; the full set is never flipped.
-Scores: c, d, e: the sum over S as a share of the total, measured with a normal error by whoever asks.
-Prior: c, d, e: |weight|; a, b: 1 if needed, else .25; each times `lognormvariate(0, 1)`, one per unit, drawn last.
+    draws below 0.02. The full set is never flipped.
+Scores (c, d, e): the sum over S as a share of the total. The caller adds a normal error.
+Prior: |weight| in c, d, e; in a, b 1 if needed, else 0.25. Each is multiplied by `lognormvariate(0, 1)`, drawn last,
+    one per unit.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ Oracle = Callable[[tuple[int, ...]], bool]
 
 @dataclass(frozen=True)
 class Cell:
-    """One oracle over `range(n)`: `truth` as it is, `ask` as it answers (noisy in the e cells), and a prior.
+    """An oracle over `range(n)`: `truth` without noise, `ask` as it answers (noisy in the e cells), and a prior.
 
-    `share` is what a threshold cell compares with its threshold; in the others it is the truth as 0 or 1.
+    `share` is what a threshold cell compares with its threshold. In the other cells it is the truth as 0 or 1.
     """
 
     name: str
@@ -48,12 +49,12 @@ class Cell:
     share: Callable[[tuple[int, ...]], float]
 
     def one_minimal(self, kept: tuple[int, ...]) -> bool:
-        """Whether `kept` is accepted and no single unit can be left out of it, in truth."""
+        """Return whether `kept` is accepted and no single unit can be left out of it, in truth."""
         return self.truth(kept) and not any(self.truth(tuple(v for v in kept if v != u)) for u in kept)
 
 
 def make_cell(name: str, n: int, seed: int) -> Cell:
-    """The cell as its name says; raises ValueError for a name of another form."""
+    """Draw the cell of this name. Raises ValueError for a name of another form."""
     rng = random.Random(f"{name}/{n}/{seed}")
     kind, _, rest = name.partition("_")
     if kind in ("a", "b") and rest.startswith("k"):
@@ -80,6 +81,7 @@ def make_cell(name: str, n: int, seed: int) -> Cell:
 
 
 def _conjunction(rng: random.Random, n: int, count: int, *, block: bool) -> tuple[Oracle, list[float]]:
+    """Draw the needed units. Return the oracle, and each unit's worth for the prior."""
     if block:
         start = rng.randrange(n - count + 1)
         needed = frozenset(range(start, start + count))
@@ -89,6 +91,7 @@ def _conjunction(rng: random.Random, n: int, count: int, *, block: bool) -> tupl
 
 
 def _weights(rng: random.Random, n: int, shape: str, *, signed: bool) -> list[float]:
+    """Draw the weights of a threshold cell."""
     while True:
         if shape == "exp":
             weights = [rng.expovariate(1) for _ in range(n)]
@@ -102,4 +105,5 @@ def _weights(rng: random.Random, n: int, shape: str, *, signed: bool) -> list[fl
 
 
 def _flipping(truth: Oracle, n: int, rng: random.Random) -> Oracle:
+    """Return the oracle with some answers flipped."""
     return lambda subset: truth(subset) != (len(subset) < n and rng.random() < FLIPS)

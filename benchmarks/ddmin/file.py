@@ -1,11 +1,11 @@
-"""One file reduced by lines through each tool's command, with one interestingness script for all of them.
+"""Reduce one file by lines through each tool's command, with one interestingness script for all of them.
 
     python -m benchmarks.ddmin.file --own 'safety-harness reduce' --peers /path/to/venv/bin
 
-The file is the standard library's `heapq.py`; it stays interesting while it can be parsed and still defines
-`merge`, `nsmallest` and `heapreplace`. The script exits 0 then, the convention that all the tools share; for
-lithium, which asks a Python module, the module calls the script. One script at a time, each tool with its defaults
-(picire as it comes and with subsets skipped). Counted by the script itself: how often it was run.
+The file is the standard library's `heapq.py`. It stays interesting while it can be parsed and still defines `merge`,
+`nsmallest` and `heapreplace`. The script then exits 0, the convention that the tools share. Lithium asks a Python
+module instead, and the module calls the script. One script runs at a time, and each tool has its defaults (picire also
+with subsets skipped). The script itself counts how often it is run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def interesting(arguments, _):
 
 
 def measure(name: str, command: list[str], result: Path | None, folder: Path) -> str:
-    """Run one command; a row with its runs of the script, its seconds, and the lines that are left."""
+    """Run one command. Return a row with its runs of the script, its seconds, and the lines that are left."""
     log = folder / "runs"
     log.write_text("")
     begun = time.perf_counter()
@@ -56,7 +56,7 @@ def measure(name: str, command: list[str], result: Path | None, folder: Path) ->
 
 
 def tool(name: str, options: argparse.Namespace, folder: Path, script: Path) -> str:
-    """A row for one tool, on a fresh copy of the file."""
+    """Return the row of one tool, on a fresh copy of the file."""
     source = folder / "input.py"
     source.write_text(Path(heapq.__file__).read_text())
     if name.startswith("picire"):
@@ -73,6 +73,7 @@ def tool(name: str, options: argparse.Namespace, folder: Path, script: Path) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run every command, and print or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--own", default="safety-harness reduce", help="the command to measure")
     parser.add_argument("--peers", required=True, help="directory with the commands of picire and lithium")

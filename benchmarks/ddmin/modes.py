@@ -1,12 +1,13 @@
-"""What `safety_harness.ddmin` costs beyond plain calls: noise, scores, the first calls, its own time.
+"""Measure what `safety_harness.ddmin` costs with noise and scores, its first calls, and its own time.
 
     PYTHONPATH=. python -m benchmarks.ddmin.modes --out benchmarks/ddmin/modes.md
 
-Oracles as in `ddmin_cells.py`, n = 32, 90, 224, 672, seeds 0-19, medians. Noise: e cells, calls against the default
-on the same cell without flips, validity judged without flips. Scores: c cells, the share measured with a normal
-error of .03 (about what 256 questions give), the margin at one, two and four times that. Anytime: the share of the
-reduction that the first 25 calls bring, of all that the default reaches, at n = 672. Own time: everything but the
-oracle.
+Oracles are those of `cells.py`, n = 32, 90, 224, 672, seeds 0-19; figures are medians.
+- Noise: e cells. Calls are compared with the default on the same cell without flips, which also judges validity.
+- Scores: c cells. The share is measured with a normal error of 0.03, about what 256 questions give. The margin is one,
+  two and four times this error.
+- Anytime: the share of the default's whole reduction that the first 25 calls bring, at n = 672.
+- Own time: everything but the oracle.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from statistics import median
 from benchmarks.ddmin.cells import FLIPS, NOISY, SIZES, Cell, make_cell
 from safety_harness.ddmin import Noise, Reducer, Reduction, Scores, minimize
 
-SPREAD = 0.03
+SPREAD = 0.03  # standard deviation of a measured share
 
 
 def noise(seeds: int) -> list[str]:
+    """Return the table of oracles whose answers flip."""
     lines = [
         "| cell | calls without flips | calls | ratio | accepted in truth | 1-minimal in truth |",
         "|---" * 6 + "|",
@@ -44,6 +46,7 @@ def noise(seeds: int) -> list[str]:
 
 
 def scores(seeds: int) -> list[str]:
+    """Return the table of oracles that return scores."""
     lines = [
         "| cell | margin | calls without error | calls | ratio | within the margin in truth | units kept, ratio |",
         "|---" * 7 + "|",
@@ -56,6 +59,7 @@ def scores(seeds: int) -> list[str]:
 
 
 def _scored(cells: Sequence[Cell], margin: float) -> str:
+    """Return the row of one cell and margin."""
     name, n = cells[0].name, cells[0].n
     test = Scores(float(name.rpartition("_")[2]), margin, SPREAD)
     plain = [minimize(range(n), cell.truth) for cell in cells]
@@ -67,11 +71,13 @@ def _scored(cells: Sequence[Cell], margin: float) -> str:
 
 
 def _measured(cell: Cell) -> Callable[[tuple[int, ...]], float]:
+    """Return the cell's oracle as a measurement with an error."""
     rng = random.Random(f"score/{cell.name}/{cell.n}/{cell.seed}")
     return lambda subset: cell.share(subset) + rng.gauss(0, SPREAD)
 
 
 def anytime(seeds: int) -> list[str]:
+    """Return the table of what the first calls bring."""
     lines = ["| cell | share of the reduction after 25 calls: median | least |", "|---" * 3 + "|"]
     for name in ("c_exp_0.5", "c_exp_0.8", "c_pow_0.5", "c_pow_0.8", "d_exp_0.5", "d_exp_0.8"):
         cells = [make_cell(name, 672, seed) for seed in range(seeds)]
@@ -81,13 +87,14 @@ def anytime(seeds: int) -> list[str]:
 
 
 def _share(result: Reduction[int]) -> float:
-    """How much of the final reduction the first 25 calls brought."""
+    """Return the share of the final reduction that the first 25 calls brought."""
     units = len(result.kept) + len(result.removed)
     early = min(size for calls, size in result.history if calls <= 25)
     return (units - early) / max(units - len(result.kept), 1)
 
 
 def own_time(seeds: int) -> list[str]:
+    """Return the table of the time spent outside of the oracle."""
     lines = ["| run | calls | own time | share at 10 ms a call |", "|---" * 4 + "|"]
     for n in SIZES:
         for name in ("a_k16", "c_exp_0.8", "d_exp_0.8"):
@@ -99,7 +106,7 @@ def own_time(seeds: int) -> list[str]:
 
 
 def _timed(oracle: object, n: int) -> tuple[int, float]:
-    """Calls, and seconds spent in everything but the oracle."""
+    """Return the calls, and the seconds spent in everything but the oracle."""
     assert callable(oracle)
     begun, asking, calls = time.perf_counter(), 0.0, 0
     reducer = Reducer(range(n))
@@ -114,10 +121,12 @@ def _timed(oracle: object, n: int) -> tuple[int, float]:
 
 
 def _row(name: str, calls: float, seconds: float) -> str:
+    """Return a row of own time, with its share of a run whose calls take 10 ms each."""
     return f"| {name} | {calls:g} | {seconds:.3f} s | {seconds / (seconds + 0.01 * calls):.2%} |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure all four, and print or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, help="write the tables there, in Markdown")

@@ -1,9 +1,9 @@
-"""Published reducers behind one face: `peer(units, test) -> kept`, for the delta-debugging benchmarks.
+"""Call published reducers by one signature, `peer(units, test) -> kept`, for the delta-debugging benchmarks.
 
-picire, both of its modes: `DD` with its own `ConfigCache`, subsets first as it comes, and subsets skipped.
-lithium-reducer: its `minimize` strategy, one unit a line. hypothesis: the shrinker of its collections, run to
-its fixpoint, with elements that cannot be made simpler. shrinkray: its pass that deletes elements, repeated to
-its fixpoint, one worker, one element a unit.
+picire: `DD` with its own `ConfigCache`, in both of its modes: subsets first, which is its default, and subsets skipped.
+lithium-reducer: its `minimize` strategy, one unit a line.
+hypothesis: its shrinker of collections, run to its fixpoint, with elements that cannot be made simpler.
+shrinkray: its pass that deletes elements, repeated to its fixpoint, with one worker and one element a unit.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ Peer = Callable[[Units, Test], Units]
 
 
 def picire(units: Units, test: Test) -> Units:
+    """Reduce by picire with its defaults."""
     return _picire(units, test, skip_subsets=False)
 
 
 def picire_skip(units: Units, test: Test) -> Units:
+    """Reduce by picire, which tries complements only."""
     return _picire(units, test, skip_subsets=True)
 
 
@@ -35,6 +37,7 @@ def _picire(units: Units, test: Test, *, skip_subsets: bool) -> Units:
 
 
 def lithium(units: Units, test: Test) -> Units:
+    """Reduce by lithium."""
     from lithium.strategies import Minimize
     from lithium.testcases import TestcaseLine
 
@@ -52,6 +55,8 @@ def _lines(parts: list[bytes]) -> Units:
 
 
 def hypothesis(units: Units, test: Test) -> Units:
+    """Reduce by the shrinker of Hypothesis."""
+
     from hypothesis.internal.conjecture.shrinking.collection import Collection
 
     class Nothing:
@@ -72,6 +77,7 @@ def hypothesis(units: Units, test: Test) -> Units:
 
 
 def shrinkray(units: Units, test: Test) -> Units:
+    """Reduce by Shrink Ray."""
     import trio
     from shrinkray.passes.sequences import delete_elements
     from shrinkray.problem import BasicReductionProblem
@@ -104,5 +110,5 @@ PEERS: dict[str, Peer] = {
 
 
 def versions() -> str:
-    """Names and versions of what was measured."""
+    """Return names and versions of the peers."""
     return ", ".join(f"{name} {version(name)}" for name in ("picire", "lithium-reducer", "hypothesis", "shrinkray"))

@@ -1,4 +1,4 @@
-"""Delta debugging for an expensive oracle: the smallest part of a set that still does what the whole does.
+"""Find a small part of a set that still does what the whole set does: delta debugging for an expensive oracle.
 
     from safety_harness.ddmin import minimize
 
@@ -6,10 +6,10 @@
     reduction.kept                           # a set that the oracle was seen to accept
     reduction.certificate                    # what was seen for every kept unit
 
-Standard library only; units are any hashable values and the oracle is any function, so it serves prompts,
-files, tests or weights alike. Every question is asked once at most, a budget or Ctrl-C returns the best set
-so far, and a set that the oracle was not itself seen to accept is never returned. `Reducer` is the same
-without a loop: it asks and is told; `minimize_async` awaits its oracle.
+Only the standard library is used. Units are any hashable values and the oracle is any function, so prompts, files,
+tests and weights can all be reduced. Every question is asked at most once. A budget or Ctrl-C returns the best set so
+far. A set is returned only if the oracle was seen to accept that very set. `Reducer` leaves the loop to its caller: it
+hands out questions and takes answers. `minimize_async` awaits its oracle.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from safety_harness.ddmin.errors import (
     partial_result,
 )
 from safety_harness.ddmin.minimize import minimize
+from safety_harness.ddmin.options import Options
 from safety_harness.ddmin.progress import Progress
 from safety_harness.ddmin.reducer import Ask, Reducer
-from safety_harness.ddmin.refine import Refiner
 from safety_harness.ddmin.sprt import Noise, Scores
 from safety_harness.ddmin.strategies import STRATEGIES
 from safety_harness.ddmin.types import Answer, Event, Evidence, Level, Reduction, Stop
@@ -45,10 +45,10 @@ __all__ = [
     "Level",
     "Noise",
     "NotReproduced",
+    "Options",
     "Progress",
     "Reducer",
     "Reduction",
-    "Refiner",
     "Scores",
     "Stop",
     "Unresolved",

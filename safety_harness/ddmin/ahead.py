@@ -1,4 +1,4 @@
-"""Looking ahead: which questions will probably be asked next, whatever the answers are."""
+"""Guess the questions that a search will ask next, so that several workers have something to do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any, Protocol, Self
 
 from safety_harness.ddmin.types import Answer, Question, Reply
 
-_PATIENCE = 16  # states looked at per question wanted; known answers use some up
+# States visited per question wanted. States whose answer is known yield no question, so more states than questions
+# must be visited; the limit keeps a long chain of known answers from holding up the next call.
+_PATIENCE = 16
+# A forecast that is nearly sure may still be wrong, so either answer keeps a chance to be looked into.
+_LEAST_CHANCE = 0.01
 
 
 class Foreseeable(Protocol):
-    """A state that can be asked, told, copied, and that forecasts its answers."""
+    """A state that gives its next question, takes answers, forecasts them, and can be copied."""
 
     def question(self) -> Question | None: ...
     def tell(self, answer: Any) -> None: ...
@@ -22,30 +26,31 @@ class Foreseeable(Protocol):
 
 
 def look_ahead(state: Foreseeable, known: Callable[[Question], Reply | None], wanted: int) -> list[Question]:
-    """Up to `wanted` unanswered questions, the next one first, the others by how likely they will be asked.
+    """Return up to `wanted` unanswered questions: the next one first, then those most likely to be asked.
 
-    Follows both answers to each question, the likelier path first. `known` gives answers already there.
+    Both answers to each question are followed, the likeliest path first. `known` gives the answers already there.
     """
     order = count()
+    # Python's heap pops the smallest, so probabilities stand negated. The number breaks ties: states do not compare.
     heap = [(-1.0, next(order), state.fork())]
-    found: dict[Question, None] = {}
+    questions: dict[Question, None] = {}  # a dict keeps the order and drops repeats
     patience = _PATIENCE * wanted
-    while heap and len(found) < wanted and patience > 0:
+    while heap and len(questions) < wanted and patience > 0:
         patience -= 1
-        likely, _, at = heapq.heappop(heap)
+        path, _, at = heapq.heappop(heap)
         question = at.question()
         if question is None:
             continue
         answer = known(question)
         if answer is not None:
             at.tell(answer)
-            heapq.heappush(heap, (likely, next(order), at))
+            heapq.heappush(heap, (path, next(order), at))
             continue
-        found[question] = None
-        chance = min(max(at.chance(), 0.01), 0.99)
-        other = at.fork()
-        at.tell(Answer.TRUE)
-        other.tell(Answer.FALSE)
-        heapq.heappush(heap, (likely * chance, next(order), at))
-        heapq.heappush(heap, (likely * (1 - chance), next(order), other))
-    return list(found)
+        questions[question] = None
+        chance = min(max(at.chance(), _LEAST_CHANCE), 1 - _LEAST_CHANCE)
+        accepted, refused = at, at.fork()
+        accepted.tell(Answer.TRUE)
+        refused.tell(Answer.FALSE)
+        heapq.heappush(heap, (path * chance, next(order), accepted))
+        heapq.heappush(heap, (path * (1 - chance), next(order), refused))
+    return list(questions)

@@ -1,17 +1,16 @@
-"""Checks of what a caller hands in: every mistake is named before the oracle is called."""
+"""Check units, weights, known answers and replies. Every mistake of a caller is named before the oracle is called."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
 
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer
-from safety_harness.ddmin.types import Answer, Level, Question, Reply, T
+from safety_harness.ddmin.types import Answer, Question, Reply, T
 
 
 def check_units(units: Sequence[T]) -> tuple[T, ...]:
-    """The units as a tuple; raises ArgumentError if one is not hashable or equals another."""
+    """Return the units as a tuple. Raises ArgumentError if one is not hashable or equals another."""
     every = tuple(units)
     first: dict[T, int] = {}
     for position, unit in enumerate(every):
@@ -27,7 +26,10 @@ def check_units(units: Sequence[T]) -> tuple[T, ...]:
 
 
 def ordered(units: Sequence[T], weights: Sequence[float] | Callable[[T], float] | None) -> tuple[int, ...]:
-    """Positions, least important first; equal weights keep the original order."""
+    """Return the units' positions, least important first. Equal weights keep the original order.
+
+    Raises ArgumentError unless there is one finite weight per unit.
+    """
     if weights is None:
         return tuple(range(len(units)))
     given = [weights(unit) for unit in units] if callable(weights) else weights
@@ -39,24 +41,14 @@ def ordered(units: Sequence[T], weights: Sequence[float] | Callable[[T], float] 
     return tuple(sorted(range(len(units)), key=lambda i: given[i]))
 
 
-def check_budget(max_calls: int | None, max_seconds: float | None, target_size: int | None) -> None:
-    """Raises ArgumentError for a budget that cannot be used."""
-    if max_calls is not None and max_calls < 1:
-        raise ArgumentError(f"max_calls is {max_calls}; the full set alone takes one call, so use at least 1")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ArgumentError(f"max_seconds is {max_seconds}; use a number above 0")
-    if target_size is not None and target_size < 0:
-        raise ArgumentError(f"target_size is {target_size}; use 0 or more units")
-
-
-def check_level(level: str) -> None:
-    """Raises ArgumentError for a certificate that does not exist."""
-    if level not in get_args(Level):
-        raise ArgumentError(f"unknown certificate {level!r}; choose one of: {', '.join(get_args(Level))}")
+def check_workers(workers: int) -> None:
+    """Raise ArgumentError unless there is at least one worker."""
+    if workers < 1:
+        raise ArgumentError(f"workers is {workers}; use 1 or more")
 
 
 def known_answers(rank_of: Mapping[T, int], assume: Mapping[frozenset[T], bool] | None) -> dict[Question, Answer]:
-    """The answers known beforehand, by question."""
+    """Return the answers known beforehand, by question. Raises ArgumentError for foreign units or other answers."""
     known: dict[Question, Answer] = {}
     for subset, answer in (assume or {}).items():
         foreign = [unit for unit in subset if unit not in rank_of]
@@ -70,7 +62,7 @@ def known_answers(rank_of: Mapping[T, int], assume: Mapping[frozenset[T], bool] 
 
 
 def check_answer(answer: Reply, size: int) -> Answer:
-    """An answer on a set of `size` units; raises BadAnswer unless it is a bool or an Answer."""
+    """Return an oracle's answer on a set of `size` units. Raises BadAnswer unless it is a bool or an Answer."""
     if isinstance(answer, Answer):
         return answer
     if not isinstance(answer, bool):
@@ -82,7 +74,7 @@ def check_answer(answer: Reply, size: int) -> Answer:
 
 
 def check_score(score: Reply, size: int) -> Reply:
-    """A score of a set of `size` units; raises BadAnswer unless it is a finite number or an Answer."""
+    """Return an oracle's score of a set of `size` units. Raises BadAnswer unless it is a finite number or an Answer."""
     if isinstance(score, Answer):
         return score
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):

@@ -1,6 +1,6 @@
-"""The original algorithm, for comparison.
+"""Run the original algorithm, ddmin, for comparison.
 
-Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE TSE 28(2), 2002: ddmin.
+Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE TSE 28(2), 2002.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from itertools import pairwise
 from typing import Self
 
 from safety_harness.ddmin.evidence import ranks, united
-from safety_harness.ddmin.types import Answer, Question, Ranks
+from safety_harness.ddmin.types import Answer, PriorOrder, Question
 
 
 class Classic:
-    """Try each chunk alone, then all but each; without success halve the chunks, down to single units.
+    """Try each chunk alone, then everything without each chunk. Without success halve the chunks, down to single units.
 
-    The paper leaves the order of the chunks open: here the most important are the first to be tried alone,
-    and the least important the first to be left out.
+    The paper leaves the order of the chunks open. Here the most important chunk is the first to be tried alone, and
+    the least important the first to be left out.
     """
 
-    def __init__(self, kept: Question, _: Ranks = None) -> None:
+    def __init__(self, kept: Question, _: PriorOrder = None) -> None:
         self.kept = kept
         self._cut(2)
 
@@ -32,8 +32,9 @@ class Classic:
         question = self._tries[self._next]
         self._next += 1
         if answer is Answer.TRUE:
-            alone = self._next <= self._chunks
+            alone = self._next <= self._chunks  # the first half of the tries are chunks alone
             self.kept = question
+            # As in the paper: a chunk alone starts again with two, a complement keeps the size of the chunks.
             self._cut(2 if alone else max(self._chunks - 1, 2))
         elif self._next == len(self._tries) and self._chunks < self.kept.bit_count():
             self._cut(min(2 * self._chunks, self.kept.bit_count()))
@@ -42,12 +43,13 @@ class Classic:
         return copy(self)  # `_tries` is replaced, never changed
 
     def chance(self) -> float:
-        return 0.3
+        return 0.3  # this algorithm forecasts nothing; a guess serves to look ahead
 
     def remaining(self) -> float:
         return len(self._tries) - self._next
 
     def _cut(self, chunks: int) -> None:
+        """List the tries for this number of chunks: each alone, from the most important on, then each left out."""
         self._chunks, self._next = chunks, 0
         self._tries: list[Question] = []
         if self.kept.bit_count() >= 2:
@@ -56,6 +58,6 @@ class Classic:
 
 
 def _split(items: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """`parts` runs of neighbours, lengths differing by one at most; none empty if parts <= len(items)."""
+    """Cut into `parts` runs of neighbours. Lengths differ by at most one; none is empty if parts <= len(items)."""
     bounds = [len(items) * k // parts for k in range(parts + 1)]
     return [items[a:b] for a, b in pairwise(bounds)]

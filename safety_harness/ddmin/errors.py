@@ -1,12 +1,12 @@
-"""What can go wrong in a reduction, as one small tree.
+"""Name what can go wrong in a reduction, as one small tree.
 
 DdminError
 ├── ArgumentError (ValueError)     units, weights, budget, strategy or known answers cannot be used
 ├── NotReproduced (RuntimeError)   the oracle does not accept the full set: there is nothing to reduce
 ├── BadAnswer     (RuntimeError)   the oracle returned neither a bool nor, where one is expected, a score
-└── JournalError  (RuntimeError)   the journal cannot be opened, read or written, or is another oracle's
+└── JournalError  (RuntimeError)   the journal cannot be opened, read or written, or belongs to another oracle
 
-Unresolved stands apart: the oracle raises it to say that a question has no answer.
+Unresolved stands apart: an oracle raises it to say that a question has no answer.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ArgumentError(DdminError, ValueError):
 
 
 class NotReproduced(DdminError, RuntimeError):  # noqa: N818 - says what happened
-    """The oracle is not true on the full set."""
+    """The oracle does not accept the full set."""
 
 
 class BadAnswer(DdminError, RuntimeError):  # noqa: N818 - says what happened
-    """The oracle returned neither a bool nor a score that was asked for, e.g. because it forgot to return one."""
+    """The oracle returned neither a bool nor the score that was expected, perhaps because it returned nothing."""
 
 
 class JournalError(DdminError, RuntimeError):
@@ -39,25 +39,25 @@ class JournalError(DdminError, RuntimeError):
 
 
 class Unresolved(Exception):  # noqa: N818 - an answer, not an error
-    """Raised by an oracle for a question without an answer: neither true nor false, and not asked again."""
+    """A question without an answer, raised by an oracle: neither true nor false, and not asked again."""
 
 
 def partial_result(error: BaseException) -> Reduction[Any] | None:
-    """The best reduction reached before `error` left `minimize`; None if no set had been accepted yet."""
-    found = vars(error).get(_PARTIAL)
-    return found if isinstance(found, Reduction) else None
+    """Return the best reduction reached before `error` left `minimize`; None if no set had been accepted yet."""
+    partial = vars(error).get(_PARTIAL)
+    return partial if isinstance(partial, Reduction) else None
 
 
 def attach_partial(error: BaseException, partial: Reduction[Any]) -> None:
-    """Let `error` carry the best reduction so far, for `partial_result` and, in words, for its traceback."""
+    """Attach the best reduction so far to `error`: for `partial_result` and, as a note, for its traceback."""
     vars(error)[_PARTIAL] = partial
     error.add_note(f"Delta debugging ended here after {partial.calls} calls; best so far: {partial}.")
 
 
 def not_reproduced(answer: Answer, count: int) -> NotReproduced:
-    """The error for an oracle that answered so on the full set of `count` units."""
-    said = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
+    """Return the error for an oracle whose answer on the full set of `count` units was not TRUE."""
+    answer_text = "has no answer (Unresolved)" if answer is Answer.UNRESOLVED else "is false"
     return NotReproduced(
-        f"the oracle {said} on the full set of {count} units, so there is nothing to reduce; "
+        f"the oracle {answer_text} on the full set of {count} units, so there is nothing to reduce; "
         "check that the oracle is deterministic and that the units together do what is wanted"
     )

@@ -1,4 +1,4 @@
-"""What the answers say about each other: witnesses for kept units, and signs against monotonicity."""
+"""Relate the answers to each other: find witnesses for kept units, and contradictions to monotonicity."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from safety_harness.ddmin.types import Answer, Evidence, Question
 class Record:
     """All answers, and what follows from them for a set.
 
-    An oracle is monotone if adding units never turns true into false. Then one refused set speaks for every
-    subset of it; one accepted set inside a refused one shows that the oracle is not monotone.
+    An oracle is monotone if adding units never turns true into false. Then every subset of a refused set is refused
+    as well. One accepted set inside a refused set shows that the oracle is not monotone.
     """
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class Record:
         self._smallest: list[Question] = []  # accepted sets without an accepted proper subset
 
     def copy(self) -> Self:
-        """An independent copy."""
+        """Return an independent copy."""
         twin = object.__new__(type(self))
         twin.answers, twin.monotone = self.answers.copy(), self.monotone
-        twin._refused, twin._smallest = self._refused.copy(), self._smallest
+        twin._refused, twin._smallest = self._refused.copy(), self._smallest  # `_smallest` is replaced, never changed
         return twin
 
     def note(self, question: Question, answer: Answer) -> None:
-        """Remember an answer; `monotone` turns false for good when it contradicts an earlier one."""
+        """Remember an answer. `monotone` turns false for good when an answer contradicts an earlier one."""
         if self.answers.get(question) is answer:
             return
         self.answers[question] = answer
@@ -43,20 +43,21 @@ class Record:
             self._smallest = [a for a in self._smallest if a & question != question] + [question]
 
     def witnessed(self, kept: Question) -> Question:
-        """The units of `kept` for which some refused set holds all of `kept` but them."""
-        found = 0
+        """Return each unit of `kept` for which some refused set holds all of `kept` but this unit."""
+        witnessed = 0
         for refused in self._refused:
             missing = kept & ~refused
             if missing & (missing - 1) == 0:  # one bit; none, if the set itself was once refused
-                found |= missing
-        return found
+                witnessed |= missing
+        return witnessed
 
     def of(self, kept: Question) -> dict[int, Evidence]:
-        """Per rank in `kept`, what was seen for that unit."""
+        """Return, per rank in `kept`, what was seen for that unit."""
         witnessed = self.witnessed(kept)
         return {rank: self._of_one(kept, 1 << rank, witnessed) for rank in ranks(kept)}
 
     def _of_one(self, kept: Question, unit: Question, witnessed: Question) -> Evidence:
+        """Return the strongest evidence for one unit: a direct answer comes before any inference."""
         direct = self.answers.get(kept ^ unit)
         if direct is Answer.FALSE:
             return "tested"
@@ -68,15 +69,15 @@ class Record:
 
 
 def united(line: Iterable[int]) -> Question:
-    """The set of these ranks."""
+    """Return the set of these ranks."""
     return sum(1 << rank for rank in line)
 
 
 def ranks(question: Question) -> list[int]:
-    """The ranks in a set, ascending."""
-    bits = bin(question)[:1:-1]
-    found, rank = [], bits.find("1")
+    """List the ranks in a set, ascending."""
+    bits = bin(question)[:1:-1]  # lowest bit first, without "0b"; `find` skips units left out at the speed of C
+    places, rank = [], bits.find("1")
     while rank >= 0:
-        found.append(rank)
+        places.append(rank)
         rank = bits.find("1", rank + 1)
-    return found
+    return places

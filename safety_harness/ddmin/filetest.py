@@ -1,7 +1,7 @@
-"""Files as units, and a script as oracle: the convention that line reducers share.
+"""Cut a file into units and ask a script as oracle: the convention that line reducers share.
 
-The script is run with the path of a candidate file as its last argument, in an empty directory of its own, and
-says with exit code 0 that the candidate still does what the file is about.
+The script is run with the path of a candidate file as its last argument, in an empty directory of its own. Exit
+code 0 says that the candidate still does what matters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safety_harness.ddmin.errors import ArgumentError, Unresolved
 
 
 def pieces(content: bytes, separator: bytes) -> list[bytes]:
-    """The content cut after every separator; together the pieces are the content. An empty one cuts each byte."""
+    """Cut the content after every separator, or after every byte if the separator is empty. Nothing is lost."""
     if not separator:
         return [content[i : i + 1] for i in range(len(content))]
     cut = [piece + separator for piece in content.split(separator)]
@@ -27,14 +27,15 @@ def pieces(content: bytes, separator: bytes) -> list[bytes]:
 
 
 class Script:
-    """An oracle over positions in `parts`: writes the candidate, runs the command on it, exit code 0 is true.
+    """An oracle over positions in `parts` that writes the candidate and runs a command on it. Exit code 0 is true.
 
-    name: of the candidate file. seconds: a run that takes longer has no answer; it and what it started is killed.
+    name: the candidate file's name. seconds: a run that takes longer has no answer. It is killed, together with the
+    processes that it started.
     """
 
     def __init__(self, command: Sequence[str], parts: Sequence[bytes], name: str, seconds: float | None = None) -> None:
-        # Each run has a folder of its own, so what is named from here is named whole.
-        self._command = [*map(_found, command)]
+        # Each run has a folder of its own, where a path relative to this one would lead nowhere.
+        self._command = [*map(_absolute, command)]
         self._parts = parts
         self._name = name
         self._seconds = seconds
@@ -46,7 +47,7 @@ class Script:
             return self._run([*self._command, str(candidate)], folder) == 0
 
     def fingerprint(self) -> str:
-        """What the answers depend on: the command, the text of every file that it names, its time, the pieces."""
+        """Hash what the answers depend on: the command, every file that it names, the time limit, the pieces."""
         texts = [Path(part).read_bytes() for part in self._command if Path(part).is_file()]
         digest = hashlib.sha256(repr((self._command, texts, self._name, self._seconds)).encode())
         for part in self._parts:
@@ -54,6 +55,7 @@ class Script:
         return digest.hexdigest()
 
     def _run(self, command: list[str], folder: str) -> int:
+        """Return the command's exit code. Raises Unresolved after the time limit, ArgumentError if it cannot start."""
         try:
             process = subprocess.Popen(
                 command,
@@ -61,7 +63,7 @@ class Script:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,
+                start_new_session=True,  # a group of its own, so that all of it can be killed
             )
         except OSError as error:
             raise ArgumentError(f"{command[0]} cannot be run: {error.strerror}; is it executable?") from error
@@ -75,6 +77,7 @@ class Script:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and, where the system has process groups, whatever it started."""
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -82,6 +85,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _found(program: str) -> str:
-    """A script given by a relative path must be found from the candidate's directory as well."""
-    return str(Path(program).resolve()) if Path(program).is_file() else program
+def _absolute(part: str) -> str:
+    """Return a file's absolute path, and any other part of a command as it is."""
+    return str(Path(part).resolve()) if Path(part).is_file() else part

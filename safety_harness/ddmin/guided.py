@@ -1,9 +1,9 @@
-"""The default search where a prior orders the units: by importance, unless required units are neighbours.
+"""Search in order of importance where there is a prior, unless required units turn out to be neighbours.
 
-Sorting by a prior is what makes a good one pay, and it tears apart what lies together. So as soon as the sorted
-order meets its first refusal, a few questions ask whether one half of the units, as they lie originally, is
-enough. If required units are neighbours, one half is, and it is halved again; if not, neither will do, and two
-questions are lost. The prior still says where to cut, so as not to tear a cluster, and which half to leave out first.
+A good prior pays because units are sorted by it, and sorting tears neighbours apart. So when the sorted order meets its
+first refusal, two questions ask whether one half of the units, in their original order, is enough. If required units
+are neighbours, one half is enough, and it is halved again. If not, neither half is, and two questions are lost. The
+prior still says where to cut, so that no cluster is torn, and which half to leave out first.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ from safety_harness.ddmin.adaptive import Adaptive
 from safety_harness.ddmin.eitherhalf import EitherHalf, Halves
 from safety_harness.ddmin.evidence import ranks, united
 from safety_harness.ddmin.twoended import TwoEnded
-from safety_harness.ddmin.types import Answer, Plan, Question, Ranks
+from safety_harness.ddmin.types import Answer, Plan, PriorOrder, Question
 
-_MANY = 128  # units among which one half is seldom enough, and another end can be looked at later
-_TOO_FEW = 16  # units among which the question of neighbours is not worth its price
+# Percentages below are calls on the cells of benchmarks/ddmin, up to 224 units.
+
+# From this many units on, a search without a prior does not begin with halves: one half is seldom enough, and there is
+# room for a look from the other end instead (`TwoEnded`). Never asking about halves costs thresholds 7 % more and saves
+# scattered units 3 %; a limit of 256 saves thresholds 2 % and costs scattered units 2 %.
+_MANY = 128
+# Among fewer units the questions about neighbours cost more than they save. A limit of 8 costs 0.5 % more; one of 32
+# costs blocks among 32 units 12 % more.
+_TOO_FEW = 16
 
 
-def adaptive(kept: Question, order: Ranks) -> Plan:
-    """The adaptive search, in the original order if there is no prior."""
-    return _as_they_lie(ranks(kept)) if order is None else Guided(kept, order)
-
-
-def _as_they_lie(line: Sequence[int]) -> Plan:
+def adaptive(kept: Question, order: PriorOrder) -> Plan:
+    """Return the default search for a set: guided by the prior, or in original order if there is none."""
+    if order is not None:
+        return Guided(kept, order)
+    line = ranks(kept)
     return EitherHalf(line) if len(line) < _MANY else TwoEnded(line)
 
 
 class Guided:
-    """Adaptive search in order of importance that changes over to the original order if that pays.
+    """An adaptive search in order of importance that changes over to the original order if neighbours belong together.
 
     order: the original position of each rank.
     """
@@ -40,9 +46,9 @@ class Guided:
     def __init__(self, kept: Question, order: tuple[int, ...]) -> None:
         self._order = order
         self._plan: Plan = Adaptive(ranks(kept), sorted_by_prior=True)
-        self._doubts: tuple[Question, ...] = ()  # sets whose removal would show that neighbours belong together
-        self._refusals = 0
-        self._settled = False
+        self._doubts: tuple[Question, ...] = ()  # sets to leave out: a success shows that neighbours belong together
+        self._refusals = 0  # in the sorted order
+        self._settled = False  # whether the order is chosen for good
 
     @property
     def kept(self) -> Question:
@@ -53,6 +59,7 @@ class Guided:
 
     def tell(self, answer: Answer) -> None:
         if self._doubts:
+            # The plan is not told: it stays at its own question, and goes on there if the doubts come to nothing.
             smaller, self._doubts = self.kept ^ self._doubts[0], self._doubts[1:]
             if answer is Answer.TRUE:
                 self._plan = EitherHalf(self._original(smaller), _lighter_first)
@@ -74,8 +81,14 @@ class Guided:
         return len(self._doubts) + self._plan.remaining()
 
     def _doubt(self, answer: Answer) -> None:
-        """After the first refusal try halves; after a second without any success try the outer quarters."""
+        """Choose what to ask about neighbours after the plan's first two refusals. A success settles the order.
+
+        Without these questions blocks of neighbours cost 69 % more calls, and 2.5 times as many among 672 units. All
+        other units cost 2 to 5 % less.
+        """
         if answer is Answer.TRUE:
+            # Before the first refusal a success says nothing: the least important units go in any case. After it, the
+            # sorted order still removes units, so it is worth keeping.
             self._settled = self._refusals > 0
             return
         self._refusals += 1
@@ -84,18 +97,22 @@ class Guided:
         if len(line) < _TOO_FEW:
             return
         if self._refusals == 1:
+            # Is one half enough? The lighter half is the likelier to go.
             self._doubts = tuple(united(half) for half in _lighter_first(line))
         elif len(line) == len(self._order):
+            # Twice refused, and nothing has gone yet: a block may lie across the middle, where both halves tear it.
+            # Then an outer quarter can go. This saves blocks 1 % and costs scattered units 1 %.
             size = len(line) // 4
             quarters = sorted((line[:size], line[-size:]), key=sum)  # the less important by rank first
             self._doubts = tuple(united(quarter) for quarter in quarters)
 
     def _original(self, kept: Question) -> list[int]:
+        """Return the ranks in a set, in the units' original order."""
         return sorted(ranks(kept), key=self._order.__getitem__)
 
 
 def _lighter_first(line: Sequence[int]) -> Halves:
-    """About half of the line each, the less important one by rank first."""
+    """Cut a line near its middle. The part that is less important by rank comes first."""
     cut = _unimportant_place(line)
     if sum(line[:cut]) > sum(line[cut:]):
         line, cut = line[::-1], len(line) - cut
@@ -103,11 +120,17 @@ def _lighter_first(line: Sequence[int]) -> Halves:
 
 
 def _unimportant_place(line: Sequence[int]) -> int:
-    """Where around the middle a cut is least likely to go through a cluster of important units."""
+    """Return where, around the middle, a cut is least likely to tear a cluster of important units.
+
+    A cut at the middle itself costs blocks 7 % more calls.
+    """
+    # A window of an eighth of the line smooths the ranks: a single one is too noisy to show where a cluster lies. The
+    # middle quarter keeps both parts large.
     reach = max(len(line) // 16, 2)
     places = range(3 * len(line) // 8, 5 * len(line) // 8 + 1)
 
     def importance(place: int) -> int:
+        """Sum the ranks around a place."""
         return sum(line[max(place - reach, 0) : place + reach])
 
     return min(places, key=lambda place: (importance(place), abs(2 * place - len(line))))

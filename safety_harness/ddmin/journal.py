@@ -1,7 +1,7 @@
-"""Answers on disk, so that a run that was killed is resumed without asking anything twice.
+"""Keep answers on disk, so that a killed run is resumed without asking anything twice.
 
-One line of JSON per answer, appended and synced before the search goes on; a first line says whose answers they
-are. A line without its end is what a kill leaves behind: it is dropped. Anything else that cannot be read, or
+Each answer is one line of JSON, appended and synced before the search goes on. A first line names the oracle and the
+units by a hash. A line without its end is what a kill leaves behind: it is dropped. A file that cannot be read, or
 that belongs to another oracle or other units, is refused and left untouched.
 """
 
@@ -23,21 +23,24 @@ if sys.platform != "win32":
     import fcntl
 
 _FORMAT = "ddmin journal 1"
-_SAID = {Answer.TRUE: True, Answer.FALSE: False, Answer.UNRESOLVED: None}
-_MEANT: dict[object, Answer] = {said: answer for answer, said in _SAID.items()}
+_JSON_OF = {Answer.TRUE: True, Answer.FALSE: False, Answer.UNRESOLVED: None}
+_ANSWER_OF: dict[object, Answer] = {value: answer for answer, value in _JSON_OF.items()}
 
 
 class Journal:
-    """An append-only file of answers. Sets are given as bit masks over the original positions.
+    """An append-only file of answers. Sets are bit masks over the units' original positions.
 
-    fingerprint: whatever identifies the oracle: its version, its inputs, its settings. Together with the
-    `repr` of every unit it is the key; a file with another key is refused.
+    fingerprint: whatever identifies the oracle: its version, its inputs, its settings. Together with the `repr` of
+    every unit it makes the key. A file with another key is refused.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], fingerprint: str, units: Sequence[object], *, scores: bool = False
     ) -> None:
-        """Open or create the file, for answers or for scores, and read it. Raises JournalError if it cannot be used."""
+        """Open or create the file, for answers or for scores, and read it.
+
+        Raises JournalError if it cannot be used.
+        """
         self.path = Path(path)
         self._scores = scores
         key = hashlib.sha256(json.dumps([fingerprint, *map(repr, units)]).encode()).hexdigest()
@@ -56,21 +59,23 @@ class Journal:
 
     def append(self, mask: int, answer: Reply) -> None:
         """Add an answer and wait until it is on disk. Raises JournalError if it cannot be written."""
-        said = _SAID[answer] if isinstance(answer, Answer) else answer
-        self._write(json.dumps({"set": f"{mask:x}", "answer": said}).encode() + b"\n")
+        value = _JSON_OF[answer] if isinstance(answer, Answer) else answer
+        self._write(json.dumps({"set": f"{mask:x}", "answer": value}).encode() + b"\n")
 
     def close(self) -> None:
-        """Let go of the file; another run may use it then."""
+        """Close the file. Another run may use it then."""
         self._file.close()
 
     def _lock(self) -> None:
-        if sys.platform != "win32":  # there, nothing keeps two runs apart
+        """Keep other runs out of the file; on Windows nothing does. Raises JournalError if another run has it."""
+        if sys.platform != "win32":
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise JournalError(f"the journal {self.path} is in use by another run") from error
 
     def _read(self) -> Iterator[tuple[int, Reply]]:
+        """Yield the answers in the file, and cut off what a kill left behind. Raises JournalError, changing nothing."""
         self._file.seek(0)
         content = self._file.read()
         if self._head.startswith(content):  # empty, or killed while it was begun
@@ -90,29 +95,32 @@ class Journal:
             self._file.truncate(len(self._head) + len(whole))
 
     def _entry(self, line: bytes, number: int) -> tuple[int, Reply]:
+        """Read one line: a mask and its answer. Raises JournalError, with the line's number."""
         try:
             entry = json.loads(line)
             return int(entry["set"], 16), self._reply(entry["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(f"line {number} of the journal {self.path} is damaged") from error
 
-    def _reply(self, said: object) -> Reply:
-        if isinstance(said, float):  # looked up, 1.0 would be True
-            if self._scores and isfinite(said):
-                return said
-            raise ValueError(said)
-        return _MEANT[said]
+    def _reply(self, value: object) -> Reply:
+        """Return the answer or score that a value of JSON stands for. Raises ValueError or KeyError for others."""
+        if isinstance(value, float):  # a dictionary takes 1.0 for True
+            if self._scores and isfinite(value):
+                return value
+            raise ValueError(value)
+        return _ANSWER_OF[value]
 
     def _write(self, line: bytes) -> None:
+        """Append a line and wait until it is on disk. Raises JournalError; then the file holds whole lines only."""
         size = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(line)
             if written != len(line):
-                self._file.truncate(size)  # whoever goes on must not write behind half a line
+                self._file.truncate(size)  # the next line must not be written after half a line
                 raise OSError(None, f"only {written} of {len(line)} bytes could be written")
             os.fsync(self._file.fileno())
         except OSError as error:
             raise JournalError(
                 f"the journal {self.path} cannot be written: {error.strerror}; "
-                "what it holds already stays good, so the run can be resumed once that is mended"
+                "its earlier answers stay valid, so the run can be resumed once that is mended"
             ) from error

@@ -1,4 +1,4 @@
-"""A line that tells how far a reduction is, for people who watch a terminal."""
+"""Draw how far a reduction is, for people who watch a terminal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TextIO
 
 from safety_harness.ddmin.types import Event
 
-_WIDTH = 24
-_PAUSE = 0.1  # seconds between two drawings: faster is not readable, and costs time
+_BAR_COLUMNS = 24
+_PAUSE_SECONDS = 0.1  # between two drawings: faster is not readable, and costs time
 
 
 class Progress:
-    """Draws events as one live line; silent if the stream is not a terminal. Pass it as `on_event`.
+    """A live line that shows events; silent if the stream is not a terminal. Pass it as `on_event`.
 
         with Progress() as progress:
             minimize(units, oracle, on_event=progress)
 
-    The bar shows the calls made against those made and still to come, by the search's own estimate.
+    The bar compares the calls made with all calls: those made and those still to come, by the search's own estimate.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -37,10 +37,10 @@ class Progress:
             self._stream.flush()
 
     def __call__(self, event: Event) -> None:
-        """Draw, unless that has just been done."""
+        """Draw the event. Skip it shortly after another drawing, unless a smaller set was accepted."""
         self._full = max(self._full, event.size)
         now = time.monotonic()
-        if not self._live or (now - self._drawn < _PAUSE and event.kind != "accepted"):
+        if not self._live or (now - self._drawn < _PAUSE_SECONDS and event.kind != "accepted"):
             return
         self._drawn = now
         self._stream.write(f"\r\x1b[K{line(event, self._full)}")
@@ -48,9 +48,9 @@ class Progress:
 
 
 def line(event: Event, full: int) -> str:
-    """What is shown for an event of a reduction of `full` units."""
-    whole = event.calls + event.estimate
-    done = round(_WIDTH * event.calls / whole) if whole else 0
-    bar = "#" * done + "-" * (_WIDTH - done)
+    """Format an event of a reduction of `full` units."""
+    all_calls = event.calls + event.estimate
+    done = round(_BAR_COLUMNS * event.calls / all_calls) if all_calls else 0
+    bar = "#" * done + "-" * (_BAR_COLUMNS - done)
     units = f"{event.best or full} of {full} units"
     return f"{event.phase:<7} [{bar}] {units}, {event.calls} calls, about {event.estimate} to go"

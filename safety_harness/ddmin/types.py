@@ -1,4 +1,4 @@
-"""What goes in and out of a reduction: answers, questions, plans, events and the result."""
+"""Define what goes in and out of a reduction: answers, questions, plans, events and the result."""
 
 from __future__ import annotations
 
@@ -25,44 +25,45 @@ class Answer(Enum):
 
 
 Reply: TypeAlias = Answer | float
-"""What an oracle says: an answer, or a score that a test makes an answer of."""
+"""What an oracle returns: an answer, or a score that a statistical test turns into an answer."""
 
 Question: TypeAlias = int
-"""A subset to ask about, as a bit mask over ranks: bit r is the unit of rank r, rank 0 the least important."""
+"""A subset to ask about, as a bit mask over ranks. Bit r is the unit of rank r; rank 0 is the least important."""
 
 
 class Plan(Protocol):
-    """A search as a state: the next question, and what each answer makes of it.
+    """A search as a state that gives the next question and takes answers.
 
-    Plans never call the oracle, so the same plan serves every driver; a fork answers "what would be asked
-    next, if". A plan starts from an accepted set, and each of its questions is a proper subset of it with fewer
-    units than the set accepted last.
+    Plans never call the oracle, so the same plan serves every driver. A fork answers "what would be asked next, if".
+    A plan starts from an accepted set. Each of its questions is a proper subset of that set, with fewer units than
+    the set accepted last.
     """
 
     @property
     def kept(self) -> Question:
-        """The set accepted last."""
+        """Return the set accepted last."""
 
     def question(self) -> Question | None:
-        """The next question, the same until it is answered; None at the end."""
+        """Return the next question, unchanged until it is answered; None at the end."""
 
     def tell(self, answer: Answer) -> None:
-        """The answer to the current question."""
+        """Take the answer to the current question."""
 
     def fork(self) -> Self:
-        """An independent copy."""
+        """Return an independent copy."""
 
     def chance(self) -> float:
-        """The forecast probability that the current question is answered TRUE, 0 to 1."""
+        """Return the forecast probability, 0 to 1, that the current question is answered TRUE."""
 
     def remaining(self) -> float:
-        """Roughly how many more questions there will be."""
+        """Estimate how many more questions there will be."""
 
 
-Strategy: TypeAlias = Callable[[Question, "Ranks"], Plan]
-"""Makes a plan from the set to reduce and, where a prior gave the ranks, the original position of each."""
+PriorOrder: TypeAlias = tuple[int, ...] | None
+"""The original position of each rank where a prior gave the ranks. None without a prior: rank and position agree."""
 
-Ranks: TypeAlias = "tuple[int, ...] | None"
+Strategy: TypeAlias = Callable[[Question, PriorOrder], Plan]
+"""Makes a plan for the set to reduce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,14 @@ class Event:
     """One step of a running reduction.
 
     kind: "phase" (a phase begins), "asked" (the oracle is about to be called), "answered" (it has answered),
-    "accepted" (a smaller set is now the best), "distrusted" (an answer showed that the oracle is not monotone:
-    from here on only explicit tests count). Answers already known cause no "asked" and no "answered".
+        "accepted" (a smaller set is now the best), "distrusted" (an answer showed that the oracle is not monotone:
+        from here on only explicit tests count). Answers already known cause no "asked" and no "answered".
     size: units in the set concerned ("phase", "distrusted": in the best set; 0 before there is one).
     calls: oracle calls begun so far, this one included.
     answer: for "answered": True, False, or None if unresolved; otherwise None. A score counts as True from the
-    threshold on.
-    best: units in the best set so far; 0 before there is one. estimate: roughly how many calls are still to
-    come, by the forecast that steers the search.
+        threshold on.
+    best: units in the best set so far; 0 before there is one.
+    estimate: roughly how many calls are still to come, by the forecast that steers the search.
     """
 
     kind: EventKind
@@ -91,23 +92,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Reduction(Generic[T]):
-    """The result; `kept` is always a set that the oracle was seen to accept.
+    """The result. `kept` is always a set that the oracle was seen to accept.
 
     kept, removed: the units, both in original order.
-    minimal: every kept unit was tested: without it alone, the oracle is false (1-minimal). An empty `kept`
-        is minimal too: the oracle accepts the empty set, so no unit is needed at all.
-    certificate: per kept unit, what was seen:
-        "tested": the oracle said false on `kept` without it;
-        "inferred": it said false on a larger set without it, so if the oracle is monotone the unit is needed;
-        "stale": likewise, but the oracle has shown that it is not monotone, so this proves nothing;
-        "unresolved": `kept` without it has no answer; "untested": nothing was seen.
+    minimal: every kept unit was tested: without it alone, the oracle is false (1-minimal). An empty `kept` is minimal
+        too: the oracle accepts the empty set, so no unit is needed at all.
+    certificate: what was seen, per kept unit:
+        "tested": the oracle is false on `kept` without this unit;
+        "inferred": it is false on a larger set without this unit. If the oracle is monotone, the unit is needed;
+        "stale": as "inferred", but the oracle has shown that it is not monotone, so this proves nothing;
+        "unresolved": `kept` without this unit has no answer;
+        "untested": nothing was seen.
     monotone: False if some answers contradict monotonicity: a set was accepted and a larger one refused.
-    calls: distinct questions put to the oracle; cached: questions answered from memory or from `assume`.
-    repeats: how many of `calls` put a question once more, for an oracle that errs; disagreements: how many of
-        these were answered otherwise than the first time. frozen: repeats agreed too well to be evidence of
-        their own, so the oracle's first answers were taken as they are.
-    replayed: how many of `calls` were answered by the journal. speculated: answers that a parallel driver
-        obtained ahead and that were never needed; they are not part of `calls`.
+    calls: questions put to the oracle, repeats included. cached: questions answered from memory or from `assume`.
+    repeats: how many of `calls` asked an earlier question again, of an oracle that errs.
+    disagreements: how many repeats were answered differently from the first time.
+    frozen: repeats agreed too well to be evidence of their own, so the oracle's first answers were taken as they are.
+    replayed: how many of `calls` were answered by the journal.
+    speculated: answers that a parallel driver obtained ahead and that were never needed. They are not part of `calls`.
     seconds: wall time. stopped: what ended the run early, None if it ran to its end.
     history: (calls, size) whenever a set was accepted, the full set first.
     """
@@ -136,6 +138,7 @@ class Reduction(Generic[T]):
         return f"{len(self.kept)} of {total} units, {self._proof()}{stop}"
 
     def _proof(self) -> str:
+        """Say in words how well the result is proven minimal."""
         if self.minimal:
             return "1-minimal"
         if set(self.certificate.values()) <= {"tested", "inferred"}:

@@ -1,4 +1,4 @@
-"""Answers that came before their question: obtained ahead, or by an earlier run."""
+"""Keep answers that came before their question: obtained ahead, or by an earlier run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from safety_harness.ddmin.types import Question, Reply
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """An answer; `replayed` if a journal gave it."""
+    """An answer that came early. `replayed`: a journal gave it."""
 
     answer: Reply
     replayed: bool
 
 
 class Waiting:
-    """Answers by question, first come, first taken.
+    """Answers by question. Those to one question are taken in the order in which they came.
 
-    repeats: whether a second answer to the same question is one more measurement, or the same once more.
+    repeats: whether a second answer to a question is a new measurement; if not, it is dropped.
     """
 
     def __init__(self, *, repeats: bool) -> None:
@@ -28,7 +28,7 @@ class Waiting:
         self._answers: dict[Question, deque[Early]] = {}
 
     def put(self, question: Question, answer: Reply, *, replayed: bool = False) -> bool:
-        """Keep an answer; whether it is news."""
+        """Keep an answer. Return False if it was dropped."""
         there = self._answers.setdefault(question, deque())
         if there and not self._repeats:
             return False
@@ -36,12 +36,12 @@ class Waiting:
         return True
 
     def replay(self, answers: Iterable[tuple[Question, Reply]]) -> None:
-        """Keep what a journal holds."""
+        """Keep the answers that a journal holds."""
         for question, answer in answers:
             self.put(question, answer, replayed=True)
 
     def next(self, question: Question) -> Early | None:
-        """The answer that `take` would give."""
+        """Return the answer that `take` would use up; None if there is none."""
         there = self._answers.get(question)
         return there[0] if there else None
 
@@ -53,5 +53,5 @@ class Waiting:
             del self._answers[question]
 
     def count(self) -> int:
-        """How many answers of this run have not been used."""
+        """Count the answers of this run that have not been used."""
         return sum(not early.replayed for there in self._answers.values() for early in there)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -20,6 +20,7 @@ import safety_harness.ddmin as package
 from safety_harness.ddmin import Answer, Event, partial_result, reducer
 from safety_harness.ddmin.certify import Certify
 from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
+from safety_harness.ddmin.options import OptionArguments, Options
 
 minimize = partial(package.minimize, certificate="explicit", check_empty=True)
 EACH = pytest.mark.parametrize("strategy", ["adaptive", "halving", "ddmin"])
@@ -130,6 +131,9 @@ def test_no_units(strategy: str) -> None:
         ({"max_calls": 0}, "max_calls is 0"),
         ({"max_seconds": 0}, "max_seconds is 0"),
         ({"max_seconds": float("nan")}, "max_seconds is nan"),
+        ({"target_size": -1}, "target_size is -1"),
+        ({"certificate": "sure"}, "unknown certificate 'sure'; choose one of: none, monotone, explicit, confidence"),
+        ({"workers": 0}, "workers is 0"),
         ({"assume": {frozenset("az"): True}}, "assume names 'z'"),
         ({"assume": {frozenset("a"): None}}, "assume holds None"),
     ],
@@ -359,3 +363,14 @@ def test_target_size_and_answers_from_outside_the_current_question() -> None:
     assert core.ask() is None
     with pytest.raises(ValueError, match="no set has been accepted"):
         package.Reducer(range(8)).result()
+
+
+def test_options_and_their_keyword_types_agree() -> None:
+    """Compare names and types of `Options` with those that callers of `minimize` are checked against."""
+    assert get_type_hints(OptionArguments) == get_type_hints(Options)
+
+
+@pytest.mark.parametrize("reduce", [package.minimize, package.Reducer])
+def test_an_unknown_option_is_a_type_error(reduce: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'splits'"):
+        reduce(range(3), *([needs(1)] if reduce is package.minimize else []), splits=2)
