@@ -37,7 +37,7 @@ def sentences(markdown: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", _ITEM.sub("\n\n", text)):
         for sentence in _END.split(" ".join(paragraph.split()) + " "):
             if _WORD.search(sentence):
-                yield sentence
+                yield sentence.strip()
 
 
 def word_count(sentence: str) -> int:
