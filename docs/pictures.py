@@ -1,4 +1,4 @@
-"""Takes the pictures of a report that README shows: ``python docs/pictures.py reports/report.html``.
+"""Take the pictures of a report that README shows: ``python docs/pictures.py reports/report.html``.
 
 Needs Chromium and its driver (Debian: chromium, chromium-driver).
 """
@@ -15,6 +15,7 @@ ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollba
 
 
 def main() -> None:
+    """Save what Chromium shows of a report, in both colour schemes, next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     page = parser.parse_args().page.resolve()

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: ``python docs/reference.py``. A test holds the two together."""
+"""Write docs/reference.md from the code: ``python docs/reference.py``. A test holds the two together."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ from safety_harness.cli import main as cli
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
-from safety_harness.registry import schema as specs
+from safety_harness.registry import schema
 from safety_harness.registry.settings import GateSettings, SearchSettings
 from safety_harness.report.github import ACTIONS, SUMMARY
+from safety_harness.weights.architectures import layouts
 
 FILE = Path(__file__).with_name("reference.md")
 FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
 TABLES = (
-    specs.Family, specs.StudentSpec, specs.ModelSpec, specs.Source, specs.SplitSpec, specs.PromptSource,
-    specs.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
+    schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
     ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
-    (
-        "pytest",
-        int(pytest.ExitCode.INTERRUPTED),
-        "interrupted, or a suite cannot be imported",
-    ),
+    ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
     ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
     ("pytest", int(pytest.ExitCode.USAGE_ERROR), "wrong usage: an option, a registry, a missing file"),
     ("pytest", int(pytest.ExitCode.NO_TESTS_COLLECTED), "no test was selected"),
@@ -48,7 +45,7 @@ EXIT_CODES = (
     ("safety-harness", 2, "wrong usage or input"),
 )
 VARIABLES = (
-    (CACHE_VARIABLE, "folder for prepared models and patches, in place of ~/.cache/safety_harness"),
+    (CACHE_VARIABLE, "folder for prepared models and patches, instead of the user's cache folder"),
     (SUMMARY, "file to which a gated run appends its short report (set by GitHub)"),
     (ACTIONS, "when set, reasons against a release are printed as annotations (set by GitHub)"),
     ("CI", "when set, no live lines are drawn"),
@@ -56,12 +53,13 @@ VARIABLES = (
 
 
 class _Group:
-    """Takes options as pytest's parser does, and keeps what they are called and say."""
+    """A stand-in for pytest's parser that keeps the name and the help of each option."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
 
     def addoption(self, name: str, **about: Any) -> None:
+        """Record one option, with its choices or a placeholder for its value."""
         if choices := about.get("choices"):
             name = f"{name} {'|'.join(choices)}"
         elif about.get("action") != "store_true":
@@ -70,7 +68,7 @@ class _Group:
 
 
 def reference() -> str:
-    """The text of docs/reference.md."""
+    """Return the text of docs/reference.md."""
     group: Any = _Group()
     options.add_options(group)
     sections = [
@@ -92,6 +90,11 @@ def reference() -> str:
         *(part for model in TABLES for part in _fields(model.__name__, model)),
         "## Commands of `safety-harness`",
         *_commands(),
+        "## Architectures",
+        "By `model_type` in a checkpoint's `config.json`. Another one is "
+        "[a row](../CONTRIBUTING.md#add-an-architecture) in `safety_harness/weights/architectures.toml`. "
+        "Roles in brackets move only where `roles` in `search` names them.",
+        _table(("model_type", "roles that may move"), [(f"`{name}`", text) for name, text in _architectures()]),
         "## Exit codes",
         _table(("program", "code", "meaning"), EXIT_CODES),
         "## Environment variables",
@@ -101,20 +104,28 @@ def reference() -> str:
 
 
 def _fixtures() -> Iterator[tuple[str, str]]:
+    """Yield the name and the docstring of each fixture that suites use."""
     for fixture in FIXTURES:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
         yield function.__name__, _line(function.__doc__)
 
 
+def _architectures() -> Iterator[tuple[str, str]]:
+    """Yield each supported model_type with its roles; those that move only on request stand in brackets."""
+    for model_type, layout in sorted(layouts().items()):
+        yield model_type, " ".join(f"({role})" if role in layout.unasked else role for role in layout.roles)
+
+
 def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
-    own = {key: field for key, field in model.model_fields.items() if _introduces(model, key)}
-    described = any(field.description for field in own.values())
+    """Yield the section of one model: heading, docstring if it is a registry table, and a table of its keys."""
+    introduced = {key: field for key, field in model.model_fields.items() if _introduces(model, key)}
+    described = any(field.description for field in introduced.values())
     yield f"### `{name}`"
     if model in TABLES:
         also = " and ".join(f"`{base.__name__}`" for base in _bases(model))
         yield _line(model.__doc__) + (f" Also takes every key of {also}." if also else "")
     rows = []
-    for key, field in own.items():
+    for key, field in introduced.items():
         default = "required" if field.is_required() else _default(field.default)
         cells = [f"`{key}`", f"`{_type(model, key)}`", default]
         rows.append((*cells, field.description or "") if described else tuple(cells))
@@ -122,32 +133,36 @@ def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _introduces(model: type[BaseModel], key: str) -> bool:
-    """Whether *key* is not only inherited from another table that is listed here."""
+    """Return whether *key* is more than inherited from another table that is listed here."""
     return not any(key in base.model_fields for base in _bases(model))
 
 
 def _bases(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The tables listed here that *model* takes keys from."""
+    """Return the tables listed here that *model* inherits keys from."""
     return [base for base in model.__mro__[1:] if base in TABLES]
 
 
 def _type(model: type[BaseModel], key: str) -> str:
+    """Return the annotation of *key* as the source has it, less pydantic's constraints."""
     text = str(next(vars(base)["__annotations__"][key] for base in model.__mro__ if key in _annotations(base)))
     return re.sub(r"\b(Annotated\[|Field\(.*\))", "", text)
 
 
 def _annotations(base: type) -> dict[str, Any]:
-    found: dict[str, Any] = vars(base).get("__annotations__", {})
-    return found
+    """Return the annotations that the class itself writes, not those of its bases."""
+    annotations: dict[str, Any] = vars(base).get("__annotations__", {})
+    return annotations
 
 
 def _default(value: object) -> str:
+    """Return a default as a cell shows it: empty where nothing is set."""
     if isinstance(value, BaseModel):
         return "see Settings"
     return "" if value in (None, "", (), {}) else f"`{value}`"
 
 
 def _commands() -> Iterator[str]:
+    """Yield a heading, the help and a table of arguments for each command of `safety-harness`."""
     parser = cli.parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -160,6 +175,7 @@ def _commands() -> Iterator[str]:
 
 
 def _called(action: argparse.Action) -> str:
+    """Return how an argument is written on the command line, with its choices or a placeholder."""
     if not action.option_strings:
         return str(action.metavar or action.dest)
     choices = "|".join(map(str, action.choices)) if action.choices else ""
@@ -168,10 +184,12 @@ def _called(action: argparse.Action) -> str:
 
 
 def _line(text: str | None) -> str:
-    return " ".join((text or "").split())
+    """Return *text* on one line, with single backquotes for the double ones of docstrings."""
+    return " ".join((text or "").replace("``", "`").split())
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table; pipes in cells are escaped."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
