@@ -40,7 +40,10 @@ def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> Non
         (("--patches", "gone.json"), "gone.json: cannot be read as results"),
         (("--registry", "gone.toml"), "gone.toml: no such registry file"),
         (("--gate-dsr", "1.5"), "--gate-dsr: Input should be less than or equal to 1 (given: '1.5')."),
-        (("--search-strategy", "fast"), "--search-strategy: Input should be 'adaptive', 'halving' or 'ddmin' (given: '"),
+        (
+            ("--search-prior", "best"),
+            "--search-prior: Input should be 'norm', 'contrast' or 'descent' (given: 'best').",
+        ),
     ],
 )
 def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
