@@ -1,8 +1,9 @@
-"""The command line: what it offers, what it refuses before anything starts, and what it leaves alone."""
+"""Check what the command line offers, what it refuses before anything starts, and what it leaves alone."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
 from safety_harness.registry.settings import GateSettings, SearchSettings
+from tests.plugin.conftest import RUN, write_project
 from tests.samples import write_registry
 
 Project = Callable[..., pytest.RunResult]
@@ -46,10 +48,10 @@ def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> Non
         ),
     ],
 )
-def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
+def test_a_wrong_option_stops_a_run_before_any_worker(
     project: Project, arguments: tuple[str, ...], message: str
 ) -> None:
-    """``-n 2`` says no at pytest_configure, ``-n auto`` as soon as it asks how many workers there may be."""
+    """Refuse with ``-n 2`` at pytest_configure, and with ``-n auto`` when xdist asks for the number of workers."""
     for count in ("2", "auto"):
         found = project("-n", count, *arguments)
         assert found.ret == pytest.ExitCode.USAGE_ERROR
@@ -58,13 +60,11 @@ def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
         assert "created:" not in found.stdout.str()
 
 
-def test_a_missing_question_file_is_a_usage_error_before_any_worker_starts(
-    project: Project, pytester: pytest.Pytester
-) -> None:
-    project("--collect-only")
+def test_a_missing_question_file_stops_a_run_before_workers(pytester: pytest.Pytester) -> None:
+    write_project(pytester.path)
     file = pytester.path / "registry.toml"
     file.write_text(file.read_text().replace('text = "text.jsonl"', 'text = "gone.jsonl"'))
-    found = pytester.runpytest("suites", "--registry", "registry.toml", "-n", "2")
+    found = pytester.runpytest(*RUN, "-n", "2")
     assert found.ret == pytest.ExitCode.USAGE_ERROR
     found.stderr.fnmatch_lines(["*gone.jsonl: does not exist*"])
 
@@ -98,7 +98,7 @@ def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> 
 
 
 def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:
-    """Asked of the hook that xdist asks, without starting workers."""
+    """Call the hook that xdist calls, without starting workers."""
     plain = pytester.parseconfigure(*LOAD)
     assert type(plain.hook.pytest_xdist_make_scheduler(config=plain, log=None)).__name__ == "LoadScheduling"
     write_registry(pytester.path)
@@ -106,11 +106,15 @@ def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) 
     assert type(gated.hook.pytest_xdist_make_scheduler(config=gated, log=None)).__name__ == "StudentScheduling"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("tests",), ("suites", "--registry", "registry.toml")])
-def test_pytest_starts_without_torch(project: Project, pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
-    project("--collect-only")
+def test_pytest_starts_without_torch(pytester: pytest.Pytester) -> None:
+    """Start pytest in a fresh interpreter: for its help, for tests without a gate, and for a gate without models."""
+    write_project(pytester.path)
     pytester.mkdir("tests").joinpath("test_plain.py").write_text("def test(): ...\n")
-    heavy = "{'torch', 'transformers', 'peft', 'datasets'}"
-    code = f"import sys, pytest; code = pytest.main({[*arguments]}); print(code, sorted({heavy} & {{*sys.modules}}))"
-    found = pytester.run(sys.executable, "-c", code)
-    assert found.outlines[-1].removeprefix("ExitCode.OK").strip() in ("0 []", "[]")
+    script = f"""
+        import sys, pytest
+        for arguments in (["--help"], ["tests"], {[*RUN]}):
+            code = pytest.main(arguments)
+            print("ended:", code.name, sorted({{"torch", "transformers", "peft", "datasets"}} & {{*sys.modules}}))
+        """
+    run = pytester.run(sys.executable, "-c", textwrap.dedent(script))
+    assert [line for line in run.outlines if line.startswith("ended:")] == ["ended: OK []"] * 3
