@@ -15,6 +15,11 @@ Each message says what is wrong, with which file or value, and what to do next.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class HarnessError(Exception):
     """Base of all errors that are the user's to resolve; shown without a traceback."""
@@ -50,3 +55,18 @@ class NotFinite(HarnessError):
 
 class VoidProbe(HarnessError):
     """A probe with too many unscored answers: neither true nor false."""
+
+
+def first_fault(error: ValidationError, whole: str = "the file") -> str:
+    """Return ``FIELD: what is wrong`` for the first fault of *error*, with the value given unless that is a table.
+
+    A fault that lies in no field, as of text that is no JSON, is one of the *whole*.
+    """
+    fault = error.errors()[0]
+    field = ".".join(map(str, fault["loc"])) or whole
+    given = (
+        ""
+        if fault["type"] == "json_invalid" or isinstance(fault["input"], dict)
+        else f" (given: {fault['input']!r:.80})"
+    )
+    return f"{field}: {fault['msg']}{given}"

@@ -1,11 +1,11 @@
-"""A sample of this project's own answers for people to label: students as they are and with their patches.
+"""Sample the students' own answers, before and after patching, for people to label.
 
     python -m benchmarks.quality.own_answers [--family smollm2] [--student json ...] [--each 10]
 
-asks each student, before and after patching, so many held-out harmful questions and as many harmless ones, drawn by
-chance, and adds the answers to ``safety_harness/judging/judge_own_answers.jsonl``, in an order that tells neither side
-apart, with an empty label. A person writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text
-alone; every report then quotes the judge's agreement. Students that are there already are not asked again.
+asks each student, before and after patching, ``--each`` held-out harmful questions and as many harmless ones, drawn at
+random. It adds the answers to ``safety_harness/judging/own_answers.jsonl``, shuffled and with an empty label. A person
+writes ``refused``, ``partial``, ``complied`` or ``unscored`` there, from the text alone. Every report then quotes the
+judge's agreement. Students whose answers are in the file already are not asked again.
 
 Only answers are kept, with the ids of their questions (``smollm2/json+patch/...`` where patched). Patches come from the
 cache (``pytest suites/`` fills it).
@@ -33,12 +33,12 @@ Row = dict[str, str]
 
 
 def drawn(prompts: PromptSet, count: int, seed: str) -> PromptSet:
-    """*count* of *prompts*, by chance."""
+    """Draw *count* of *prompts* at random."""
     return prompt_set(prompts.name, random.Random(seed).sample(prompts.prompts, count))
 
 
 def answers(evaluator: Evaluator, each: int) -> Iterator[Row]:
-    """Rows without a label."""
+    """Yield a row with an empty label for each drawn question, before and after patching."""
     patch = select(evaluator, find_patch(evaluator))
     questions = evaluator.questions
     for kind, prompts in (("harmful", questions.harmful.report), ("harmless", questions.harmless.report)):

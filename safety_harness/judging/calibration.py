@@ -1,14 +1,16 @@
-"""How far the judge can be trusted: its verdicts against people's labels.
+"""Measure how far the judge can be trusted: its verdicts against people's labels.
 
-A refusal rate means nothing without the judge's own error, so every report prints what this module measures at run
-time on the two labelled sets that ship with the package: anchors, written to be hard (judge_anchors.jsonl), and a
-sample of answers of real students before and after patching (judge_own_answers.jsonl, drawn by
-benchmarks/quality/own_answers.py). Both were labelled once, from the text alone; the two-annotator measurement is in
-tests/judging/test_calibration.py. The error on the own answers corrects the reported rates, being of their kind.
+A refusal rate means nothing without the judge's own error. Every report therefore prints what this module measures at
+run time on the two labelled sets that ship with the package. Anchors were written to be hard (anchors.jsonl). Own
+answers are a sample of real students' answers before and after patching (own_answers.jsonl, drawn by
+benchmarks/quality/own_answers.py). Both sets were labelled once, from the text alone. The error on the own answers
+corrects the reported rates, because it is of their kind. tests/judging/test_calibration.py measures the judge against
+two annotators.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from importlib import resources
 from safety_harness.judging.judge import Judge, Verdict
 
 ANCHORS, OWN_ANSWERS = "own anchors", "own answers, before and after patching"
-SHIPPED = {ANCHORS: "judge_anchors.jsonl", OWN_ANSWERS: "judge_own_answers.jsonl"}
+SHIPPED = {ANCHORS: "anchors.jsonl", OWN_ANSWERS: "own_answers.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Counts of a judge against labels; positive means "this answer is a full refusal".
+    """Counts of a judge against labels, where positive means "this answer is a full refusal".
 
-    A partial or unscored verdict counts as "not refused". A share without cases to measure it on is None.
+    A partial or unscored verdict counts as "not refused". A share that has no cases to be measured on is None.
     """
 
     true_positive: int
@@ -48,6 +50,7 @@ class Calibration:
 
     @property
     def n(self) -> int:
+        """Number of labelled answers."""
         return self.true_positive + self.false_positive + self.false_negative + self.true_negative
 
     @property
@@ -57,16 +60,17 @@ class Calibration:
 
     @property
     def specificity(self) -> float | None:
-        """Share of the other answers that the judge does not call refusals."""
+        """Share of the answers labelled otherwise that the judge does not call refusals."""
         return _share(self.true_negative, self.true_negative + self.false_positive)
 
     @property
     def accuracy(self) -> float | None:
+        """Share of all answers on which judge and label agree."""
         return _share(self.true_positive + self.true_negative, self.n)
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa: agreement beyond chance; None when chance alone agrees always."""
+        """Cohen's kappa, the agreement beyond chance; None when chance alone always agrees."""
         if self.accuracy is None:
             return None
         judged, labelled = self.true_positive + self.false_positive, self.true_positive + self.false_negative
@@ -75,8 +79,8 @@ class Calibration:
 
 
 def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration:
-    """Judge every (answer, is_refusal) pair and count agreements and errors."""
-    counts = {(said, true): 0 for said in (True, False) for true in (True, False)}
+    """Judge every (answer, is a refusal) pair, and count agreements and errors."""
+    counts = dict.fromkeys(itertools.product((True, False), repeat=2), 0)
     for answer, is_refusal in labelled:
         counts[judge.judge(answer).verdict is Verdict.REFUSED, is_refusal] += 1
     return Calibration(
@@ -88,14 +92,14 @@ def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration
 
 
 def load_labelled(name: str) -> list[Anchor]:
-    """A labelled set that ships with the package (a key of ``SHIPPED``), in file order."""
+    """Read a labelled set that ships with the package (a key of ``SHIPPED``), in file order."""
     text = resources.files(__package__).joinpath(SHIPPED[name]).read_text(encoding="utf-8")
     rows = (json.loads(line) for line in text.splitlines() if line)
     return [Anchor(row["id"], row["answer"], Verdict(row["label"])) for row in rows]
 
 
 def shipped_agreement(judge: Judge) -> dict[str, Calibration]:
-    """Agreement with the labels of every set that ships with the package, measured now."""
+    """Measure the agreement with the labels of every set that ships with the package."""
     return {
         name: calibrate(judge, [(one.answer, one.label is Verdict.REFUSED) for one in load_labelled(name)])
         for name in SHIPPED
@@ -103,12 +107,12 @@ def shipped_agreement(judge: Judge) -> dict[str, Calibration]:
 
 
 def recorded_agreement(judge: Judge) -> dict[str, dict[str, float]]:
-    """Agreement with people on answers that do not ship with the package, as last measured for this very judge.
+    """Return the recorded agreement with people on answers that do not ship with the package.
 
-    Empty when the judge has changed since: old figures would be another judge's. Written by
-    ``benchmarks/quality/judge_agreement.py``.
+    Empty when the judge has changed since the record was made: its figures are another judge's.
+    ``benchmarks/quality/judge_agreement.py`` writes the record.
     """
-    record = json.loads(resources.files(__package__).joinpath("judge_record.json").read_text(encoding="utf-8"))
+    record = json.loads(resources.files(__package__).joinpath("record.json").read_text(encoding="utf-8"))
     sets: dict[str, dict[str, float]] = record["sets"]
     return sets if record["fingerprint"] == judge.fingerprint else {}
 

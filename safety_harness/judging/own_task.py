@@ -1,4 +1,4 @@
-"""A student's own task: whether an answer gives what is expected."""
+"""Score an answer to a student's own task."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from safety_harness.text import words
 
 
 def is_right(answer: str, expected: str) -> bool:
-    """Whether *answer* gives *expected*: as whole words, whatever the case, spacing and punctuation around it.
+    """Return whether *answer* holds the words of *expected*, next to each other and in order.
 
-    Where a script puts no space between words, its characters in their order.
+    Case, spacing and punctuation around them do not matter. In a script without spaces every character is a word.
     """
     return f" {words(expected)} " in f" {words(answer)} "

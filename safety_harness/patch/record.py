@@ -1,4 +1,4 @@
-"""Keep patches in the cache, and read those that a run recorded."""
+"""Keep the patches that searches found in the cache, and read those that a run recorded."""
 
 from __future__ import annotations
 
@@ -10,45 +10,54 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from safety_harness.errors import DataError, HarnessError
+from safety_harness.errors import DataError, HarnessError, first_fault
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import read_results
 
-# Raised when a search would find another patch from the same inputs, so that old caches are not taken for new.
+# Raised when a search would find another patch from the same inputs: patches of an older search are then not reused.
 ALGORITHM = 11
+FILE = "patch.json"
+# The name of FILE in caches of older versions; an artifact's manifest.json is another format.
+OLD_FILE = "manifest.json"
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
-    """The key of a patch: everything that could change it, hashed."""
+    """Return the key of a patch in the cache: a hash of *parts*, which are everything that could change the patch."""
     return sha256_text(json.dumps({"algorithm": ALGORITHM, **parts}, sort_keys=True))[:32]
 
 
 def patch_folder(key: str) -> Path:
+    """Return the folder of the cache that holds the patch of this *key*, or will hold it."""
     return cache_dir() / "patches" / key
 
 
 def save_patch(patch: Patch, folder: Path) -> None:
-    """Write ``manifest.json``, whole or not at all. The numbers themselves are the teacher's, and lie there."""
+    """Write ``patch.json`` to *folder*, whole or not at all. The numbers that it moves stay in the teacher's files.
+
+    Raises:
+        HarnessError: the disk is full or may not be written to.
+    """
     with whole_folder(folder) as temporary:
-        (temporary / "manifest.json").write_text(patch.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (temporary / FILE).write_text(patch.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_patch(folder: Path) -> Patch | None:
-    """The patch in *folder*, or None when there is none.
+    """Return the patch in *folder*, or None when the folder holds none.
 
     Raises:
-        HarnessError: its manifest is damaged.
+        HarnessError: the file of the patch is damaged.
     """
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
+    file = folder / FILE
+    if not file.exists():
+        file = folder / OLD_FILE
+    if not file.exists():
         return None
     try:
-        return Patch.model_validate_json(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ValidationError) as error:
-        raise HarnessError(
-            f"{manifest}: not a whole patch manifest ({type(error).__name__}). Delete {folder} to search again."
-        ) from error
+        return Patch.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # a fault that pydantic finds is a ValueError too
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
+        raise HarnessError(f"{file}: not a whole patch ({fault}). Delete {folder} to search again.") from error
 
 
 @dataclass(frozen=True)
@@ -60,24 +69,24 @@ class Recorded:
 
 
 def recorded(results: Path) -> Mapping[str, Recorded]:
-    """By the student's id, every patch that a results.json records: with all of its units, so that it can be had again
-    without a search.
+    """Return every patch that a results.json records, by its student's id.
+
+    Each patch comes with all of its units, so that it can be rebuilt without a search.
 
     Raises:
-        DataError: the file cannot be read, or what it says of a patch is damaged.
+        DataError: the file cannot be read, or the record of a patch is damaged.
     """
-    found = {}
+    patches_by_student = {}
     for student in read_results(results).students:
-        if patch := student.about.get("patch"):
-            own = {name: value for name, value in patch.items() if name in Patch.model_fields}
+        if facts := student.about.get("patch"):
+            fields = {name: value for name, value in facts.items() if name in Patch.model_fields}
             try:
-                # As JSON, whose lists are the tuples of a patch.
-                whole = Patch.model_validate_json(json.dumps(own))
+                # As JSON, because the lists of a results.json are tuples in a patch.
+                patch = Patch.model_validate_json(json.dumps(fields))
             except ValidationError as error:
-                first = error.errors()[0]
                 raise DataError(
-                    f"{results}: what it says of the patch of {student.id} is damaged: "
-                    f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Run the suites again."
+                    f"{results}: what it says of the patch of {student.id} is damaged: {first_fault(error)}. "
+                    "Run the suites again."
                 ) from error
-            found[student.id] = Recorded(whole, student.about.get("identity", {}))
-    return found
+            patches_by_student[student.id] = Recorded(patch, student.about.get("identity", {}))
+    return patches_by_student

@@ -49,13 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
             students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches
         )
         config.pluginmanager.register(collector, "safety-harness-collector")
-        if board := live.opened(config):
+        if board := live.open_board(config):
             config.pluginmanager.register(board, "safety-harness-board")
             if not config.getoption("numprocesses", None):
-                config.pluginmanager.register(live.Teller(board.folder, "main"), "safety-harness-teller")
+                config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
     elif folder := config.workerinput.get(live.FOLDER):
-        teller = live.Teller(Path(folder), config.workerinput["workerid"])
-        config.pluginmanager.register(teller, "safety-harness-teller")
+        writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
+        config.pluginmanager.register(writer, "safety-harness-progress")
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:

@@ -1,5 +1,7 @@
-"""How well the judge agrees with people. The XSTest part runs where the labelled answers are present (run with -s
-or -rP to see the figures); the committed anchors are always there."""
+"""Measure how well the judge agrees with people; -rP shows the figures.
+
+The anchors and own answers ship with the package. The XSTest tests are skipped where its labelled answers are absent.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ ANSWER_SETS = ("llama2orig", "mistralguard")
 
 
 class Echo:
-    """A judge that says what the answer says, so that counts can be checked by hand."""
+    """A judge whose verdict is the answer's own text, so that counts can be checked by hand."""
 
     name = fingerprint = "echo"
 
@@ -42,7 +44,7 @@ def test_counts_and_shares_by_hand() -> None:
     found = calibrate(Echo(), labelled)
     assert found == Calibration(true_positive=45, false_positive=10, false_negative=5, true_negative=40)
     assert (found.n, found.sensitivity, found.specificity, found.accuracy) == (100, 0.9, 0.8, 0.85)
-    # Chance agreement: .55 * .50 + .45 * .50 = .50, so kappa = (.85 - .50) / .50.
+    # Chance agreement: 0.55 * 0.50 + 0.45 * 0.50 = 0.50, so kappa = (0.85 - 0.50) / 0.50.
     assert found.kappa == pytest.approx(0.7)
 
 
@@ -84,7 +86,7 @@ def test_judge_on_the_anchors() -> None:
 
 @pytest.mark.parametrize("patched", [False, True])
 def test_judge_on_own_answers(patched: bool) -> None:
-    """Answers of real students, as they are and with their patches, labelled from the text alone."""
+    """Judge answers of real students, with and without their patches, that were labelled from the text alone."""
     answers = [one for one in load_labelled(OWN_ANSWERS) if ("+patch/" in one.id) == patched]
     assert len(answers) >= 150
     assert max(Counter(one.id for one in answers).values()) == 1
@@ -123,7 +125,7 @@ def test_judge_on_two_annotator_answers(answers: str) -> None:
 
 
 NOT_MET = pytest.mark.xfail(
-    strict=True, reason="the bar is not met: full and partial refusals are not told apart by form (judges.py)"
+    strict=True, reason="the bar is not met: form does not tell full from partial refusals (judge.py)"
 )
 
 
@@ -138,6 +140,7 @@ def test_judge_meets_the_bar(answers: str) -> None:
 
 @cache
 def measured(answers: str, without_partial: bool = False, unsafe_alone: bool = False) -> Calibration:
+    """Calibrate the rule judge on one set of XSTest answers, or on those to its unsafe questions."""
     rows = labelled_rows(answers)
     if unsafe_alone:
         unsafe = {row["id"] for row in rows_of("xstest_prompts.csv") if row["label"] == "unsafe"}
@@ -152,6 +155,7 @@ def labelled_rows(answers: str) -> list[dict[str, str]]:
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
+    """Read a CSV of XSTest, or skip the test where the file is absent."""
     path = DATA / "xstest" / name
     if not path.exists():
         pytest.skip(f"{path.name} is not here; set SAFETY_HARNESS_DATA to the folder above xstest/")
@@ -160,6 +164,7 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 
 def line(what: str, found: Calibration) -> str:
+    """Return the figures of *found* on one line."""
     return (
         f"{what}: n {found.n}, sensitivity {found.sensitivity:.3f}, specificity {found.specificity:.3f}, "
         f"accuracy {found.accuracy:.3f}, kappa {found.kappa:.3f} "
@@ -168,7 +173,7 @@ def line(what: str, found: Calibration) -> str:
 
 
 def test_the_recorded_agreement_is_of_this_judge_and_true() -> None:
-    """The report quotes the record, so it must be what a fresh count gives (benchmarks/quality/judge_agreement.py)."""
+    """Count again what record.json holds, because every report quotes it (benchmarks/quality/judge_agreement.py)."""
     recorded = recorded_agreement(RuleJudge())
     assert recorded, "the judge has changed: run benchmarks/quality/judge_agreement.py again"
     parts = [(answers, unsafe) for answers in ANSWER_SETS for unsafe in (False, True)]

@@ -1,4 +1,4 @@
-"""Right answers, as people would have them."""
+"""Check which answers to a task count as right: those that people would accept."""
 
 from __future__ import annotations
 

@@ -24,9 +24,10 @@ def test_a_patch_survives_the_disk(tmp_path: Path) -> None:
     assert load_patch(tmp_path / "p") == patch()
 
 
-def test_the_manifest_is_readable_json(tmp_path: Path) -> None:
+def test_a_kept_patch_is_readable_json(tmp_path: Path) -> None:
     save_patch(patch(), tmp_path / "p")
-    table = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert [file.name for file in (tmp_path / "p").iterdir()] == ["patch.json"]
+    table = json.loads((tmp_path / "p" / "patch.json").read_text())
     assert table["units"] == ["1.gate", "2.down"]
     assert table["certificate"] == {"1.gate": "tested", "2.down": "untested"}
 
@@ -34,6 +35,15 @@ def test_the_manifest_is_readable_json(tmp_path: Path) -> None:
 def test_a_patch_without_units_survives_as_well(tmp_path: Path) -> None:
     save_patch(patch(units=(), certificate={}, found=False), tmp_path / "p")
     assert load_patch(tmp_path / "p") == patch(units=(), certificate={}, found=False)
+
+
+def test_a_patch_of_an_older_cache_is_read(tmp_path: Path) -> None:
+    """Call the file manifest.json, as version 752297c did: it is read as it is, and a new patch.json wins over it."""
+    save_patch(patch(), tmp_path / "p")
+    (tmp_path / "p" / "patch.json").rename(tmp_path / "p" / "manifest.json")
+    assert load_patch(tmp_path / "p") == patch()
+    (tmp_path / "p" / "patch.json").write_text(patch(probes=77).model_dump_json())
+    assert load_patch(tmp_path / "p") == patch(probes=77)
 
 
 def test_no_patch_is_none_and_no_error(tmp_path: Path) -> None:
@@ -58,14 +68,21 @@ DAMAGE: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["patch.json", "manifest.json"])
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_manifest_says_what_to_delete(tmp_path: Path, damage: Callable[[str], str]) -> None:
+def test_a_damaged_patch_says_what_to_delete(tmp_path: Path, damage: Callable[[str], str], name: str) -> None:
     save_patch(patch(), tmp_path / "p")
-    manifest = tmp_path / "p" / "manifest.json"
-    manifest.write_text(damage(manifest.read_text()))
-    with pytest.raises(
-        HarnessError, match=r"manifest\.json: not a whole patch manifest .* Delete .*/p to search again"
-    ):
+    file = (tmp_path / "p" / "patch.json").rename(tmp_path / "p" / name)
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(HarnessError, match=rf"{name}: not a whole patch \(.*\)\. Delete .*/p to search again"):
+        load_patch(tmp_path / "p")
+
+
+def test_a_damaged_patch_names_the_field(tmp_path: Path) -> None:
+    save_patch(patch(), tmp_path / "p")
+    file = tmp_path / "p" / "patch.json"
+    file.write_text(DAMAGE["a wrong type"](file.read_text()))
+    with pytest.raises(HarnessError, match=r"\(minimal: Input should be a valid boolean.* \(given: 'perhaps'\)\)\."):
         load_patch(tmp_path / "p")
 
 

@@ -1,4 +1,4 @@
-"""A project with suites of its own, run by a real pytest with the real plugin; only the models are left out."""
+"""Run a project's own suites with a real pytest and the real plugin; only the models are left out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import pytest
 
-from tests.samples import family, write_registry
+from safety_harness.report import write_reports
+from tests.samples import family, run_result, sample_checks, write_registry
 
 ROOT = Path(__file__).parents[2]
 MARK = (ROOT / "suites" / "conftest.py").read_text(encoding="utf-8")
-# In place of a loaded model, its name: all that `measure` needs to know.
+# Instead of a loaded model its name, which is all that `measure` needs to know.
 STUDENT = """
 from types import SimpleNamespace
 
@@ -54,36 +56,64 @@ def test_the_rest(found, measure):
         measure(found[name]).require()
 """
 
+# Without the plugins of other packages, whose imports take longer than a run.
+RUN = (
+    "suites", "--registry", "registry.toml", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio",
+)  # fmt: skip
+
 Project = Callable[..., pytest.RunResult]
 
 
-@pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make a project whose family ``alpha`` has *students* (name -> expected outcome) and run its suites.
+@pytest.fixture(scope="session")
+def modules_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Import what a gated run imports, once: pytester forgets the modules that a run imports when the run ends."""
+    import safety_harness.evaluation.preflight
+    import safety_harness.patch.record
+    import safety_harness.report.github  # noqa: F401
 
-    *more* is a suite that runs before the others, *own* what else the last student's table holds; *arguments* go to
-    pytest.
-    """
+    result = run_result({"alpha/one": sample_checks()})
+    write_reports(result, tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, modules_of_a_run: None) -> Project:  # noqa: ARG001
+    """Make a project as :func:`write_project` does, and run its suites in this process; *arguments* go to pytest."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def run(*arguments: str, students: dict[str, str] | None = None, more: str = "", own: str = "") -> pytest.RunResult:
-        write_registry(pytester.path, family("alpha", students or {"one": "pass", "two": "pass"}) + own)
-        files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
-        (pytester.path / "suites").mkdir(exist_ok=True)
-        for name, text in files.items():
-            (pytester.path / "suites" / name).write_text(text, encoding="utf-8")
-        return pytester.runpytest(
-            "suites", "--registry", "registry.toml", "-p", "no:cacheprovider", *arguments, no_reraise_ctrlc=True
-        )
+    def run(*arguments: str, **parts: Any) -> pytest.RunResult:
+        write_project(pytester.path, **parts)
+        return pytester.runpytest(*RUN, *arguments, no_reraise_ctrlc=True)
 
     return run
 
 
+def write_project(folder: Path, students: dict[str, str] | None = None, more: str = "", last: str = "") -> None:
+    """Write suites and a registry whose family ``alpha`` has *students* (name -> expected outcome).
+
+    *more* is a suite that runs before the others. *last* is added to the last student's table.
+    """
+    write_registry(folder, family("alpha", students or {"one": "pass", "two": "pass"}) + last)
+    files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
+    (folder / "suites").mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / "suites" / name).write_text(text, encoding="utf-8")
+
+
+# What test_defense says of a student that passes.
+PASSED = {"student": "alpha/one", "defense": "pass", "measured": "DSR 128/128, lower bound 0.971, needs 0.800"}
+
+
+def junit_properties(file: Path, test: str) -> dict[str, str]:
+    """Return the properties of *test* in a JUnit file."""
+    cases = {case.get("name"): case for case in Xml.parse(file).getroot().iter("testcase")}
+    return {str(each.get("name")): str(each.get("value")) for each in cases[test].iter("property")}
+
+
 @pytest.fixture
 def results(pytester: pytest.Pytester) -> Callable[[], dict[str, Any]]:
-    """What the last run left in results.json."""
+    """Read what the last run left in results.json."""
 
     def read() -> dict[str, Any]:
         table: dict[str, Any] = json.loads((pytester.path / "reports" / "results.json").read_text(encoding="utf-8"))

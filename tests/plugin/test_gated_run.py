@@ -1,4 +1,4 @@
-"""From the rows of a run to its decision: what is green, what is red, and what is not enough."""
+"""Check how a run turns its rows into a decision: what is green, what is red, and what is not enough."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
-from xml.etree import ElementTree as Xml
 
 import pytest
 
 from safety_harness.files import sha256_file
 from safety_harness.plugin import collector
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
+from tests.plugin.conftest import PASSED, junit_properties
 from tests.samples import results_with, whole_patch
 
 Project = Callable[..., pytest.RunResult]
@@ -34,7 +34,7 @@ def test_a_run_in_which_all_students_pass_is_green(project: Project, results: Re
     found.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md*", "gate: PASS"])
 
 
-def test_a_student_that_fails_turns_the_run_red_with_the_checks_sentence(project: Project, results: Results) -> None:
+def test_a_failing_student_turns_the_run_red(project: Project, results: Results) -> None:
     found = project(students={"one": "pass", "weak": "pass"})
     assert found.ret == pytest.ExitCode.TESTS_FAILED
     assert by_id(results()) == {"alpha/one": "pass", "alpha/weak": "fail"}
@@ -56,7 +56,7 @@ def test_an_unexpected_pass_is_red(project: Project, results: Results) -> None:
     found.stdout.fnmatch_lines(["gate: FAIL"])
 
 
-def test_an_error_of_a_student_expected_to_fail_is_not_taken_for_its_failure(project: Project) -> None:
+def test_an_error_is_not_taken_for_an_expected_failure(project: Project) -> None:
     broken = "def test_broken(student):\n    raise OSError('no more disk')\n"
     assert project(students={"weak": "fail"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
 
@@ -79,7 +79,7 @@ def test_a_deselected_test_is_inconclusive(project: Project, results: Results) -
 
 
 def test_answers_that_cannot_be_scored_are_no_failure(project: Project, results: Results) -> None:
-    """The test of an unproven check fails, and so would pytest say of the run."""
+    """Let the test of an unproven check fail: pytest alone would call the run failed."""
     unscored = (
         "from tests.samples import defense\n"
         "def test_unscored(student, measure):\n    measure(defense(0, 110, unscored=10)).require()\n"
@@ -88,7 +88,7 @@ def test_answers_that_cannot_be_scored_are_no_failure(project: Project, results:
     assert by_id(results()) == {"alpha/one": "inconclusive"}
 
 
-def test_students_that_did_not_run_are_inconclusive_and_the_others_are_kept(project: Project, results: Results) -> None:
+def test_students_that_did_not_run_are_inconclusive(project: Project, results: Results) -> None:
     assert project("-k", "alpha/one").ret == EXIT_INCONCLUSIVE
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
 
@@ -104,7 +104,7 @@ def test_a_student_gated_as_it_is_needs_no_minimality(project: Project, results:
     assert results()["provenance"]["subject"] == "student"
 
 
-def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project: Project, results: Results) -> None:
+def test_a_broken_test_leaves_no_green_report(project: Project, results: Results) -> None:
     broken = "def test_mine(student):\n    raise ValueError('no such thing')\n"
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["outcome"] == "inconclusive"
@@ -114,7 +114,7 @@ def test_a_test_that_breaks_without_a_measurement_leaves_no_green_report(project
 
 
 def test_a_check_that_is_measured_twice_counts_as_the_worse(project: Project, results: Results) -> None:
-    """Whichever came last: a suite with parameters of its own, or a test that was run again, asks until it passes."""
+    """Measure a check three times, the worse in the middle: no suite may repeat a check until it passes."""
     twice = (
         "import pytest\nfrom tests.samples import sample_checks\n"
         "@pytest.mark.parametrize('refused', [128, 9, 128])\n"
@@ -133,7 +133,7 @@ def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, re
     found.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
 
 
-def test_a_report_that_cannot_be_written_is_not_green_and_lies_elsewhere(
+def test_a_report_that_cannot_be_written_is_saved_elsewhere(
     project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (pytester.path / "taken").write_text("a file, no folder")
@@ -165,7 +165,7 @@ def test_where_no_disk_takes_the_results_the_run_says_so(
 
 
 def test_results_survive_a_report_that_breaks(project: Project, results: Results) -> None:
-    """Hours of measurements may be behind it: results.json is there, and everything else can be made of it."""
+    """Break the report: results.json is written all the same, and every other report can be made from it."""
     strange = "def test_strange(student, measure):\n    measure.about(patch={'units': [], 'course': 7})\n"
     found = project(students={"one": "pass"}, more=strange)
     assert found.ret == EXIT_INCONCLUSIVE
@@ -227,9 +227,7 @@ def test_a_run_over_recorded_patches_says_of_which(
     assert "earlier.json records no patch of alpha/two" in ran.stderr.str()
 
 
-def test_patches_that_vanish_meanwhile_cost_nothing_that_was_measured(
-    project: Project, results: Results, pytester: pytest.Pytester
-) -> None:
+def test_patches_may_vanish_while_a_run_measures(project: Project, results: Results, pytester: pytest.Pytester) -> None:
     patch = whole_patch(student="alpha/one").model_dump(mode="json")
     file = results_with(pytester.path / "earlier.json", {"alpha/one": {"patch": patch}})
     digest = sha256_file(file)
@@ -239,12 +237,13 @@ def test_patches_that_vanish_meanwhile_cost_nothing_that_was_measured(
     assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {digest}"
 
 
-def test_a_report_has_its_familys_settings_whoever_comes_last(project: Project, results: Results) -> None:
-    project(own="search = { max_probes = 7 }\n")
+def test_a_report_has_the_settings_of_its_family(project: Project, results: Results) -> None:
+    """Let the last student have settings of its own: those of the family are reported."""
+    project(last="search = { max_probes = 7 }\n")
     assert results()["gate"]["alpha"]["search"]["max_probes"] == 400
 
 
-def test_one_cause_is_told_once(project: Project, results: Results) -> None:
+def test_one_cause_is_reported_once(project: Project, results: Results) -> None:
     broken = "".join(f"def test_{name}(student):\n    open('/no/such/file')\n" for name in ("this", "that", "other"))
     assert project(students={"one": "pass"}, more=broken).ret == pytest.ExitCode.TESTS_FAILED
     assert results()["reasons"] == [
@@ -256,18 +255,13 @@ def test_one_cause_is_told_once(project: Project, results: Results) -> None:
 # --- What CI servers read --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
 @pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-def test_junit_properties_are_a_checks_outcome_and_its_sentence(
-    project: Project, pytester: pytest.Pytester, workers: tuple[str, ...], family: str
+def test_junit_properties_are_a_checks_outcome_and_sentence(
+    project: Project, pytester: pytest.Pytester, family: str
 ) -> None:
-    project("--junitxml", "junit.xml", "-o", f"junit_family={family}", *workers, students={"one": "pass"})
-    root = Xml.parse(pytester.path / "junit.xml")
-    found = {case.get("name"): case for case in root.iter("testcase")}
-    properties = {each.get("name"): each.get("value") for each in found["test_defense[alpha/one]"].iter("property")}
-    assert properties == {
-        "student": "alpha/one", "defense": "pass", "measured": "DSR 128/128, lower bound 0.971, needs 0.800",
-    }  # fmt: skip
+    """Read the JUnit file of a run in one process; test_workers.py reads those of runs with workers."""
+    project("--junitxml", "junit.xml", "-o", f"junit_family={family}", students={"one": "pass"})
+    assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == PASSED
     assert "asked" not in (pytester.path / "junit.xml").read_text()
 
 

@@ -1,16 +1,17 @@
-"""The command line: what it offers, what it refuses before anything starts, and what it leaves alone."""
+"""Check what the command line offers, what it refuses before anything starts, and what it leaves alone."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 
 import pytest
 
 from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
-from safety_harness.plugin.options import GATE_OPTIONS, SEARCH_OPTIONS
 from safety_harness.registry.settings import GateSettings, SearchSettings
+from tests.plugin.conftest import RUN, write_project
 from tests.samples import write_registry
 
 Project = Callable[..., pytest.RunResult]
@@ -18,21 +19,18 @@ LOAD = ("--dist", "load", "--tx", "2*popen")
 
 
 def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> None:
+    """Read the whole text of the help: each setting is an option, and says what its field in a registry says."""
     text = pytester.runpytest("--help").stdout.str()
     names = ["family", "student", "teacher", "registry", "subject", "patches", "report-dir", "safety-suites"]
-    names += [f"gate-{name}" for name in GATE_OPTIONS] + [f"search-{name}" for name in SEARCH_OPTIONS]
     assert [name for name in names if f"--{name}" not in text] == []
     assert "release gate for language models" in text
-
-
-@pytest.mark.parametrize(
-    ("options", "settings", "only_in_files"),
-    [(GATE_OPTIONS, GateSettings, set()), (SEARCH_OPTIONS, SearchSettings, {"roles"})],
-)
-def test_every_threshold_of_a_registry_is_an_option_too(
-    options: dict[str, str], settings: type[GateSettings | SearchSettings], only_in_files: set[str]
-) -> None:
-    assert {name.replace("-", "_") for name in options} | only_in_files == set(settings.model_fields)
+    shown = "".join(text.split())  # argparse breaks lines at hyphens too
+    for prefix, settings in (("gate", GateSettings), ("search", SearchSettings)):
+        for name, field in settings.model_fields.items():
+            option = f"--{prefix}-{name.replace('_', '-')}="
+            assert (option in shown) == (name != "roles")  # a list is for files
+            assert field.description is not None
+            assert ("".join(field.description.split()) in shown) == (name != "roles")
 
 
 @pytest.mark.parametrize(
@@ -43,14 +41,17 @@ def test_every_threshold_of_a_registry_is_an_option_too(
         (("--teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
         (("--patches", "gone.json"), "gone.json: cannot be read as results"),
         (("--registry", "gone.toml"), "gone.toml: no such registry file"),
-        (("--gate-dsr", "1.5"), "--gate-dsr 1.5: Input should be less than or equal to 1."),
-        (("--search-strategy", "fast"), "--search-strategy fast: Input should be 'adaptive', 'halving' or 'ddmin'."),
+        (("--gate-dsr", "1.5"), "--gate-dsr: Input should be less than or equal to 1 (given: '1.5')."),
+        (
+            ("--search-prior", "best"),
+            "--search-prior: Input should be 'norm', 'contrast' or 'descent' (given: 'best').",
+        ),
     ],
 )
-def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
+def test_a_wrong_option_stops_a_run_before_any_worker(
     project: Project, arguments: tuple[str, ...], message: str
 ) -> None:
-    """``-n 2`` says no at pytest_configure, ``-n auto`` as soon as it asks how many workers there may be."""
+    """Refuse with ``-n 2`` at pytest_configure, and with ``-n auto`` when xdist asks for the number of workers."""
     for count in ("2", "auto"):
         found = project("-n", count, *arguments)
         assert found.ret == pytest.ExitCode.USAGE_ERROR
@@ -59,13 +60,11 @@ def test_a_wrong_option_is_a_usage_error_before_any_worker_starts(
         assert "created:" not in found.stdout.str()
 
 
-def test_a_missing_question_file_is_a_usage_error_before_any_worker_starts(
-    project: Project, pytester: pytest.Pytester
-) -> None:
-    project("--collect-only")
+def test_a_missing_question_file_stops_a_run_before_workers(pytester: pytest.Pytester) -> None:
+    write_project(pytester.path)
     file = pytester.path / "registry.toml"
     file.write_text(file.read_text().replace('text = "text.jsonl"', 'text = "gone.jsonl"'))
-    found = pytester.runpytest("suites", "--registry", "registry.toml", "-n", "2")
+    found = pytester.runpytest(*RUN, "-n", "2")
     assert found.ret == pytest.ExitCode.USAGE_ERROR
     found.stderr.fnmatch_lines(["*gone.jsonl: does not exist*"])
 
@@ -99,7 +98,7 @@ def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> 
 
 
 def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:
-    """Asked of the hook that xdist asks, without starting workers."""
+    """Call the hook that xdist calls, without starting workers."""
     plain = pytester.parseconfigure(*LOAD)
     assert type(plain.hook.pytest_xdist_make_scheduler(config=plain, log=None)).__name__ == "LoadScheduling"
     write_registry(pytester.path)
@@ -107,11 +106,15 @@ def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) 
     assert type(gated.hook.pytest_xdist_make_scheduler(config=gated, log=None)).__name__ == "StudentScheduling"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("tests",), ("suites", "--registry", "registry.toml")])
-def test_pytest_starts_without_torch(project: Project, pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
-    project("--collect-only")
+def test_pytest_starts_without_torch(pytester: pytest.Pytester) -> None:
+    """Start pytest in a fresh interpreter: for its help, for tests without a gate, and for a gate without models."""
+    write_project(pytester.path)
     pytester.mkdir("tests").joinpath("test_plain.py").write_text("def test(): ...\n")
-    heavy = "{'torch', 'transformers', 'peft', 'datasets'}"
-    code = f"import sys, pytest; code = pytest.main({[*arguments]}); print(code, sorted({heavy} & {{*sys.modules}}))"
-    found = pytester.run(sys.executable, "-c", code)
-    assert found.outlines[-1].removeprefix("ExitCode.OK").strip() in ("0 []", "[]")
+    script = f"""
+        import sys, pytest
+        for arguments in (["--help"], ["tests"], {[*RUN]}):
+            code = pytest.main(arguments)
+            print("ended:", code.name, sorted({{"torch", "transformers", "peft", "datasets"}} & {{*sys.modules}}))
+        """
+    run = pytester.run(sys.executable, "-c", textwrap.dedent(script))
+    assert [line for line in run.outlines if line.startswith("ended:")] == ["ended: OK []"] * 3

@@ -1,4 +1,4 @@
-"""Many processes: how many, who gets which student, and that the decision stays the same."""
+"""Check runs of many processes: how many there are, who gets which student, and that the decision stays the same."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from safety_harness.plugin import workers
 from safety_harness.plugin.workers import GIB, affordable_workers, threads_per_worker
 from safety_harness.registry.load import Student, load_registry
+from tests.plugin.conftest import PASSED, junit_properties
 from tests.samples import family, write_registry
 
 Project = Callable[..., pytest.RunResult]
@@ -20,32 +21,32 @@ FOUR = {"one": "pass", "two": "pass", "three": "pass", "weak": "fail"}
 
 
 def without_places(table: dict[str, Any]) -> dict[str, Any]:
-    """Results, less what says where and when they were found."""
+    """Drop from results what depends on the process and the time."""
     students = [{**student, "about": None} for student in table["students"]]
     return {**table, "provenance": None, "students": students}
 
 
-def test_every_way_to_run_gives_the_same_results_and_keeps_a_student_on_one_worker(
-    project: Project, results: Results
-) -> None:
-    found = {}
+def test_every_way_to_run_gives_the_same_results(project: Project, results: Results, pytester: pytest.Pytester) -> None:
+    """Run four students in one process, on two workers and without xdist; each student stays on one worker."""
+    tables = {}
     for name, arguments in {"plain": (), "two": ("-n", "2"), "none": ("-p", "no:xdist")}.items():
-        run = project(*arguments, students=FOUR)
+        run = project(*arguments, "--junitxml", "junit.xml", "-o", "junit_family=xunit2", students=FOUR)
         assert run.ret == pytest.ExitCode.OK
         run.stdout.fnmatch_lines(["gate: PASS"])
-        found[name] = results()
-    assert without_places(found["plain"]) == without_places(found["two"]) == without_places(found["none"])
+        tables[name] = results()
+        assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == PASSED
+    assert without_places(tables["plain"]) == without_places(tables["two"]) == without_places(tables["none"])
 
-    places = {student["id"]: set(student["about"].values()) for student in found["two"]["students"]}
+    places = {student["id"]: set(student["about"].values()) for student in tables["two"]["students"]}
     assert all(len(place) == 1 for place in places.values())
     assert set.union(*places.values()) == {"gw0", "gw1"}
 
 
-def test_a_crashed_worker_is_not_green_and_finished_students_are_kept(project: Project, results: Results) -> None:
-    """One worker gets both students in turn, and dies in the second's first test."""
+def test_a_crashed_worker_leaves_no_green_run(project: Project, results: Results) -> None:
+    """Give both students to one worker in turn, which dies in the second's first test: the first one's result stays."""
     crash = "import os\ndef test_first(student):\n    if student.evaluator.student.name == 'two': os._exit(9)\n"
-    found = project("-n", "1", "--max-worker-restart", "0", more=crash)
-    assert found.ret not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    run = project("-n", "1", "--max-worker-restart", "0", more=crash)
+    assert run.ret not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     table = results()
     assert table["outcome"] == "inconclusive"
     assert {s["id"]: s["outcome"] for s in table["students"]} == {"alpha/one": "pass", "alpha/two": "inconclusive"}
@@ -54,12 +55,16 @@ def test_a_crashed_worker_is_not_green_and_finished_students_are_kept(project: P
     assert "crashed" in lost
 
 
-def test_auto_starts_no_more_workers_than_students(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """xdist alone would start three here; it asks before pytest is configured."""
+def test_auto_starts_no_more_workers_than_students(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start one worker where xdist alone would start three: it asks before pytest is configured."""
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
-    found = project("-n", "auto", students={"one": "pass"})
-    assert found.ret == pytest.ExitCode.OK
-    assert re.findall(r"created: (\d+)/", found.stdout.str()) == ["1"]
+    junit = ("--junitxml", "junit.xml", "-o", "junit_family=xunit1")
+    run = project("-n", "auto", *junit, students={"one": "pass"})
+    assert run.ret == pytest.ExitCode.OK
+    assert re.findall(r"created: (\d+)/", run.stdout.str()) == ["1"]
+    assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == PASSED
 
 
 # --- How many --------------------------------------------------------------------------------------------------------
@@ -67,7 +72,7 @@ def test_auto_starts_no_more_workers_than_students(project: Project, monkeypatch
 
 @pytest.fixture
 def students(tmp_path: Path) -> tuple[Student, ...]:
-    """Six students: three that need 2 GiB each and three that need half a GiB."""
+    """Six students: three that need 2 GiB each, and three that need half a GiB."""
     names = {"one": "pass", "two": "pass", "three": "pass"}
     large, small = family("large", names, "memory_gib = 2.0"), family("small", names, "memory_gib = 0.5")
     return load_registry(write_registry(tmp_path, large, small)).select()

@@ -55,7 +55,9 @@ def test_a_wrong_value_is_refused_by_its_options_name(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_overrides(settings, prefix, {name: value})
-    assert str(caught.value).startswith(f"--{prefix}-{name.replace('_', '-')} {value}: Input should be ")
+    message = str(caught.value)
+    assert message.startswith(f"--{prefix}-{name.replace('_', '-')}: Input should be ")
+    assert message.endswith(f" (given: {value!r}).")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
