@@ -28,6 +28,7 @@ PAGES = sorted(
     )
     for page in ROOT.glob(pattern)
 )
+GUIDES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_LINES = 130
 FIRST_SCREEN_LINES = 60
 MAX_CHANGELOG_WORDS = 25
@@ -76,6 +77,20 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_named_in_text_exist(page: Path) -> None:
+    """Find each file that a page names with its folder, in the repository or in a room of the package."""
+    names = re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|toml|md|jsonl?|txt|sha256))`", page.read_text(encoding="utf-8"))
+    places = {root: {path.name for path in root.iterdir() if path.is_dir()} for root in (ROOT, ROOT / "safety_harness")}
+    missing = [
+        name
+        for name in names
+        if any(name.split("/")[0] in folders for folders in places.values())
+        and not any((root / name).exists() for root in places)
+    ]
+    assert missing == []
 
 
 def test_links_are_checked_in_every_folder() -> None:
