@@ -22,12 +22,13 @@ from tests.models.answering import NEW, QUESTIONS, Answers, Pairs, count_passes,
 def test_batches_equal_transformers_one_by_one(
     pairs: Pairs, expected: Callable[..., Answers], architecture: str, tied: bool
 ) -> None:
-    """Compare batches of every size with transformers, with questions on both sides of a sliding window."""
+    """Compare batches of several sizes with transformers, with questions on both sides of a sliding window."""
     loaded = load(pairs(architecture, tied)[0], "float32")
     lengths = [len(generator(loaded, 1).encode(question)) for question in QUESTIONS]
     assert min(lengths) <= WINDOW < 4 * WINDOW < max(lengths)
     alone = expected(architecture, tied)
-    for batch_size in (1, 2, 3, 64):
+    # Tied embeddings change only which tensor the head reads, so one size is enough for them.
+    for batch_size in (3,) if tied else (1, 2, 3, 64):
         assert tokens(generator(loaded, batch_size)) == alone, batch_size
     if not tied:
         assert len({tuple(answer) for answer in alone}) > 3  # the models do not all say one thing
