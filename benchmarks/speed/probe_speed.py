@@ -3,8 +3,8 @@
     python -m benchmarks.speed.probe_speed [--student json] [--questions 64] [--tokens 32] [--sample 8] [--ddmin CALLS]
 
 A real search of a smollm2 student runs first, on --questions harmful and as many harmless questions. Every set of units
-that it asks about is kept. A sample of these sets, evenly spaced, is then probed again in each way, one set after
-another, so that all ways meet the same machine. Writes ``probe_speed.md``. With ``--ddmin CALLS``, classic ddmin counts
+that it asks about is kept. An evenly spaced sample of these sets is then probed again in each way, set by set,
+so that all ways meet the same machine. Writes ``probe_speed.md``. With ``--ddmin CALLS``, classic ddmin counts
 its probes from the same start, up to that number.
 
 The ways:

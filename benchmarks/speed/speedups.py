@@ -2,11 +2,11 @@
 
     python -m benchmarks.speed.speedups [--student json] [--threads 1] [--rounds 5]
 
-A smollm2 student with a seventh of the teacher's modules in it answers one batch of the search's harmful questions in
-bfloat16, cut off at the family's screen as in a probe. Each part is timed against all parts in the same rounds, in
-turns, in processor seconds. Answers must be the same each way, but for a common beginning that is read once: in
-bfloat16 that changes the shape of a pass. Drafts serve float32 alone, so they are counted in whole searches of two tiny
-students. Writes ``benchmarks/speed/speedups.md``.
+A smollm2 student with a seventh of the teacher's modules answers one batch of the search's harmful questions in
+bfloat16. Answers are cut off at the family's screen, as in a probe. Each part is timed against all parts in the same
+rounds, in turns, in processor seconds. Answers must be the same each way. A common beginning that is read once is
+exempt: in bfloat16 it changes the shape of a pass. Drafts serve float32 alone, so they are counted in whole searches of
+two tiny students. Writes ``benchmarks/speed/speedups.md``.
 """
 
 from __future__ import annotations

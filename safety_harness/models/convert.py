@@ -62,7 +62,7 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
-    """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`; write the result to `out`.
+    """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`, and write the result to `out`.
 
     The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls. A tokenizer or a
     chat template in the adapter's folder replaces that of `base`. An `out` that exists is replaced.

@@ -141,7 +141,7 @@ class Generator:
             for place, (row, count) in enumerate(zip(active, counts, strict=True)):
                 new_tokens = chosen[place][: count + 1]
                 end = next((i for i, token in enumerate(new_tokens) if token in self.stop_tokens), None)
-                before = len(answers[row])
+                before = len(answers[row])  # a pass may jump over the length at which the screen looks
                 answers[row] += new_tokens[:end]
                 reached = screen is not None and before < screen.tokens <= len(answers[row])
                 if screen and reached and not screen.goes_on(self.chat.text(answers[row][: screen.tokens])):
@@ -169,10 +169,10 @@ class Generator:
         columns: int,
         max_new_tokens: int,
     ) -> list[tuple[int, ...]]:
-        """Return a draft for each row, as long as at least half of the rows have one: all others are only padded.
+        """Return a draft for each row, cut to the length that at least half of the drafts reach.
 
-        A rejected draft leaves masked columns in the cache. Where a row could come so far that the model takes these
-        for distance, there is no draft.
+        Longer drafts would only pad the rows of shorter ones. A rejected draft leaves masked columns in the cache. If a
+        row could come so far that the model takes these columns for distance, no row has a draft.
         """
         memory = self.speedups.drafts
         if memory is None:

@@ -60,8 +60,8 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
     """Refuse a teacher whose weights would mean nothing in the student, and warn of what shifts their meaning.
 
     Raises:
-        LineageError: the teacher has another architecture, another shape or other heads, or its weights do not descend
-            from the student's ancestor (by the median cosine of the units' tensors).
+        LineageError: the teacher has another architecture, another shape or other heads. Or the median cosine of the
+            units' tensors is too low for models that descend from one ancestor.
     """
     check_shapes(student, teacher, units)
     student_settings, teacher_settings = _settings(student), _settings(teacher)

@@ -102,9 +102,9 @@ def load(folder: Path, dtype: str) -> LoadedModel:
 def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Return the last states of each row as contiguous tensors: they are cut out of a larger one.
 
-    ``torch.matmul`` makes one product of (rows, 1, width) and a weight only if that takes no copy of the states, or if
-    the weight requires a gradient. Otherwise it copies the weights of the whole vocabulary once a row: 110 times slower
-    for eight rows (benchmarks/speed/decoding.md).
+    Unless the weight requires a gradient, ``torch.matmul`` makes one product of (rows, 1, width) and a weight only if
+    that takes no copy of the states. Otherwise it copies the weights of the whole vocabulary once a row. For eight rows
+    that is 110 times slower (benchmarks/speed/decoding.md).
     """
     return tuple(state.contiguous() for state in states)
 

@@ -163,7 +163,7 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def _opened(shard: Path, framework: str) -> Any:
-    """Return an open handle of a safetensors file; its header says how long the file must be."""
+    """Return an open handle of a safetensors file, whose length was checked against its header."""
     try:
         return safe_open(shard, framework=framework)
     except (SafetensorError, OSError) as error:

@@ -195,7 +195,7 @@ def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
 
 
 def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
-    """Return what moves of one tensor, from its indices on disk and in memory; no indices are all."""
+    """Return what moves of one tensor, from a map of indices on disk to indices in memory. An empty map means all."""
     axis = part.disk.axis
     if not memory or len(memory) == part.disk.shape[axis]:
         everywhere = () if part.alike or part.memory.whole else part.memory.places.of(range(part.disk.shape[axis]))

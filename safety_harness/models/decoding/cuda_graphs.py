@@ -62,7 +62,7 @@ class DecodeGraph:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
     def load(self, source: DynamicCache | DecodeGraph, places: Sequence[int], mask: torch.Tensor | None = None) -> None:
-        """Copy the rows at *places* of *source*; further rows of this graph repeat the first of them.
+        """Copy the rows at *places* of *source*. Further rows of this graph repeat the first of these.
 
         ``mask`` (rows, columns read) says which columns of a cache may be attended to. A graph has its own.
         """

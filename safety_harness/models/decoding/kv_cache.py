@@ -62,7 +62,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def preallocated_cache(config: Any) -> DynamicCache:
-    """Return an empty cache for a model of this config; layers of other kinds, such as sliding windows, stay plain."""
+    """Return an empty cache for a model of this config. Layers of sliding windows and other kinds stay plain."""
     cache = DynamicCache(config=config)
     cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
