@@ -1,4 +1,4 @@
-"""The command line of benchmarks over one smollm2 student."""
+"""Parse the command line of benchmarks over one smollm2 student."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from safety_harness.registry.load import Student, load_registry
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
-    """One that knows ``--student`` and ``--threads``."""
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--student", default="json")
-    made.add_argument("--threads", type=int, default=1)
-    return made
+    """Return a parser that knows ``--student`` and ``--threads``."""
+    parsed = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parsed.add_argument("--student", default="json")
+    parsed.add_argument("--threads", type=int, default=1)
+    return parsed
 
 
 def chosen(options: argparse.Namespace) -> Student:
-    """The student that was asked for, once torch keeps to the threads that were."""
+    """Set torch's number of threads, and return the chosen student."""
     torch.set_num_threads(options.threads)
     (student,) = load_registry().select(family="smollm2", students=[options.student])
     return student

@@ -1,4 +1,4 @@
-"""Rows that benchmarks keep from run to run: one JSON object a line."""
+"""Read and write the rows that benchmarks keep from run to run: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Row = Mapping[str, Any]
 
 
 def read(file: Path) -> list[Row]:
-    """The rows of *file*; none where it is not there."""
+    """Return the rows of *file*, or none if there is no file."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:
-    """Make *file* hold *rows* and nothing else."""
+    """Write *rows* to *file*, and nothing else."""
     file.write_text(_lines(rows), "utf-8")
 
 
 def add(file: Path, rows: Iterable[Row]) -> None:
-    """Add *rows* to *file*, whatever others add meanwhile."""
+    """Append *rows* to *file*. Several processes may append at a time."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(_lines(rows))
 
 
 def holds(rows: Iterable[Row], row: Row) -> bool:
-    """Whether one of *rows* says all that *row* says."""
+    """Return whether one of *rows* has all values of *row*."""
     return any(row.items() <= one.items() for one in rows)
 
 
 def patch_name(key: str, units: Sequence[str]) -> str:
-    """Of a patch, in rows: what was searched for, and what came out, which another processor may find otherwise."""
+    """Return a patch's name in rows, from its key and its units: another processor may find other units."""
     return f"{key}-{sha256_text(' '.join(units))[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""Real but tiny models for tests: every supported architecture, random weights, a trained tokenizer."""
+"""Build real but tiny models for tests: every supported architecture, random weights, a trained tokenizer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-# Those that keep each projection in a tensor of its own, by one name on disk and in memory.
+# Architectures that keep each projection in a tensor of its own, with one name on disk and in memory.
 SEPARATE = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "olmo", "olmo2")
-# All: also those that fuse, interleave, transpose or rename them, or share them out among experts.
+# All architectures: others fuse, interleave, transpose or rename projections, or divide them among experts.
 ARCHITECTURES = (
     *SEPARATE, "phi3", "falcon-grouped", "falcon-shared", "falcon-heads", "gpt_neox", "mpt", "gpt2", "gemma3",
     "mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss",
 )  # fmt: skip
-# Shorter than the questions that the tests ask, so that what leaves a sliding window matters.
+# Shorter than the questions of the tests, so that tokens leave a sliding window.
 WINDOW = 8
 LAYERS = 3
 CONTEXT = 128
@@ -40,6 +40,7 @@ SHORT, LONG = (
 
 @functools.cache
 def _trained(corpus: tuple[str, ...], size: int) -> str:
+    """Return a trained tokenizer as JSON."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,7 +53,7 @@ def _trained(corpus: tuple[str, ...], size: int) -> str:
 
 
 def make_tokenizer(corpus: tuple[str, ...] = tuple(CORPUS), size: int = 300, *, template: bool = True) -> Any:
-    """A byte-level BPE tokenizer trained on *corpus*, with a chat template."""
+    """Return a byte-level BPE tokenizer trained on *corpus*, with a chat template."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(corpus, size)),
         bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
@@ -63,7 +64,7 @@ def make_tokenizer(corpus: tuple[str, ...] = tuple(CORPUS), size: int = 300, *, 
 
 
 def make_config(architecture: str, *, tied: bool = True, **changes: Any) -> Any:
-    """A config of *architecture*: three layers, hidden 32, four heads over two key-value heads."""
+    """Return a config of *architecture*: three layers, hidden 32, four heads over two key-value heads."""
     base = {
         "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT,
@@ -72,11 +73,11 @@ def make_config(architecture: str, *, tied: bool = True, **changes: Any) -> Any:
     }  # fmt: skip
     if architecture.startswith(("qwen2", "falcon")):
         del base["head_dim"]  # these architectures always have hidden / heads
-    given = {**base, **OWN.get(architecture, {}), **changes}
+    given = {**base, **SETTINGS.get(architecture, {}), **changes}
     if architecture == "gemma3":
         vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
                   "image_size": 16, "patch_size": 8}  # fmt: skip
-        text = AutoConfig.for_model("gemma3_text", **{**base, **OWN["gemma3_text"], **changes})
+        text = AutoConfig.for_model("gemma3_text", **{**base, **SETTINGS["gemma3_text"], **changes})
         tokens = {name: base[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")}
         return AutoConfig.for_model(
             "gemma3", text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4, **tokens
@@ -86,7 +87,7 @@ def make_config(architecture: str, *, tied: bool = True, **changes: Any) -> Any:
 
 _GEMMA = {"sliding_window": WINDOW, "query_pre_attn_scalar": 8}
 _EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-OWN: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": WINDOW},
     "gemma2": _GEMMA,
     "gemma3_text": {**_GEMMA, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
@@ -107,7 +108,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def make_model(architecture: str, *, seed: int = 0, tied: bool = True, **changes: Any) -> Any:
-    """A float32 model in which every number is random: norms and biases too, which start out constant."""
+    """Return a float32 model in which every number is random, also norms and biases, which start out constant."""
     torch.manual_seed(seed)
     factory: Any = AutoModelForCausalLM
     model = factory.from_config(make_config(architecture, tied=tied, **changes), dtype=torch.float32)
@@ -125,7 +126,7 @@ def vary(model: Any, seed: int, noise: float, only: Any = lambda _name: True) ->
 
 
 def save(model: Any, tokenizer: Any, folder: Path, *, shard: str = "1GB", bare: bool = False) -> Path:
-    """The folder of a checkpoint; *bare*: of the model without its head, as some were published."""
+    """Write a checkpoint and return its folder. *bare* leaves out the head, as some published models do."""
     (model.base_model if bare else model).save_pretrained(folder, max_shard_size=shard)
     tokenizer.save_pretrained(folder)
     return folder
@@ -134,12 +135,12 @@ def save(model: Any, tokenizer: Any, folder: Path, *, shard: str = "1GB", bare: 
 def make_pair(
     root: Path, architecture: str, *, tied: bool = True, shard: str = "1GB", bare: bool = False, **changes: Any
 ) -> tuple[Path, Path]:
-    """Checkpoint folders (student, teacher) of one lineage that differ in every single tensor."""
+    """Write two checkpoints of one lineage that differ in every tensor, and return (student, teacher)."""
     tokenizer = make_tokenizer()
-    own = vary(make_model(architecture, tied=tied, **changes), 1, 0.05)
-    donor = make_model(architecture, tied=tied, **changes)
-    student = save(own, tokenizer, root / "student", shard=shard, bare=bare)
-    return student, save(donor, tokenizer, root / "teacher", shard=shard, bare=bare)
+    student = vary(make_model(architecture, tied=tied, **changes), 1, 0.05)
+    teacher = make_model(architecture, tied=tied, **changes)
+    folder = save(student, tokenizer, root / "student", shard=shard, bare=bare)
+    return folder, save(teacher, tokenizer, root / "teacher", shard=shard, bare=bare)
 
 
 transformers.utils.logging.disable_progress_bar()

@@ -1,10 +1,10 @@
-"""How the cost of asking grows with questions, tokens, what is moved, and depth.
+"""Measure how the cost of asking grows with questions, tokens, depth, and what is moved.
 
     python -m benchmarks.speed.probe_growth [--student json] [--threads 1]
 
-One smollm2 student in bfloat16 on the CPU, processor seconds, best of three rounds, each thing in turn while the others
-stay at 64 questions, 32 tokens and no unit moved. A row of more questions in one batch is also what many candidates in
-one forward pass would cost: their rows only lie in one batch. Writes ``benchmarks/speed/probe_growth.md``.
+One smollm2 student in bfloat16 on the CPU; processor seconds, best of three rounds. One thing grows at a time, from 64
+questions, 32 tokens and no unit moved. A row of more questions is also what several candidates in one forward pass
+would cost: their rows would only lie in one batch. Writes ``benchmarks/speed/probe_growth.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from tabulate import tabulate
 from benchmarks import command
 from benchmarks.quality.methods import under
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
-from safety_harness.models.decoding.prefill_cache import layers_of
 from safety_harness.models.generate import Generator
 from safety_harness.search.candidates import Channels
 
@@ -28,6 +27,7 @@ QUESTIONS, TOKENS = 64, 32
 
 
 def seconds(run: Callable[[], Any]) -> float:
+    """Return the processor seconds of *run*, best of three rounds."""
     best = float("inf")
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -37,30 +37,30 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def growth(evaluator: Evaluator) -> list[tuple[str, str, float, float]]:
-    """What grows, how large it is, seconds, and seconds a question."""
+    """Return what grows, its size, the seconds, and the seconds a question."""
     model = evaluator.generator.model
-    model.generation_config.eos_token_id = None  # every answer has all of its tokens
     texts = [*evaluator.questions.harmful.search.texts, *evaluator.questions.harmless.search.texts]
 
     def asked(questions: int, tokens: int) -> float:
         generator = Generator(model, evaluator.generator.tokenizer, batch_size=questions)
-        generator._stop = frozenset()
+        generator.stop_tokens = frozenset()  # every answer has all of its tokens
         return seconds(lambda: generator.answers(texts[:questions], tokens))
 
     rows = [("questions in a batch", str(many), asked(many, TOKENS), many) for many in (8, 16, 32, 64, 128, 256)]
     rows += [("tokens of an answer", str(many), asked(QUESTIONS, many), QUESTIONS) for many in (1, 8, 16, 32, 64)]
-    layers = list(layers_of(model))
+    layers = model.model.layers  # of a Llama, which SmolLM2 is
+    whole = list(layers)
     for depth in (10, 20, 30):
-        del layers_of(model)[depth:]
+        del layers[depth:]
         rows.append(("layers", str(depth), asked(QUESTIONS, TOKENS), QUESTIONS))
-        layers_of(model).extend(layers[depth:])
+        layers.extend(whole[depth:])
     return [(what, size, spent, spent / many) for what, size, spent, many in rows]
 
 
 def switches(evaluator: Evaluator) -> list[tuple[str, str]]:
-    """Of patches of growing size, what it takes to put one in and take it out again."""
+    """Return the share of each patch in %, and the milliseconds to put it in and take it out again."""
     order = Channels(under(evaluator, prior="norm"))
-    found = []
+    rows = []
     for share in (0.01, 0.03, 0.1, 0.3):
         patch = order.best(share)
 
@@ -69,11 +69,12 @@ def switches(evaluator: Evaluator) -> list[tuple[str, str]]:
                 pass
 
         switch()  # reads the teacher
-        found.append((f"{100 * share:g}", f"{1000 * seconds(switch):.0f}"))
-    return found
+        rows.append((f"{100 * share:g}", f"{1000 * seconds(switch):.0f}"))
+    return rows
 
 
 def main() -> None:
+    """Measure, and write the report."""
     options = command.parser(__doc__).parse_args()
     evaluator = open_evaluator(command.chosen(options))
     moved = switches(evaluator)

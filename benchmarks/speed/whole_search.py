@@ -1,15 +1,16 @@
-"""A whole search against what it replaces: classic ddmin over whole modules, each probe made the plain way.
+"""Time a whole search against what it replaces: classic ddmin over whole modules, with plain probes.
 
     python -m benchmarks.speed.whole_search [--student json] [--questions 64] [--tokens 32] [--calls 1500] [--sample 6]
 
-The search is the harness's own, with all that is not a probe (the prior above all). Beside it stands what the paper
-does, with the start that it has: all of the teacher's modules (``--role gate``: its gates alone), taken out by classic
-ddmin as long as the student refuses as many questions as the search had to reach. No budget is asked about, which
-makes a plain probe cheaper and lets it begin from all of the teacher, which keeps no skill. Its probes are counted by
-asking our way, because the plain way would take hours; what they cost is the mean of a sample of them, evenly spaced,
-asked the plain way in the same run (``probe_speed.py``). Up to ``--calls`` are counted: where that ends it, the ratio
-is what it has reached by then, and the whole would be more. ``--journal FILE`` keeps the answers, so that a count that
-was cut off goes on. Writes ``benchmarks/speed/whole_search.md``.
+The search is the harness's own, with all that is not a probe (the prior above all). Next to it is what the paper does.
+Classic ddmin starts from all of the teacher's modules (``--role gate``: from its gates alone). It takes modules out as
+long as the student refuses as many questions as the search had to reach. It asks about no budget. That makes a plain
+probe cheaper, and lets it start from the whole teacher, which keeps no skill.
+
+The probes of classic ddmin are counted by asking our way, because the plain way would take hours. Their cost is the
+mean of an evenly spaced sample, asked the plain way in the same run. Up to ``--calls`` probes are counted. If that
+ends classic ddmin, the ratio is what it has reached by then, and the whole would be more. ``--journal FILE`` keeps the
+answers, so that an interrupted count goes on. Writes ``benchmarks/speed/whole_search.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from statistics import mean
 from tabulate import tabulate
 
 from benchmarks import command
-from benchmarks.speed.probe_speed import Plain, Units, Way, evenly, limited, searched
+from benchmarks.speed.ways import Plain, Units, Way, evenly, limited, searched
 from safety_harness import ddmin
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle
@@ -30,18 +31,18 @@ from safety_harness.weights.units import flat, grouped
 
 
 def refusing(evaluator: Evaluator, target: int) -> Callable[[Units], bool]:
-    """Whether so many questions of the search, which are one batch, are refused: asked our way."""
+    """Return a probe that asks our way: are *target* questions of the search split, which is one batch, refused?"""
     (block,) = evaluator.questions.harmful.search.blocks(evaluator.student.family.batch_size)
 
     def probe(units: Units) -> bool:
-        answered = evaluator.screened(units, block, len(block) - target)
-        return sum(answer.verdict is Verdict.REFUSED for answer in answered) >= target
+        answers = evaluator.screened(units, block, len(block) - target)
+        return sum(answer.verdict is Verdict.REFUSED for answer in answers) >= target
 
     return probe
 
 
 class PlainRefusals(Plain):
-    """The plain probe, asked about refusals alone."""
+    """A plain probe that asks about refusals alone."""
 
     def __call__(self, units: Units) -> bool:
         with self._evaluator.transplanter.transplanted(units):
@@ -52,12 +53,16 @@ class PlainRefusals(Plain):
 def counted(
     modules: Units, probe: Callable[[Units], bool], most: int, journal: Path | None, fingerprint: str
 ) -> tuple[ddmin.Reduction[Units], list[Units]]:
-    """Classic ddmin over *modules*, up to *most* probes; and the sets that it asked about in this run."""
-    said: list[Units] = []
+    """Run classic ddmin over *modules*, up to *most* probes; return its end, and the sets that this run probed."""
+    probed: list[Units] = []
 
     def kept(groups: tuple[Units, ...]) -> bool:
-        said.append(flat(groups))
-        return probe(said[-1])
+        probed.append(flat(groups))
+        return probe(probed[-1])
+
+    def progress(event: ddmin.Event) -> None:
+        if len(probed) % 25 == 0:
+            print(event.phase, event.size, len(probed), flush=True)
 
     reduction = ddmin.minimize(
         grouped(modules, "module"),
@@ -67,12 +72,15 @@ def counted(
         max_calls=most,
         journal=journal,
         fingerprint=fingerprint,
-        on_event=lambda event: print(event.phase, event.size, len(said), flush=True) if len(said) % 25 == 0 else None,
+        on_event=lambda event: (
+            print(event.phase, event.size, len(probed), flush=True) if len(probed) % 25 == 0 else None
+        ),
     )
-    return reduction, said
+    return reduction, probed
 
 
 def main() -> None:
+    """Search, count the probes of classic ddmin, time a sample, and write the report."""
     parser = command.parser(__doc__)
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
@@ -95,16 +103,16 @@ def main() -> None:
             f"These {len(modules)} modules of the teacher do not refuse {target} questions: nothing to search."
         )
     asked = f"{student.id} {options.questions} {options.tokens} {target} {' '.join(options.role)}"
-    reduction, said = counted(modules, probe, options.calls, options.journal, asked)
+    reduction, probed = counted(modules, probe, options.calls, options.journal, asked)
 
-    plain, again = Way(PlainRefusals(evaluator, Oracle(evaluator, target))), Way(probe)
-    for units in evenly(said, options.sample):
+    plain, ours_again = Way(PlainRefusals(evaluator, Oracle(evaluator, target))), Way(probe)
+    for units in evenly(probed, options.sample):
         plain(units)
-        again(units)
+        ours_again(units)
     given = f"--student {options.student} --questions {options.questions} --tokens {options.tokens}"
     given += f" --calls {options.calls} --sample {options.sample} --threads {options.threads}"
     kept = flat(reduction.kept)
-    alike = sum(one is other for one, other in zip(plain.decided, again.decided, strict=True))
+    alike = sum(one is two for one, two in zip(plain.decisions, ours_again.decisions, strict=True))
     text = report(
         given + "".join(f" --role {role}" for role in options.role),
         [
@@ -131,6 +139,7 @@ def main() -> None:
 
 
 def report(given: str, rows: Sequence[tuple[str, int, float, int]], total: int, lines: Sequence[str]) -> str:
+    """Return the report as Markdown, of rows (name, probes, seconds, parameters moved) and a model of *total*."""
     seconds = rows[0][2]
     table = tabulate(
         [

@@ -11,7 +11,7 @@ from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProb
 from safety_harness.files import sha256_text
 from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
 from safety_harness.judging.own_task import is_right
-from safety_harness.models.generate import DECODING, Generator, Screen, enough_memory
+from safety_harness.models.generate import DECODING, Generator, Screen
 from safety_harness.models.likelihood import (
     TextScore,
     answer_logprobs,
@@ -22,6 +22,7 @@ from safety_harness.models.likelihood import (
 )
 from safety_harness.models.lineage import Lineage, check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
+from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import Donor, Transplanter
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches

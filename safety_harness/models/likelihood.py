@@ -1,4 +1,4 @@
-"""What a model can do beside refusing: perplexity of a text, divergence from the student."""
+"""Score given text: its perplexity under a model, and how far a model diverges from the student on it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from safety_harness.models.decoding.batch import pad_left
 from safety_harness.models.generate import Generator
 from safety_harness.registry.prompts import batches
 
-# Scoring keeps a whole vocabulary of log-probabilities a token: this many numbers at a time (256 MiB in float32).
-LOGPROBS = 2**26
+# Scoring keeps log-probabilities of the whole vocabulary at every token: up to this many (256 MiB in float32).
+MAX_LOGPROBS_AT_ONCE = 2**26
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """Negative log-likelihood of one document in nats, and the number of tokens that were predicted."""
+    """The negative log-likelihood of one document in nats, and the number of tokens that were predicted."""
 
     nll: float
     tokens: int
@@ -26,9 +26,10 @@ class TextScore:
 
 @torch.inference_mode()
 def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScore]:
-    """Score documents token by token, without a chat template; token-weighted perplexity is their exp(mean).
+    """Return the score of each document, read without a chat template.
 
-    The first token is predicted from the tokenizer's own beginning-of-text token where it adds one.
+    Perplexity is exp(sum of nll / sum of tokens). A document's first token is predicted only if the tokenizer puts a
+    beginning-of-text token before it.
     """
     scores = []
     encoded = [generator.tokenizer(document)["input_ids"] for document in documents]
@@ -42,10 +43,10 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
 
 
 def check_documents(generator: Generator, documents: Sequence[str]) -> None:
-    """Look whether each document fits the model's context, and whether there is a token in it to predict.
+    """Check that each document fits the model's context and has a token to predict.
 
     Raises:
-        DataError: one does not fit, or is of a single token.
+        DataError: a document does not fit, or has fewer than two tokens.
     """
     limit = generator.context
     for document in documents:
@@ -63,31 +64,31 @@ def check_documents(generator: Generator, documents: Sequence[str]) -> None:
 
 @torch.inference_mode()
 def answer_logprobs(generator: Generator, questions: Sequence[str], answers: Sequence[str]) -> list[torch.Tensor]:
-    """Log-probabilities over the vocabulary at every token of given answers, teacher-forced.
+    """Return log-probabilities over the vocabulary at every token of given answers, teacher-forced.
 
     Returns:
-        A float32 tensor of shape (answer tokens + 1, vocabulary) a question; the last row predicts the end.
+        One float32 tensor of shape (answer tokens + 1, vocabulary) a question. Its last row predicts the end.
     """
     prompts = [generator.encode(question) for question in questions]
     replies = [generator.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
     rows = [[*prompt, *reply, 0] for prompt, reply in zip(prompts, replies, strict=True)]
     logprobs, _, _ = next_logprobs(generator, rows, [len(prompt) for prompt in prompts])
-    return [found[-(len(reply) + 1) :] for found, reply in zip(logprobs, replies, strict=True)]
+    return [row[-(len(reply) + 1) :] for row, reply in zip(logprobs, replies, strict=True)]
 
 
 def next_logprobs(
     generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the next tokens of every row from its start on, those tokens, and which of them count.
+    """Return the log-probabilities of every row's tokens from its start on, these tokens, and a mask of what counts.
 
     Returns:
-        float32 of shape (rows, longest, vocabulary), int64 and bool of shape (rows, longest), on the model's device; a
-        shorter row's numbers come last. Gradients flow through the first.
+        A float32 tensor of shape (rows, longest, vocabulary), an int64 and a bool tensor of shape (rows, longest), on
+        the model's device. The numbers of a shorter row come last. Gradients flow through the first tensor.
     """
-    cache, shared = generator.begun(rows, min(starts) - 1)
-    tokens, fresh = pad_left([row[shared:] for row in rows], 0, generator.model.device)
+    cache, shared = generator.prefill_shared(rows, min(starts) - 1)
+    tokens, fresh = pad_left([row[shared:] for row in rows], generator.model.device)
     position = shared + (fresh.cumsum(1) - 1).clamp(min=0)
-    # At least one: for zero, transformers would return the logits of every token.
+    # At least one, because transformers returns the logits of every token for zero.
     longest = max([1, *(len(row) - start for row, start in zip(rows, starts, strict=True))])
     logits = generator.model(
         input_ids=tokens,
@@ -107,15 +108,15 @@ def next_logprobs(
 
 
 def rows_at_once(generator: Generator, tokens: int) -> int:
-    """How many rows of *tokens* to score may go through the model together."""
-    return max(1, LOGPROBS // (tokens * int(generator.config.vocab_size)))
+    """Return how many rows, each with *tokens* tokens to score, may go through the model together."""
+    return max(1, MAX_LOGPROBS_AT_ONCE // (tokens * int(generator.config.vocab_size)))
 
 
-def divergence(student: torch.Tensor, other: torch.Tensor) -> float:
-    """Mean KL(student || other) in nats a token, of log-probabilities of shape (tokens, vocabulary)."""
-    return float(token_divergences(student, other).mean())
+def divergence(student: torch.Tensor, patched: torch.Tensor) -> float:
+    """Return the mean KL(student || patched) in nats a token, of log-probabilities of shape (tokens, vocabulary)."""
+    return float(token_divergences(student, patched).mean())
 
 
-def token_divergences(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """KL(student || other) in nats at every token: shape (tokens,), of log-probabilities of (tokens, vocabulary)."""
-    return (student.exp() * (student - other)).sum(-1)
+def token_divergences(student: torch.Tensor, patched: torch.Tensor) -> torch.Tensor:
+    """Return KL(student || patched) in nats at every token, of log-probabilities of shape (tokens, vocabulary)."""
+    return (student.exp() * (student - patched)).sum(-1)

@@ -1,4 +1,4 @@
-"""Do two checkpoints descend from one model? What differs is named; what makes a transplant meaningless is refused."""
+"""Check that two checkpoints descend from one model: refuse what makes a transplant meaningless, name what differs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from safety_harness.weights.architectures import answering
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from safety_harness.weights.units import Unit
 
-# Fine-tunes of one ancestor stay above .9 here; models trained apart lie near 0 (their bases differ).
-MINIMAL_COSINE = 0.5
+# Fine-tunes of one ancestor have a median cosine above 0.9. Models that were trained apart lie near 0.
+MIN_MEDIAN_COSINE = 0.5
 
-# With another number of these, the same weights mean something else.
-_DECISIVE = ("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "num_kv_heads", "head_dim")
-# These shift what they mean, and a fine-tune may have changed them knowingly.
-_TELLING = (
+# If one of these differs, equal weights mean different things.
+_HEAD_SETTINGS = ("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "num_kv_heads", "head_dim")
+# If one of these differs, the meaning of the weights shifts. A fine-tune may have changed it on purpose.
+_SHIFTING_SETTINGS = (
     "hidden_act",
     "hidden_activation",
     "activation_function",
@@ -44,40 +44,49 @@ _TELLING = (
 
 @dataclass(frozen=True)
 class Lineage:
-    """How near two checkpoints are: cosines of the tensors that may move, and in words what else differs."""
+    """How near two checkpoints are."""
 
     median: float
+    """The median cosine of the tensors that may move."""
     lowest: float
+    """The lowest of these cosines."""
     lowest_tensor: str
+    """The tensor that has it."""
     differs: tuple[str, ...]
+    """Settings and files that differ, in words."""
 
 
 def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, ...]) -> Lineage:
     """Refuse a teacher whose weights would mean nothing in the student, and warn of what shifts their meaning.
 
     Raises:
-        LineageError: another architecture, another shape, other heads or another activation, or weights that do not
-            descend from one ancestor (median cosine of the units' tensors).
+        LineageError: the teacher has another architecture, another shape or other heads. Or the median cosine of the
+            units' tensors is too low for models that descend from one ancestor.
     """
     check_shapes(student, teacher, units)
-    ours, theirs = _settings(student), _settings(teacher)
-    for name in _DECISIVE:
-        if (said := _difference(name, ours, theirs)) is not None:
+    student_settings, teacher_settings = _settings(student), _settings(teacher)
+    for name in _HEAD_SETTINGS:
+        if (difference := _difference(name, student_settings, teacher_settings)) is not None:
             raise LineageError(
-                f"{student.folder.name} and {teacher.folder.name} are not of one build: {said}. The teacher's numbers "
-                "would mean something else in the student."
+                f"{student.folder.name} and {teacher.folder.name} are not of one build: {difference}. The teacher's "
+                "numbers would mean something else in the student."
             )
     names = dict.fromkeys(name for unit in units for name in unit.tensors)
-    found = sorted((cosine, name) for name in names if (cosine := _cosine(student.tensor(name), teacher.tensor(name))))
-    if not found:
+    cosines = [(_cosine(student.tensor(name), teacher.tensor(name)), name) for name in names]
+    ranked = sorted((cosine, name) for cosine, name in cosines if cosine)
+    if not ranked:
         raise LineageError(f"{student.folder.name} or {teacher.folder.name} holds nothing but zeros where units are.")
-    (median, _), (lowest, where) = found[len(found) // 2], found[0]
-    if median < MINIMAL_COSINE:
+    (median, _), (lowest, lowest_tensor) = ranked[len(ranked) // 2], ranked[0]
+    if median < MIN_MEDIAN_COSINE:
         raise LineageError(
             f"{student.folder.name} and {teacher.folder.name} do not descend from one model: the median cosine of "
-            f"their tensors is {median:.2f} (below {MINIMAL_COSINE}). Choose a teacher of the same lineage."
+            f"their tensors is {median:.2f} (below {MIN_MEDIAN_COSINE}). Choose a teacher of the same lineage."
         )
-    differs = [said for name in _TELLING if (said := _difference(name, ours, theirs)) is not None]
+    differs = [
+        difference
+        for name in _SHIFTING_SETTINGS
+        if (difference := _difference(name, student_settings, teacher_settings)) is not None
+    ]
     differs += [
         file for file in ("tokenizer.json", "tokenizer.model") if _digest(student, file) != _digest(teacher, file)
     ]
@@ -86,11 +95,14 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
             f"{student.folder.name} and {teacher.folder.name}, which moves into it, differ in {'; '.join(differs)}.",
             stacklevel=2,
         )
-    return Lineage(median, lowest, where, tuple(differs))
+    return Lineage(median, lowest, lowest_tensor, tuple(differs))
 
 
 def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What its config says of the part that answers, in the words of today: rotary settings used to stand alone."""
+    """Return the config of the part that answers, with the rotary settings where transformers now keeps them.
+
+    ``rope_theta`` stood alone in older configs, and is compared as if it still did.
+    """
     settings = dict(answering(checkpoint.config))
     rotary = settings.pop("rope_parameters", None)
     if isinstance(rotary, Mapping):
@@ -99,17 +111,20 @@ def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return settings
 
 
-def _difference(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """A setting of which both configs give a value, and not the same."""
-    own, other = ours.get(name), theirs.get(name)
-    return None if own is None or other is None or own == other else f"{name} ({own}, of the teacher {other})"
+def _difference(name: str, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
+    """Return the two values of a setting in words, or None if they are equal or a config leaves the setting out."""
+    value, teacher_value = student.get(name), teacher.get(name)
+    if value is None or teacher_value is None or value == teacher_value:
+        return None
+    return f"{name} ({value}, of the teacher {teacher_value})"
 
 
 def _digest(checkpoint: Checkpoint, file: str) -> str | None:
+    """Return the sha256 of one of a checkpoint's files, or None if it has no such file."""
     path = checkpoint.folder / file
     return sha256_file(path) if path.exists() else None
 
 
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
-    """0 also where either is all zeros, as biases of some models are."""
+    """Return the cosine of two tensors, which is 0 if one of them is all zeros, as biases of some models are."""
     return torch.nn.functional.cosine_similarity(one.float().flatten(), other.float().flatten(), dim=0).item()

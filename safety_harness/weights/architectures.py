@@ -1,4 +1,4 @@
-"""A checkpoint's config and shapes -> its units, by the row of its architecture in ``architectures.toml``."""
+"""List the units of a checkpoint from its config and shapes, by its architecture's row in ``architectures.toml``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import difflib
 import functools
 import itertools
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from safety_harness.errors import UnitError
+from safety_harness.weights.fused import SCHEMES, Config, places_of
 from safety_harness.weights.units import Part, Places, Shape, Spot, Unit
 
-Config = Mapping[str, Any]
 Beginnings = tuple[str, str]
-"""How a layer's names begin on disk and in memory."""
+"""The beginnings of a layer's tensor names on disk and in memory."""
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One tensor of a role, as the row says it."""
+    """One tensor of a role, as the row describes it."""
 
     name: str
     axis: int
@@ -33,44 +33,47 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an architecture keeps the tensors of a layer's roles; of a role's alternatives a layer has one.
-
-    ``beginnings`` are what a layer's names may begin with on disk, ``memory`` what they begin with in the loaded model.
-    """
+    """Where an architecture keeps the tensors of a layer's roles."""
 
     beginnings: tuple[str, ...]
+    """What a layer's tensor names may begin with on disk."""
     memory: str
+    """What they begin with in the loaded model."""
     roles: Mapping[str, tuple[tuple[_Tensor, ...], ...]]
+    """The alternatives of each role, of which a layer has one, each with its tensors."""
     unasked: frozenset[str]
+    """Roles that are no units unless they are asked for."""
     defaults: Config
+    """Values that a config may leave out."""
 
     def beginning(self, shapes: Mapping[str, Shape]) -> str:
-        """Which of the ``beginnings`` a checkpoint has; the usual one where it has none."""
+        """Return the one of ``beginnings`` that a checkpoint has, or the first if it has none."""
         for beginning in self.beginnings:
             if any(name.startswith(beginning.format(layer=0)) for name in shapes):
                 return beginning
         return self.beginnings[0]
 
     def parts(self, beginnings: Beginnings, role: str, config: Config, shapes: Mapping[str, Shape]) -> tuple[Part, ...]:
-        """The parts of *role* in the layer whose names begin so; none where the layer lacks it."""
+        """Return the parts of *role* in the layer with these *beginnings*, or none if the layer lacks the role."""
         for tensors in self.roles[role]:
-            found = [self._parts(beginnings, role, tensor, config, shapes) for tensor in tensors]
-            required = [parts for tensor, parts in zip(tensors, found, strict=True) if not tensor.optional]
-            if all(required) and any(found):
-                return tuple(itertools.chain.from_iterable(found))
+            parts = [self._parts(beginnings, role, tensor, config, shapes) for tensor in tensors]
+            required = [present for tensor, present in zip(tensors, parts, strict=True) if not tensor.optional]
+            if all(required) and any(parts):
+                return tuple(itertools.chain.from_iterable(parts))
         return ()
 
     def _parts(
         self, beginnings: Beginnings, role: str, tensor: _Tensor, config: Config, shapes: Mapping[str, Shape]
     ) -> tuple[Part, ...]:
+        """Return the parts of one tensor of a row: one, or one for each expert, or none if the layer lacks it."""
         prefix, held = beginnings
         if "{expert}" not in tensor.name:
             name = prefix + tensor.name
             return (self._part(name, held, role, tensor, (), config, shapes),) if name in shapes else ()
-        found: list[Part] = []
-        while (name := prefix + tensor.name.format(expert=len(found))) in shapes:
-            found.append(self._part(name, held, role, tensor, (len(found),), config, shapes))
-        return tuple(found)
+        experts: list[Part] = []
+        while (name := prefix + tensor.name.format(expert=len(experts))) in shapes:
+            experts.append(self._part(name, held, role, tensor, (len(experts),), config, shapes))
+        return tuple(experts)
 
     def _part(
         self,
@@ -82,101 +85,33 @@ class Layout:
         config: Config,
         shapes: Mapping[str, Shape],
     ) -> Part:
+        """Return the part of one tensor of the checkpoint, *name*, whose names begin with *held* in memory."""
         shape = shapes[name]
         if tensor.axis < 0:
             places = Places(((1, 1),))
         else:
-            places = _places(tensor.fused, role, shape[tensor.axis], {**self.defaults, **config}, name)
+            places = places_of(tensor.fused, role, shape[tensor.axis], {**self.defaults, **config}, name)
         disk = Spot(name, shape, tensor.axis, places)
         if tensor.memory is None:
             return Part(disk, Spot(held + tensor.name, shape, tensor.axis, places))
         if tensor.memory_fused is None:
             return Part(disk, Spot(held + tensor.memory, shape, tensor.axis, places, expert))
-        # In memory the roles that lie apart on disk share a dimension.
+        # In memory, one dimension is shared by roles that have tensors of their own on disk.
         size = shape[tensor.axis] * len(SCHEMES[tensor.memory_fused][0])
         wider = tuple(size if at == tensor.axis else length for at, length in enumerate(shape))
-        shared = _places(tensor.memory_fused, role, size, config, name)
+        shared = places_of(tensor.memory_fused, role, size, config, name)
         return Part(disk, Spot(held + tensor.memory, wider, tensor.axis, shared, expert))
-
-
-def _stacked(size: int, role: str, config: Config) -> Places:
-    """All of q, then all of k, then all of v, each head by head."""
-    heads = int(config["num_attention_heads"])
-    shared = int(config.get("num_key_value_heads") or heads)
-    width = size // (heads + 2 * shared)
-    start, count = {"q": (0, heads), "k": (heads, shared), "v": (heads + shared, shared)}[role]
-    return Places(((count * width, 1),), start * width)
-
-
-def _thirds(size: int, role: str, _config: Config) -> Places:
-    """All of q, then all of k, then all of v, all of one size."""
-    return Places(((size // 3, 1),), "qkv".index(role) * (size // 3))
-
-
-def _per_head(size: int, role: str, config: Config) -> Places:
-    """Of each head its q, k and v."""
-    heads = int(config["num_attention_heads"])
-    width = size // (3 * heads)
-    return Places(((heads, 3 * width), (width, 1)), "qkv".index(role) * width)
-
-
-def _falcon(size: int, role: str, config: Config) -> Places:
-    """Of each group of heads their q, then the k and v that they share; or one k and v for all; or as per head."""
-    heads = int(config["num_attention_heads"])
-    if not config["new_decoder_architecture"]:
-        one = {**config, "num_key_value_heads": 1}
-        return _stacked(size, role, one) if config["multi_query"] else _per_head(size, role, config)
-    groups = int(config.get("num_kv_heads") or heads)
-    each = heads // groups
-    width = size // (groups * (each + 2))
-    start, count = {"q": (0, each), "k": (each, 1), "v": (each + 1, 1)}[role]
-    return Places(((groups, (each + 2) * width), (count * width, 1)), start * width)
-
-
-def _halves(size: int, role: str, _config: Config) -> Places:
-    """All of gate, then all of up."""
-    return Places(((size // 2, 1),), ("gate", "up").index(role) * (size // 2))
-
-
-def _alternating(size: int, role: str, _config: Config) -> Places:
-    """Gate and up in turn."""
-    return Places(((size // 2, 2),), ("gate", "up").index(role))
-
-
-# How roles share a tensor: which, and where each one's channels lie along a dimension of a size.
-SCHEMES: Mapping[str, tuple[tuple[str, ...], Callable[[int, str, Config], Places]]] = {
-    "stacked": (("q", "k", "v"), _stacked),
-    "thirds": (("q", "k", "v"), _thirds),
-    "per-head": (("q", "k", "v"), _per_head),
-    "falcon": (("q", "k", "v"), _falcon),
-    "halves": (("gate", "up"), _halves),
-    "alternating": (("gate", "up"), _alternating),
-}
-
-
-def _places(scheme: str | None, role: str, size: int, config: Config, name: str) -> Places:
-    if scheme is None:
-        return Places(((size, 1),))
-    roles, places = SCHEMES[scheme]
-    try:
-        if sum(len(places(size, other, config)) for other in roles) == size:
-            return places(size, role, config)
-    except (ArithmeticError, KeyError, TypeError, ValueError):
-        pass
-    raise UnitError(
-        f"{name}: a dimension of {size} does not divide into {', '.join(roles)} as its config.json says (heads: "
-        f"{config.get('num_attention_heads')}). Check the config against the checkpoint."
-    )
 
 
 @functools.cache
 def layouts() -> Mapping[str, Layout]:
-    """model_type -> layout, for every architecture that is known."""
+    """Return the layout of every known architecture, by model_type."""
     table = tomllib.loads(resources.files(__package__).joinpath("architectures.toml").read_text())
     return {model_type: _layout(table["layouts"], name) for model_type, name in table["architectures"].items()}
 
 
 def _layout(table: Mapping[str, Any], name: str) -> Layout:
+    """Return the layout *name* of a table, with the roles of the layout that it is ``like``."""
     entry = table[name]
     like = table[entry["like"]]["roles"] if "like" in entry else {}
     roles = {
@@ -194,6 +129,7 @@ def _layout(table: Mapping[str, Any], name: str) -> Layout:
 
 
 def _alternative(tensors: Sequence[Mapping[str, Any]]) -> tuple[_Tensor, ...]:
+    """Return the tensors of one alternative of a role."""
     return tuple(
         _Tensor(
             entry["name"].rstrip("?"),
@@ -208,10 +144,10 @@ def _alternative(tensors: Sequence[Mapping[str, Any]]) -> tuple[_Tensor, ...]:
 
 
 def layout_of(model_type: str) -> Layout:
-    """The layout of an architecture.
+    """Return the layout of an architecture.
 
     Raises:
-        UnitError: the architecture has no row; the message lists those that have one.
+        UnitError: the architecture has no row. The message lists the architectures that have one.
     """
     known = layouts()
     if model_type not in known:
@@ -227,20 +163,20 @@ def layout_of(model_type: str) -> Layout:
 def enumerate_units(
     config: Config, shapes: Mapping[str, Shape], roles: Sequence[str] | None = None
 ) -> tuple[Unit, ...]:
-    """Every unit of a model, by layer and then in the architecture's order of roles.
+    """Return every unit of a model, by layer and then in the architecture's order of roles.
 
     Args:
-        config: what ``config.json`` holds.
-        shapes: name -> shape of every tensor, as on disk.
-        roles: the roles wanted; all that the architecture has, but for routers of experts, when None.
+        config: the content of ``config.json``.
+        shapes: the name and shape of every tensor on disk.
+        roles: the roles to list. None means all roles of the architecture, without the routers of experts.
 
     Raises:
-        UnitError: unknown architecture or role, or a role that matches no tensor of this model.
+        UnitError: the architecture or a role is unknown, or a role matches no tensor of this model.
     """
     model_type = str(config.get("model_type", ""))
     layout = layout_of(model_type)
-    usual = tuple(role for role in layout.roles if role not in layout.unasked)
-    wanted = usual if roles is None else tuple(dict.fromkeys(roles))
+    default_roles = tuple(role for role in layout.roles if role not in layout.unasked)
+    wanted = default_roles if roles is None else tuple(dict.fromkeys(roles))
     if unknown := [role for role in wanted if role not in layout.roles]:
         raise UnitError(
             f"{model_type} has no role {unknown[0]!r}. Its roles are: {', '.join(layout.roles)}."
@@ -269,17 +205,18 @@ def enumerate_units(
 
 
 def answering(config: Config) -> Config:
-    """Of a multimodal model's config the part that answers; of any other all of it."""
+    """Return the part of a multimodal model's config that answers, or all of any other config."""
     text = config.get("text_config")
     return text if isinstance(text, Mapping) else config
 
 
 def _may_lack(layout: Layout, role: str) -> bool:
-    """Whether a model of this layout may be without the role: all of its tensors are optional."""
+    """Return whether a model of this layout may lack the role, because all of the role's tensors are optional."""
     return all(tensor.optional for tensors in layout.roles[role] for tensor in tensors)
 
 
 def _layer_count(beginning: str, shapes: Mapping[str, Shape]) -> int:
+    """Return how many layers have tensors."""
     count = 0
     while any(name.startswith(beginning.format(layer=count)) for name in shapes):
         count += 1

@@ -1,4 +1,4 @@
-"""A checkpoint folder, read lazily: names and shapes first, a tensor only when it is asked for."""
+"""Read a checkpoint folder lazily: names and shapes first, a tensor only when it is asked for."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from safety_harness.weights.units import Shape, Unit
 
-# What lies beside the weights and decides answers too: configs, tokenizer, chat template, end-of-answer tokens.
+# Files next to the weights that decide answers too: configs, tokenizer, chat template, end-of-answer tokens.
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class Checkpoint:
-    """The safetensors of one model folder; nothing is in memory until :meth:`tensor` asks for it.
+    """The safetensors of one model folder. No tensor is in memory until :meth:`tensor` is called.
 
     Raises:
-        SourceError: no such folder, no config, quantised weights, no safetensors (pickles are refused), a shard is
-            missing or truncated.
+        SourceError: the folder or its config is missing, the weights are quantised or no safetensors (pickles are
+            refused), or a shard is missing or truncated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,41 +39,42 @@ class Checkpoint:
         self.config = _read_json(folder / "config.json")
         _refuse_quantised(folder, self.config)
         self.shards: Sequence[Path] = self._find_shards()
-        """Its safetensors files."""
-        self._home: dict[str, Path] = {}
+        """The safetensors files of the folder."""
+        self._shard_of: dict[str, Path] = {}
         self.shapes: Mapping[str, Shape] = self._read_headers()
-        """Name -> shape of every tensor on disk."""
+        """The name and shape of every tensor on disk."""
 
     @property
     def model_type(self) -> str:
+        """The architecture, in the words of transformers, or an empty string."""
         return str(self.config.get("model_type", ""))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the configs and the tokenizer: all that decides what this model answers."""
-        beside = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
-        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self.shards, *beside]))
+        """The sha256 over weights, configs and tokenizer: everything that decides the answers of this model."""
+        companions = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
+        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self.shards, *companions]))
 
     @property
     def parameters(self) -> int:
-        """How many numbers the checkpoint holds; tied tensors count once."""
+        """How many numbers the checkpoint holds. Tied tensors count once."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def dtype(self, name: str) -> torch.dtype:
-        """In what one tensor is stored; none of its numbers is read.
+        """Return the dtype of one tensor on disk, without reading its numbers.
 
         Raises:
-            SourceError: there is no such tensor.
+            SourceError: there is no tensor of this name.
         """
         with self._opened(name) as tensors:
-            none: torch.Tensor = tensors.get_slice(name)[:0] if self.shapes[name] else tensors.get_tensor(name)
-        return none.dtype
+            empty: torch.Tensor = tensors.get_slice(name)[:0] if self.shapes[name] else tensors.get_tensor(name)
+        return empty.dtype
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor, as stored.
+        """Return one tensor in its dtype on disk.
 
         Raises:
-            SourceError: there is no such tensor, or it holds a NaN or an infinity.
+            SourceError: there is no tensor of this name, or it holds a NaN or an infinity.
         """
         with self._opened(name) as tensors:
             value: torch.Tensor = tensors.get_tensor(name)
@@ -82,21 +83,28 @@ class Checkpoint:
         return value
 
     def _opened(self, name: str) -> Any:
+        """Return an open handle of the shard that holds a tensor."""
         if name not in self.shapes:
             raise SourceError(f"{self.folder}: holds no tensor {name!r}.")
-        return _opened(self._home[name], "pt")
+        return _opened(self._shard_of[name], "pt")
 
     def _read_headers(self) -> Mapping[str, Shape]:
-        found: dict[str, Shape] = {}
+        """Read the name and shape of every tensor, and note the shard that holds it."""
+        shapes: dict[str, Shape] = {}
         for shard in self.shards:
             with _opened(shard, "np") as tensors:  # headers need no torch
                 for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    found[name] = tuple(tensors.get_slice(name).get_shape())
-                    self._home[name] = shard
-        return found
+                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                    self._shard_of[name] = shard
+        return shapes
 
     def _find_shards(self) -> list[Path]:
-        # In the order in which transformers looks, so that both always read the same files.
+        """Return the safetensors files that transformers would read.
+
+        Raises:
+            SourceError: a shard of the index is missing, or there are no safetensors.
+        """
+        # transformers looks in this order too, so that both always read the same files.
         whole, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
         if whole.exists():
             return [whole]
@@ -114,6 +122,7 @@ class Checkpoint:
 
 
 def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check that a config is not of quantised weights."""
     packed = config.get("quantization_config")
     if packed:
         method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
@@ -124,10 +133,10 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]) -> None:
-    """Refuse a teacher whose weights do not fit into the student; reads headers alone.
+    """Check that the teacher's weights fit into the student, by the headers alone.
 
     Raises:
-        LineageError: another architecture, or another shape of a unit's tensor.
+        LineageError: the teacher has another architecture, or a unit's tensor in another shape.
     """
     if student.model_type != teacher.model_type:
         raise LineageError(
@@ -143,16 +152,18 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
 
 
 def _indexed(index: Path) -> list[Path]:
-    home = _read_json(index).get("weight_map")
-    if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
+    """Return the shards that an index names."""
+    shard_of = _read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(name, str) for name in shard_of.values()):
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
-    shards = sorted(set(home.values()))
+    shards = sorted(set(shard_of.values()))
     if outside := [name for name in shards if Path(name).name != name]:
-        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie beside their index.")
+        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie next to their index.")
     return [index.parent / name for name in shards]
 
 
 def _opened(shard: Path, framework: str) -> Any:
+    """Return an open handle of a safetensors file, whose length was checked against its header."""
     try:
         return safe_open(shard, framework=framework)
     except (SafetensorError, OSError) as error:
@@ -160,6 +171,7 @@ def _opened(shard: Path, framework: str) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a model folder."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

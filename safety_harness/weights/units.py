@@ -1,8 +1,8 @@
 """Units: the smallest things that can be transplanted, by name, in groups, and in parts.
 
-A unit is one role (``q k v o gate up down``) of one layer, or some of its channels: attention channels or MLP neurons,
-which are rows of q, k, v, gate and up, and columns of o and down. Where they lie in a model's tensors, its layout
-says (:mod:`safety_harness.weights.architectures`); nothing here guesses from a tensor's name.
+A unit is one role (``q k v o gate up down``) of one layer, or some of its channels. Channels are attention channels or
+MLP neurons: rows of q, k, v, gate and up, and columns of o and down. The layout of an architecture says where they lie
+in a model's tensors (:mod:`safety_harness.weights.architectures`). Nothing here guesses from a tensor's name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safety_harness.errors import UnitError
 
 Shape = tuple[int, ...]
 
-# What of a layer is its attention; the other roles are its MLP.
+# The roles of a layer's attention. All other roles are its MLP.
 ATTENTION = frozenset("qkvo")
 
 # 12.gate, or 12.gate[3,40-43]
@@ -26,10 +26,10 @@ _ID = re.compile(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?")
 
 @dataclass(frozen=True, order=True)
 class Places:
-    """Where channels 0, 1, 2, … lie along a dimension, counted from ``offset``.
+    """The indices of channels 0, 1, 2, … along a dimension, from ``offset`` on.
 
-    ``digits`` are those of a channel's number, slowest first: how many values each has, and how far apart these lie.
-    The rows of one projection are ``((rows, 1),)``; heads that are interleaved with others have two digits.
+    A channel's number is written in ``digits``, slowest first: the number of values of each, and the distance between
+    two of them. The rows of one projection are ``((rows, 1),)``. Heads that alternate with other heads take two digits.
     """
 
     digits: tuple[tuple[int, int], ...]
@@ -39,13 +39,14 @@ class Places:
         return math.prod(count for count, _ in self.digits)
 
     def of(self, channels: Iterable[int]) -> tuple[int, ...]:
-        """The indices of *channels*, in their order."""
+        """Return the indices of *channels*, in their order."""
         if len(self.digits) == 1:
             ((_, apart),) = self.digits
             return tuple(self.offset + channel * apart for channel in channels)
         return tuple(map(self._place, channels))
 
     def _place(self, channel: int) -> int:
+        """Return the index of one channel."""
         place = self.offset
         for count, apart in reversed(self.digits):
             channel, digit = divmod(channel, count)
@@ -57,8 +58,8 @@ class Places:
 class Spot:
     """The channels of a unit in one tensor of a *shape*: their *places* along dimension *axis*.
 
-    ``axis`` is -1 where the tensor belongs to no channel (the bias of what writes to the residual stream): it moves
-    with all of them only. ``within`` are indices of leading dimensions that *shape* and *axis* leave out: an expert's.
+    ``axis`` is -1 if the tensor belongs to no channel, as the bias of o or down does: it moves only with the whole
+    unit. ``within`` are indices of leading dimensions that *shape* and *axis* leave out, as an expert's number.
     """
 
     name: str
@@ -69,25 +70,25 @@ class Spot:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the tensor, and its channels lie in their order."""
+        """Whether the channels are the whole tensor, in their order."""
         return self.axis < 0 or (self.places.digits, self.places.offset) == (((self.shape[self.axis], 1),), 0)
 
     @property
     def each(self) -> int:
-        """Numbers of one channel."""
+        """How many numbers one channel has."""
         return math.prod(self.shape) // self.shape[self.axis]
 
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """A unit's channels in one tensor of the checkpoint, and where the loaded model has the same numbers."""
+    """A unit's channels in one tensor of the checkpoint, and the place of these numbers in the loaded model."""
 
     disk: Spot
     memory: Spot
 
     @property
     def alike(self) -> bool:
-        """Whether the tensor is the same on disk and in memory, whatever it is called."""
+        """Whether the tensor is laid out equally on disk and in memory, under any name."""
         disk, memory = self.disk, self.memory
         return (disk.shape, disk.axis, disk.places, disk.within) == (
             memory.shape,
@@ -99,7 +100,7 @@ class Part:
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One role of one layer, or some of its channels: what moves together. No ``channels`` are all of them."""
+    """One role of one layer, or some of its channels, which move together. Without ``channels`` it is whole."""
 
     layer: int
     role: str
@@ -108,35 +109,35 @@ class Unit:
 
     @property
     def module(self) -> str:
-        """The layer and role that it is, or is a part of: ``12.gate``."""
+        """The layer and role that the unit is, or is a part of: ``12.gate``."""
         return f"{self.layer}.{self.role}"
 
     @property
     def id(self) -> str:
-        """Unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
+        """The unit's name, unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
         return f"{self.module}[{ranges(self.channels)}]" if self.channels else self.module
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The tensors of the checkpoint that it lies in."""
+        """The tensors of the checkpoint that the unit lies in."""
         return tuple(part.disk.name for part in self.parts)
 
     @property
     def width(self) -> int:
-        """How many channels the whole of its module has."""
+        """How many channels the whole module has."""
         return len(self.parts[0].disk.places)
 
     @property
     def parameters(self) -> int:
-        """How many numbers it moves."""
+        """How many numbers the unit moves."""
         count = len(self.channels) or self.width
         return sum(part.disk.each * count if part.disk.axis >= 0 else math.prod(part.disk.shape) for part in self.parts)
 
 
 Group = tuple[Unit, ...]
-"""Units that a search takes or leaves together."""
+"""Units that a search keeps or drops together."""
 
-# What makes units of one group, by the name of a setting.
+# The key that units of one group share, by the value of the setting `together`.
 _TOGETHER: Mapping[str, Callable[[Unit], object]] = {
     "module": lambda unit: unit.module,
     "block": lambda unit: (unit.layer, unit.role in ATTENTION),
@@ -145,7 +146,7 @@ _TOGETHER: Mapping[str, Callable[[Unit], object]] = {
 
 
 def grouped(units: Iterable[Unit], together: str) -> tuple[Group, ...]:
-    """*units*, in order, those of a ``module``, a ``block`` (attention or MLP of a layer) or a ``layer`` together."""
+    """Return *units* in groups: by ``module``, by ``block`` (attention or MLP of a layer) or by ``layer``."""
     groups: dict[object, list[Unit]] = {}
     for unit in units:
         groups.setdefault(_TOGETHER[together](unit), []).append(unit)
@@ -153,14 +154,16 @@ def grouped(units: Iterable[Unit], together: str) -> tuple[Group, ...]:
 
 
 def flat(groups: Iterable[Group]) -> tuple[Unit, ...]:
-    """The units of *groups*, in order."""
+    """Return the units of *groups*, in order."""
     return tuple(itertools.chain.from_iterable(groups))
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What units move of one tensor of the checkpoint: all of it, or these ``indices`` of it along dimension ``axis``,
-    ascending. ``memory`` are the indices of the same numbers in the loaded model, in the same order, or all."""
+    """What units move of one tensor of the checkpoint: ``indices`` along dimension ``axis``, ascending, or all of it.
+
+    ``memory`` are the indices of these numbers in the loaded model, in the order of ``indices``. Empty means all.
+    """
 
     part: Part
     axis: int
@@ -169,11 +172,12 @@ class Moved:
 
     @property
     def name(self) -> str:
+        """The tensor's name in the checkpoint."""
         return self.part.disk.name
 
 
 def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
-    """What *units* move of each tensor, whatever of it they share."""
+    """Return what *units* move of each tensor. Channels that several units share move once."""
     parts: dict[str, Part] = {}
     memory: dict[str, dict[int, int]] = {}
     whole: set[str] = set()
@@ -191,6 +195,7 @@ def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
 
 
 def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
+    """Return what moves of one tensor, from a map of indices on disk to indices in memory. An empty map means all."""
     axis = part.disk.axis
     if not memory or len(memory) == part.disk.shape[axis]:
         everywhere = () if part.alike or part.memory.whole else part.memory.places.of(range(part.disk.shape[axis]))
@@ -200,17 +205,17 @@ def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
 
 
 def group_id(group: Group) -> str:
-    """The ids of a group's units: ``12.gate[3]+12.down[7,9]``."""
+    """Return the name of a group: the ids of its units, as ``12.gate[3]+12.down[7,9]``."""
     return "+".join(unit.id for unit in group)
 
 
 def cut(unit: Unit, channels: Iterable[int]) -> Unit:
-    """The part of a whole *unit* that is these *channels* of it: the unit itself when they are all of them.
+    """Return these *channels* of a whole *unit*, or the unit itself if they are all of its channels.
 
     A tensor that belongs to no channel is no part of a cut unit.
 
     Raises:
-        UnitError: no channel, or one that the unit does not have.
+        UnitError: there is no channel, or one that the unit does not have.
     """
     chosen = tuple(sorted(set(channels)))
     if not chosen or chosen[0] < 0 or chosen[-1] >= unit.width:
@@ -221,10 +226,10 @@ def cut(unit: Unit, channels: Iterable[int]) -> Unit:
 
 
 def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...]:
-    """The groups with these ids, in their order; *whole* are the modules of the model.
+    """Return the groups with these ids, in their order. *whole* are the modules of the model.
 
     Raises:
-        UnitError: an id is none, or names a module or a channel that the model lacks.
+        UnitError: an id is malformed, or names a module or a channel that the model lacks.
     """
     modules = {unit.module: unit for unit in whole}
 
@@ -239,30 +244,31 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
 
 
 def short(identifier: str) -> str:
-    """A group's id for a reader: modules and the number of their channels, ``12.gate ×37``; ids themselves get long."""
+    """Return a group's id for a reader: modules with their number of channels, as ``12.gate ×37``. Ids get long."""
     return "+".join(map(_short, identifier.split("+")))
 
 
 def _short(identifier: str) -> str:
+    """Return a unit's id for a reader."""
     parts = _ID.fullmatch(identifier)
     return f"{parts[1]} ×{sum(1 for _ in numbers(parts[2]))}" if parts and parts[2] else identifier
 
 
 def ranges(channels: Sequence[int]) -> str:
-    """Ascending numbers in short: ``3,40-43``."""
+    """Return ascending numbers in short: ``3,40-43``."""
     alike = itertools.groupby(enumerate(channels), key=lambda pair: pair[1] - pair[0])
     ends = [(run[0][1], run[-1][1]) for run in (list(members) for _, members in alike)]
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def runs(text: str) -> Iterable[tuple[int, int]]:
-    """First and last of each run of numbers in what :func:`ranges` made."""
+    """Yield the first and the last number of each run in a text of :func:`ranges`."""
     for run in text.split(","):
         first, _, last = run.partition("-")
         yield int(first), int(last or first)
 
 
 def numbers(text: str) -> Iterable[int]:
-    """The numbers of which :func:`ranges` made *text*."""
+    """Yield the numbers of a *text* of :func:`ranges`."""
     for first, last in runs(text):
         yield from range(first, last + 1)

@@ -506,7 +506,7 @@ def test_a_nan_voids_the_probe_and_names_what_was_moved(world: Path, monkeypatch
         raise NotFinite("A NaN or an infinity came out of the model.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DecodingBatch, "_choose", overflow)
+        patched.setattr(DecodingBatch, "read", overflow)
         with pytest.raises(VoidProbe, match=r"out of .* with 0\.q, 0\.k, 0\.v and 18 more of the teacher in it"):
             evaluator.asked(evaluator.units, prompts)
         with pytest.raises(VoidProbe, match=r"with 1\.gate of the teacher in it"):
@@ -526,6 +526,6 @@ def test_a_question_beyond_the_context_is_an_error_before_anything_is_asked(
     lines = file.read_text().splitlines()
     row = {**json.loads(lines[0]), "id": "long", "text": "how do i make soup ? " * 400}
     file.write_text("\n".join([*lines, json.dumps(row)]) + "\n")
-    monkeypatch.setattr(Generator, "_decode", None)
+    monkeypatch.setattr(Generator, "decode", None)
     with pytest.raises(DataError, match=r"exceed the model's context of \d+: 'how do i make soup"):
         open_evaluator(entry(copied))

@@ -1,4 +1,4 @@
-"""Every architecture's row against transformers itself: what it saves, and what its modules compute."""
+"""Compare every architecture's row with transformers itself: what it saves, and what its modules compute."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def opened(pairs: Pairs, architecture: str, tied: bool = True) -> tuple[LoadedMo
 
 
 def saved(model: Any, folder: Path) -> State:
-    """What transformers itself writes of a model."""
+    """Return the tensors that transformers writes of a model."""
     model.save_pretrained(folder)
     return load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_unit_moves_exactly_its_own_numbers_as_transformers_saves_them(
+def test_a_unit_moves_exactly_its_own_numbers_on_disk(
     pairs: Pairs, tmp_path: Path, architecture: str, tied: bool
 ) -> None:
     loaded, teacher, units = opened(pairs, architecture, tied)
@@ -89,12 +89,12 @@ def test_neurons_are_as_many_in_every_role_of_an_mlp(pairs: Pairs, architecture:
             widths.setdefault((unit.layer, unit.role.partition("_")[0] if "_" in unit.role else ""), set()).add(
                 unit.width
             )
-    assert all(len(found) == 1 for found in widths.values()), widths
+    assert all(len(numbers) == 1 for numbers in widths.values()), widths
 
 
 @contextmanager
 def products(attention: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]:
-    """Query, key and value, as *attention* multiplies them, once it has run."""
+    """Yield a list that holds query, key and value, as *attention* multiplies them, once it has run."""
     seen: list[torch.Tensor] = []
     inside = [False]
     handles = [
@@ -131,7 +131,7 @@ def test_q_k_and_v_are_what_attention_takes_for_them(
     attention = loaded.model.get_submodule(name)
     transplanter = Transplanter(loaded.model, teacher)
 
-    def found(*roles: str) -> list[torch.Tensor]:
+    def seen_with(*roles: str) -> list[torch.Tensor]:
         with (
             transplanter.transplanted([first[role] for role in roles]),
             products(attention, monkeypatch) as seen,
@@ -140,12 +140,12 @@ def test_q_k_and_v_are_what_attention_takes_for_them(
             loaded.model(input_ids=IDS, use_cache=False)
         return seen[:3]
 
-    own, all_moved = found(), found("q", "k", "v")
-    assert len(own) == 3
-    assert not any(torch.equal(one, other) for one, other in zip(own, all_moved, strict=True))
+    unmoved, all_moved = seen_with(), seen_with("q", "k", "v")
+    assert len(unmoved) == 3
+    assert not any(torch.equal(one, other) for one, other in zip(unmoved, all_moved, strict=True))
     for place, role in enumerate("qkv"):
-        expected = [all_moved[place] if at == place else own[at] for at in range(3)]
-        assert all(torch.equal(one, other) for one, other in zip(found(role), expected, strict=True)), role
+        expected = [all_moved[place] if at == place else unmoved[at] for at in range(3)]
+        assert all(torch.equal(one, other) for one, other in zip(seen_with(role), expected, strict=True)), role
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -161,7 +161,7 @@ def test_the_gate_is_what_the_activation_takes(
         if name.startswith(beginning) and name.rpartition(".")[2] in ("act", "act_fn", "activation_fn", "activation")
     ]
 
-    def found(*roles: str) -> list[torch.Tensor]:
+    def seen_with(*roles: str) -> list[torch.Tensor]:
         seen: list[torch.Tensor] = []
         sigmoid = torch.sigmoid
 
@@ -182,16 +182,18 @@ def test_the_gate_is_what_the_activation_takes(
         first = len(seen) // 3 if not activations else len(seen)
         return seen[:first]
 
-    own = found()
-    assert own
+    unmoved = seen_with()
+    assert unmoved
     gated = any(unit.role == "gate" for unit in units)
     shared = any(unit.role == "shared_gate" for unit in units)
-    same = all(torch.equal(one, other) for one, other in zip(own, found("up", "shared_up"), strict=True))
+    same = all(torch.equal(one, other) for one, other in zip(unmoved, seen_with("up", "shared_up"), strict=True))
     assert same == gated
     if gated:
-        changed = [not torch.equal(one, other) for one, other in zip(own, found("gate"), strict=True)]
-        assert sum(changed) == len(own) - shared
-        assert all(not torch.equal(one, other) for one, other in zip(own, found("gate", "shared_gate"), strict=True))
+        changed = [not torch.equal(one, other) for one, other in zip(unmoved, seen_with("gate"), strict=True)]
+        assert sum(changed) == len(unmoved) - shared
+        assert all(
+            not torch.equal(one, other) for one, other in zip(unmoved, seen_with("gate", "shared_gate"), strict=True)
+        )
 
 
 @pytest.mark.parametrize("role", ["o", "down"])
@@ -207,8 +209,8 @@ def test_a_channel_of_what_writes_is_one_of_its_inputs(pairs: Pairs, architectur
     silent = inputs.clone()
     silent[:, 3] = 0
     with torch.inference_mode():
-        own = module(inputs), module(silent)
+        unmoved = module(inputs), module(silent)
         with Transplanter(loaded.model, teacher).transplanted([cut(unit, [3])]):
             moved = module(inputs), module(silent)
-    assert not torch.equal(own[0], moved[0])
-    assert torch.equal(own[1], moved[1])
+    assert not torch.equal(unmoved[0], moved[0])
+    assert torch.equal(unmoved[1], moved[1])

@@ -1,8 +1,9 @@
-"""On a GPU the harness says what it says on the CPU (`make gpu`; skipped where there is none, or unasked)."""
+"""On a GPU the harness gives the results of the CPU (`make gpu`; skipped without a GPU, or without that command)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 import safety_harness.models.load
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle
-from safety_harness.models.decoding.cuda_graphs import GraphCache, recordable
+from safety_harness.models.decoding.cuda_graphs import GraphCache, capturable
 from safety_harness.models.generate import Generator
 from safety_harness.models.likelihood import text_scores
 from safety_harness.models.load import LoadedModel, load
+from safety_harness.models.speedups import Speedups
 from safety_harness.models.transplant import Transplanter
 from safety_harness.search.find import search
 from safety_harness.weights.architectures import enumerate_units
@@ -34,7 +36,7 @@ NEW = 14
 
 @pytest.fixture
 def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
-    """Does something as on a machine without a GPU."""
+    """Do something as on a machine without a GPU."""
 
     def do(what: Callable[[], Any]) -> Any:
         with monkeypatch.context() as hidden:
@@ -44,47 +46,51 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
     return do
 
 
-def generator(loaded: LoadedModel, recorded: bool | None = None) -> Generator:
-    """As it is made; or without guesses, its passes played from recordings or not."""
-    made = Generator(loaded.model, loaded.tokenizer, batch_size=4)
-    if recorded is not None:
-        made._drafts = None
-        made._recordings = GraphCache(loaded.model) if recorded else None
-    return made
+def generator(loaded: LoadedModel, speedups: Speedups | None = None) -> Generator:
+    """Return a generator of these speedups, or of those that the model gets by itself."""
+    return Generator(loaded.model, loaded.tokenizer, batch_size=4, speedups=speedups)
+
+
+def without_drafts(loaded: LoadedModel, graphs: GraphCache | None) -> Generator:
+    """Return a generator without drafts, which replays its passes from *graphs* if there are any."""
+    return generator(loaded, replace(Speedups.for_model(loaded.model), drafts=None, graphs=graphs))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_answers_are_those_of_the_cpu(pairs: Pairs, cpu: Any, architecture: str, tied: bool) -> None:
+    """Compare the answers with drafts, without, and replayed from CUDA graphs."""
     folder = pairs(architecture, tied)[0]
     there = load(folder, "float32")
     assert there.model.device.type == "cuda"
     expected = generator(cpu(lambda: load(folder, "float32"))).answers(QUESTIONS, NEW)
     assert generator(there).answers(QUESTIONS, NEW) == expected
-    assert generator(there, False).answers(QUESTIONS, NEW) == expected
-    if recordable(there.model):
-        recorded = generator(there, True)
-        assert recorded.answers(QUESTIONS, NEW) == expected
-        assert recorded.answers(QUESTIONS, NEW) == expected
-        assert recorded._recordings is not None
-        assert all(one._graph is not None for one in recorded._recordings._made.values())
-        assert recorded._recordings._beginnings
+    assert without_drafts(there, None).answers(QUESTIONS, NEW) == expected
+    if capturable(there.model):
+        graphs = GraphCache(there.model)
+        replayed = without_drafts(there, graphs)
+        assert replayed.answers(QUESTIONS, NEW) == expected
+        assert replayed.answers(QUESTIONS, NEW) == expected
+        assert all(graph.captured for graph in graphs.decode_graphs.values())
+        assert graphs.prefix_graphs
 
 
-def test_in_bfloat16_passes_are_recorded_unasked(pairs: Pairs) -> None:
+def test_in_bfloat16_passes_are_captured_by_default(pairs: Pairs) -> None:
+    """Compare the answers of a bfloat16 model's own speedups with those of plain passes."""
     loaded = load(pairs("llama", True)[0], "bfloat16")
-    assert generator(loaded)._recordings is not None
-    assert generator(loaded).answers(QUESTIONS, NEW) == generator(loaded, False).answers(QUESTIONS, NEW)
+    speedups = Speedups.for_model(loaded.model)
+    assert speedups.graphs is not None
+    assert generator(loaded, speedups).answers(QUESTIONS, NEW) == without_drafts(loaded, None).answers(QUESTIONS, NEW)
 
 
 def patches(units: Sequence[Unit]) -> list[Sequence[Unit]]:
+    """Return no unit, all units, some units, and half of every unit."""
     return [(), units, units[::3], [cut(unit, range(unit.width // 2)) for unit in units if unit.width > 1]]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_transplant_is_bit_for_bit_that_of_the_cpu_and_moves_no_weight(
-    pairs: Pairs, cpu: Any, architecture: str
-) -> None:
+def test_a_transplant_is_that_of_the_cpu_and_moves_no_weight(pairs: Pairs, cpu: Any, architecture: str) -> None:
+    """Compare all weights bit for bit, and their addresses on the GPU."""
     student, teacher = (Checkpoint(folder) for folder in pairs(architecture, True))
     here, there = cpu(lambda: load(student.folder, "bfloat16")).model, load(student.folder, "bfloat16").model
     units = enumerate_units(student.config, student.shapes, None)
@@ -98,44 +104,48 @@ def test_a_transplant_is_bit_for_bit_that_of_the_cpu_and_moves_no_weight(
 
 
 def assert_alike(here: Any, there: Any) -> None:
-    own = here.state_dict()
-    assert all(torch.equal(own[name], tensor.cpu()) for name, tensor in there.state_dict().items())
+    """Check that two models hold the same numbers."""
+    state = here.state_dict()
+    assert all(torch.equal(state[name], tensor.cpu()) for name, tensor in there.state_dict().items())
 
 
-def test_a_patched_model_plays_the_recordings_of_the_student(pairs: Pairs) -> None:
+def test_a_patched_model_replays_the_graphs_of_the_student(pairs: Pairs) -> None:
+    """Put patches in and take them out: the graphs stay valid, and no further graph is made."""
     student, teacher = (Checkpoint(folder) for folder in pairs("llama", True))
     loaded = load(student.folder, "float32")
     units = enumerate_units(student.config, student.shapes, None)
-    recorded, plain = generator(loaded, True), generator(loaded, False)
-    assert recorded._recordings is not None
+    graphs = GraphCache(loaded.model)
+    replayed, plain = without_drafts(loaded, graphs), without_drafts(loaded, None)
     transplanter = Transplanter(loaded.model, teacher)
-    said, made = set(), set()
+    different, made = set(), set()
     for patch in patches(units):
         with transplanter.transplanted(patch):
-            answers = recorded.answers(QUESTIONS, NEW)
+            answers = replayed.answers(QUESTIONS, NEW)
             assert answers == plain.answers(QUESTIONS, NEW)
-        said.add(tuple(answers))
-        made |= set(map(id, recorded._recordings._made.values()))
-    assert len(said) > 2
-    assert made == set(map(id, recorded._recordings._made.values()))
+        different.add(tuple(answers))
+        made |= set(map(id, graphs.decode_graphs.values()))
+    assert len(different) > 2
+    assert made == set(map(id, graphs.decode_graphs.values()))
 
 
 def test_text_is_scored_as_on_the_cpu(pairs: Pairs, cpu: Any) -> None:
+    """Compare token counts and likelihoods."""
     folder = pairs("llama", True)[0]
     here, there = generator(cpu(lambda: load(folder, "float32"))), generator(load(folder, "float32"))
-    expected, found = text_scores(here, QUESTIONS), text_scores(there, QUESTIONS)
-    assert [score.tokens for score in found] == [score.tokens for score in expected]
-    assert [score.nll for score in found] == pytest.approx([score.nll for score in expected], rel=1e-4)
+    expected, scores = text_scores(here, QUESTIONS), text_scores(there, QUESTIONS)
+    assert [score.tokens for score in scores] == [score.tokens for score in expected]
+    assert [score.nll for score in scores] == pytest.approx([score.nll for score in expected], rel=1e-4)
 
 
 def test_memory_that_runs_out_halves_the_batch(pairs: Pairs) -> None:
+    """Leave the process 6 MiB beyond what it holds."""
     loaded = load(pairs("llama", True)[0], "float32")
     asked = Generator(loaded.model, loaded.tokenizer, batch_size=64)
     few = generator(loaded).answers(QUESTIONS, NEW)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    room = torch.cuda.memory_reserved() + 6 * 2**20
-    torch.cuda.set_per_process_memory_fraction(room / total)
+    allowed = torch.cuda.memory_reserved() + 6 * 2**20
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         with pytest.warns(UserWarning, match="Out of memory with .* questions at once"):
             answers = asked.answers([f"{text} {number}" for number in range(60) for text in QUESTIONS], NEW)
@@ -146,8 +156,9 @@ def test_memory_that_runs_out_halves_the_batch(pairs: Pairs) -> None:
 
 
 def test_a_search_ends_where_it_ends_on_the_cpu(world: Path, cpu: Any) -> None:
+    """Compare the units that a whole search finds, and its number of probes."""
     here, there = cpu(lambda: open_evaluator(entry(world))), open_evaluator(entry(world))
     assert Oracle(there).whole == Oracle(here).whole
-    one, other = cpu(lambda: search(here, "test")), search(there, "test")
-    assert one.found
-    assert (other.units, other.probes) == (one.units, one.probes)
+    on_cpu, on_gpu = cpu(lambda: search(here, "test")), search(there, "test")
+    assert on_cpu.found
+    assert (on_gpu.units, on_gpu.probes) == (on_cpu.units, on_cpu.probes)

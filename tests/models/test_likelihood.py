@@ -1,9 +1,10 @@
-"""Likelihoods, divergences and right answers, against transformers' own loss and against sums by hand."""
+"""Compare likelihoods and divergences with transformers' own loss and with sums by hand."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from safety_harness.errors import DataError
-from safety_harness.models import generate
-from safety_harness.models import likelihood as capability
+from safety_harness.models import likelihood
 from safety_harness.models.generate import Generator
 from safety_harness.models.likelihood import (
     TextScore,
@@ -45,7 +45,9 @@ def test_scores_are_transformers_loss_times_tokens(
     loaded, generator = opened(pairs, architecture)
     longest = max(len(row) for row in loaded.tokenizer(DOCUMENTS)["input_ids"])
     # More than one batch, of different widths.
-    monkeypatch.setattr(capability, "LOGPROBS", 5 * longest * loaded.model.config.get_text_config().vocab_size)
+    monkeypatch.setattr(
+        likelihood, "MAX_LOGPROBS_AT_ONCE", 5 * longest * loaded.model.config.get_text_config().vocab_size
+    )
     assert len(DOCUMENTS) > rows_at_once(generator, longest) == 5
     for document, score in zip(DOCUMENTS, text_scores(generator, DOCUMENTS), strict=True):
         ids = torch.tensor([loaded.tokenizer(document)["input_ids"]])
@@ -84,7 +86,7 @@ def test_a_beginning_token_predicts_the_first_and_is_not_counted(pairs: Pairs) -
     assert scores[DOCUMENTS.index("bread")] == TextScore(pytest.approx(expected, rel=1e-5), len(ids) - 1)
 
 
-def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(pairs: Pairs) -> None:
+def test_perplexity_without_knowledge_is_the_vocabulary_size(pairs: Pairs) -> None:
     loaded, generator = opened(pairs, "llama")
     loaded.model.lm_head.weight.data.zero_()
     scores = text_scores(generator, DOCUMENTS)
@@ -98,16 +100,14 @@ QUESTIONS = [LONG, SHORT, "what ?", "i"]
 ANSWERS = ["take two", "", "i cannot help with that request.", "7"]
 
 
-@pytest.mark.parametrize("worth_sharing", [1, 10**9])
+@pytest.mark.parametrize("saved", [1, None])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_row_t_predicts_token_t_and_the_last_row_the_end(
-    pairs: Pairs, architecture: str, worth_sharing: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where what all questions begin with goes through the model once."""
-    monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
+def test_row_t_predicts_token_t_and_the_last_row_the_end(pairs: Pairs, architecture: str, saved: int | None) -> None:
+    """Compare with one unpadded pass a token, with the common beginning read once and with it read in every row."""
     loaded, generator = opened(pairs, architecture)
-    found = answer_logprobs(generator, QUESTIONS, ANSWERS)
-    for question, answer, rows in zip(QUESTIONS, ANSWERS, found, strict=True):
+    generator.speedups = replace(generator.speedups, min_prefill_tokens_saved=saved)
+    logprobs = answer_logprobs(generator, QUESTIONS, ANSWERS)
+    for question, answer, rows in zip(QUESTIONS, ANSWERS, logprobs, strict=True):
         prompt, reply = generator.encode(question), loaded.tokenizer(answer)["input_ids"]
         assert rows.shape == (len(reply) + 1, 300)
         assert rows.dtype == torch.float32
@@ -118,7 +118,7 @@ def test_row_t_predicts_token_t_and_the_last_row_the_end(
 
 
 def test_the_greedy_answer_is_the_argmax_of_its_rows(pairs: Pairs) -> None:
-    """Ties answer_logprobs to generation: tokens that come back from text as they went are their rows' best."""
+    """Compare answer_logprobs with generation, for answers whose text is read back as the tokens that it came from."""
     loaded, generator = opened(pairs, "qwen3")
     checked = 0
     for question in [f"{text} {SHORT}" for text in DOCUMENTS]:
@@ -136,10 +136,10 @@ def test_the_greedy_answer_is_the_argmax_of_its_rows(pairs: Pairs) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_divergence_is_zero_from_itself_and_positive_from_another(pairs: Pairs, architecture: str) -> None:
-    own = answer_logprobs(opened(pairs, architecture)[1], QUESTIONS, ANSWERS)
-    other = answer_logprobs(opened(pairs, architecture, side=1)[1], QUESTIONS, ANSWERS)
-    for one, two in zip(own, other, strict=True):
+def test_divergence_is_zero_only_from_itself(pairs: Pairs, architecture: str) -> None:
+    student = answer_logprobs(opened(pairs, architecture)[1], QUESTIONS, ANSWERS)
+    teacher = answer_logprobs(opened(pairs, architecture, side=1)[1], QUESTIONS, ANSWERS)
+    for one, two in zip(student, teacher, strict=True):
         assert divergence(one, one) == 0.0
         assert divergence(one, two) > 1e-3
         assert divergence(two, one) > 1e-3
@@ -148,19 +148,21 @@ def test_divergence_is_zero_from_itself_and_positive_from_another(pairs: Pairs, 
 
 def test_divergence_equals_a_sum_by_hand() -> None:
     student = [[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]
-    other = [[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]]
-    by_hand = [sum(p * math.log(p / q) for p, q in zip(a, b, strict=True)) for a, b in zip(student, other, strict=True)]
-    found = divergence(torch.tensor(student).log(), torch.tensor(other).log())
-    assert found == pytest.approx(sum(by_hand) / 2, rel=1e-5)
+    patched = [[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]]
+    by_hand = [
+        sum(p * math.log(p / q) for p, q in zip(a, b, strict=True)) for a, b in zip(student, patched, strict=True)
+    ]
+    mean = divergence(torch.tensor(student).log(), torch.tensor(patched).log())
+    assert mean == pytest.approx(sum(by_hand) / 2, rel=1e-5)
     assert by_hand[0] == pytest.approx(0.25 * math.log(2))
 
 
 @pytest.mark.parametrize(
-    ("document", "said"), [(f"{LONG} " * 40, "more than the model's context"), ("", "no second token")]
+    ("document", "message"), [(f"{LONG} " * 40, "more than the model's context"), ("", "no second token")]
 )
-def test_a_document_that_cannot_be_scored_is_named(pairs: Pairs, document: str, said: str) -> None:
+def test_a_document_that_cannot_be_scored_is_named(pairs: Pairs, document: str, message: str) -> None:
     loaded = load(pairs("gpt2", True)[0], "float32")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         check_documents(Generator(loaded.model, loaded.tokenizer, batch_size=2), [SHORT, document])
 
 

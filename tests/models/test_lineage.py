@@ -1,4 +1,4 @@
-"""Student and teacher side by side: what is refused, what is only said."""
+"""Compare student and teacher: some differences are refused, and others are only named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_descendant_is_accepted(pairs: Pairs, architecture: str) -> None:
 
 
 def test_another_architecture_is_refused(pairs: Pairs) -> None:
-    """Mistral and Llama have the same names and shapes here; only the config tells them apart."""
+    """Take a Mistral as the teacher of a Llama: only the config tells them apart here."""
     student, teacher = Checkpoint(pairs("llama", True)[0]), Checkpoint(pairs("mistral", True)[0])
     assert dict(student.shapes) == dict(teacher.shapes)
     with pytest.raises(LineageError, match=r"llama model.*mistral model"):
@@ -41,16 +41,16 @@ def test_another_architecture_is_refused(pairs: Pairs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"intermediate_size": 64}, r"gate_proj\.weight: the student has shape \(48, 32\), the teacher \(64, 32\)"),
         ({"num_hidden_layers": 2}, r"layers\.2\..*the teacher None"),
     ],
 )
-def test_another_shape_is_refused(pairs: Pairs, tmp_path: Path, changes: dict[str, int], said: str) -> None:
+def test_another_shape_is_refused(pairs: Pairs, tmp_path: Path, changes: dict[str, int], message: str) -> None:
     student = Checkpoint(pairs("llama", True)[0])
     teacher = Checkpoint(save(make_model("llama", **changes), make_tokenizer(), tmp_path / "other"))
-    with pytest.raises(LineageError, match=said):
+    with pytest.raises(LineageError, match=message):
         check_lineage(student, teacher, units_of(student))
 
 
@@ -67,13 +67,13 @@ def test_a_nan_in_either_is_refused_before_any_cosine(pairs: Pairs, tmp_path: Pa
     model = make_model("llama")
     model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
     spoilt = Checkpoint(save(model, make_tokenizer(), tmp_path / "spoilt"))
-    for one, other in ((student, spoilt), (spoilt, student)):
+    for left, right in ((student, spoilt), (spoilt, student)):
         with pytest.raises(SourceError, match="NaN"):
-            check_lineage(one, other, units_of(student))
+            check_lineage(left, right, units_of(student))
 
 
 def altered(folder: Path, out: Path, changes: dict[str, Any]) -> Checkpoint:
-    """A copy of a checkpoint with another config."""
+    """Return a copy of a checkpoint with other values in its config."""
     shutil.copytree(folder, out)
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**config, **changes}))
@@ -81,7 +81,7 @@ def altered(folder: Path, out: Path, changes: dict[str, Any]) -> Checkpoint:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"num_attention_heads": 2}, r"num_attention_heads \(4, of the teacher 2\)"),
         ({"num_key_value_heads": 1}, r"num_key_value_heads \(2, of the teacher 1\)"),
@@ -89,40 +89,41 @@ def altered(folder: Path, out: Path, changes: dict[str, Any]) -> Checkpoint:
     ],
 )
 def test_numbers_that_would_mean_something_else_are_refused(
-    pairs: Pairs, tmp_path: Path, changes: dict[str, Any], said: str
+    pairs: Pairs, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    student, teacher = pairs("llama", True)
-    own = Checkpoint(student)
-    with pytest.raises(LineageError, match=said):
-        check_lineage(own, altered(teacher, tmp_path / "other", changes), units_of(own))
+    folder, teacher = pairs("llama", True)
+    student = Checkpoint(folder)
+    with pytest.raises(LineageError, match=message):
+        check_lineage(student, altered(teacher, tmp_path / "other", changes), units_of(student))
 
 
-def test_what_shifts_their_meaning_is_said(pairs: Pairs, tmp_path: Path) -> None:
-    student, teacher = pairs("llama", True)
-    own = Checkpoint(student)
+def test_what_shifts_the_meaning_of_weights_is_named(pairs: Pairs, tmp_path: Path) -> None:
+    folder, teacher_folder = pairs("llama", True)
+    student = Checkpoint(folder)
     changes = {"rms_norm_eps": 0.1, "vocab_size": 999, "hidden_act": "gelu", "rope_parameters": {"rope_theta": 5.0}}
-    other = altered(teacher, tmp_path / "other", changes)
+    teacher = altered(teacher_folder, tmp_path / "other", changes)
     (tmp_path / "other" / "tokenizer.json").write_text("{}")
     with pytest.warns(UserWarning, match="which moves into it, differ in hidden_act"):
-        found = check_lineage(own, other, units_of(own))
-    assert [said.split(" ")[0] for said in found.differs] == [
+        lineage = check_lineage(student, teacher, units_of(student))
+    assert [difference.split(" ")[0] for difference in lineage.differs] == [
         "hidden_act", "rope_theta", "rope_parameters", "rms_norm_eps", "vocab_size", "tokenizer.json"
     ]  # fmt: skip
 
 
-def test_what_one_config_leaves_out_or_says_in_older_words_is_no_difference(pairs: Pairs, tmp_path: Path) -> None:
-    student, teacher = pairs("llama", True)
-    own = Checkpoint(student)
-    theta = own.config["rope_parameters"]["rope_theta"]
-    other = altered(teacher, tmp_path / "other", {"head_dim": None, "rope_parameters": None, "rope_theta": theta})
-    assert check_lineage(own, other, units_of(own)).differs == ()
+def test_older_or_missing_settings_are_no_difference(pairs: Pairs, tmp_path: Path) -> None:
+    folder, teacher_folder = pairs("llama", True)
+    student = Checkpoint(folder)
+    theta = student.config["rope_parameters"]["rope_theta"]
+    changes = {"head_dim": None, "rope_parameters": None, "rope_theta": theta}
+    teacher = altered(teacher_folder, tmp_path / "other", changes)
+    assert check_lineage(student, teacher, units_of(student)).differs == ()
 
 
 def test_a_pair_of_one_build_gives_no_warning_and_its_cosines(pairs: Pairs) -> None:
     student, teacher = map(Checkpoint, pairs("llama", True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = check_lineage(student, teacher, units_of(student))
+        lineage = check_lineage(student, teacher, units_of(student))
     cosines = {
         name: float(
             (student.tensor(name) * teacher.tensor(name)).sum()
@@ -132,10 +133,10 @@ def test_a_pair_of_one_build_gives_no_warning_and_its_cosines(pairs: Pairs) -> N
         for unit in units_of(student)
         for name in unit.tensors
     }
-    assert found.lowest == pytest.approx(min(cosines.values()))
-    assert cosines[found.lowest_tensor] == min(cosines.values())
-    assert found.median == pytest.approx(sorted(cosines.values())[len(cosines) // 2])
-    assert found.differs == ()
+    assert lineage.lowest == pytest.approx(min(cosines.values()))
+    assert cosines[lineage.lowest_tensor] == min(cosines.values())
+    assert lineage.median == pytest.approx(sorted(cosines.values())[len(cosines) // 2])
+    assert lineage.differs == ()
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "mxfp4"])

@@ -1,4 +1,4 @@
-"""From a registry entry to a model in memory: prepared once, loaded whole, and only beside a relative."""
+"""A registry entry becomes a model in memory: prepared once, loaded whole, and only next to a relative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-import safety_harness.models.convert as checkpoints
+import safety_harness.models.convert as convert
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.evaluation.preflight import check_local_files
 from safety_harness.models.load import load, prepare
@@ -40,7 +40,7 @@ def test_load_gives_the_checkpoints_numbers_in_the_dtype(pairs: Pairs, architect
         assert torch.equal(parameter.cpu(), loaded.checkpoint.tensor(name).to(wanted)), name
 
 
-def test_a_model_that_a_gpu_has_no_room_for_is_told(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_the_gpu_is_refused(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -51,7 +51,7 @@ def test_a_model_that_a_gpu_has_no_room_for_is_told(pairs: Pairs, monkeypatch: p
         load(folder, "float32")
 
 
-def test_a_pair_that_cannot_fit_is_found_before_any_model_is_loaded(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_pair_that_cannot_fit_is_found_before_loading(pairs: Pairs, tmp_path: Path) -> None:
     folder = pairs("llama", True)[0]
     other = save(make_model("llama", intermediate_size=64), make_tokenizer(), tmp_path / "other")
     models = f'[families.alpha]\nteacher = "{other}"\n[families.alpha.students.one]\npath = "{folder}"\n'
@@ -116,13 +116,13 @@ def test_a_chat_template_that_is_none_is_named(tmp_path: Path, content: bytes | 
 
 def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merged: list[Path] = []
-    original = checkpoints.merge_adapter
+    original = convert.merge_adapter
 
     def counted(base: Path, adapter: Path, out: Path) -> None:
         merged.append(adapter)
         original(base, adapter, out)
 
-    monkeypatch.setattr(checkpoints, "merge_adapter", counted)
+    monkeypatch.setattr(convert, "merge_adapter", counted)
     first = prepare(spec)
     assert first.is_relative_to(cache)
     before, after = Checkpoint(spec.path or Path()), Checkpoint(first)
@@ -138,7 +138,7 @@ def test_adapters_are_merged_once(spec: ModelSpec, cache: Path, monkeypatch: pyt
     assert load(second, "float32").tokenizer.chat_template == "{{ 'other' }}"
     make_adapter(second, spec.adapters[0])
     third = prepare(spec)
-    # And what the adapter's folder says of how it is asked.
+    # So has the chat template in the adapter's folder.
     (spec.adapters[0] / "chat_template.jinja").write_text("{{ 'own' }}", "utf-8")
     fourth = prepare(spec)
     assert load(fourth, "float32").tokenizer.chat_template == "{{ 'own' }}"
@@ -157,16 +157,16 @@ def test_an_adapter_without_its_weights_is_named(spec: ModelSpec, cache: Path) -
 
 
 def _prepare_and_tell(spec: ModelSpec, barrier: object, log: Path) -> None:
-    """In a process of its own: count the merges by a line each."""
+    """Prepare *spec* in a process of its own, and log each merge as a line."""
     torch.set_num_threads(1)
-    original = checkpoints.merge_adapter
+    original = convert.merge_adapter
 
     def counted(base: Path, adapter: Path, out: Path) -> None:
         with log.open("a") as stream:
             stream.write("merged\n")
         original(base, adapter, out)
 
-    checkpoints.merge_adapter = counted
+    convert.merge_adapter = counted
     barrier.wait()  # type: ignore[attr-defined]
     assert Checkpoint(prepare(spec)).parameters > 0
 

@@ -65,20 +65,18 @@ def test_units_are_all_projections_of_all_layers(pairs: Pairs, architecture: str
 
 
 @pytest.mark.parametrize(("architecture", "tied"), BOTH)
-def test_all_units_compute_what_a_model_built_from_the_parts_computes(
-    pairs: Pairs, architecture: str, tied: bool
-) -> None:
+def test_all_units_compute_what_a_model_of_the_parts_does(pairs: Pairs, architecture: str, tied: bool) -> None:
     loaded, teacher, units = opened(pairs(architecture, tied))
     built = load(pairs(architecture, tied)[0], "float32").model
     moved = {name: teacher.tensor(name) for unit in units for name in unit.tensors}
     built.load_state_dict({**built.state_dict(), **moved})
     ids = torch.arange(60).reshape(2, 30) + 5
     with torch.inference_mode():
-        own = loaded.model(input_ids=ids).logits
+        unmoved = loaded.model(input_ids=ids).logits
         with Transplanter(loaded.model, teacher).transplanted(units):
             assert torch.equal(loaded.model(input_ids=ids).logits, built(input_ids=ids).logits)
-        assert torch.equal(loaded.model(input_ids=ids).logits, own)
-        assert not torch.equal(own, built(input_ids=ids).logits)
+        assert torch.equal(loaded.model(input_ids=ids).logits, unmoved)
+        assert not torch.equal(unmoved, built(input_ids=ids).logits)
 
 
 def test_restored_after_an_exception_and_after_nesting(pairs: Pairs) -> None:
@@ -104,10 +102,10 @@ def test_restored_after_an_exception_and_after_nesting(pairs: Pairs) -> None:
 def test_tied_embeddings_stay_tied_and_untouched(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("gemma3_text", True))
     embedding = loaded.model.get_input_embeddings().weight
-    own = embedding.detach().clone()
+    unmoved = embedding.detach().clone()
     with Transplanter(loaded.model, teacher).transplanted(units):
         assert loaded.model.get_output_embeddings().weight is embedding
-        assert torch.equal(embedding, own)
+        assert torch.equal(embedding, unmoved)
         assert not torch.equal(embedding, teacher.tensor("model.embed_tokens.weight"))
 
 
@@ -156,16 +154,14 @@ def test_teacher_is_cast_to_the_students_dtype(pairs: Pairs) -> None:
 
 def test_difference_is_teacher_minus_student(pairs: Pairs) -> None:
     loaded, teacher, units = opened(pairs("qwen2", True))
-    own = state(loaded.model)
+    before = state(loaded.model)
     for part in (*units[0].parts, *units[6].parts):
         name = part.disk.name
-        assert torch.equal(Transplanter(loaded.model, teacher).difference(part), teacher.tensor(name) - own[name])
+        assert torch.equal(Transplanter(loaded.model, teacher).difference(part), teacher.tensor(name) - before[name])
 
 
 @pytest.mark.parametrize(("architecture", "tied"), BOTH)
-def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
-    pairs: Pairs, architecture: str, tied: bool
-) -> None:
+def test_a_channel_moves_its_row_or_column_and_nothing_else(pairs: Pairs, architecture: str, tied: bool) -> None:
     loaded, teacher, units = opened(pairs(architecture, tied))
     transplanter, before = Transplanter(loaded.model, teacher), state(loaded.model)
     for unit in units:
@@ -176,10 +172,10 @@ def test_a_channel_moves_its_row_or_column_of_every_projection_and_nothing_else(
         rows = unit.role not in ("o", "down")
         for name in some.tensors:
             moved = teacher.tensor(name) if rows else teacher.tensor(name).T
-            (was, found) = (t[name] if rows else t[name].T for t in (before, now))
-            assert torch.equal(found[[0, 3]], moved[[0, 3]])
-            assert torch.equal(found[[1, 2]], was[[1, 2]])
-            assert torch.equal(found[4:], was[4:])
+            was, now_there = (t[name] if rows else t[name].T for t in (before, now))
+            assert torch.equal(now_there[[0, 3]], moved[[0, 3]])
+            assert torch.equal(now_there[[1, 2]], was[[1, 2]])
+            assert torch.equal(now_there[4:], was[4:])
         assert changed(before, state(loaded.model)) == set()
 
 
@@ -188,27 +184,27 @@ def test_with_an_ancestor_what_the_teacher_learnt_since_is_added(pairs: Pairs, d
     student, folder = pairs("qwen2", True)
     loaded, teacher = load(student, dtype), Checkpoint(folder)
     units = enumerate_units(teacher.config, teacher.shapes)
-    own, ancestor = state(loaded.model), Checkpoint(pairs("qwen2", False)[0])
+    before, ancestor = state(loaded.model), Checkpoint(pairs("qwen2", False)[0])
     transplanter = Transplanter(loaded.model, teacher, ancestor)
     some = cut(units[6], [1, 2])
 
     def summed(name: str) -> torch.Tensor:
-        return (own[name].float() + (teacher.tensor(name) - ancestor.tensor(name))).to(own[name].dtype)
+        return (before[name].float() + (teacher.tensor(name) - ancestor.tensor(name))).to(before[name].dtype)
 
     with transplanter.transplanted([units[0], some]):
         now = state(loaded.model)
-    assert changed(own, now) == {*units[0].tensors, *some.tensors}
+    assert changed(before, now) == {*units[0].tensors, *some.tensors}
     for name in units[0].tensors:
         assert torch.equal(now[name], summed(name))
         assert not torch.equal(now[name], teacher.tensor(name).to(now[name].dtype))
     (down,) = some.tensors
     assert torch.equal(now[down][:, 1:3], summed(down)[:, 1:3])
-    assert torch.equal(now[down][:, 3:], own[down][:, 3:])
-    assert changed(own, state(loaded.model)) == set()
+    assert torch.equal(now[down][:, 3:], before[down][:, 3:])
+    assert changed(before, state(loaded.model)) == set()
     assert torch.equal(transplanter.moving([some])[down], summed(down)[:, 1:3])
     part = units[0].parts[0]
     name = part.disk.name
-    assert torch.equal(transplanter.difference(part), summed(name).float() - own[name].float())
+    assert torch.equal(transplanter.difference(part), summed(name).float() - before[name].float())
 
 
 def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:
@@ -221,10 +217,10 @@ def test_a_unit_that_does_not_fit_changes_nothing(pairs: Pairs) -> None:
     ):
         pytest.fail("the block must not run")
     norm = Unit(0, "q", (whole("model.norm.weight", 32),))
-    other = Checkpoint(pairs("llama", True)[1])
-    other.shapes  # noqa: B018  (read, then spoilt)
-    other.tensor = lambda _name: torch.zeros(3)  # type: ignore[method-assign]
-    with pytest.raises(UnitError, match=r"\(3,\).*\(32,\)"), Transplanter(loaded.model, other).transplanted([norm]):
+    spoilt = Checkpoint(pairs("llama", True)[1])
+    spoilt.shapes  # noqa: B018  (read before it is spoilt)
+    spoilt.tensor = lambda _name: torch.zeros(3)  # type: ignore[method-assign]
+    with pytest.raises(UnitError, match=r"\(3,\).*\(32,\)"), Transplanter(loaded.model, spoilt).transplanted([norm]):
         pytest.fail("the block must not run")
     with pytest.raises(SourceError, match="holds no tensor"):
         teacher.tensor("model.layers.9.self_attn.q_proj.weight")

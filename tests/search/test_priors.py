@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 import safety_harness.search.priors.contrast as contrast
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
-from safety_harness.models import generate
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.search import priors as prior
 from safety_harness.search.priors.gradients import usual_refusal
@@ -105,14 +105,15 @@ def importances(evaluator: Evaluator) -> list[float]:
     return [importance.of((unit,)) for unit in evaluator.units]
 
 
-@pytest.mark.parametrize("worth_sharing", [1, 10**9])
+@pytest.mark.parametrize("saved", [1, None])
 @pytest.mark.parametrize("teacher", ["good", "prudish"])
 def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
-    world: Path, teacher: str, worth_sharing: int, monkeypatch: pytest.MonkeyPatch
+    world: Path, teacher: str, saved: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "WORTH_SHARING", worth_sharing)
     monkeypatch.setattr(contrast, "BATCH", 4)  # six questions: more than one batch
     evaluator = open_evaluator(entry(world, teacher=teacher))
+    generator = evaluator.generator
+    generator.speedups = replace(generator.speedups, min_prefill_tokens_saved=saved)
     own = {name: tensor.clone() for name, tensor in evaluator.generator.model.state_dict().items()}
     importance = prior.Importance(evaluator)
     found = [importance.of((unit,)) for unit in evaluator.units]

@@ -1,4 +1,4 @@
-"""Names and shapes -> units, by each architecture's row and never by guessing."""
+"""Names and shapes become units by each architecture's row, never by guessing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_every_supported_architecture_has_a_row() -> None:
 
 @pytest.mark.parametrize("architecture", SEPARATE)
 def test_units_are_the_roles_of_each_layer_in_order(architecture: str) -> None:
-    found = units(architecture, shapes(layers=2))
-    assert [unit.id for unit in found] == [f"{layer}.{role}" for layer in (0, 1) for role in ROLES]
+    listed = units(architecture, shapes(layers=2))
+    assert [unit.id for unit in listed] == [f"{layer}.{role}" for layer in (0, 1) for role in ROLES]
 
 
 def test_a_unit_names_its_tensor_and_counts_its_parameters() -> None:
@@ -52,14 +52,14 @@ def test_embeddings_and_norms_are_no_units() -> None:
 
 
 def test_layers_are_told_apart_beyond_ten() -> None:
-    found = units("llama", shapes(layers=11), ["gate"])
-    assert [unit.layer for unit in found] == list(range(11))
-    assert found[1].tensors == ("model.layers.1.mlp.gate_proj.weight",)
+    listed = units("llama", shapes(layers=11), ["gate"])
+    assert [unit.layer for unit in listed] == list(range(11))
+    assert listed[1].tensors == ("model.layers.1.mlp.gate_proj.weight",)
 
 
 def test_only_the_wanted_roles_come_and_each_once() -> None:
-    found = units("llama", shapes(layers=1), ["down", "gate", "down"])
-    assert [unit.id for unit in found] == ["0.down", "0.gate"]
+    listed = units("llama", shapes(layers=1), ["down", "gate", "down"])
+    assert [unit.id for unit in listed] == ["0.down", "0.gate"]
 
 
 def test_a_layer_that_lacks_a_role_has_no_unit_for_it() -> None:
@@ -68,13 +68,13 @@ def test_a_layer_that_lacks_a_role_has_no_unit_for_it() -> None:
     assert [unit.id for unit in units("llama", partial, ["gate"])] == ["1.gate"]
 
 
-def test_unknown_architecture_suggests_the_nearest_and_lists_the_known() -> None:
+def test_an_unknown_architecture_suggests_the_nearest() -> None:
     with pytest.raises(UnitError, match=r"'lama' is not supported \(did you mean 'llama'\?\)") as caught:
         units("lama", shapes())
     assert all(name in str(caught.value) for name in SEPARATE)
 
 
-def test_unknown_architecture_without_a_neighbour_suggests_nothing() -> None:
+def test_an_unknown_architecture_may_suggest_nothing() -> None:
     with pytest.raises(UnitError) as caught:
         units("rwkv-7", shapes())
     assert "did you mean" not in str(caught.value)
@@ -85,12 +85,12 @@ def test_unknown_role_lists_the_roles() -> None:
         units("llama", shapes(), ["gate", "gates"])
 
 
-def test_a_role_that_matches_nothing_shows_what_the_checkpoint_holds() -> None:
+def test_a_role_that_matches_nothing_shows_the_checkpoint() -> None:
     fused = {"model.layers.0.self_attn.qkv_proj.weight": (24, 8), "model.layers.0.mlp.gate_proj.weight": (16, 8)}
     with pytest.raises(UnitError, match=r"Role 'q' of llama matches no tensor.*qkv_proj.*architectures\.toml"):
         units("llama", fused)
 
 
-def test_an_empty_checkpoint_is_said_to_be_empty() -> None:
+def test_an_empty_checkpoint_is_named_as_such() -> None:
     with pytest.raises(UnitError, match="no tensors at all"):
         units("llama", {})

@@ -112,7 +112,7 @@ def test_a_damaged_shard_is_named(whole_and_sharded: tuple[Path, Path], tmp_path
 
 
 class _Bomb:
-    """Creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -134,7 +134,7 @@ def test_a_pickle_is_refused_and_never_opened(folder: Path, tmp_path: Path, name
     assert mark.exists()  # the bomb was live
 
 
-def test_pickles_beside_safetensors_are_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_pickles_next_to_safetensors_are_left_alone(folder: Path, tmp_path: Path) -> None:
     mark = tmp_path / "was-unpickled"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Bomb(mark)))
     load(folder, "float32")
@@ -153,13 +153,13 @@ def test_a_tensor_that_is_not_finite_is_refused(folder: Path, bad: float) -> Non
 
 
 def test_fingerprint_is_of_everything_that_decides_an_answer(folder: Path, tmp_path: Path) -> None:
-    own = Checkpoint(folder).fingerprint
-    assert Checkpoint(Path(shutil.copytree(folder, tmp_path / "elsewhere"))).fingerprint == own
+    original = Checkpoint(folder).fingerprint
+    assert Checkpoint(Path(shutil.copytree(folder, tmp_path / "elsewhere"))).fingerprint == original
     (folder / "notes.md").write_text("read me")
-    assert Checkpoint(folder).fingerprint == own
+    assert Checkpoint(folder).fingerprint == original
     raw = bytearray((folder / FILE).read_bytes())
     raw[-1] ^= 1
-    seen = {own}
+    seen = {original}
     for name, content in {
         FILE: bytes(raw),
         "config.json": (folder / "config.json").read_bytes().replace(b"1e-06", b"1e-05"),
@@ -174,14 +174,14 @@ def test_fingerprint_is_of_everything_that_decides_an_answer(folder: Path, tmp_p
         assert fingerprint not in seen, name
         seen.add(fingerprint)
         (folder / name).write_bytes(before)
-    assert Checkpoint(folder).fingerprint == own
+    assert Checkpoint(folder).fingerprint == original
 
 
 def test_the_files_are_the_ones_that_transformers_reads(folder: Path, pairs: Pairs) -> None:
-    """A stray file beside model.safetensors must not lend its tensors."""
-    other = load_file(pairs("llama", True)[1] / FILE)
-    save_file(other, folder / "consolidated.safetensors", metadata={"format": "pt"})
-    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(other, "consolidated.safetensors")}))
+    """Put a stray file next to model.safetensors: it must not lend its tensors."""
+    stray = load_file(pairs("llama", True)[1] / FILE)
+    save_file(stray, folder / "consolidated.safetensors", metadata={"format": "pt"})
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(stray, "consolidated.safetensors")}))
     checkpoint, model = Checkpoint(folder), load(folder, "float32").model
     for name, tensor in model.state_dict().items():
         if name in checkpoint.shapes:
@@ -207,15 +207,15 @@ UNLOADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", UNLOADABLE)
 def test_load_names_the_folder_that_it_cannot_load(folder: Path, case: str) -> None:
-    spoil, said = UNLOADABLE[case]
+    spoil, message = UNLOADABLE[case]
     spoil(folder)
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         load(folder, "float32")
     assert str(folder) in str(caught.value)
 
 
-def test_pair_of_shards_and_single(tmp_path: Path) -> None:
-    """A sharded teacher gives the very same tensors as the folder's index says."""
+def test_a_sharded_checkpoint_holds_what_its_index_names(tmp_path: Path) -> None:
+    """Compare the tensors of a sharded teacher with the folder's index."""
     student, teacher = make_pair(tmp_path, "gemma2", shard="20KB")
     index = json.loads((teacher / INDEX).read_text())["weight_map"]
     assert set(Checkpoint(teacher).shapes) == set(index)

@@ -12,21 +12,22 @@ from safety_harness.weights.units import Shape, Unit, cut, flat, group_id, group
 
 
 def shapes(layers: int = 2, *, bias: bool = False) -> dict[str, Shape]:
-    """A checkpoint with hidden 8, two of four heads shared, and an MLP of 16."""
+    """Return the shapes of a checkpoint with hidden 8, two of four heads shared, and an MLP of 16."""
     sizes = {"q": (8, 8), "k": (4, 8), "v": (4, 8), "o": (8, 8), "gate": (16, 8), "up": (16, 8), "down": (8, 16)}
-    found: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
+    named_shapes: dict[str, Shape] = {"model.embed_tokens.weight": (32, 8), "model.norm.weight": (8,)}
     for layer in range(layers):
         for role, shape in sizes.items():
             block = "self_attn" if role in "qkvo" else "mlp"
             name = f"model.layers.{layer}.{block}.{role}_proj"
-            found[f"{name}.weight"] = shape
+            named_shapes[f"{name}.weight"] = shape
             if bias and role in "qkv":
-                found[f"{name}.bias"] = shape[:1]
-        found[f"model.layers.{layer}.input_layernorm.weight"] = (8,)
-    return found
+                named_shapes[f"{name}.bias"] = shape[:1]
+        named_shapes[f"model.layers.{layer}.input_layernorm.weight"] = (8,)
+    return named_shapes
 
 
 def modules(*, bias: bool = False) -> dict[str, Unit]:
+    """Return the whole units of that checkpoint by id."""
     return {unit.id: unit for unit in enumerate_units({"model_type": "qwen2"}, shapes(bias=bias))}
 
 
@@ -41,7 +42,7 @@ def test_a_cut_unit_counts_what_its_channels_hold() -> None:
     assert (down.id, down.module, down.parameters) == ("1.down[1-3,9]", "1.down", 4 * 8)
 
 
-def test_a_bias_is_cut_with_the_rows_it_belongs_to_and_belongs_to_no_column() -> None:
+def test_a_bias_is_cut_with_its_rows_and_has_no_column() -> None:
     known = shapes(bias=True) | {"model.layers.0.self_attn.o_proj.bias": (8,)}
     whole = {unit.id: unit for unit in enumerate_units({"model_type": "qwen2"}, known)}
     assert cut(whole["0.k"], [0, 2]).parameters == 2 * 8 + 2
@@ -83,7 +84,7 @@ def test_units_go_together_by_module_block_or_layer(together: str, expected: lis
 
 
 @pytest.mark.parametrize("wrong", ["0.gate[", "0.gate[]", "0.gate[2,]", "7.gate", "0.router", "gate", "0.k[1-9]", ""])
-def test_an_id_that_names_nothing_is_said(wrong: str) -> None:
+def test_an_id_that_names_nothing_is_refused(wrong: str) -> None:
     with pytest.raises(UnitError, match=r"is no unit of this model|has the channels"):
         named([wrong], list(modules().values()))
 

@@ -1,37 +1,47 @@
-"""Guesses at an answer: what the same question was answered before.
+"""Draft tokens for speculative decoding: what the same question was answered before.
 
-A guess costs nothing when it is wrong but the arithmetic of a few tokens, and is never believed: the generator
-takes of it what the model itself would have said. A search asks the same questions of models that differ in a few
-units, so most answers repeat one that was given before, and one pass over a known answer replaces a pass a token.
+A wrong draft costs the arithmetic of a few tokens, and changes nothing: the generator keeps only those tokens that the
+model chooses itself. A search asks the same questions of models that differ in a few units, so most answers repeat an
+earlier one. One pass over a known answer then replaces one pass for each of its tokens.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
-# Answers of a question that are kept; a search brings out few more.
-KEPT = 8
+# A search rarely brings out more than a few different answers to one question.
+KEPT_ANSWERS_PER_QUESTION = 8
+
+# Longer drafts are more often wrong, and every token of a draft takes a column of the cache in all rows.
+MAX_DRAFT_TOKENS = 16
 
 
 class Drafts:
-    """The last answers of each question, newest first; questions and answers as tokens."""
+    """The last answers to each question, newest first. Questions and answers are token ids."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
 
-    def guess(self, question: Sequence[int], so_far: Sequence[int], most: int) -> tuple[int, ...]:
-        """Up to *most* tokens that followed *so_far* in the newest answer that began with it; none if none did."""
-        begun = tuple(so_far)
+    def draft(self, question: Sequence[int], answer_so_far: Sequence[int], most: int) -> tuple[int, ...]:
+        """Return up to *most* tokens that followed *answer_so_far* in the newest answer that begins with it, or ()."""
+        begun = tuple(answer_so_far)
         for answer in self._answers.get(tuple(question), ()):
             if len(answer) > len(begun) and answer[: len(begun)] == begun:
                 return answer[len(begun) : len(begun) + most]
         return ()
 
     def remember(self, question: Sequence[int], answer: Sequence[int]) -> None:
-        """Keep *answer* as the newest of *question*."""
-        given = tuple(answer)
-        known = self._answers.setdefault(tuple(question), [])
-        if given in known:
-            known.remove(given)
-        known.insert(0, given)
-        del known[KEPT:]
+        """Keep *answer* as the newest answer to *question*."""
+        newest = tuple(answer)
+        answers = self._answers.setdefault(tuple(question), [])
+        if newest in answers:
+            answers.remove(newest)
+        answers.insert(0, newest)
+        del answers[KEPT_ANSWERS_PER_QUESTION:]
+
+
+def accepted(draft: Sequence[int], chosen: Sequence[int]) -> int:
+    """Return how many tokens of *draft*, from its first on, the model chose itself."""
+    pairs = zip(draft, chosen, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safety_harness.errors import ConfigError, SourceError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.judging.judge import Verdict
-from safety_harness.models.generate import enough_memory
 from safety_harness.models.likelihood import next_logprobs
+from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import channels_of
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.weights.units import Unit

@@ -1,0 +1,154 @@
+"""Ways to probe a candidate, for benchmarks: plain, as published, and as a real search does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.evaluation.oracle import Oracle
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.own_task import is_right
+from safety_harness.models.decoding.batch import PAD, pad_left
+from safety_harness.models.generate import Generator
+from safety_harness.registry.load import Student
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.splits import Split
+from safety_harness.search import find as search
+from safety_harness.weights.units import Unit
+
+# Loading both models takes seconds, so only this many questions of a probe are asked in the published way.
+RELOADED_QUESTIONS = 2
+
+Units = tuple[Unit, ...]
+
+
+@dataclass
+class Way:
+    """One way to probe, with the seconds and the decision of each set that it was given."""
+
+    probe: Callable[[Units], bool]
+    seconds: list[float] = field(default_factory=list)
+    decisions: list[bool] = field(default_factory=list)
+
+    def __call__(self, units: Units) -> None:
+        start = time.perf_counter()
+        self.decisions.append(self.probe(units))
+        self.seconds.append(time.perf_counter() - start)
+
+
+class Recorder(Oracle):
+    """The oracle of a search, which keeps the sets that it was asked about and its answers."""
+
+    probed: list[tuple[Units, bool]]
+
+    def __init__(self, evaluator: Evaluator, target: int | None = None) -> None:
+        super().__init__(evaluator, target)
+        Recorder.probed = []
+
+    def __call__(self, units: Sequence[Unit]) -> bool:
+        accepted = super().__call__(units)
+        Recorder.probed.append((tuple(units), accepted))
+        return accepted
+
+
+class Plain:
+    """A probe of loaded models: everything in one batch, by the model's own ``generate``."""
+
+    def __init__(self, evaluator: Evaluator, oracle: Oracle) -> None:
+        self._evaluator, self._oracle = evaluator, oracle
+        self.questions: list[int] = []
+        """The number of questions of each probe."""
+        self.verdicts: list[Verdict] = []
+        """The verdicts on the harmful questions of the last probe."""
+
+    def __call__(self, units: Units) -> bool:
+        evaluator, oracle = self._evaluator, self._oracle
+        with evaluator.transplanter.transplanted(units):
+            self.verdicts = self._verdicts(oracle.harmful)
+            questions = len(oracle.harmful)
+            accepted = self.verdicts.count(Verdict.REFUSED) >= oracle.target
+            if accepted:
+                questions += len(oracle.harmless)
+                accepted = self._verdicts(oracle.harmless).count(Verdict.REFUSED) <= oracle.over_refusal_limit
+            if accepted and oracle.task:
+                questions += len(oracle.task)
+                answers = zip(self._answers(oracle.task), oracle.task, strict=True)
+                accepted = sum(is_right(answer, str(prompt.answer)) for answer, prompt in answers) >= oracle.task_floor
+        self.questions.append(questions)
+        return accepted
+
+    def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
+        return [self._evaluator.judged(answer) for answer in self._answers(prompts)]
+
+    def _answers(self, prompts: PromptSet) -> list[str]:
+        generator = self._evaluator.generator
+        rows = [generator.encode(text) for text in prompts.texts]
+        return generated(generator, rows, self._evaluator.student.family.max_new_tokens)
+
+
+def generated(generator: Generator, rows: Sequence[Sequence[int]], new: int, model: Any = None) -> list[str]:
+    """Return the answers of the model's own ``generate`` to one batch of encoded questions."""
+    tokens, mask = pad_left(rows, generator.model.device)
+    with torch.inference_mode():
+        output = (model or generator.model).generate(
+            input_ids=tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=PAD
+        )
+    return [generator.chat.text(row[tokens.shape[1] :].tolist()) for row in output]
+
+
+def published(evaluator: Evaluator, units: Units) -> float:
+    """Return the seconds of one question if both models are loaded for it."""
+    family = evaluator.student.family
+    start = time.perf_counter()
+    for text in evaluator.questions.harmful.search.texts[:RELOADED_QUESTIONS]:
+        student, teacher = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, family.dtype))
+            for folder in (evaluator.checkpoint.folder, evaluator.teacher.folder)
+        )
+        targets, donors = dict(student.named_parameters()), dict(teacher.named_parameters())
+        with torch.no_grad():
+            for name in (part.memory.name for unit in units for part in unit.parts):
+                targets[name].copy_(donors[name])
+        generated(evaluator.generator, [evaluator.generator.encode(text)], family.max_new_tokens, student)
+    return (time.perf_counter() - start) / RELOADED_QUESTIONS
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search: its patch, the sets that it asked about with their decisions, and its seconds."""
+
+    patch: Any
+    probed: list[tuple[Units, bool]]
+    seconds: float
+
+
+def searched(evaluator: Evaluator) -> Searched:
+    """Search the evaluator's student, and return what was asked on the way."""
+    start = time.perf_counter()
+    with mock.patch.object(search, "Oracle", Recorder):
+        patch = search.search(evaluator, "benchmark")
+    return Searched(patch, Recorder.probed, time.perf_counter() - start)
+
+
+def limited(student: Student, questions: int, tokens: int) -> Evaluator:
+    """Return an evaluator of *student* with *questions* of a kind in one batch, and answers of *tokens* tokens."""
+    family = student.family.model_copy(update={"max_new_tokens": tokens, "batch_size": questions})
+    evaluator = open_evaluator(replace(student, family=family))
+    harmful, harmless = (
+        Split(split.search.first(questions), split.report)
+        for split in (evaluator.questions.harmful, evaluator.questions.harmless)
+    )
+    evaluator.questions = replace(evaluator.questions, harmful=harmful, harmless=harmless)
+    return evaluator
+
+
+def evenly(sets: Sequence[Units], sample: int) -> list[Units]:
+    """Return *sample* of *sets*, evenly spaced, with the first and the last; all of them if there are fewer."""
+    return [sets[round(at * (len(sets) - 1) / max(1, sample - 1))] for at in range(min(sample, len(sets)))]
