@@ -1,4 +1,4 @@
-"""``safety-harness search, apply, revert, verify, diff, export, upload, card``: a patch to review and to ship."""
+"""Run ``safety-harness search, apply, revert, verify, diff, export, upload, card``: a patch to review and to ship."""
 
 from __future__ import annotations
 
@@ -21,81 +21,87 @@ from safety_harness.patch.manifest import schema
 from safety_harness.registry.load import load_registry
 from safety_harness.weights.checkpoint import Checkpoint
 
-_WORDS = {state.name.lower(): state for state in State}
+_STATE_BY_NAME = {state.name.lower(): state for state in State}
 
 
-def add_artifact(commands: Any) -> None:
-    """Add the commands to the parser's commands."""
-    search = commands.add_parser("search", help="find a student's patch, or take one that was found, and write it down")
+def add_patch(commands: Any) -> None:
+    """Add the commands that make, place, compare and publish a patch."""
+    search = commands.add_parser("search", help="find a student's patch, or take a recorded one, and write it")
     search.set_defaults(run=_search)
-    search.add_argument("student", help="as `safety-harness list` names it")
-    search.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML)")
-    search.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    search.add_argument("--results", type=Path, help="results.json of a gated run: its patch, and its evidence")
+    search.add_argument("student", help="its name as `safety-harness list` prints it")
+    search.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML); repeatable")
+    search.add_argument("--out", type=Path, required=True, help="new folder for the patch")
+    search.add_argument("--results", type=Path, help="results.json of a gated run: write its patch and evidence")
     search.add_argument(
-        "--with-original", action="store_true", help="keep what is replaced, to revert without the student"
+        "--with-original", action="store_true", help="also keep the replaced weights, to revert without the student"
     )
 
     placing = []
     for name, run, about in (
-        ("apply", _apply, "write a model with the patch in it"),
-        ("revert", _revert, "write a patched model as it was before"),
+        ("apply", _apply, "write a copy of a model with the patch in it"),
+        ("revert", _revert, "write a copy of a patched model without the patch"),
     ):
         parser = commands.add_parser(name, help=about)
         placing.append(parser)
         parser.set_defaults(run=run)
         _patch_and_model(parser)
-        parser.add_argument("--out", type=Path, help="folder of the model that is written")
-        parser.add_argument("--link", action="store_true", help="hard-link the files that do not change")
-        parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, and write nothing")
+        parser.add_argument("--out", type=Path, help="new folder for the model")
+        parser.add_argument(
+            "--link", action="store_true", help="hard-link files that do not change, instead of copying them"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="check everything and write nothing")
         if name == "revert":
-            parser.add_argument("--student", type=Path, help="the student, where the patch does not hold the original")
+            parser.add_argument("--student", type=Path, help="the student's folder, for a patch without the original")
 
-    check = commands.add_parser("verify", help="tell whether a model holds the patch; exit 1 where not as expected")
+    check = commands.add_parser("verify", help="check whether a model holds the patch; exit 1 if not as expected")
     check.set_defaults(run=_verify)
     _patch_and_model(check)
     check.add_argument(
-        "--expect", choices=sorted(_WORDS), default="applied", help="the state that exits 0 (default: applied)"
+        "--expect", choices=sorted(_STATE_BY_NAME), default="applied", help="the expected state (default: applied)"
     )
-    check.add_argument("--weights-only", action="store_true", help="whatever its configs, tokenizer and template are")
+    check.add_argument(
+        "--weights-only", action="store_true", help="ignore changed configs, tokenizer and chat template"
+    )
 
-    diff = commands.add_parser("diff", help="compare two patches; exit 1 where they differ")
+    diff = commands.add_parser("diff", help="compare two patches; exit 1 if they differ")
     diff.set_defaults(run=_diff)
-    diff.add_argument("first", type=Path, metavar="PATCH")
-    diff.add_argument("second", type=Path, metavar="PATCH")
+    diff.add_argument("first", type=Path, metavar="PATCH", help="a patch's folder")
+    diff.add_argument("second", type=Path, metavar="PATCH", help="the folder to compare it with")
 
     export = commands.add_parser("export", help="write the patch for another tool")
     export.set_defaults(run=_export)
     _patch_and_model(export)
-    export.add_argument("--to", choices=("full", "mergekit", "peft"), required=True)
-    export.add_argument("--teacher", type=Path, help="the teacher's folder (mergekit)")
-    export.add_argument("--out", type=Path, required=True, help="a folder; of mergekit the recipe's file")
+    export.add_argument("--to", choices=("full", "mergekit", "peft"), required=True, help="the format to write")
+    export.add_argument("--teacher", type=Path, help="the teacher's folder (for mergekit)")
+    export.add_argument("--out", type=Path, required=True, help="new folder; for mergekit the recipe's file")
 
-    publish = commands.add_parser("upload", help="commit the patch, with its card, to a hub's repository")
+    publish = commands.add_parser("upload", help="commit the patch with its card to a repository on the hub")
     publish.set_defaults(run=_upload)
-    publish.add_argument("patch", type=Path, metavar="PATCH")
-    publish.add_argument("repository", metavar="OWNER/NAME", help="made, and private, where there is none")
-    publish.add_argument("--public", action="store_true", help="where it is made, for everybody to see")
+    publish.add_argument("patch", type=Path, metavar="PATCH", help="the patch's folder")
+    publish.add_argument("repository", metavar="OWNER/NAME", help="created as private if it does not exist")
+    publish.add_argument("--public", action="store_true", help="create it as public")
 
     describe = commands.add_parser("card", help="print the model card of a patch, or the JSON Schema of its manifest")
     describe.set_defaults(run=_card)
-    describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH")
-    describe.add_argument("--schema", action="store_true", help="the JSON Schema of manifest.json")
+    describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH", help="the patch's folder")
+    describe.add_argument("--schema", action="store_true", help="print the JSON Schema of manifest.json instead")
 
     for parser in (search, *placing, check, diff, export, publish):
-        parser.add_argument("--json", action="store_true", help="for machines")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _patch_and_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("patch", type=Path, metavar="PATCH", help="the artifact's folder")
+    """Add the arguments of a command about a patch and a model."""
+    parser.add_argument("patch", type=Path, metavar="PATCH", help="the patch's folder")
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model's folder")
 
 
 def _search(options: argparse.Namespace) -> int:
+    """Find the student's patch and write it. Return 1 if there is none."""
     students = load_registry(*options.registry).select(students=[options.student])
     if len(students) > 1:
         raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
-    refuse_existing(options.out)  # a search takes long; what can be known before is
+    refuse_existing(options.out)  # before the search, which takes long
     if options.results:
         read_results(options.results)
     from safety_harness.evaluation.evaluator import open_evaluator
@@ -104,115 +110,123 @@ def _search(options: argparse.Namespace) -> int:
 
     evaluator = open_evaluator(students[0])
     patch = find_patch(evaluator, options.results)
-    found: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
+    facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
-        _say(options, {**found, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
+        _print(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
         return 1
     artifact = build(evaluator, patch, options.out, results=options.results, keep_original=options.with_original)
     gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
-    found |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
-    _say(options, found, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
+    facts |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
+    _print(options, facts, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
     return 0
 
 
 def _apply(options: argparse.Namespace) -> int:
+    """Write a patched copy of the model. Return 1 if a dry run finds that it could not be patched."""
     artifact = open_artifact(options.patch)
     if options.dry_run:
-        found = verify(artifact, options.model)
-        _tell_state(options, found, f"; {artifact.manifest.parameters} numbers would move")
-        if options.out and found.state is State.CLEAN and not _holds(artifact, options.out):
+        verified = verify(artifact, options.model)
+        _print_state(options, verified, f"; {artifact.manifest.parameters} parameters would change")
+        if options.out and verified.state is State.CLEAN and not _holds(artifact, options.out):
             refuse_out(options.model, options.out)
-        return 0 if found.state is State.CLEAN else 1
+        return 0 if verified.state is State.CLEAN else 1
     out = _out(options)
     if _holds(artifact, out) and verify(artifact, options.model).state is State.CLEAN:
-        _say(options, {"out": str(out), "written": False}, f"{out}: holds this patch already; nothing was written")
+        _print(options, {"out": str(out), "written": False}, f"{out}: already holds this patch. Nothing was written")
         return 0
-    _tell(options, out, artifact, apply(artifact, options.model, out, link=options.link))
+    _print_written(options, out, artifact, apply(artifact, options.model, out, link=options.link))
     return 0
 
 
 def _revert(options: argparse.Namespace) -> int:
+    """Write an unpatched copy of the model. Return 1 if a dry run finds that it does not hold the patch."""
     artifact = open_artifact(options.patch)
     if options.dry_run:
-        found = verify(artifact, options.model)
-        _tell_state(options, found, "")
-        if found.state not in (State.APPLIED, State.PARTLY):
+        verified = verify(artifact, options.model)
+        _print_state(options, verified, "")
+        if verified.state not in (State.APPLIED, State.PARTLY):
             return 1
-        own_numbers(artifact, options.student)
+        own_numbers(artifact, options.student)  # raises if the student's own weights are nowhere
         if options.out:
             refuse_out(options.model, options.out)
         return 0
     out = _out(options)
-    _tell(options, out, artifact, revert(artifact, options.model, out, options.student, link=options.link))
+    _print_written(options, out, artifact, revert(artifact, options.model, out, options.student, link=options.link))
     return 0
 
 
 def _holds(artifact: Artifact, out: Path) -> bool:
-    """Whether *out* is a model that holds the patch."""
+    """Return whether *out* is a model that holds the patch."""
     try:
         return out.is_dir() and verify(artifact, out).state is State.APPLIED
-    except SourceError:  # no model at all
+    except SourceError:  # it is no model at all
         return False
 
 
 def _out(options: argparse.Namespace) -> Path:
+    """Return ``--out``. Raises ArtifactError if it is missing: only a dry run does without."""
     if options.out is None:
         raise ArtifactError(
-            "--out is missing: the folder of the model that is to be written. A model is never changed."
+            "--out is missing: name the folder of the model to write. The model itself is never changed."
         )
     out: Path = options.out
     return out
 
 
-def _tell(options: argparse.Namespace, out: Path, artifact: Artifact, left_out: tuple[str, ...]) -> None:
-    others = beside(artifact, Checkpoint(options.model))
+def _print_written(options: argparse.Namespace, out: Path, artifact: Artifact, left_out: tuple[str, ...]) -> None:
+    """Report a model that was written, and what about it the gate has not seen."""
+    unseen_files = beside(artifact, Checkpoint(options.model))
     lines = [f"{out}: written and read back"]
     if left_out:
         lines.append(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
-    if others:
-        lines.append(f"not what the gate saw: {', '.join(others)}")
+    if unseen_files:
+        lines.append(f"not what the gate saw: {', '.join(unseen_files)}")
     if artifact.manifest.student.dequantised:
         lines.append("its weights were unpacked from a quantised file, and are written unpacked")
-    _say(
+    _print(
         options,
-        {"out": str(out), "written": True, "left_out": left_out, "beside": others},
+        {"out": str(out), "written": True, "left_out": left_out, "beside": unseen_files},
         "\n".join(lines),
     )
 
 
-def _tell_state(options: argparse.Namespace, found: Verified, more: str) -> None:
-    lines = [f"{options.model}: {found.state.value}{more}"]
-    lines += [found.foreign] if found.foreign else []
-    lines += [f"not applied: {', '.join(found.unapplied)}"] if found.state is State.PARTLY else []
-    lines += [f"not what the gate saw: {', '.join(found.beside)}"] if found.beside else []
-    _say(options, {"model": str(options.model), **asdict(found)}, "\n".join(lines))
+def _print_state(options: argparse.Namespace, verified: Verified, more: str) -> None:
+    """Report the patch's state in a model, with *more* after it."""
+    lines = [f"{options.model}: {verified.state.value}{more}"]
+    lines += [verified.foreign] if verified.foreign else []
+    lines += [f"not applied: {', '.join(verified.unapplied)}"] if verified.state is State.PARTLY else []
+    lines += [f"not what the gate saw: {', '.join(verified.beside)}"] if verified.beside else []
+    _print(options, {"model": str(options.model), **asdict(verified)}, "\n".join(lines))
 
 
 def _verify(options: argparse.Namespace) -> int:
-    found = verify(open_artifact(options.patch), options.model)
-    _tell_state(options, found, "")
-    others = found.beside and not options.weights_only
-    return 0 if found.state is _WORDS[options.expect] and not others else 1
+    """Report the patch's state in a model. Return 0 if it is the expected state and the gate saw all other files."""
+    verified = verify(open_artifact(options.patch), options.model)
+    _print_state(options, verified, "")
+    unseen_files = verified.beside and not options.weights_only
+    return 0 if verified.state is _STATE_BY_NAME[options.expect] and not unseen_files else 1
 
 
 def _diff(options: argparse.Namespace) -> int:
-    found = compare(open_artifact(options.first), open_artifact(options.second))
+    """Print the tensors in which two patches differ. Return 1 if there are any."""
+    entries = compare(open_artifact(options.first), open_artifact(options.second))
     rows = [
         (entry.tensor, entry.only_first, entry.only_second, entry.same, entry.different)
-        for entry in found
+        for entry in entries
         if not entry.equal
     ]
     headers = ("tensor", "only first", "only second", "same", "different")
-    equal = len(found) - len(rows)
-    text = f"{equal} of {len(found)} tensors are moved alike"
-    _say(options, {"tensors": list(map(asdict, found))}, text + (f"\n{tabulate(rows, headers)}" if rows else ""))
+    equal = len(entries) - len(rows)
+    text = f"{equal} of {len(entries)} tensors are moved alike"
+    _print(options, {"tensors": list(map(asdict, entries))}, text + (f"\n{tabulate(rows, headers)}" if rows else ""))
     return 1 if rows else 0
 
 
 def _export(options: argparse.Namespace) -> int:
+    """Write the patch in another tool's format."""
     artifact = open_artifact(options.patch)
     if options.to == "full":
-        _tell(options, options.out, artifact, apply(artifact, options.model, options.out))
+        _print_written(options, options.out, artifact, apply(artifact, options.model, options.out))
         return 0
     from safety_harness.patch.export import mergekit, peft_adapter
 
@@ -222,11 +236,12 @@ def _export(options: argparse.Namespace) -> int:
         raise ArtifactError("--teacher is missing: a mergekit recipe names both models.")
     else:
         mergekit(artifact, options.model, options.teacher, options.out)
-    _say(options, {"out": str(options.out), "written": True}, f"{options.out}: written")
+    _print(options, {"out": str(options.out), "written": True}, f"{options.out}: written")
     return 0
 
 
 def _card(options: argparse.Namespace) -> int:
+    """Print a patch's model card, or the schema of manifests."""
     if options.schema:
         print(json.dumps(schema(), indent=2))
     elif options.patch is None:
@@ -239,13 +254,15 @@ def _card(options: argparse.Namespace) -> int:
 
 
 def _upload(options: argparse.Namespace) -> int:
+    """Publish the patch and print the address of the commit."""
     artifact = open_artifact(options.patch)
     from safety_harness.patch.upload import upload
 
     address = upload(artifact, options.repository, public=options.public)
-    _say(options, {"commit": address}, f"{options.patch}: {address}")
+    _print(options, {"commit": address}, f"{options.patch}: {address}")
     return 0
 
 
-def _say(options: argparse.Namespace, table: Mapping[str, Any], text: str) -> None:
-    print(json.dumps(table, indent=1) if options.json else text)
+def _print(options: argparse.Namespace, facts: Mapping[str, Any], text: str) -> None:
+    """Print the facts as JSON if asked for, otherwise the text."""
+    print(json.dumps(facts, indent=1) if options.json else text)

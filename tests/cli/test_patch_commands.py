@@ -80,12 +80,12 @@ def test_from_search_to_release_and_back(say: Say, registry: Path, world: Path, 
     assert say("verify", folder, student, "--expect", "clean")[0] == 0
     code, said, _ = say("apply", folder, student, "--dry-run")
     assert code == 0
-    assert re.fullmatch(rf"{student}: clean; \d+ numbers would move\n", said)
+    assert re.fullmatch(rf"{student}: clean; \d+ parameters would change\n", said)
     assert say("apply", folder, student, "--out", out)[:2] == (0, f"{out}: written and read back\n")
     assert say("verify", folder, out)[:2] == (0, f"{out}: applied\n")
     assert say("apply", folder, student, "--out", out)[:2] == (
         0,
-        f"{out}: holds this patch already; nothing was written\n",
+        f"{out}: already holds this patch. Nothing was written\n",
     )
     assert say("apply", folder, out, "--dry-run")[0] == 1
     assert say("revert", folder, out, "--dry-run")[:2] == (0, f"{out}: applied\n")

@@ -1,4 +1,4 @@
-"""Fixed cases of `safety_harness.ddmin`: exact call counts, both ends, bad input, stops."""
+"""Check fixed cases of `safety_harness.ddmin`: exact call counts, both ends, bad input, stops."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ EACH = pytest.mark.parametrize("strategy", ["adaptive", "halving", "ddmin"])
 
 
 def needs(*required: int) -> Callable[[tuple[int, ...]], bool]:
+    """Return an oracle that accepts the sets that hold all of these units."""
     return lambda subset: set(required) <= set(subset)
 
 
 def additive(n: int, share: float, seed: int) -> tuple[list[float], Callable[[tuple[int, ...]], bool]]:
+    """Return weights, and an oracle that accepts the sets that reach this share of their sum."""
     rng = random.Random(seed)
     weights = [rng.expovariate(1) for _ in range(n)]
     need = share * sum(weights)
@@ -69,7 +71,8 @@ def test_exact_calls_of_an_additive_threshold() -> None:
     assert informed.kept == tuple(sorted(sorted(range(56), key=lambda i: weights[i])[-len(informed.kept) :]))
 
 
-def test_additive_thresholds_over_56_units_cost_a_few_dozen_calls_beyond_the_result() -> None:
+def test_additive_thresholds_cost_few_calls_beyond_the_result() -> None:
+    """Check over 56 units: the calls exceed the units kept by a few dozen."""
     extra = []
     for seed in range(20):
         for share in (0.5, 0.8):
@@ -148,10 +151,10 @@ def test_bad_arguments_are_refused_before_any_call(arguments: dict[str, Any], me
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("said", [None, 1, "yes"])
-def test_an_oracle_that_returns_no_bool_is_an_error_that_keeps_the_best_so_far(said: object) -> None:
+@pytest.mark.parametrize("answer", [None, 1, "yes"])
+def test_an_oracle_that_returns_no_bool_keeps_the_best_so_far(answer: object) -> None:
     def oracle(subset: tuple[int, ...]) -> Any:
-        return True if len(subset) >= 6 else said if subset else False
+        return True if len(subset) >= 6 else answer if subset else False
 
     with pytest.raises(BadAnswer, match="must return True or False") as caught:
         minimize(range(8), oracle, strategy="ddmin")
@@ -163,7 +166,7 @@ def test_an_oracle_that_returns_no_bool_is_an_error_that_keeps_the_best_so_far(s
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Also where this process was started in the background, with SIGINT ignored."""
+    """Let SIGINT interrupt, also where this process was started in the background with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -249,8 +252,8 @@ def test_unresolved_removal_leaves_the_result_unproven() -> None:
     assert result.certificate == {2: "tested"} | {u: "unresolved" for u in result.kept if u != 2}
 
 
-def test_successes_in_a_row_make_the_proof_try_runs_of_doubling_length() -> None:
-    """The proof of an accepted set of 100 units of which only the last is needed."""
+def test_successes_in_a_row_double_the_runs_of_the_proof() -> None:
+    """Prove an accepted set of 100 units of which only the last is needed."""
     proof = Certify(range(100))
     sizes = []
     while (question := proof.question()) is not None:
@@ -261,7 +264,7 @@ def test_successes_in_a_row_make_the_proof_try_runs_of_doubling_length() -> None
 
 
 def test_a_success_of_the_proof_sends_it_round_again() -> None:
-    """The search drops 3 alone. The proof finds 0 needed and 1 not; once 1 has gone, 0 can go as well."""
+    """Let the search drop 3 alone. The proof finds 0 needed and 1 not. Once 1 has gone, 0 can go as well."""
     accepted = [{0, 1, 2, 3}, {0, 1, 2}, {0, 2}, {2}]
     result = minimize(range(4), lambda subset: set(subset) in accepted)
     assert (result.kept, result.minimal) == ((2,), True)
@@ -283,12 +286,13 @@ def test_the_package_imports_nothing_but_the_standard_library() -> None:
 
 
 def turns_non_monotone(subset: tuple[int, ...]) -> bool:
-    """0, 4, ... 60 are needed, but once 63 has gone, 0 is not any more."""
+    """Accept sets that hold 0, 4, ... 60. Once 63 has gone, 0 is no longer needed."""
     needed = set(range(0, 64, 4))
     return needed <= set(subset) or (63 not in subset and needed - {0} <= set(subset))
 
 
-def test_an_audit_that_contradicts_monotonicity_turns_explicit_tests_on_and_says_so() -> None:
+def test_an_audit_against_monotonicity_turns_explicit_tests_on() -> None:
+    """Check the result and the event of a reduction whose audit succeeds, and that none happens without a proof."""
     events: list[Event] = []
     result = package.minimize(range(64), turns_non_monotone, on_event=events.append)
     assert result.kept == tuple(range(4, 64, 4))
@@ -302,14 +306,15 @@ def test_an_audit_that_contradicts_monotonicity_turns_explicit_tests_on_and_says
     assert str(trusting) == "16 of 64 units, 1-minimal if the oracle is monotone"
 
 
-def test_evidence_is_stale_once_the_oracle_is_known_not_to_be_monotone() -> None:
-    result = package.minimize(range(64), turns_non_monotone, max_calls=result_calls_until_distrust())
+def test_evidence_is_stale_after_monotonicity_is_refuted() -> None:
+    result = package.minimize(range(64), turns_non_monotone, max_calls=calls_until_distrust())
     assert not result.monotone
     assert set(result.certificate.values()) == {"stale"}
     assert str(result).endswith("not proven minimal, stopped: calls")
 
 
-def result_calls_until_distrust() -> int:
+def calls_until_distrust() -> int:
+    """Return how many calls it takes until an answer refutes monotonicity."""
     events: list[Event] = []
     package.minimize(range(64), turns_non_monotone, on_event=events.append)
     return next(event.calls for event in events if event.kind == "distrusted")
@@ -329,7 +334,7 @@ def test_what_each_certificate_costs_and_claims(certificate: Any, calls: int, ev
 
 
 def test_a_prior_that_tears_a_block_apart_costs_little() -> None:
-    """Sorting by these weights scatters the 16 neighbours; without any doubt that costs over 60 calls."""
+    """Give weights that scatter 16 neighbours. Without the questions about halves that costs over 60 calls more."""
     rng = random.Random(2)
     block = range(100, 116)
     weights = [(1.0 if i in block else 0.25) * rng.lognormvariate(0, 1) for i in range(224)]
@@ -339,28 +344,34 @@ def test_a_prior_that_tears_a_block_apart_costs_little() -> None:
     assert informed.calls <= 1.1 * plain.calls
 
 
-def test_something_heavy_thrown_out_early_is_taken_back_from_the_other_end() -> None:
-    """Unit 3 outweighs hundreds of others. Going from the front alone keeps most of them in its place."""
+def test_a_heavy_unit_left_out_early_is_taken_back() -> None:
+    """Let unit 3 outweigh many others. A search from the front alone leaves it out, and keeps them instead."""
     weights = [1.0] * 400
     weights[3] = 150.0
     need = 0.65 * sum(weights)
     result = package.minimize(range(400), lambda subset: sum(weights[i] for i in subset) >= need)
     assert 3 in result.kept
-    assert len(result.kept) == 208  # the least there is: 206.5 of others, in whole units, and unit 3
+    assert len(result.kept) == 208  # the least possible: unit 3, and units of weight 1 for the 206.5 that are missing
 
 
-def test_target_size_and_answers_from_outside_the_current_question() -> None:
+def test_target_size_ends_the_search() -> None:
     result = package.minimize(range(100), needs(3), target_size=20)
     assert result.stopped == "size"
     assert 1 <= len(result.kept) <= 20
+
+
+def test_a_second_answer_to_a_question_is_ignored() -> None:
     core = package.Reducer(range(8))
     ask = core.ask()
     assert ask is not None
     core.tell(ask, package.Answer.TRUE)
-    core.tell(ask, False)  # said already
+    core.tell(ask, False)
     assert core.result().kept == tuple(range(8))
     core.stop("interrupted")
     assert core.ask() is None
+
+
+def test_there_is_no_result_before_a_set_was_accepted() -> None:
     with pytest.raises(ValueError, match="no set has been accepted"):
         package.Reducer(range(8)).result()
 

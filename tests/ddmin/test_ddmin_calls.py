@@ -1,7 +1,7 @@
-"""What fixed searches cost, to the call: a change of the search that is not meant shows here.
+"""Check what fixed searches cost, to the call: an unintended change of the search shows here.
 
-Eighteen oracles over 24 to 200 units. Whoever changes the search on purpose measures with benchmarks/ddmin/calls.py
-that it pays, and then writes the new figures here.
+Eighteen oracles over 24 to 200 units. After an intended change, measure with benchmarks/ddmin/calls.py that it pays,
+and then write the new figures here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Subset = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """An oracle over `range(n)`: the share that a set reaches, how much is enough, and a prior that is half right."""
+    """An oracle over `range(n)`: the share that a set reaches, how much is enough, and a prior with errors."""
 
     n: int
     share: Callable[[Subset], float]
@@ -32,7 +32,7 @@ class Case:
 
 
 def case(kind: str, n: int, size: float) -> Case:
-    """`spread` or `row`: that many units are needed; `sum` or `signed`: that share of the total weight is."""
+    """Draw a case. `spread`, `row`: this many units are needed. `sum`, `signed`: this share of the weight is."""
     rng = random.Random(f"{kind}{n}{size}")
     if kind in ("spread", "row"):
         count = int(size)
@@ -47,11 +47,12 @@ def case(kind: str, n: int, size: float) -> Case:
 
 
 def _distorted(worth: list[float], rng: random.Random) -> list[float]:
+    """Return the worths as a prior with errors has them."""
     return [value * rng.lognormvariate(0, 1) for value in worth]
 
 
 def counted(kind: str, n: int, size: float, **options: Any) -> tuple[int, int]:
-    """Calls, and units kept."""
+    """Return the calls, and the number of units kept."""
     problem = case(kind, n, size)
     if options.pop("prior", False):
         options["weights"] = problem.prior
@@ -61,7 +62,7 @@ def counted(kind: str, n: int, size: float, **options: Any) -> tuple[int, int]:
 
 
 def in_rounds(kind: str, n: int, size: float, workers: int) -> int:
-    """How many times `workers` questions must be asked at once."""
+    """Count how many times `workers` questions must be asked at once."""
     problem = case(kind, n, size)
     reducer, rounds = Reducer(range(n)), 0
     while asks := reducer.ask_many(workers):
@@ -72,7 +73,7 @@ def in_rounds(kind: str, n: int, size: float, workers: int) -> int:
 
 
 def estimated(kind: str, n: int, size: float) -> int:
-    """The sum over a run of how far the estimate of the calls to come is off."""
+    """Sum over a run how far the estimate of the calls to come is off."""
     problem = case(kind, n, size)
     events: list[Event] = []
     calls = minimize(range(n), problem.truth, on_event=events.append).calls
@@ -80,7 +81,7 @@ def estimated(kind: str, n: int, size: float) -> int:
 
 
 def noisy(kind: str, n: int, size: float) -> tuple[int, int, int]:
-    """Calls and repeats where answers flip, and calls where scores are off."""
+    """Return calls and repeats where answers flip, and calls where scores have an error."""
     problem, rng = case(kind, n, size), random.Random(0)
     flips = minimize(range(n), lambda s: problem.truth(s) != (rng.random() < 0.02), noise=Noise(0.02))
     test = Scores(problem.enough - 0.05, 0.05, 0.02)
@@ -124,7 +125,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(("problem", "costs"), EXPECTED.items(), ids=str)
-def test_searches_cost_what_they_cost(problem: tuple[str, int, float], costs: Costs) -> None:
+def test_searches_make_the_recorded_calls(problem: tuple[str, int, float], costs: Costs) -> None:
     assert counted(*problem) == costs.default
     assert counted(*problem, certificate="explicit") == costs.explicit
     assert counted(*problem, prior=True) == costs.with_prior
@@ -134,12 +135,12 @@ def test_searches_cost_what_they_cost(problem: tuple[str, int, float], costs: Co
 
 
 @pytest.mark.parametrize(("problem", "costs"), EXPECTED.items(), ids=str)
-def test_four_workers_need_so_many_rounds(problem: tuple[str, int, float], costs: Costs) -> None:
+def test_four_workers_need_the_recorded_rounds(problem: tuple[str, int, float], costs: Costs) -> None:
     assert in_rounds(*problem, 4) == costs.rounds
 
 
 @pytest.mark.parametrize(("problem", "costs"), EXPECTED.items(), ids=str)
-def test_the_estimate_of_the_calls_to_come_is_off_by_so_much(problem: tuple[str, int, float], costs: Costs) -> None:
+def test_the_estimate_of_calls_to_come_is_as_recorded(problem: tuple[str, int, float], costs: Costs) -> None:
     assert estimated(*problem) == pytest.approx(costs.estimate_off, rel=0.02)
 
 

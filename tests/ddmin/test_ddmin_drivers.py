@@ -1,4 +1,4 @@
-"""Every way to drive a reduction gives the sequential result: ask and tell, threads, asyncio."""
+"""Check that every way to drive a reduction gives the sequential result: ask and tell, threads, asyncio."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from safety_harness.ddmin import (
     Ask,
     Event,
     Reducer,
-    Reduction,
     Unresolved,
     minimize,
     minimize_async,
     partial_result,
 )
+from tests.ddmin.shared import comparable
 
 Oracle = Callable[[tuple[int, ...]], bool]
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[int, Oracle]:
-    """Thresholds (some weights negative), conjunctions, and coins; some questions without an answer."""
+    """Draw thresholds (some weights negative), conjunctions, and coins; some questions have no answer."""
     n, seed = draw(st.integers(1, 24)), draw(st.integers(0, 2**32))
     kind = draw(st.sampled_from(["threshold", "needed", "coins"]))
     rng = random.Random(seed)
@@ -63,12 +63,8 @@ options = st.fixed_dictionaries(
 )
 
 
-def comparable(result: Reduction[int]) -> Reduction[int]:
-    """Without what may differ: the time, and the answers obtained ahead in vain."""
-    return replace(result, seconds=0.0, speculated=0)
-
-
 def trace(events: list[Event]) -> list[Event]:
+    """Drop the estimates: threads estimate with other answers at hand."""
     return [replace(event, estimate=0) for event in events]
 
 
@@ -87,9 +83,10 @@ def test_threads_give_the_result_and_the_events_of_one(
 
 
 @given(problems(), options, st.integers(1, 6), st.randoms(use_true_random=False))
-def test_asyncio_gives_the_result_of_one_whatever_the_order_of_the_answers(
+def test_asyncio_gives_the_result_of_one_worker(
     problem: tuple[int, Oracle], chosen: dict[str, Any], workers: int, rng: random.Random
 ) -> None:
+    """Let the answers come in any order."""
     n, oracle = problem
 
     async def answer(subset: tuple[int, ...]) -> bool:
@@ -119,7 +116,7 @@ def test_ask_many_begins_with_the_next_question_and_repeats_none(problem: tuple[
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_only_an_error_whose_turn_comes_ends_the_run(workers: int) -> None:
-    """The broken question is one that a single worker never asks, so several must not stumble over it either."""
+    """Break questions that a single worker never asks: they must not end the run of several workers either."""
     needed = {3, 20, 41}
     asked: set[tuple[int, ...]] = set()
 
@@ -154,7 +151,7 @@ def test_threads_are_used_and_save_time() -> None:
 
     def slow(subset: tuple[int, ...]) -> bool:
         seen.add(threading.get_ident())
-        time.sleep(0.01)
+        time.sleep(0.02)  # long enough to outweigh the search's own time on a busy machine
         return {3, 20, 41, 50, 60, 77} <= set(subset)
 
     begun = time.monotonic()
@@ -166,7 +163,8 @@ def test_threads_are_used_and_save_time() -> None:
     assert time.monotonic() - between < 0.9 * (between - begun)
 
 
-def test_a_cancelled_coroutine_carries_the_best_so_far_and_leaves_nothing_running() -> None:
+def test_a_cancelled_coroutine_carries_the_best_so_far() -> None:
+    """Cancel with calls under way, and check that none is left running."""
     open_calls = 0
 
     async def main() -> BaseException:
@@ -194,7 +192,7 @@ def test_a_cancelled_coroutine_carries_the_best_so_far_and_leaves_nothing_runnin
 
 
 class AskTell(RuleBasedStateMachine):
-    """Answers told in any order, early or late or twice, give what the plain function gives."""
+    """Answers in any order, early or late or twice, that give what the plain function gives."""
 
     @initialize(problem=problems(), chosen=options)
     def start(self, problem: tuple[int, Oracle], chosen: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A journal makes a killed run resumable: nothing is asked twice, the result is the same, no other file is touched."""
+"""Check that a killed run is resumed: nothing is asked twice, the result is the same, no foreign file is touched."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,26 +22,26 @@ from safety_harness.ddmin import (
     JournalError,
     Noise,
     Reducer,
-    Reduction,
     Unresolved,
     journal,
     minimize,
     partial_result,
 )
+from tests.ddmin.shared import comparable
 
 Oracle = Callable[[tuple[int, ...]], bool]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def unsynced() -> Iterator[None]:
-    """Thousands of waits for the disk would show nothing: these kills spare the machine."""
+    """Skip thousands of waits for the disk: these tests kill the process and spare the machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal.os, "fsync", lambda _: None)
         yield
 
 
 class Counting:
-    """An oracle over `range(n)` with some structure and some void questions, that counts and may break."""
+    """An oracle over `range(n)`, a threshold with some unresolved questions, that counts and may break."""
 
     def __init__(self, n: int, seed: int, flips: float = 0.0, break_at: int | None = None) -> None:
         self.n, self.seed, self.flips, self.break_at = n, seed, flips, break_at
@@ -64,10 +63,6 @@ class Counting:
         return truth != (rng.random() < self.flips)
 
 
-def comparable(result: Reduction[int]) -> Reduction[int]:
-    return replace(result, seconds=0.0, speculated=0, replayed=0)
-
-
 @given(
     st.integers(1, 16),
     st.integers(0, 2**32),
@@ -76,7 +71,7 @@ def comparable(result: Reduction[int]) -> Reduction[int]:
     st.booleans(),
     st.integers(1, 3),
 )
-def test_killed_again_and_again_a_run_asks_nothing_twice_and_ends_the_same(
+def test_a_run_killed_repeatedly_asks_nothing_twice(
     tmp_path_factory: pytest.TempPathFactory,
     n: int,
     seed: int,
@@ -85,6 +80,7 @@ def test_killed_again_and_again_a_run_asks_nothing_twice_and_ends_the_same(
     prior: bool,
     workers: int,
 ) -> None:
+    """Resume until the end, and compare the result with that of a run that was never killed."""
     path = tmp_path_factory.mktemp("journal") / "answers"
     weights = [random.Random(f"{seed}{i}").random() for i in range(n)] if prior else None
     options: dict[str, Any] = {"certificate": certificate, "weights": weights}
@@ -205,7 +201,9 @@ print("kept", *minimize(range(30), oracle, journal=sys.argv[1]).kept)
 """
 
 
-def test_a_process_killed_in_the_middle_of_a_question_goes_on_with_that_question(tmp_path: Path) -> None:
+def test_a_killed_process_goes_on_with_the_open_question(tmp_path: Path) -> None:
+    """Kill a process while its oracle works, and compare the questions of the next with those of a whole run."""
+
     def run(*arguments: str) -> tuple[int, list[str]]:
         done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout.splitlines()
@@ -228,47 +226,39 @@ def test_two_runs_cannot_share_a_journal(tmp_path: Path) -> None:
     Reducer(range(9), journal=tmp_path / "answers").close()
 
 
-def test_an_answer_that_only_half_fits_leaves_the_journal_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what is told, a disk that is full for a moment loses one answer and no other."""
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+def test_an_answer_that_only_half_fits_leaves_the_journal_whole(tmp_path: Path) -> None:
+    """Fill the disk for a moment, by a limit on the size of files: one answer is lost, and no other."""
+    import resource
 
     def needs(units: tuple[int, ...]) -> bool:
         asked.append(units)
         return {2, 5} <= set(units)
 
     asked: list[tuple[int, ...]] = []
-    reducer = Reducer(range(9), journal=tmp_path / "answers")
+    path = tmp_path / "answers"
+    reducer = Reducer(range(9), journal=path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for turn in range(4):
         ask = reducer.ask()
         assert ask is not None
         answer = Answer.TRUE if needs(ask.units) else Answer.FALSE
-        with monkeypatch.context() as patch:
-            if turn == 2:
-                assert reducer._journal is not None
-                patch.setattr(reducer._journal, "_file", Half(reducer._journal._file))
-                with pytest.raises(JournalError, match=r"only \d+ of \d+ bytes could be written"):
-                    reducer.tell(ask, answer)
-            else:
+        if turn != 2:
+            reducer.tell(ask, answer)
+            continue
+        whole = path.read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 5, limits[1]))
+        try:
+            with pytest.raises(JournalError, match=r"only 5 of \d+ bytes could be written"):
                 reducer.tell(ask, answer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == whole
     reducer.close()
     before = set(asked)
     asked.clear()
-    assert minimize(range(9), needs, journal=tmp_path / "answers").kept == (2, 5)
+    assert minimize(range(9), needs, journal=path).kept == (2, 5)
     assert len(before & set(asked)) == 1
-
-
-class Half:
-    """A file on a disk that has room for half of what is written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, line: bytes) -> int:
-        return self._file.write(line[: len(line) // 2])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 def test_a_full_disk_is_a_clear_error_that_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every promise of `safety_harness.ddmin`, over arbitrary oracles, for every strategy."""
+"""Check every promise of `safety_harness.ddmin`, over arbitrary oracles, for every strategy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ minimize = partial(ddmin.minimize, certificate="explicit", check_empty=True)
 
 
 class Recorder:
-    """Calls an oracle and keeps every question in order; fails on a repeat or a question out of order."""
+    """An oracle that keeps every question in order, and fails on a repeat or a set out of order."""
 
     def __init__(self, oracle: Oracle, units: Subset, fail_at: int | None = None, error: type = OSError) -> None:
         self.oracle, self.units, self.fail_at, self.error = oracle, units, fail_at, error
@@ -43,7 +43,7 @@ class Recorder:
 
 @st.composite
 def tables(draw: st.DrawFn, unresolved: bool = False) -> tuple[Subset, Oracle]:
-    """Any function of the subsets of up to 6 units that is true on all of them; some without an answer."""
+    """Draw any function of the subsets of up to 6 units that is true on all units; some subsets have no answer."""
     units = UNITS[: draw(st.integers(1, 6))]
     size = 2 ** len(units)
     table = draw(st.lists(st.booleans(), min_size=size, max_size=size))
@@ -60,7 +60,7 @@ def tables(draw: st.DrawFn, unresolved: bool = False) -> tuple[Subset, Oracle]:
 
 @st.composite
 def noise_like(draw: st.DrawFn) -> tuple[Subset, Oracle]:
-    """Deterministic, without any structure: each subset of up to 14 units true with its own coin."""
+    """Draw a function without any structure: each subset of up to 14 units is true by a coin of its own."""
     units = UNITS[: draw(st.integers(2, 14))]
     seed, chance = draw(st.integers(0, 2**32)), draw(st.floats(0.02, 0.9))
 
@@ -72,7 +72,7 @@ def noise_like(draw: st.DrawFn) -> tuple[Subset, Oracle]:
 
 @st.composite
 def thresholds(draw: st.DrawFn, low: int = -20) -> tuple[Subset, Oracle]:
-    """The sum of the units' weights, some negative unless low > 0, must reach a share of the total."""
+    """Draw weights, some negative unless low > 0, whose sum must reach a share of the total."""
     worth = draw(st.lists(st.integers(low, 50), min_size=1, max_size=len(UNITS)))
     given_that(sum(worth) > 0)
     need = draw(st.floats(0.05, 1)) * sum(worth)
@@ -82,6 +82,7 @@ def thresholds(draw: st.DrawFn, low: int = -20) -> tuple[Subset, Oracle]:
 
 @st.composite
 def conjunctions(draw: st.DrawFn) -> tuple[Subset, Subset]:
+    """Draw units, and which of them are needed."""
     units = UNITS[: draw(st.integers(1, len(UNITS)))]
     return units, tuple(sorted(draw(st.sets(st.sampled_from(units)))))
 
@@ -91,11 +92,12 @@ priors = st.one_of(st.none(), st.integers(0, 2**16))
 
 
 def prior(units: Subset, seed: int | None) -> list[float] | None:
+    """Return weights without any relation to the oracle."""
     return None if seed is None else [random.Random(f"{seed}{u}").gauss(0, 3) for u in units]
 
 
 def expected_evidence(result: Reduction[str], asked: dict[Subset, bool | None], unit: str) -> str:
-    """What may be claimed for one kept unit, worked out from the questions alone."""
+    """Work out from the questions alone what may be claimed for one kept unit."""
     without = set(result.kept) - {unit}
     direct = asked.get(tuple(u for u in result.kept if u != unit), True)
     if direct is not True:
@@ -108,7 +110,7 @@ def expected_evidence(result: Reduction[str], asked: dict[Subset, bool | None], 
 
 
 def check_honest(result: Reduction[str], recorder: Recorder) -> None:
-    """Order, partition, and that every claim of the result was seen by the recorder."""
+    """Check order, partition, and that the recorder saw everything that the result claims."""
     units, asked = recorder.units, recorder.asked
     assert result.kept == tuple(u for u in units if u in result.kept)
     assert result.removed == tuple(u for u in units if u not in result.kept)
@@ -247,7 +249,7 @@ def test_events_tell_the_whole_run(problem: tuple[Subset, Oracle], strategy: str
 
 @given(strategies, st.integers(2, 30), st.randoms(use_true_random=False))
 def test_important_units_stay_when_either_would_do(strategy: str, n: int, rng: random.Random) -> None:
-    """Any single unit suffices, so the heaviest must be the one kept."""
+    """Let any single unit be enough: the heaviest must be the one that is kept."""
     units = UNITS[:n]
     weights = [float(w) for w in rng.sample(range(1000), n)]
     result = minimize(units, lambda subset: bool(subset), strategy=strategy, weights=weights)

@@ -1,4 +1,4 @@
-"""Oracles that return scores with measurement error: how many measurements a set is given, and what they amount to."""
+"""Check oracles that return scores with an error: how often sets are measured, and what the results are worth."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from safety_harness.ddmin import (
     Event,
     JournalError,
     NotReproduced,
-    Reduction,
     Scores,
     Unresolved,
     minimize,
 )
+from tests.ddmin.shared import comparable
 
 SPREAD = 0.03
 TEST = Scores(threshold=0.6, margin=0.05, spread=SPREAD)
 
 
 class Measuring:
-    """The weight of a set as a share of all, measured with an error; keeps every measurement.
+    """A set's share of all weight, measured with an error; keeps every measurement.
 
     The k-th measurement of a set is the same in every run and every order.
     """
@@ -61,10 +61,6 @@ class Measuring:
         return score
 
 
-def comparable(result: Reduction[int]) -> Reduction[int]:
-    return replace(result, seconds=0.0, speculated=0, replayed=0)
-
-
 @given(
     st.integers(1, 40),
     st.floats(0.05, 0.95),
@@ -73,10 +69,10 @@ def comparable(result: Reduction[int]) -> Reduction[int]:
     st.sampled_from(["none", "monotone", "explicit", "confidence"]),
     st.integers(1, 3),
 )
-def test_what_is_returned_was_measured_and_lies_above_the_middle_of_the_margin(
+def test_what_is_returned_measured_above_the_middle_of_the_margin(
     n: int, threshold: float, seed: int, spread: float, certificate: Any, workers: int
 ) -> None:
-    """For any spread, believed or not: the oracle below has one of its own."""
+    """Check for any spread, true or not: the oracle has a spread of its own."""
     oracle = Measuring(n, seed, void=0.05)
     test = Scores(threshold, 0.05, spread)
     try:
@@ -124,15 +120,15 @@ def test_confidence_measures_every_removal_until_it_is_sure() -> None:
     result = minimize(range(24), oracle, noise=TEST, certificate="confidence")
     assert set(result.certificate.values()) == {"tested"}
     for unit in result.kept:
-        without = oracle.scores[tuple(other for other in result.kept if other != unit)]
+        without = oracle.scores[tuple(each for each in result.kept if each != unit)]
         assert sum(TEST.weight(score) for score in without) <= -log(1000)
 
 
-def test_scores_that_always_agree_are_recognised_and_taken_as_they_are() -> None:
+def test_scores_that_always_agree_are_taken_as_they_are() -> None:
     oracle = Measuring(60, 1, spread=0.0)
     result = minimize(range(60), oracle, noise=replace(TEST, spread=0.1))
     assert result.frozen
-    assert result.repeats == 7  # .5 ** 7 is below 1 %, .5 ** 6 is not
+    assert result.repeats == 7  # 0.5 ** 7 is below 1 %, 0.5 ** 6 is not
     assert oracle.truth(result.kept) >= TEST.threshold
     assert not minimize(range(60), Measuring(60, 1), noise=TEST).frozen
 
