@@ -50,3 +50,8 @@ class NotFinite(HarnessError):
 
 class VoidProbe(HarnessError):
     """A probe with too many unscored answers: neither true nor false."""
+
+
+def missing_extra(package: str, extra: str, what: str) -> HarnessError:
+    """Return the error for an optional package that is not installed; *what* begins the sentence."""
+    return HarnessError(f"{what} needs {package}, which is not installed: pip install 'safety-harness[{extra}]'")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
@@ -26,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
 from safety_harness.models.chat import read_template
 
@@ -43,6 +42,10 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     once). An `out` that exists is replaced. Raises SourceError when `gguf` is missing, cut short, or holds no chat
     template where no `chat_template` (Jinja) is given; one that is given goes before the file's own.
     """
+    try:
+        import gguf as _reader  # noqa: F401  # transformers imports it, and its own error names no extra
+    except ModuleNotFoundError as error:
+        raise missing_extra("gguf", "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:
@@ -69,6 +72,10 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     An `out` that exists is replaced. Raises SourceError naming the file that is missing, cut short, or made
     for another model.
     """
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError as error:
+        raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
     _require_adapter(adapter)
     _require_checkpoint(base)
     with whole_folder(out) as folder:
