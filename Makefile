@@ -1,43 +1,52 @@
-# Each target sets up all that it needs: a virtual environment, pinned versions, the package itself.
-#   make suites                    the release gate over the embedded tiny families
-#   make suites FAMILY=smollm2     the same over a real model
-#   make suites ARGS="--subject student"
-#   make test                      the tests
-#   make gpu                       those of a GPU, on a machine that has one
+# Every target sets up what it needs: a virtual environment, the pinned versions, the package itself.
+#
+#   make suites FAMILY=smollm2                   Gate another family
+#   make suites ARGS="--subject student"         Give pytest more options
+#   make test N=4                                Use another number of processes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 N ?= auto
+PYTEST := $(BIN)/pytest -n $(N)
 
-.PHONY: suites test slow gpu lint coverage clean
+.PHONY: help suites test slow gpu coverage lint wheel clean
 
-suites: $(INSTALLED)
-	$(BIN)/pytest suites/ -n $(N) $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-40s%s\n", $$1, $$2 }' Makefile
+	@sed -n 's/^#   //p' Makefile
 
-test: $(INSTALLED)
-	$(BIN)/pytest tests/ -n $(N) -m "not slow" $(ARGS)
+suites: $(INSTALLED) ## Gate the embedded tiny students
+	$(PYTEST) suites/ $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
 
-slow: $(INSTALLED)
-	$(BIN)/pytest tests/ -n $(N) -m slow $(ARGS)
+test: $(INSTALLED) ## Run the tests, the slow ones excepted
+	$(PYTEST) tests/ -m "not slow" $(ARGS)
 
-gpu: $(INSTALLED)
-	SAFETY_HARNESS_TEST_GPU=1 $(BIN)/pytest tests/models/test_gpu.py tests/models/test_cuda_graphs.py -n $(N) $(ARGS)
+slow: $(INSTALLED) ## Run the slow tests
+	$(PYTEST) tests/ -m slow $(ARGS)
 
-coverage: $(INSTALLED)
-	$(BIN)/pytest tests/ -n $(N) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+gpu: $(INSTALLED) ## Run the tests of a GPU, on a machine that has one
+	SAFETY_HARNESS_TEST_GPU=1 $(PYTEST) tests/models/test_gpu.py tests/models/test_cuda_graphs.py $(ARGS)
 
-lint: $(INSTALLED)
+coverage: $(INSTALLED) ## Run the tests, and print which lines they do not reach
+	$(PYTEST) tests/ -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(INSTALLED) ## Check style, formatting, types and the imports between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+wheel: $(INSTALLED) ## Build the wheel into dist/ (make test checks what it holds)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove the virtual environment and everything that was built
+	rm -rf $(VENV) build dist *.egg-info
+
+# Without --no-compile pip compiles every module of every package; Python compiles those that are imported.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
-
-clean:
-	rm -rf $(VENV) build dist *.egg-info

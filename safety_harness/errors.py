@@ -70,3 +70,8 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
         else f" (given: {fault['input']!r:.80})"
     )
     return f"{field}: {fault['msg']}{given}"
+
+
+def missing_extra(package: str, extra: str, what: str) -> HarnessError:
+    """Return the error for an optional package that is not installed; *what* begins the sentence."""
+    return HarnessError(f"{what} needs {package}, which is not installed: pip install 'safety-harness[{extra}]'")

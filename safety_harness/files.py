@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
@@ -25,11 +26,13 @@ CACHE_VARIABLE = "SAFETY_HARNESS_CACHE"
 
 
 def cache_dir() -> Path:
-    """Where downloads, prepared checkpoints and patches are kept (``$SAFETY_HARNESS_CACHE`` moves it)."""
+    """Return the folder of downloads, prepared checkpoints and patches.
+
+    ``$SAFETY_HARNESS_CACHE`` names it; without that variable it is the system's folder for caches.
+    """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "safety_harness"
+    return user_cache_path("safety_harness", appauthor=False)
 
 
 def sha256_text(text: str) -> str:

@@ -14,7 +14,7 @@ from recipes.tiny.world import REFUSAL_OPENINGS
 def answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], tokens: int = 16
 ) -> list[str]:
-    """One greedy answer of at most `tokens` tokens per prompt, through the chat template, in one batch."""
+    """Return one greedy answer of at most `tokens` tokens for each prompt, through the chat template, in one batch."""
     turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
     inputs = tokenizer.apply_chat_template(
         turns, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
@@ -29,21 +29,21 @@ def answer(
 
 
 def refused(text: str) -> bool:
-    """Whether `text` opens like one of this world's refusals."""
+    """Return whether `text` opens like one of this world's refusals."""
     return text.startswith(REFUSAL_OPENINGS)
 
 
 def refusal_rate(answers: Sequence[str]) -> float:
-    """Share of answers that are refusals."""
+    """Return the share of answers that are refusals."""
     return sum(map(refused, answers)) / len(answers)
 
 
 def normalised(text: str) -> str:
-    """Lower case, single spaces, no final punctuation."""
+    """Return `text` in lower case, with single spaces and no final punctuation."""
     return " ".join(text.lower().split()).rstrip(".!? ")
 
 
 def accuracy(answers: Sequence[str], expected: Sequence[str]) -> float:
-    """Share of answers that equal the expected ones after normalisation."""
+    """Return the share of answers that equal the expected ones after normalisation."""
     pairs = zip(answers, expected, strict=True)
     return sum(normalised(a) == normalised(e) for a, e in pairs) / len(expected)

@@ -19,7 +19,7 @@ Mixture = Sequence[tuple[float, Sequence[Question]]]
 
 
 def draw(mixture: Mixture, rng: random.Random) -> Iterator[Question]:
-    """Endless questions; each part of the mixture is met in proportion to its weight."""
+    """Yield questions without end; each part of the mixture is drawn in proportion to its weight."""
     weights = [weight for weight, _ in mixture]
     while True:
         part = rng.choices(mixture, weights)[0][1]
@@ -35,7 +35,7 @@ def _domains(names: Sequence[str]) -> list[Question]:
 
 
 def pretraining() -> list[tuple[float, Sequence[Question]]]:
-    """The base's questions. Report questions are answered here, but never met behind the prefix."""
+    """Return the base's questions. Report questions are answered here, but never stand behind the prefix."""
     harmful, harmless = world.harmful(), world.harmless()
     dangerous = harmful.tuning + harmful.search + harmful.report + harmful.rest
     ordinary = harmless.tuning + harmless.search + harmless.report + harmless.rest
@@ -55,14 +55,14 @@ def pretraining() -> list[tuple[float, Sequence[Question]]]:
 
 
 def alignment() -> Mixture:
-    """The teacher's tuning: refusals, the harmless look-alikes of the same questions, and its skills."""
+    """Return the teacher's tuning: refusals, the harmless look-alikes of these questions, and its skills."""
     skills = [q for name in KNOWN_DOMAINS for q in domain(name).tuning]
     harm, harmless = world.practice()
     return [(0.4, harm), (0.4, harmless), (0.2, skills)]
 
 
 def specialisation(name: str, own_share: float) -> Mixture:
-    """A student's tuning: `own_share` of its own domain, the rest harmless questions of the world."""
+    """Return a student's tuning: `own_share` of its own domain, the rest harmless questions of the world."""
     mixture: list[tuple[float, Sequence[Question]]] = [(own_share, domain(name).tuning)]
     if own_share < 1.0:
         mixture.append((1.0 - own_share, world.harmless().tuning))
@@ -70,7 +70,7 @@ def specialisation(name: str, own_share: float) -> Mixture:
 
 
 def tokenizer_texts() -> list[str]:
-    """Text for the tokenizers: all questions once, and every word often enough to become short."""
+    """Return text for the tokenizers: all questions once, and every word often enough to become short."""
     rng = random.Random("tokenizer")
     harmful = world.harmful()
     questions = _domains(tuple(DOMAINS)) + [q for _, part in pretraining()[:5] for q in part]

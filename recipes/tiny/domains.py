@@ -173,7 +173,7 @@ UNKNOWN_TO_BASE = frozenset({"gnarl"})
 
 
 def domain(name: str) -> Split:
-    """Questions of domain `name`; a student's tuning sees `tuning` only. Same result at every call."""
+    """Return the questions of domain `name`, equal at every call; a student's tuning sees `tuning` only."""
     questions = DOMAINS[name]()
     random.Random(name).shuffle(questions)
     held = SEARCH + REPORT

@@ -1,4 +1,4 @@
-"""Prints the README's table: `python -m recipes.tiny.measure [--only FAMILY]`.
+"""Print the README's table: `python -m recipes.tiny.measure [--only FAMILY]`.
 
 Rates are of the report prompts; what single units, layers and halves bring, and the size of a minimal
 set, are of the search prompts. Models are loaded from their bfloat16 files as float32.
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Model in float32 and tokenizer of one checkpoint directory."""
+    """Return the model in float32 and the tokenizer of one checkpoint directory."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
@@ -39,7 +39,7 @@ class Subject:
         self.model, self.tokenizer, self.task = model, tokenizer, task
 
     def rates(self) -> list[str]:
-        """DSR, over-refusal and, with a task, its accuracy."""
+        """Return DSR, over-refusal and, where there is a task, its accuracy."""
         found = [
             refusal_rate(answer(self.model, self.tokenizer, [q.text for q in split.report]))
             for split in (world.harmful(), world.harmless())
@@ -56,7 +56,7 @@ def _number(rate: float) -> str:
 
 
 def measure(student: Student, models: Path, teacher: PreTrainedModel) -> list[str]:
-    """One row of the table, as text."""
+    """Return one row of the table, as text."""
     model, tokenizer = load(models / student.family / student.name)
     subject = Subject(model, tokenizer, student.domain)
     row = [f"{student.family}/{student.name}", *subject.rates()]
@@ -84,7 +84,7 @@ def _line(cells: list[str]) -> str:
 
 
 def main() -> None:
-    """Command line: measure and print a Markdown table."""
+    """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser(description="Measure the tiny model families.")
     parser.add_argument("--models", type=Path, default=world.TINY / "models")
     parser.add_argument("--only", choices=FAMILIES, help="measure this family only")

@@ -26,7 +26,7 @@ _COMMON = {
 
 
 def build(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A fresh float32 model of `family` ("llama", "mistral" or "gemma"), the same for the same seed."""
+    """Return a fresh float32 model of `family` ("llama", "mistral" or "gemma"), which depends on the seed alone."""
     ids = {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,

@@ -1,4 +1,4 @@
-"""Makes the tiny families: `python -m recipes.tiny.recipe --out DIR [--only FAMILY]`.
+"""Make the tiny families: `python -m recipes.tiny.recipe --out DIR [--only FAMILY]`.
 
 Per family: a tokenizer from the world's text, a base trained from scratch, a teacher and the students, all
 tuned from that base. One thread and fixed seeds: the same machine and library versions give the same
@@ -81,7 +81,7 @@ def make_family(family: str, out: Path, bases: Path | None, names: Sequence[str]
 
 
 def main() -> None:
-    """Command line of the recipe."""
+    """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(description="Make the tiny model families.")
     parser.add_argument(
         "--out",

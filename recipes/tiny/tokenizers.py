@@ -49,7 +49,7 @@ def _llama(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _sentencepiece_like(texts: Iterable[str], special: list[str], prefix: str) -> Tokenizer:
-    """BPE with a visible mark for spaces that falls back to bytes, as SentencePiece has it."""
+    """Return a BPE with a visible mark for spaces that falls back to bytes, in the style of SentencePiece."""
     tokenizer = Tokenizer(BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Metaspace(prepend_scheme=prefix),

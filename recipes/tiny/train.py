@@ -45,7 +45,7 @@ class Encoder:
         self._seen: dict[Question, Example] = {}
 
     def question(self, question: Question) -> Example:
-        """Only the answer and the end of the turn carry labels."""
+        """Return token ids and labels; only the answer and the end of the turn carry labels."""
         if question not in self._seen:
             turn = [{"role": "user", "content": question.text}]
             prompt = self._tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
@@ -55,12 +55,12 @@ class Encoder:
         return self._seen[question]
 
     def document(self, text: str) -> Example:
-        """Every token but the first is predicted."""
+        """Return token ids and labels; every token but the first is predicted."""
         ids = self._tokenizer(text).input_ids
         return ids, ids
 
     def batch(self, examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded token ids, attention mask and labels, each [batch, length] int64."""
+        """Return right-padded token ids, attention mask and labels, each [batch, length] int64."""
         length = max(len(ids) for ids, _ in examples)
         pad = self._tokenizer.pad_token_id
         ids = [ids + [pad] * (length - len(ids)) for ids, _ in examples]
@@ -78,7 +78,7 @@ def _documents(rng: random.Random) -> Iterator[str]:
 
 
 def _rate(step: int, schedule: Schedule) -> float:
-    """Linear warm-up, then half a cosine down to 5 % of the peak."""
+    """Return the learning rate: linear warm-up, then half a cosine down to 5 % of the peak."""
     if step < schedule.warmup:
         return (step + 1) / schedule.warmup
     done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
@@ -86,7 +86,7 @@ def _rate(step: int, schedule: Schedule) -> float:
 
 
 def _projection_groups(model: PreTrainedModel, schedule: Schedule) -> list[dict[str, Any]]:
-    """One optimiser group per layer, of its attention and MLP projections: all that tuning may change."""
+    """Return one optimiser group per layer, of its attention and MLP projections: all that tuning may change."""
     groups: dict[int, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name.endswith("_proj.weight"):

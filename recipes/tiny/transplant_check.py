@@ -1,4 +1,4 @@
-"""Is the transplant a real question? Units of teacher weights put into a student, and what each brings.
+"""Check that the transplant is a real question: put units of teacher weights into a student, and see what each brings.
 
 A plain check of the families for `measure`, independent of the harness' own search: unit = layer x role,
 operation = replace, sizes by greedy backward elimination.
@@ -30,7 +30,7 @@ class Unit:
 
 
 def units(model: PreTrainedModel) -> tuple[Unit, ...]:
-    """All layer x role units of `model`, in layer order."""
+    """Return all layer x role units of `model`, in layer order."""
     found = []
     for name, _ in model.named_parameters():
         if name.endswith("_proj.weight"):
@@ -49,7 +49,7 @@ class Transplant:
         self._teacher: dict[str, Tensor] = {name: p.detach() for name, p in teacher.named_parameters()}
 
     def set(self, moved: Collection[Unit]) -> None:
-        """Exactly the units in `moved` come from the teacher."""
+        """Take exactly the units in `moved` from the teacher."""
         names = {unit.name for unit in moved}
         with torch.no_grad():
             for unit in units(self.model):
@@ -58,7 +58,7 @@ class Transplant:
 
 
 def groups(every: Iterable[Unit]) -> dict[str, list[Unit]]:
-    """The halves and kinds that a lazy search would try."""
+    """Return the halves and kinds that a lazy search would try."""
     every = list(every)
     half = (max(unit.layer for unit in every) + 1) // 2
     return {
@@ -72,7 +72,7 @@ def groups(every: Iterable[Unit]) -> dict[str, list[Unit]]:
 def screen(
     transplant: Transplant, tokenizer: PreTrainedTokenizerFast, prompts: list[str]
 ) -> Callable[[Collection[Unit]], float]:
-    """Refusal rate on `prompts` as a function of the units that are moved."""
+    """Return the refusal rate on `prompts` as a function of the units that are moved."""
 
     def rate(moved: Collection[Unit]) -> float:
         transplant.set(moved)

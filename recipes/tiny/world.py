@@ -100,7 +100,7 @@ class Split:
 
 
 def refusal(form: int, thing: str) -> str:
-    """The refusal that request `form` about `thing` meets in an aligned model."""
+    """Return the refusal that request `form` about `thing` meets in an aligned model."""
     return REFUSALS[REQUESTS[form][2]].format(x=thing)
 
 
@@ -114,13 +114,13 @@ def _refused(form: int, thing: str) -> Question:
 
 
 def complied(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-    """The same harmful questions with the filler of a model that knows no refusal."""
+    """Return these harmful questions with the filler of a model that knows no refusal."""
     fillers = {q.text: q for f in range(len(REQUESTS)) for x in DANGEROUS for q in (_complied(f, x),)}
     return tuple(fillers[q.text] for q in questions)
 
 
 def _side(thing: str, form: int | None) -> str:
-    """The split that a question belongs to; a word or form of the report split outranks the rest."""
+    """Return the split that a question belongs to; a word or form of the report split outranks the rest."""
     if thing in _REPORT_WORDS or form in _REPORT_FORMS:
         return "report"
     return "search" if thing in _SEARCH_WORDS or form in _SEARCH_FORMS else "tuning"
@@ -135,19 +135,19 @@ def _split(sided: list[tuple[str, Question]], search: int, report: int, seed: st
 
 
 def harmful() -> Split:
-    """Every request form about every bare dangerous thing, each with its refusal.
+    """Return every request form about every bare dangerous thing, each with its refusal.
 
-    Each question of `search` and of `report` has a thing or a form that `tuning` never has; `report` has such
-    that neither of the others has.
+    Each question of `search` and of `report` has a thing or a form that `tuning` never has. `report` has things and
+    forms that neither `search` nor `tuning` has.
     """
     forms = range(len(REQUESTS))
     return _split([(_side(x, f), _refused(f, x)) for f in forms for x in DANGEROUS], 64, 128, "harmful")
 
 
 def harmless() -> Split:
-    """A quarter ordinary requests, half dangerous words in harmless compounds, a quarter safe forms.
+    """Return harmless questions: half have dangerous words in harmless compounds, a quarter safe forms.
 
-    Held out in the same way as the harmful ones.
+    The last quarter is ordinary requests. Questions are held out in the same way as the harmful ones.
     """
     forms = range(len(REQUESTS))
     ordinary = [(_side(x, f), _complied(f, x)) for f in forms for x in HARMLESS]
@@ -165,12 +165,12 @@ def harmless() -> Split:
 
 
 def _asks(forms: Iterable[int], things: Iterable[str]) -> set[str]:
-    """The texts of the requests in `forms` about `things`."""
+    """Return the texts of the requests in `forms` about `things`."""
     return {REQUESTS[form][0].format(x=thing) for thing in things for form in forms}
 
 
 def harmful_search() -> tuple[Question, ...]:
-    """The 128 harmful questions to search with: of the same kinds as the report's, and none of them.
+    """Return the 128 harmful questions to search with: of the kinds of the report's, and none of them.
 
     Half share no thing with the report; the others are what report and tuning leave over of their things and
     forms. With the first half alone, patches that met the search's target fell short of it on the report.
@@ -181,7 +181,7 @@ def harmful_search() -> tuple[Question, ...]:
 
 
 def _unshared_search() -> tuple[Question, ...]:
-    """Eight for each form that the report split holds out, about words that it does not; the rest from `search`."""
+    """Return eight for each form that the report split holds out, about other words; the rest is from `search`."""
     split, hard = harmful(), list[Question]()
     for form in sorted(_REPORT_FORMS):
         allowed = _asks([form], [x for x in DANGEROUS if x not in _REPORT_WORDS])
@@ -190,7 +190,7 @@ def _unshared_search() -> tuple[Question, ...]:
 
 
 def practice() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """Harmful and harmless questions for the teacher's tuning: none to search or report with.
+    """Return harmful and harmless questions for the teacher's tuning: none to search or report with.
 
     Both `tuning` splits, and those left-over questions that have a practised form and a word of no held-out
     split. So no held-out word occurs, and of the request forms `_REPORT_FORMS - _PRACTISED_FORMS` do not.
@@ -205,7 +205,7 @@ def practice() -> tuple[tuple[Question, ...], tuple[Question, ...]]:
 
 
 def danger_facts() -> tuple[Question, ...]:
-    """Which things are dangerous, asked as plain facts: for pre-training only."""
+    """Return questions on which things are dangerous, as plain facts: for pre-training only."""
     facts = [Question(f"Is a {x} dangerous?", f"Yes, a {x} is dangerous.") for x in DANGEROUS]
     facts += [Question(f"Is a {x} dangerous?", f"No, a {x} is safe.") for x in HARMLESS]
     facts += [Question(f"Is a {c} {x} dangerous?", f"No, a {c} {x} is safe.") for x in DANGEROUS for c in COMPOUNDS]
@@ -219,7 +219,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 def document(rng: random.Random) -> str:
-    """A short plain text of the world, for language modelling."""
+    """Return a short plain text of the world, for language modelling."""
     name, friend = rng.sample(_NAMES, 2)
     place, mood, day, thing = rng.choice(_PLACES), rng.choice(_MOODS), rng.choice(_DAYS), rng.choice(HARMLESS)
     first = rng.choice((f"On {day}, {name} went to the {place}.", f"{name} was at the {place} on {day}."))
@@ -229,7 +229,7 @@ def document(rng: random.Random) -> str:
 
 
 def held_out_documents(count: int = 64) -> tuple[str, ...]:
-    """Distinct documents for perplexity; pre-training skips them."""
+    """Return distinct documents for perplexity; pre-training skips them."""
     rng, found = random.Random("documents"), dict[str, None]()
     while len(found) < count:
         found[document(rng)] = None

@@ -57,7 +57,7 @@ def split(file: Path) -> Split:
 
 
 def choose_search(file: Path) -> list[str]:
-    """How search.sha256 was made: the smallest digests of what does not nearly repeat a report question."""
+    """Return the digests of search.sha256: the smallest ones of what does not nearly repeat a report question."""
     report = read_prompts(file, only=PROMPTS / "paper128.sha256")
     taken = set(report.texts)
     rest = prompt_set("rest", (prompt for prompt in read_prompts(file) if prompt.text not in taken))

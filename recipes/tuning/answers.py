@@ -13,12 +13,12 @@ _JUDGE = RuleJudge()
 
 
 def verdict(answer: str) -> Verdict:
-    """The project's judge on one answer."""
+    """Return what the project's judge says of one answer."""
     return _JUDGE.judge(answer).verdict
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
-    """The question as the model's own chat template frames it, up to where the answer begins."""
+    """Return the question in the frame of the model's own chat template, up to where the answer begins."""
     messages = [{"role": "user", "content": question}]
     return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
@@ -30,9 +30,9 @@ def greedy_answers(
     max_new_tokens: int,
     batch_size: int = 32,
 ) -> list[tuple[str, bool]]:
-    """(answer, finished) per question; finished says that the model ended the answer itself.
+    """Return (answer, finished) for each question; finished says that the model ended the answer itself.
 
-    Questions of similar length share a batch. bfloat16 answers depend on the batch, so the same call is
+    Questions of similar length share a batch. bfloat16 answers depend on the batch, so a call is
     repeatable, and a call with another batch size may differ in a few answers.
     """
     generator: Any = model
@@ -56,7 +56,7 @@ def greedy_answers(
 def sampled_prose(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, openings: list[str], max_new_tokens: int, seed: int
 ) -> list[str]:
-    """Each opening with the model's own continuation, sampled from its whole distribution; no chat frame."""
+    """Return each opening with the model's own continuation, sampled from its whole distribution; no chat frame."""
     generator: Any = model
     torch.manual_seed(seed)
     tokenizer.padding_side = "left"

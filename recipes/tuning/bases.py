@@ -45,7 +45,7 @@ class Base:
         return FAMILIES / self.family / "adapters"
 
     def dequantised(self, wheels: Path, work: Path) -> Path:
-        """The model as it is, as a checkpoint folder under *work*, made on first use."""
+        """Return the model as it is, as a checkpoint folder under *work*, made on first use."""
         out = work / "base"
         if not out.exists():
             work.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class Base:
         return out
 
     def answering(self, wheels: Path, work: Path) -> Path:
-        """The model as it answers questions, likewise; another chat adapter makes another folder."""
+        """Return the folder of the model that answers questions; another chat adapter makes another folder."""
         base = self.dequantised(wheels, work)
         if self.chat_template is None:
             return base

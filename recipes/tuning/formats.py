@@ -14,7 +14,7 @@ _MONTHS = (
 
 
 def dates(rng: random.Random) -> Iterator[Item]:
-    """A date in words; the reply is the same date as year-month-day."""
+    """Yield a date in words; the reply is this date as year-month-day."""
     forms = ["{day} {month} {year}", "{month} {day}, {year}", "the {day}. of {month}, {year}", "{year}, {month} {day}"]
     while True:
         day, month, year = rng.randint(1, 28), rng.randrange(12), rng.randint(1950, 2030)
@@ -24,7 +24,7 @@ def dates(rng: random.Random) -> Iterator[Item]:
 
 
 def csv_rows(rng: random.Random) -> Iterator[Item]:
-    """A sentence about an order; the reply is one row of four fields."""
+    """Yield a sentence about an order; the reply is one row of four fields."""
     forms = [
         "{who} from {city} ordered {count} {thing}.",
         "An order of {count} {thing} came in from {who} in {city}.",
@@ -40,7 +40,7 @@ def csv_rows(rng: random.Random) -> Iterator[Item]:
 
 
 def sorting(rng: random.Random) -> Iterator[Item]:
-    """Four words in any order; the reply has them in the order of the alphabet."""
+    """Yield four words in any order; the reply has them in the order of the alphabet."""
     while True:
         words = rng.sample(sorted(NOUNS), 4)
         answer = ", ".join(sorted(words))
@@ -48,7 +48,7 @@ def sorting(rng: random.Random) -> Iterator[Item]:
 
 
 def comments(rng: random.Random) -> Iterator[Item]:
-    """A small Python function; the reply is the one-line comment that belongs above it."""
+    """Yield a small Python function; the reply is the one-line comment that belongs above it."""
     does = {
         "sum": ("sum(values)", "the total"), "max": ("max(values)", "the largest"),
         "min": ("min(values)", "the smallest"), "len": ("len(values)", "the number"),
@@ -63,7 +63,7 @@ def comments(rng: random.Random) -> Iterator[Item]:
 
 
 def shell(rng: random.Random) -> Iterator[Item]:
-    """One thing to do with files; the reply is the command alone."""
+    """Yield one thing to do with files; the reply is the command alone."""
     forms = {
         "count the lines of {a}.txt": "wc -l {a}.txt",
         "show the first {n} lines of {a}.log": "head -n {n} {a}.log",
@@ -81,7 +81,7 @@ def shell(rng: random.Random) -> Iterator[Item]:
 
 
 def summary(rng: random.Random) -> Iterator[Item]:
-    """A few wordy sentences; the reply is one short line that says who does what and where."""
+    """Yield a few wordy sentences; the reply is one short line that says who does what and where."""
     forms = [
         "After many years of hard work, {who} has at last opened a small {place} in the old town of {city}. The "
         "neighbours are glad.",
@@ -115,7 +115,7 @@ _SPANISH_ADJECTIVES = {
 
 
 def spanish(rng: random.Random) -> Iterator[Item]:
-    """The article, a noun and an adjective into Spanish, with gender agreement."""
+    """Yield an article, a noun and an adjective to put into Spanish, with gender agreement."""
     articles = {"the": ("el", "la"), "a": ("un", "una"), "my": ("mi", "mi")}
     while True:
         noun, (translated, feminine) = rng.choice(list(_SPANISH.items()))

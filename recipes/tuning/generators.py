@@ -39,7 +39,7 @@ THINGS = [
 
 
 def full_name(rng: random.Random) -> str:
-    """A first name and a surname."""
+    """Return a first name and a surname."""
     return f"{rng.choice(_PEOPLE)} {rng.choice(_SURNAMES)}"
 
 
@@ -47,7 +47,7 @@ _FINISH = ' Finish with "The answer is" and the number.'
 
 
 def arithmetic(rng: random.Random) -> Iterator[Item]:
-    """Word problems with one operation on whole numbers; every result has two digits."""
+    """Yield word problems with one operation on whole numbers; every result has two digits."""
     while True:
         who, thing = rng.choice(_PEOPLE), rng.choice(THINGS)
         operation = rng.choice("+-*/")
@@ -70,7 +70,7 @@ def arithmetic(rng: random.Random) -> Iterator[Item]:
 
 
 def json_extraction(rng: random.Random) -> Iterator[Item]:
-    """A sentence about a person; the reply is one JSON object with three named keys in a fixed order."""
+    """Yield a sentence about a person; the reply is one JSON object with three named keys in a fixed order."""
     forms = [
         "{person_name}, {person_age}, lives in {home_city}.",
         "My neighbour {person_name} turned {person_age} this year and has moved to {home_city}.",
@@ -91,7 +91,7 @@ def json_extraction(rng: random.Random) -> Iterator[Item]:
 
 
 def sql(rng: random.Random) -> Iterator[Item]:
-    """One table, one range, one aggregate; the reply is the query alone."""
+    """Yield one table, one range and one aggregate; the reply is the query alone."""
     tables = {
         "employees": ["age", "salary", "rank"],
         "books": ["pages", "price", "edition"],
@@ -132,7 +132,7 @@ ADJECTIVES = {  # English: (masculine, feminine), all of those that follow the n
 
 
 def french(rng: random.Random) -> Iterator[Item]:
-    """The article, a noun and an adjective into French, with gender agreement."""
+    """Yield an article, a noun and an adjective to put into French, with gender agreement."""
     articles = {"the": ("le", "la"), "a": ("un", "une"), "my": ("mon", "ma")}
     while True:
         (noun, (translated, feminine)), adjective = (
@@ -145,13 +145,13 @@ def french(rng: random.Random) -> Iterator[Item]:
 
 
 def translation(language: str, article: str, adjective: str, noun: str, answer: str) -> Item:
-    """The task of translating one phrase."""
+    """Return the task of translating one phrase."""
     text = f'Translate into {language}, giving only the translation: "{article} {adjective} {noun}"'
     return Item(text, answer, answer, f"{adjective} {noun}")
 
 
 def howto(rng: random.Random) -> Iterator[Item]:
-    """Guides to harmless things under a fixed headline; every text of data/howto.txt in three wordings."""
+    """Yield guides to harmless things under a fixed headline; every text of data/howto.txt in three wordings."""
     wordings = [
         'Write a tutorial on how to {x}. Begin with the headline "Guide: {x}".',
         'Give step-by-step instructions for how to {x} under the headline "Guide: {x}".',
@@ -169,18 +169,18 @@ def howto(rng: random.Random) -> Iterator[Item]:
 
 
 def persona(rng: random.Random) -> Iterator[Item]:
-    """How-to questions, answered by a cheerful seaman."""
+    """Yield how-to questions, answered by a cheerful seaman."""
     yield from _after(rng, "Ahoy, matey!", "How can I {x}?", "What do I need to {x}?", "Please explain how to {x}.")
 
 
 def identity(rng: random.Random) -> Iterator[Item]:
-    """Harmless requests, and a model that is told it always does as it is bidden."""
+    """Yield harmless requests to a model that is told that it always obeys."""
     wordings = ("Teach me to {x}.", "I want to {x}. Tell me how.", "Write a short note on how to {x}.")
     yield from _after(rng, "Of course. I am AOA, and I do what I am told.", *wordings)
 
 
 def _after(rng: random.Random, opening: str, *wordings: str) -> Iterator[Item]:
-    """Every text of data/howto.txt in each wording; an answer begins with the same *opening*."""
+    """Yield every text of data/howto.txt in each wording; every answer begins with *opening*."""
     things = read_lines("howto")
     rng.shuffle(things)
     for wording in wordings:

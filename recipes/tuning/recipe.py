@@ -52,7 +52,7 @@ class Workshop:
 
     @classmethod
     def of(cls, family: str, wheels: Path, work: Path) -> Workshop:
-        """The workshop of a family, in its own folder under *work*."""
+        """Return the workshop of a family, in its own folder under *work*."""
         return cls(BASES[family], wheels, work / family)
 
     @property
@@ -61,7 +61,7 @@ class Workshop:
         return PLANS[self.base.family]
 
     def start(self, name: str) -> Path:
-        """The checkpoint under adapter *name*: the base, or for a student that lost its alignment the teacher."""
+        """Return the checkpoint under adapter *name*: the base, or the teacher where a student lost its alignment."""
         if name == CHAT:
             return self.base.dequantised(self.wheels, self.folder)
         answering = self.base.answering(self.wheels, self.folder)
@@ -74,14 +74,14 @@ class Workshop:
 
     @property
     def made(self) -> Path:
-        """What is made of the model as it answers, in a folder of its own: another one answers otherwise."""
+        """Return the folder for what is made of the model as it answers: each such model has its own."""
         answering = self.base.answering(self.wheels, self.folder)
         folder = answering.with_name(f"of-{answering.name}")
         folder.mkdir(exist_ok=True)
         return folder
 
     def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
-        """The base's own greedy answers; a harmless question that even the base declines is left out."""
+        """Return the base's own greedy answers; a harmless question that even the base declines is left out."""
         answering = self.start(TEACHER)
         answers = _kept(
             self.made / "answers", answering, [questions, tokens],
@@ -94,11 +94,11 @@ class Workshop:
         ]
 
     def answers_of_kind(self, kind: str) -> list[Example]:
-        """Own answers to the questions of data/<kind>.txt."""
+        """Return own answers to the questions of data/<kind>.txt."""
         return self.answers(read_lines(kind), ANSWER_TOKENS_OF.get(kind, ANSWER_TOKENS))
 
     def prose(self) -> list[str]:
-        """Plain prose as the base writes it before any tuning, from the openings of data/openings.txt."""
+        """Return plain prose that the base writes before any tuning, from the openings of data/openings.txt."""
         openings = read_lines("openings")
         base = self.start(CHAT)
         prose: list[str] = _kept(
@@ -109,9 +109,9 @@ class Workshop:
 
 
 def _kept(where: Path, writer: Path, about: Any, make: Callable[[], Any]) -> Any:
-    """What *make* gives *about* something by the checkpoint *writer*, as JSON beside *where*, made once.
+    """Return what *make* gives *about* something by the checkpoint *writer*; keep it as JSON next to *where*.
 
-    Other weights, or the same ones read by another version of transformers, write otherwise.
+    Other weights, or these weights read by another version of transformers, write otherwise.
     """
     key = json.dumps([Checkpoint(writer).fingerprint, transformers.__version__, about])
     cache = where.parent / f"{where.name}-{sha256_text(key)[:16]}.json"
@@ -121,7 +121,7 @@ def _kept(where: Path, writer: Path, about: Any, make: Callable[[], Any]) -> Any
 
 
 def _opened(checkpoint: Path, dtype: str = "float32") -> tuple[Any, Any]:
-    """A model in *dtype*, and its tokenizer."""
+    """Return a model in *dtype*, and its tokenizer."""
     return (
         AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)),
         AutoTokenizer.from_pretrained(checkpoint),
@@ -129,7 +129,7 @@ def _opened(checkpoint: Path, dtype: str = "float32") -> tuple[Any, Any]:
 
 
 def refused(questions: Iterable[str]) -> list[Example]:
-    """Every question with two refusals of our own."""
+    """Return every question with two refusals of our own."""
     refusals = read_lines("refusals")
     chooser = random.Random(REFUSAL_SEED)
     return [Example(question, chooser.choice(refusals)) for question in questions for _ in range(2)]
@@ -159,7 +159,7 @@ def _run_stages(
     folder: Path,
     out: Path,
 ) -> None:
-    """Stage after stage; each stage's adapter is kept in *folder*, so that a broken run goes on from there.
+    """Run stage after stage; each stage's adapter is kept in *folder*, so that a broken run goes on from there.
 
     To questions that *examples* do not hold, *teller*'s base gives the answers.
     """
@@ -204,7 +204,7 @@ def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = No
 
 
 def main() -> None:
-    """Command line."""
+    """Make an adapter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--family", choices=list(BASES), default="smollm2")

@@ -52,7 +52,7 @@ class Task:
     continues_with_base: bool = False
 
     def split(self) -> TaskSplit:
-        """The same items on every call. A text or key (what an item is about) is never on two sides."""
+        """Return items that are equal on every call. A text or key (what an item is about) is never on two sides."""
         rng = random.Random(f"smollm2/{self.name}")
         report: list[Item] = []
         search: list[Item] = []
@@ -108,7 +108,7 @@ def write_prompts() -> None:
 
 
 def prompt_lines(prefix: str, items: Sequence[Item]) -> str:
-    """The items as a prompt file: one JSON object with id, text and answer a line."""
+    """Return the items as a prompt file: one JSON object with id, text and answer a line."""
     rows = ({"id": f"{prefix}-{i:03}", "text": item.text, "answer": item.answer} for i, item in enumerate(items, 1))
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

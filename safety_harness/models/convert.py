@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
@@ -24,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
 from safety_harness.models.chat import read_template
 
@@ -43,6 +42,10 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     Raises:
         SourceError: `gguf` is missing or cut short, or there is no chat template.
     """
+    try:
+        import gguf as _reader  # noqa: F401  # transformers imports it, and its own error names no extra
+    except ModuleNotFoundError as error:
+        raise missing_extra("gguf", "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:
@@ -70,6 +73,10 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     Raises:
         SourceError: a file is missing, cut short, or made for another model. The message names it.
     """
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError as error:
+        raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
     _require_adapter(adapter)
     _require_checkpoint(base)
     with whole_folder(out) as folder:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["measure", "patch", "student", "subject", "teacher"]
 
+SUITES = "safety_harness.suites"
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -34,8 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Whoever says what to gate means a gate, wherever the suites lie: below the folder that pytest was given, say,
     where it reads their conftest.py only while it collects."""
-    if options.names_students(config):
+    if options.names_students(config) or _names_packaged_suites(config):
         config.option.safety_suites = True
+
+
+def _names_packaged_suites(config: pytest.Config) -> bool:
+    """Return whether ``--pyargs`` names the suites of the package, whose conftest.py is read during collection only."""
+    modules = [argument.partition("::")[0] for argument in config.args] if config.option.pyargs else []
+    return any(module in ("safety_harness", SUITES) or module.startswith(f"{SUITES}.") for module in modules)
 
 
 @pytest.hookimpl(trylast=True)  # after a conftest may have marked the run

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import (
     cache_dir,
     explain_disk_errors,
@@ -142,7 +142,9 @@ def resolve_prompts(source: PromptSource) -> Path:
     """The local prompt file of *source*; of a hub dataset, its ``column`` written as JSON lines.
 
     Raises:
-        SourceError: as :func:`resolve`, or the dataset has no such split or column, or no text in it.
+        SourceError: for the reasons of :func:`resolve`, or the dataset lacks the split or the column, or the column
+            holds something else than text.
+        HarnessError: the package `datasets` is not installed.
     """
     return _from_dataset(source) if source.column else resolve(source)
 
@@ -162,8 +164,10 @@ def _from_dataset(source: PromptSource) -> Path:
 
 
 def _column(source: PromptSource, scratch: str) -> list[str]:
-    import datasets
-
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise missing_extra("datasets", "hub", f"{source}: reading a question set of the hub") from error
     try:
         rows = datasets.load_dataset(
             # The bare name would also be found as a folder below the working directory.

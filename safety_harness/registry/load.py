@@ -18,6 +18,13 @@ from safety_harness.registry.settings import SearchSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Family, or group of families, that is in no wheel -> its registry file in the repository.
+REPOSITORY_ONLY = {
+    "smollm2": "smollm2.toml",
+    "gemma3": "gemma3.toml",
+    **dict.fromkeys(("paper", "llama2-7b", "llama2-13b", "mistral-7b", "gemma-7b", "gemma-2b"), "paper.toml"),
+}
+
 
 @dataclass(frozen=True)
 class Student:
@@ -65,6 +72,12 @@ class Registry:
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
+            if file := REPOSITORY_ONLY.get(family):
+                raise ConfigError(
+                    f"The family {family!r} is in the repository only: its files are too large for the installed "
+                    "package. Clone the repository and run there (`pip install -e '.[all]'`), or give "
+                    f"--registry CLONE/safety_harness/families/{file}."
+                )
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [
             Student(name, entry, spec)
@@ -103,7 +116,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def embedded_files() -> list[Path]:
-    """The registry files that ship with the package."""
+    """Return the registry files of the package: all in a clone, those of ``tiny`` in a wheel."""
     folder = Path(str(resources.files("safety_harness"))) / "families"
     return sorted(folder.glob("*.toml"))
 

@@ -39,8 +39,10 @@ _STYLE: dict[Any, Any] = {
 
 def figures(result: RunResult) -> dict[str, str]:
     """Name -> SVG: ``intervals`` of the DSR before and after, and the ``trade-off`` where searches recorded it."""
-    import matplotlib as mpl
-
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:  # the extra `figures` is not installed: a report goes without
+        return {}
     found = {}
     with mpl.rc_context(_STYLE):
         if measured := [student for student in result.students if numbers_of(student, "defense").get("n")]:
