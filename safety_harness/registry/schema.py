@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.registry.settings import GateSettings, SearchSettings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _in_registry(path: Path, info: ValidationInfo) -> Path:
+    """Return *path* relative to the registry file, whose folder is the context of a validation."""
+    return path if info.context is None else info.context / path.expanduser()
+
+
+RegistryPath = Annotated[Path, AfterValidator(_in_registry)]
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -25,8 +33,8 @@ class Source(_Table):
     sources of one file each, which are joined into one file of the name ``file``.
     """
 
-    path: Path | None = Field(None, description="A file or folder on this machine.")
-    gguf: Path | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
+    path: RegistryPath | None = Field(None, description="A file or folder on this machine.")
+    gguf: RegistryPath | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
     hf: str | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="A repository on the Hugging Face hub, owner/name."
     )
@@ -78,7 +86,7 @@ class Source(_Table):
 class PromptSource(Source):
     """A source of prompts: a file (.jsonl, .csv, .txt or .yaml), or a dataset on the hub."""
 
-    only: Path | None = Field(
+    only: RegistryPath | None = Field(
         None, description="A file with one sha256 digest a line: only prompts whose text has one of them are kept."
     )
     limit: int | None = Field(None, ge=1, description="Number of prompts to use, from the first. Unset: all.")
@@ -122,10 +130,10 @@ class SplitSpec(_Table):
 class ModelSpec(Source):
     """A model: its checkpoint, and the adapters that are merged into it."""
 
-    adapters: tuple[Path, ...] = Field(
+    adapters: tuple[RegistryPath, ...] = Field(
         (), description="Folders of LoRA adapters, merged in order. Their tokenizer or chat template, if any, is used."
     )
-    chat_template: Path | None = Field(
+    chat_template: RegistryPath | None = Field(
         None,
         description="A Jinja file with the chat template of a GGUF model that holds none, as of a base model.",
     )
