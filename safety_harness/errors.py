@@ -3,11 +3,11 @@
 HarnessError
 ├── ConfigError      an option, a threshold or a registry file is wrong
 ├── DataError        a prompt or text file is missing, unreadable, empty or has duplicates
-├── SourceError      weights or data cannot be had: missing, truncated, wrong hash, unsafe format
+├── SourceError      weights or data cannot be obtained: missing, truncated, wrong hash, unsafe format
 ├── LineageError     teacher and student do not share an architecture, shapes or ancestry
 ├── UnitError        an architecture or a role is not known, or matches no tensor
-├── ArtifactError    a patch artifact is damaged, or the model before it is not the one that it was made for
-├── NotFinite        a NaN or an infinity came out of a model
+├── ArtifactError    a patch artifact is damaged, or was made for another model
+├── NotFinite        a model returned a NaN or an infinity
 └── VoidProbe        too many answers could not be scored: the probe proves nothing
 
 Each message says what is wrong, with which file or value, and what to do next.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HarnessError(Exception):
-    """Base of all errors that are the user's to resolve; shown without a traceback."""
+    """Base of all errors that a user can resolve. They are shown without a traceback."""
 
 
 class ConfigError(HarnessError):
@@ -42,25 +42,25 @@ class LineageError(HarnessError):
 
 
 class UnitError(HarnessError):
-    """No unit answers the request: unknown architecture, role or layer."""
+    """No unit matches: unknown architecture, role or layer."""
 
 
 class ArtifactError(HarnessError):
-    """A patch artifact is damaged, or does not belong to the model that it is put to."""
+    """A patch artifact is damaged, or was made for another model."""
 
 
 class NotFinite(HarnessError):
-    """A model's numbers ran out of their range: a NaN or an infinity came out."""
+    """A model returned a NaN or an infinity."""
 
 
 class VoidProbe(HarnessError):
-    """A probe with too many unscored answers: neither true nor false."""
+    """A probe has too many unscored answers to be true or false."""
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:
-    """Return ``FIELD: what is wrong`` for the first fault of *error*, with the value given unless that is a table.
+    """Return ``FIELD: message (given: VALUE)`` for the first fault of *error*, without the value if that is a table.
 
-    A fault that lies in no field, as of text that is no JSON, is one of the *whole*.
+    A fault of no field, such as text that is no JSON, is one of the *whole*.
     """
     fault = error.errors()[0]
     field = ".".join(map(str, fault["loc"])) or whole

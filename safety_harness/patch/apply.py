@@ -1,4 +1,4 @@
-"""Put a patch into a checkpoint on disk, tell whether it is there, and take it out again: byte for byte."""
+"""Put a patch into a checkpoint on disk, verify whether it is in there, and take it out again, byte for byte."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from safety_harness.patch.manifest import Entry
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, taken, with_channels
 from safety_harness.weights.checkpoint import BESIDE, PICKLES, Checkpoint
 
-# Files that hold a model's weights once more, in this or another format, and what indexes them.
+# Files that may hold a second copy of a model's weights, in any format, and the files that index weights.
 WEIGHTS = (*PICKLES, "*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
 INDEX = "*.index.json"
 
 
 class State(StrEnum):
-    """What a patch is to a model: not in it, in it, in it in part, or made for another model."""
+    """How a patch relates to a model: not in it, in it, partly in it, or made for another model."""
 
     CLEAN = "clean"
     APPLIED = "applied"
@@ -33,8 +33,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found. ``foreign`` says what first differs of a foreign model; ``beside`` names files other than weights
-    (configs, tokenizer, chat template) that are missing, changed or new since the gate's evidence was measured."""
+    """The result of a verification.
+
+    ``foreign`` says where a foreign model first differs. ``unapplied`` names the tensors that do not hold the patch.
+    ``beside`` names files other than weights (configs, tokenizer, chat template) that are missing, changed or new since
+    the gate's evidence was measured.
+    """
 
     state: State
     foreign: str = ""
@@ -43,7 +47,7 @@ class Verified:
 
 
 def verify(artifact: Artifact, model: Path) -> Verified:
-    """Compare every tensor of the checkpoint in *model* with what the artifact knows; one is in memory at a time.
+    """Compare every tensor of the checkpoint in *model* with the artifact; one tensor is in memory at a time.
 
     Raises:
         SourceError: *model* is no whole checkpoint of safetensors.
@@ -55,11 +59,11 @@ def verify(artifact: Artifact, model: Path) -> Verified:
         return Verified(State.FOREIGN, foreign)
     unapplied = []
     for entry in manifest.entries:
-        found = digest(tensors[entry.tensor].read())
-        if found == entry.before != entry.after:
+        sha256 = digest(tensors[entry.tensor].read())
+        if sha256 == entry.before != entry.after:
             unapplied.append(entry.tensor)
-        elif found != entry.after:
-            return Verified(State.FOREIGN, f"{entry.tensor} has sha256 {found}, before patching {entry.before}")
+        elif sha256 != entry.after:
+            return Verified(State.FOREIGN, f"{entry.tensor} has sha256 {sha256}, before patching {entry.before}")
     for name, expected in manifest.rest.items():
         if tensors[name].fingerprint != expected:
             return Verified(State.FOREIGN, f"{name} has other numbers, or another shape or dtype")
@@ -69,33 +73,37 @@ def verify(artifact: Artifact, model: Path) -> Verified:
 
 
 def require(artifact: Artifact, model: Path, *states: State) -> None:
-    """Go on only where the patch is to the model what it must be.
+    """Check that the patch relates to *model* as one of *states*.
 
     Raises:
-        ArtifactError: it is not.
+        ArtifactError: it relates otherwise; the message says how.
         SourceError: *model* is no whole checkpoint of safetensors.
     """
-    found = verify(artifact, model)
-    if found.state not in states:
-        missing = f"{found.unapplied[0]} and {len(found.unapplied) - 1} others" if found.unapplied else ""
+    verified = verify(artifact, model)
+    if verified.state not in states:
+        unapplied = verified.unapplied
+        missing = f"{unapplied[0]} and {len(unapplied) - 1} others" if unapplied else ""
         why = {
-            State.FOREIGN: f"is not the model that the patch was made for: {found.foreign}",
+            State.FOREIGN: f"is not the model that the patch was made for: {verified.foreign}",
             State.APPLIED: "holds this patch already",
             State.PARTLY: f"holds a part of this patch, but not {missing}. Revert it first",
             State.CLEAN: "does not hold this patch",
-        }[found.state]
+        }[verified.state]
         raise ArtifactError(f"{model}: {why}.")
 
 
 def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> tuple[str, ...]:
     """Write the checkpoint in *model* with the patch in it to the new folder *out*.
 
-    Shards that hold nothing of it are copied, or with *link* hard-linked; of the others a copy is written over where
-    the patch lies. All that was written is read back and compared. *out* is there whole or not at all. Files that hold
-    the unpatched weights once more (pickles, GGUF, safetensors that no index names) are left out, and returned.
+    A shard that the patch does not touch is copied, or with *link* hard-linked. In a copy of every other shard the
+    patched tensors are overwritten. The result is read back and compared, and *out* exists whole or not at all.
+
+    Returns:
+        The files that were left out because they hold a second, unpatched copy of the weights: pickles, GGUF,
+        safetensors that no index names.
 
     Raises:
-        ArtifactError: the model is not the student that the patch was made for, or holds it already.
+        ArtifactError: the model is not the student that the patch was made for, or holds the patch already.
         SourceError: *model* is no whole checkpoint of safetensors.
         HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
@@ -106,25 +114,28 @@ def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> 
 def revert(
     artifact: Artifact, model: Path, out: Path, student: Path | None = None, *, link: bool = False
 ) -> tuple[str, ...]:
-    """Write the patched checkpoint in *model* as it was before to the new folder *out*, as :func:`apply` does.
+    """Write the patched checkpoint in *model* without its patch to the new folder *out*, as :func:`apply` writes.
 
-    The student's own numbers come from the artifact, or where it does not hold them from the checkpoint *student*.
+    The student's own numbers come from the artifact, or from the checkpoint *student* if the artifact holds none.
+
+    Returns:
+        The files that were left out, as :func:`apply` returns them.
 
     Raises:
-        ArtifactError: the patch is not in the model, or the student's own numbers are nowhere.
+        ArtifactError: the patch is not in the model, or neither source has the student's own numbers.
         SourceError: *model* or *student* is no whole checkpoint of safetensors.
         HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
     require(artifact, model, State.APPLIED, State.PARTLY)
-    own = own_numbers(artifact, student)
-    return _rewritten(artifact, model, out, own, lambda entry: entry.before, State.CLEAN, link=link)
+    originals = own_numbers(artifact, student)
+    return _rewritten(artifact, model, out, originals, lambda entry: entry.before, State.CLEAN, link=link)
 
 
 def own_numbers(artifact: Artifact, student: Path | None) -> Callable[[Entry], Raw]:
-    """The student's own numbers of an entry, as the artifact holds them, or else the checkpoint *student*.
+    """Return a function that reads the student's own numbers of an entry: from the artifact, or from *student*.
 
     Raises:
-        ArtifactError: they are nowhere.
+        ArtifactError: the artifact does not hold them, and there is no *student* or it is another one.
         SourceError: *student* is no whole checkpoint of safetensors.
     """
     if artifact.original:
@@ -139,11 +150,11 @@ def own_numbers(artifact: Artifact, student: Path | None) -> Callable[[Entry], R
 
 
 def refuse_out(model: Path, out: Path) -> None:
-    """Go on only where a changed copy of *model* may be written to *out*.
+    """Check that a changed copy of *model* may be written to *out*.
 
     Raises:
-        ArtifactError: it lies in *model*.
-        HarnessError: it exists.
+        ArtifactError: *out* lies in *model*.
+        HarnessError: *out* exists.
     """
     if out.resolve().is_relative_to(model.resolve()):
         raise ArtifactError(f"{out}: lies in {model}, which is never changed. Choose another --out.")
@@ -151,20 +162,20 @@ def refuse_out(model: Path, out: Path) -> None:
 
 
 def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
-    """What first tells the model from the student, as far as headers know it."""
+    """Return the first difference between the model and the student that their headers show, or an empty text."""
     manifest = artifact.manifest
     expected = {entry.tensor: entry for entry in manifest.entries}
     for name in sorted((expected.keys() | manifest.rest.keys()) ^ tensors.keys()):
         return f"it has a tensor {name!r} more" if name in tensors else f"it has no tensor {name!r}"
     for name, entry in expected.items():
-        found = tensors[name]
-        if (found.shape, found.dtype) != (entry.shape, entry.dtype):
-            return f"{name} is {found.dtype} {list(found.shape)}, not {entry.dtype} {list(entry.shape)}"
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (entry.shape, entry.dtype):
+            return f"{name} is {tensor.dtype} {list(tensor.shape)}, not {entry.dtype} {list(entry.shape)}"
     return ""
 
 
 def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Files of *checkpoint* that decide its answers, are no weights, and are not as they were."""
+    """Return the files of *checkpoint* that decide its answers, hold no weights, and have changed since the gate."""
     known = {name: sha256 for name, sha256 in artifact.manifest.student.files.items() if not _is_weights(Path(name))}
     there = {path.name for pattern in BESIDE for path in checkpoint.folder.glob(pattern) if not _is_weights(path)}
     return tuple(
@@ -175,7 +186,7 @@ def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _is_weights(file: Path) -> bool:
-    """Whether a file holds weights, or only says where they lie."""
+    """Return whether a file holds weights, or says where they are."""
     return any(file.match(pattern) for pattern in (*WEIGHTS, INDEX))
 
 
@@ -189,13 +200,18 @@ def _rewritten(
     *,
     link: bool,
 ) -> tuple[str, ...]:
+    """Write *model* with other *numbers* to *out*, and check each tensor's *expected* digest and the state at the end.
+
+    Returns:
+        The files that hold a second copy of the weights, which were left out.
+    """
     refuse_out(model, out)
     checkpoint = Checkpoint(model)
     places = stored_tensors(checkpoint)
     touched = {places[entry.tensor].file for entry in artifact.manifest.entries}
-    own = {*checkpoint.shards, model / "model.safetensors.index.json"}
+    kept_weights = {*checkpoint.shards, model / "model.safetensors.index.json"}
     files = sorted(path for path in model.rglob("*") if path.is_file())
-    left_out = [file for file in files if _is_weights(file) and file not in own]
+    left_out = [file for file in files if _is_weights(file) and file not in kept_weights]
     with whole_folder(out, replace=False) as folder:
         for file in (file for file in files if file not in left_out):
             target = folder / file.relative_to(model)
@@ -206,28 +222,27 @@ def _rewritten(
             _write(place, entry, numbers(entry), expected(entry), folder / place.file.name)
         for file in touched:
             _flush(folder / file.name)
-        if (found := verify(artifact, folder)).state is not becomes:
+        if (verified := verify(artifact, folder)).state is not becomes:
             raise ArtifactError(
-                f"{out}: was not written as it should be ({found.foreign or found.state}). Check the disk."
+                f"{out}: was not written as it should be ({verified.foreign or verified.state}). Check the disk."
             )
     return tuple(str(file.relative_to(model)) for file in left_out)
 
 
 def _write(place: Stored, entry: Entry, numbers: Raw, expected: str, file: Path) -> None:
-    """Put *numbers* in; a function of its own, so that one tensor is gone before the next is read."""
+    """Write *numbers* into *file*. A function of its own, so that each tensor is freed before the next is read."""
     bits = with_channels(place.read(), entry.along, entry.moved, numbers) if entry.moved else numbers
     if digest(bits) != expected:
         raise ArtifactError(
-            f"{entry.tensor}: would not become what the manifest says. The artifact does not agree with itself; "
-            "get it again."
+            f"{entry.tensor}: would not become what the manifest says. The artifact contradicts itself. Get it again."
         )
     place.write(bits, file)
 
 
 def _copy(file: Path, target: Path, *, link: bool) -> None:
-    # What lies behind a link of a hub's cache belongs to others, so that is always copied.
+    # A link leads into a hub's cache, whose files other programs use: always copy those.
     if link and not file.is_symlink():
-        with contextlib.suppress(OSError):  # another disk, or one that knows no links
+        with contextlib.suppress(OSError):  # another disk, or one without hard links
             os.link(file, target)
             return
     shutil.copyfile(file, target)

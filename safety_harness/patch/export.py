@@ -1,4 +1,4 @@
-"""A patch for other tools: a mergekit recipe, a PEFT adapter. For all others ``apply`` writes the full model."""
+"""Export a patch for other tools: a mergekit recipe, a PEFT adapter. For any other tool ``apply`` the patch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
     """Write a mergekit recipe that takes the moved tensors from *teacher* and all others from *model*.
 
     Raises:
-        ArtifactError: the patch moves parts of tensors, or what it moves is not what the teacher's files hold, so that
-            a recipe cannot say it; or *model* is not the student that it was made for.
+        ArtifactError: a recipe cannot express the patch, because it moves parts of tensors or numbers that the
+            teacher's files do not hold; or *model* is not the student that it was made for.
         SourceError: *model* or *teacher* is no whole checkpoint of safetensors.
         HarnessError: *out* exists, or the disk is full or may not be written to.
     """
@@ -35,7 +35,7 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
     entries = artifact.manifest.entries
     if sliced := [entry.tensor for entry in entries if entry.operation == "replace_slice"]:
         raise ArtifactError(
-            f"mergekit moves whole tensors, and this patch a part of {sliced[0]} (and of {len(sliced) - 1} others). "
+            f"mergekit moves whole tensors, but this patch moves parts of {sliced[0]} and {len(sliced) - 1} others. "
             "Use `apply`, which writes the full model."
         )
     places = stored_tensors(Checkpoint(teacher))
@@ -43,7 +43,7 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
         if entry.tensor not in places or digest(places[entry.tensor].read()) != entry.after:
             raise ArtifactError(
                 f"{entry.tensor}: what the patch moves is not what {teacher} holds (another teacher, another dtype, or "
-                "added instead of replaced), and a recipe can only move that. Use `apply`, which writes the full model."
+                "added instead of replaced). A recipe can only copy tensors. Use `apply`, which writes the full model."
             )
     names = [entry.tensor for entry in entries]
     recipe: dict[str, Any] = {
@@ -60,14 +60,14 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
 
 
 def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
-    """Write a PEFT adapter folder that holds every touched module whole, as the patched model has it.
+    """Write a PEFT adapter folder that holds every module that the patch touches, whole, as in the patched model.
 
-    PEFT has no adapter that only replaces: one LoRA of rank 1 that is zero carries the modules. It holds whole modules,
-    so it is larger than the patch.
+    PEFT has no adapter that only replaces modules, so a LoRA of rank 1 that is all zeros carries them. The folder is
+    larger than the patch, because it holds whole modules.
 
     Raises:
-        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it elsewhere; or *model* is
-            not the student that the patch was made for.
+        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it under another name; or
+            *model* is not the student that the patch was made for.
         SourceError: *model* is no whole checkpoint of safetensors.
         HarnessError: *out* exists, or the disk is full or may not be written to.
     """
@@ -81,11 +81,13 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
     modules = sorted({name.rpartition(".")[0] for name in entries})
     if elsewhere := [name for name in entries if name not in kept or not name.endswith((".weight", ".bias"))]:
         raise ArtifactError(
-            f"{elsewhere[0]}: is kept elsewhere in the loaded model, so that PEFT has no name for it. Use `apply`."
+            f"{elsewhere[0]}: has another name in the loaded model, so PEFT has no name for it. Use `apply`."
         )
     carrier = next((unit for unit in units if unit.role in ("o", "down") and not _touched(unit, modules)), None)
     if carrier is None:
-        raise ArtifactError("PEFT needs one linear layer that the patch leaves alone, and there is none. Use `apply`.")
+        raise ArtifactError(
+            "PEFT needs one linear layer that the patch does not touch, and there is none. Use `apply`."
+        )
     tensors: dict[str, torch.Tensor] = {}
     for name, place in places.items():
         if name.rpartition(".")[0] in modules:
@@ -117,21 +119,25 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
 
 
 def _touched(unit: Unit, modules: Sequence[str]) -> bool:
+    """Return whether *unit* cannot carry the zero LoRA: it is in one of *modules*, or has another name in memory."""
     spot = unit.parts[0]
     return spot.disk.name.rpartition(".")[0] in modules or spot.disk.name != spot.memory.name
 
 
 def _filters(names: list[str], value: float) -> list[dict[str, Any]]:
+    """Return mergekit's filters that give the tensors of these *names* the weight *value*."""
     # A filter matches any part of a name, and "1.mlp" would match layer 11: the whole name cannot.
     return [{"filter": name, "value": value} for name in names]
 
 
 def _one_dtype(artifact: Artifact) -> str:
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-    found = sorted({entry.dtype for entry in artifact.manifest.entries})
-    if len(found) > 1 or found[0] not in names:
-        raise ArtifactError(f"mergekit writes one of {', '.join(names.values())}; this patch holds {', '.join(found)}.")
-    return names[found[0]]
+    dtypes = sorted({entry.dtype for entry in artifact.manifest.entries})
+    if len(dtypes) > 1 or dtypes[0] not in names:
+        raise ArtifactError(
+            f"mergekit writes one of {', '.join(names.values())}, this patch holds {', '.join(dtypes)}. Use `apply`."
+        )
+    return names[dtypes[0]]
 
 
 def _tensor(bits: Raw, dtype: torch.dtype) -> torch.Tensor:

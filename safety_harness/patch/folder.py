@@ -1,11 +1,11 @@
-"""An artifact on disk: a folder with a manifest, the numbers that move, their checksums and a card.
+"""Read an artifact: a folder with a manifest, the numbers that move, their checksums and a card.
 
 ```
-manifest.json          what moves, whose it is, how it was found, what the gate said (JSON Schema: docs)
+manifest.json          what moves, whose weights, how it was found, what the gate measured (JSON Schema: docs)
 patch.safetensors      the new numbers, by the student's names on disk, in its dtype
-original.safetensors   the student's own numbers in their place, on request: a revert then needs nothing else
-README.md              the same for people: a model card
-SHA256SUMS             as `sha256sum --check` reads it
+original.safetensors   on request the student's own numbers that were replaced, so that a revert needs nothing else
+README.md              a model card for people
+SHA256SUMS             checksums of the other files, for `sha256sum --check`
 ```
 """
 
@@ -31,32 +31,32 @@ MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
     "SHA256SUMS",
 )
 
-# Of the five files that it lists.
-_LONGEST = 4096
+# SHA256SUMS lists at most five files, and a hostile one should not fill the memory.
+_LONGEST_SUMS = 4096
 _SUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]{1,64})")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A patch that was read from its folder, whole and unchanged since it was written."""
+    """A patch read from its folder, whole and unchanged since it was written."""
 
     folder: Path
     manifest: Manifest
     patch: Mapping[str, Stored]
     original: Mapping[str, Stored]
-    """The student's own numbers in their place; empty where only the student has them."""
+    """The student's own numbers that were replaced; empty if the artifact does not hold them."""
 
     def new(self, entry: Entry) -> Raw:
-        """The numbers that *entry* puts into the student."""
+        """Read the numbers that *entry* puts into the student."""
         return self.patch[entry.tensor].read()
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """Read the artifact in *folder*, and check every file of it that matters.
+    """Read the artifact in *folder*, and check its manifest and tensors against SHA256SUMS and each other.
 
     Raises:
-        ArtifactError: a file is missing, is not what SHA256SUMS says, or does not agree with the manifest, or a number
-            that is to move is none.
+        ArtifactError: a file is missing, has another checksum than SHA256SUMS says, or does not agree with the
+            manifest, or a number that moves is a NaN or an infinity.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder. Name the one that `safety-harness search --out` wrote.")
@@ -76,42 +76,43 @@ def open_artifact(folder: Path) -> Artifact:
 
 
 def sums(folder: Path) -> str:
-    """The text of SHA256SUMS for all other files of *folder*."""
+    """Return the text of SHA256SUMS for all other files of *folder*."""
     return "".join(f"{sha256_file(file)}  {file.name}\n" for file in sorted(folder.iterdir()) if file.name != SUMS)
 
 
 def _sums(file: Path) -> Mapping[str, str]:
+    """Read SHA256SUMS: name of a file -> its digest."""
     try:
         with file.open("rb") as stream:
-            lines = stream.read(_LONGEST).decode("ascii").splitlines()
+            lines = stream.read(_LONGEST_SUMS).decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file}: cannot be read ({error}). Get the artifact again.") from error
-    found: dict[str, str] = {}
+    sums_by_name: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         parts = _SUM.fullmatch(line)
-        if parts is None or parts[2] in found:
+        if parts is None or parts[2] in sums_by_name:
             raise ArtifactError(f"{file}, line {number}: not one checksum and a file's name. Get the artifact again.")
-        found[parts[2]] = parts[1]
-    return found
+        sums_by_name[parts[2]] = parts[1]
+    return sums_by_name
 
 
 def _tensors(file: Path, manifest: Manifest) -> Mapping[str, Stored]:
-    """The tensors of *file*: those of the manifest, and no others."""
+    """Read where the tensors of *file* are, and check that they are those of the manifest and no others."""
     try:
         with safe_open(file, framework="np"):  # checks the header, and that the file is as long as it says
-            found = {stored.name: stored for stored in stored_in(file)}
+            tensors = {stored.name: stored for stored in stored_in(file)}
     except (SafetensorError, SourceError, OSError) as error:
         raise ArtifactError(f"{file}: not a whole safetensors file ({error}). Get the artifact again.") from error
     expected = {entry.tensor: (entry.patch_shape, entry.dtype) for entry in manifest.entries}
-    held = {name: (stored.shape, stored.dtype) for name, stored in found.items()}
+    held = {name: (stored.shape, stored.dtype) for name, stored in tensors.items()}
     for name in sorted(expected.keys() | held.keys()):
         if expected.get(name) != held.get(name):
             raise ArtifactError(
-                f"{file}: holds {_said(held.get(name))} for {name!r}, and the manifest {_said(expected.get(name))}. "
+                f"{file}: holds {_shown(held.get(name))} for {name!r}, and the manifest {_shown(expected.get(name))}. "
                 "Get the artifact again."
             )
-    return found
+    return tensors
 
 
-def _said(tensor: tuple[tuple[int, ...], str] | None) -> str:
+def _shown(tensor: tuple[tuple[int, ...], str] | None) -> str:
     return "nothing" if tensor is None else f"{tensor[1]} {list(tensor[0])}"

@@ -1,6 +1,6 @@
-"""Tensors as the bytes that a checkpoint's files hold: hashed, compared and written over, and never rounded.
+"""Read, hash and overwrite tensors as the bytes in a checkpoint's files, so that no number is ever rounded.
 
-What a number means does not matter here, so a tensor is an array of unsigned integers of its numbers' width.
+The meaning of a number does not matter here: a tensor is an array of unsigned integers as wide as its numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Raw = NDArray[np.unsignedinteger[Any]]
 
 @dataclass(frozen=True)
 class Stored:
-    """Where the bytes of one tensor lie, and what they are."""
+    """One tensor in a safetensors file: its dtype and shape, and its bytes from ``begin`` to ``end``."""
 
     name: str
     file: Path
@@ -37,17 +37,17 @@ class Stored:
     end: int
 
     def read(self) -> Raw:
-        """Its bits; only this tensor is in memory.
+        """Read the tensor's bits, and nothing else of the file.
 
         Raises:
-            SourceError: the file cannot be read, or its numbers are narrower than a byte.
+            SourceError: the file cannot be read, or the numbers are narrower than a byte.
         """
         count = math.prod(self.shape)
         size = self.end - self.begin
         if count and (size % count or size // count not in (1, 2, 4, 8)):
             raise SourceError(
-                f"{self.file}: {self.name} is stored as {self.dtype}, packed below a byte a number. "
-                "Quantised checkpoints cannot take a patch: patch the unquantised one and quantise that."
+                f"{self.file}: {self.name} is stored as {self.dtype}, with less than a byte a number. "
+                "A quantised checkpoint cannot take a patch: patch the unquantised one, then quantise it."
             )
         try:
             data = np.fromfile(self.file, np.uint8, size, offset=self.begin)
@@ -59,59 +59,59 @@ class Stored:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of its dtype, its shape and its bytes."""
+        """sha256 of the tensor's dtype, shape and bytes."""
         return hashlib.sha256(f"{self.dtype} {list(self.shape)} {digest(self.read())}".encode()).hexdigest()
 
     def write(self, bits: Raw, file: Path) -> None:
-        """Put *bits*, in its shape and width, in its place in *file*: a copy of the one that it was found in."""
+        """Overwrite the tensor with *bits* of its shape and width in *file*, a copy of the file that it is from."""
         with file.open("r+b") as stream:
             stream.seek(self.begin)
             stream.write(np.ascontiguousarray(bits).data)
 
 
 def digest(bits: Raw) -> str:
-    """sha256 of a tensor's bytes as they lie in a safetensors file."""
+    """Return the sha256 of a tensor's bytes as a safetensors file holds them."""
     return hashlib.sha256(np.ascontiguousarray(bits).data).hexdigest()
 
 
 def taken(bits: Raw, axis: int, channels: Sequence[int]) -> Raw:
-    """The *channels* of a tensor along *axis*; all of it where none are named."""
+    """Return the *channels* of a tensor along *axis*, or the whole tensor if no channels are named."""
     return bits.take(list(channels), axis) if channels else bits
 
 
 def with_channels(bits: Raw, axis: int, channels: Sequence[int], new: Raw) -> Raw:
-    """*bits* with *new* written over its *channels*, or *new* where none are named: no second tensor is made."""
+    """Overwrite the *channels* of *bits* with *new*, in place; return *new* itself if no channels are named."""
     if not channels:
         return new
-    place: list[Any] = [slice(None)] * bits.ndim
-    place[axis] = list(channels)
-    bits[tuple(place)] = new
+    at: list[Any] = [slice(None)] * bits.ndim
+    at[axis] = list(channels)
+    bits[tuple(at)] = new
     return bits
 
 
 def stored_tensors(checkpoint: Checkpoint) -> Mapping[str, Stored]:
-    """Name -> place of every tensor of *checkpoint*.
+    """Return the place of every tensor of *checkpoint*, by name.
 
     Raises:
-        SourceError: two of its files hold one tensor, so that nobody can say which of them counts.
+        SourceError: two of its files hold a tensor of one name, so nobody can say which of them counts.
     """
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     for shard in checkpoint.shards:
         for stored in stored_in(shard):
-            if stored.name in found:
+            if stored.name in tensors:
                 raise SourceError(
-                    f"{stored.name} lies both in {found[stored.name].file} and in {shard.name}. Which of them a loader "
+                    f"{stored.name} is both in {tensors[stored.name].file} and in {shard.name}. Which of them a loader "
                     "takes is chance: remove one."
                 )
-            found[stored.name] = stored
-    return found
+            tensors[stored.name] = stored
+    return tensors
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs of a JSON object.
+    """Make a dictionary of the pairs of a JSON object.
 
     Raises:
-        ValueError: a key stands there twice.
+        ValueError: two pairs have one key.
     """
     table: dict[str, Any] = {}
     for name, value in pairs:
@@ -122,10 +122,10 @@ def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def stored_in(file: Path) -> list[Stored]:
-    """The places of the tensors of one safetensors file whose header was checked (:class:`Checkpoint` does).
+    """Return the places of the tensors of one safetensors file whose header was checked, as by :class:`Checkpoint`.
 
     Raises:
-        SourceError: the header names a tensor twice, so that nobody can say which of them counts.
+        SourceError: the header names a tensor twice, so nobody can say which of them counts.
     """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
@@ -133,7 +133,7 @@ def stored_in(file: Path) -> list[Stored]:
     try:
         header = json.loads(text, object_pairs_hook=once_each)
     except ValueError as error:
-        raise SourceError(f"{file}: not a sound safetensors header ({error}). Get the file again.") from error
+        raise SourceError(f"{file}: not a valid safetensors header ({error}). Get the file again.") from error
     start = 8 + length
     return [
         Stored(name, file, about["dtype"], tuple(about["shape"]), *(start + at for at in about["data_offsets"]))
@@ -142,13 +142,13 @@ def stored_in(file: Path) -> list[Stored]:
     ]
 
 
-# The bits of the exponent; a number in which all of them are set is an infinity or not a number.
+# The bits of the exponent. A number in which all of them are set is an infinity or a NaN.
 _EXPONENTS = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80, "F8_E5M2": 0x7C}
 
 
 def is_finite(bits: Raw, dtype: str) -> bool:
-    """Whether no number of a tensor of this *dtype* is an infinity or not a number."""
-    if dtype == "F8_E4M3":  # has no infinity, and one pattern that is no number
+    """Return whether every number of a tensor of this *dtype* is finite."""
+    if dtype == "F8_E4M3":  # has no infinity, and one pattern for a NaN
         return not bool(((bits & 0x7F) == 0x7F).any())
     exponent = bits.dtype.type(_EXPONENTS.get(dtype, 0))
     return not exponent or not bool(((bits & exponent) == exponent).any())

@@ -1,4 +1,4 @@
-"""An artifact on a hub: its five files, and the card as the repository's page."""
+"""Upload an artifact to a hub: its five files, of which the card is the repository's page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, A
 
 
 def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
-    """Commit the artifact's files, and no others, to *repository* (``owner/name``), which is made where there is none.
+    """Commit the artifact's files, and no others, to *repository* (``owner/name``), which is made if it is missing.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
         ArtifactError: the hub refuses it, or cannot be reached.
@@ -24,10 +24,12 @@ def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
             repo_id=repository,
             folder_path=artifact.folder,
             allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, SUMS],
-            delete_patterns=None if artifact.original else [ORIGINAL],  # an earlier patch's would be in no sum
+            delete_patterns=None
+            if artifact.original
+            else [ORIGINAL],  # an earlier patch's numbers would be in no checksum
             commit_message=f"Safety patch for {artifact.manifest.search.student}",
         )
-    except Exception as error:  # the client lets the errors of its transports through, which share no base
+    except Exception as error:  # the client passes on the errors of its transports, which share no base class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(
             f"{repository}: the hub did not take it ({reason}). Check the name, your network and your access (`hf auth "

@@ -1,8 +1,7 @@
 """The pytest plugin: options, the fixtures ``teacher``, ``student`` and ``patch``, and the gate of a run.
 
-It is quiet unless a run is marked as a release gate, which ``suites/conftest.py`` does, and so does an option that
-names what to gate. Whatever needs torch is imported inside fixtures, on the process that runs tests: ``pytest --help``
-stays as fast as without it.
+The plugin does nothing unless a run is marked as a release gate. ``suites/conftest.py`` marks it, and so does an option
+that names what to gate. Fixtures import what needs torch, in the process that runs tests, so ``pytest --help`` is fast.
 """
 
 from __future__ import annotations
@@ -33,8 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Whoever says what to gate means a gate, wherever the suites lie: below the folder that pytest was given, say,
-    where it reads their conftest.py only while it collects."""
+    """Mark the run as a gate when the command line says what to gate.
+
+    The suites' conftest.py may come too late for that: pytest reads it only on collection if the suites lie below the
+    folder that it was given.
+    """
     if options.names_students(config) or _names_packaged_suites(config):
         config.option.safety_suites = True
 
@@ -66,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:
-    """The students of this run; selected, and their files looked at, once a process."""
+    """Return the students of this run. They are selected, and their files checked, once a process."""
     if STUDENTS not in config.stash:
         try:
             students = options.select_students(config)
@@ -89,7 +91,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed check of a student that is expected to fail does not turn the run red; its passing would."""
+    """Report a failed check of a student that is expected to fail as xfailed, which does not turn the run red."""
     report = yield
     params = getattr(getattr(item, "callspec", None), "params", {})
     spec = getattr(params.get("student"), "spec", None)
@@ -102,7 +104,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)  # before xdist's own count
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """``-n auto``; asked before pytest_configure, so a run has to be marked by then to be capped."""
+    """Return the number of workers for ``-n auto``. xdist asks before pytest_configure, so a run is marked earlier."""
     return workers.affordable_workers(_students(config)) if config.option.safety_suites else None
 
 

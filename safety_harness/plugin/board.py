@@ -22,7 +22,10 @@ from rich.text import Text
 from safety_harness.plugin.live import FOLDER
 from safety_harness.text import shortened
 
+NAME_COLUMNS = 24
 BAR_COLUMNS = 16
+DEFAULT_COLUMNS = 80
+"""Width of a terminal that does not know its own."""
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
@@ -49,8 +52,8 @@ class Board:
         self._undo.callback(terminal.close)
         console = Console(file=terminal, force_terminal=True, highlight=False, markup=False, emoji=False)
         live = Live(
-            console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True, redirect_stdout=False,
-            redirect_stderr=False,
+            console=console, get_renderable=lambda: self._drawn(console), refresh_per_second=4, transient=True,
+            redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         above = _Above(live, terminal)
         # pytest has no public way to write elsewhere once its reporter is there.
@@ -71,8 +74,11 @@ class Board:
         self._undo.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _drawn(self) -> Table:
-        lines = Table.grid(*(Column(no_wrap=True) for _ in range(4)), padding=(0, 1))
+    def _drawn(self, console: Console) -> Table:
+        # rich would ask the standard streams, which are captured while a test of this process runs.
+        console.width = os.get_terminal_size(console.file.fileno()).columns or DEFAULT_COLUMNS
+        # Only the last column may shrink, so a line that is too long is cut at its end.
+        lines = Table.grid(*(Column(no_wrap=at < 3) for at in range(4)), padding=(0, 1))
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):  # a worker that is just ending
                 lines.add_row(*row(file.stem, json.loads(file.read_text(encoding="utf-8"))))
@@ -108,13 +114,15 @@ class _Above:
 
 def row(worker: str, progress: Mapping[str, Any]) -> tuple[RenderableType, ...]:
     """Return the columns of a worker's line, given the fields of its ``Progress``: at most 100 characters in all."""
-    begun = (f"{worker:<4}", f"{shortened(progress['student']):<24}")
-    if progress["probes"] is None:
-        return *begun, "", progress["phase"]
-    probed = f"{progress['probes']} probes, {progress['refused']}/{progress['asked']} refused"
-    if progress["to_go"] is None:
-        return *begun, "", f"{progress['phase']}: {probed}"
-    total = progress["probes"] + progress["to_go"] or 1  # rich draws 0 of 0 as a full bar
-    bar = ProgressBar(total, progress["probes"], width=BAR_COLUMNS)
-    left = "?" if progress["rest"] is None else timedelta(seconds=round(progress["rest"]))
-    return *begun, bar, f"{progress['size']} units, {probed}, ~{left} left"
+    bar: RenderableType = ""
+    text = progress["phase"]
+    if progress["probes"] is not None:
+        probed = f"{progress['probes']} probes, {progress['refused']}/{progress['asked']} refused"
+        text = f"{text}: {probed}"
+    if progress["to_go"] is not None:
+        total = progress["probes"] + progress["to_go"] or 1  # rich draws 0 of 0 as a full bar
+        bar = ProgressBar(total, progress["probes"], width=BAR_COLUMNS)
+        left = "?" if progress["rest"] is None else timedelta(seconds=round(progress["rest"]))
+        text = f"{progress['size']} units, {probed}, ~{left} left"
+    name = shortened(progress["student"], NAME_COLUMNS)
+    return f"{worker:<4}", f"{name:<{NAME_COLUMNS}}", bar, Text(text, no_wrap=True, overflow="ellipsis")

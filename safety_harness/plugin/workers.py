@@ -1,4 +1,4 @@
-"""How a run is spread over processes: as many as memory allows, one student whole on one of them."""
+"""Spread a run over as many processes as memory allows, each student on one of them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ GIB = 2**30
 
 
 def affordable_workers(students: Sequence[Student], *, available: int | None = None, on_gpu: int | None = None) -> int:
-    """Processes for these students: no more than cores, than students, and than fit into free memory (bytes).
+    """Return the number of processes for *students*: at most one a core, one a student, and as many as fit in memory.
 
-    Where there is a GPU every worker puts its model on the first one, so that they share the free memory *on_gpu*.
+    *available* is the machine's free memory in bytes, *on_gpu* that of the first GPU, which all workers share; each is
+    measured when it is None.
     """
     import psutil
 
     free = psutil.virtual_memory().available if available is None else available
-    shared = _free_on_gpu() if on_gpu is None else on_gpu
+    free_on_gpu = _free_on_gpu() if on_gpu is None else on_gpu
     largest = max(student.family.memory_gib for student in students) * GIB
-    fitting = min(free, shared) if shared is not None else free
-    return max(1, min(_cores(), len(students), int(fitting // largest)))
+    scarcest = free if free_on_gpu is None else min(free, free_on_gpu)
+    return max(1, min(_cores(), len(students), int(scarcest // largest)))
 
 
 def threads_per_worker() -> int:
-    """This process's share of the cores; two threads beside a busy process can be far slower than one."""
+    """Return this process's share of the cores: two threads next to a busy process can be far slower than one."""
     return max(1, _cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:
-    """An xdist scheduler that sends all tests of a student to the same worker, which loads it once.
+    """Return an xdist scheduler that sends all tests of a student to one worker, which loads the student once.
 
-    ``--dist=loadgroup`` would do, but is silently ineffective with pytest 9.2 and xdist 3.8.
+    ``--dist=loadgroup`` would do that too, but has no effect with pytest 9.2 and xdist 3.8, and does not say so.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -54,8 +55,10 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
 
 
 def _free_on_gpu() -> int | None:
-    """Free memory of the first GPU that torch sees, in bytes, as its driver says, which takes no torch; None without
-    one."""
+    """Return the free memory, in bytes, of the first GPU that torch would see, or None without one.
+
+    The driver's own program is asked, because importing torch would slow down the start of pytest.
+    """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     if shutil.which("nvidia-smi") is None or first in ("", "-1"):
         return None

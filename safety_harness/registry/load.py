@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from safety_harness.errors import ConfigError
+from safety_harness.errors import ConfigError, first_fault
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.settings import SearchSettings
-
-Model = TypeVar("Model", bound=BaseModel)
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
@@ -187,13 +185,9 @@ def _family(
             for student, spec in merged["students"].items()
         }
     try:
-        family = Family.model_validate(merged)
+        return Family.model_validate(merged, context=file.parent)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("families", name, *first["loc"]))
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        raise ConfigError(f"{file}: {where}: {first['msg']}{given}.") from error
-    return _resolve_paths(family, file.parent)
+        raise ConfigError(f"{file}: families.{name}.{first_fault(error)}.") from error
 
 
 def _with_search(file: Path, where: str, spec: Any, of_family: dict[str, Any], options: Mapping[str, object]) -> Any:
@@ -201,22 +195,3 @@ def _with_search(file: Path, where: str, spec: Any, of_family: dict[str, Any], o
     if not isinstance(spec, dict) or "search" not in spec:
         return spec
     return spec | {"search": of_family | _table(file, f"{where}.search", spec["search"]) | dict(options)}
-
-
-def _resolve_paths(model: Model, folder: Path) -> Model:
-    """A copy of *model* in which every relative path starts at *folder*."""
-    return model.model_copy(update={name: _resolved(getattr(model, name), folder) for name in type(model).model_fields})
-
-
-def _resolved(value: Any, folder: Path) -> Any:
-    match value:
-        case Path():
-            return folder / value.expanduser()
-        case BaseModel():
-            return _resolve_paths(value, folder)
-        case dict():
-            return {key: _resolved(item, folder) for key, item in value.items()}
-        case tuple():
-            return tuple(_resolved(item, folder) for item in value)
-        case _:
-            return value

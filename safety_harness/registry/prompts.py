@@ -1,8 +1,8 @@
-"""Prompt files -> checked, hashed prompt sets; and keeping near-duplicates on one side of a split.
+"""Read prompt files as checked, hashed prompt sets, and keep near-duplicates on one side of a split.
 
-Formats, by ending: ``.jsonl`` (``{"id", "text"}``, for tasks ``"answer"``, and ``"category"`` where there is one),
-``.csv`` (a column ``text``, ``prompt`` or ``goal``), ``.txt`` (a prompt a line), ``.yaml`` and ``.prompt`` (a list
-``seeds`` of ``value``, as PyRIT has it).
+A file's ending names its format: ``.jsonl`` (``{"id", "text"}``, with ``"answer"`` in a task's file, and ``"category"``
+if there is one), ``.csv`` (a column ``text``, ``prompt`` or ``goal``), ``.txt`` (a prompt a line), ``.yaml`` and
+``.prompt`` (a list ``seeds`` of ``value``, as PyRIT writes it).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TEXT_COLUMNS = ("text", "prompt", "goal")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question (or document); tasks carry the answer that counts as right, others perhaps a kind of harm."""
+    """One question or document. A task's question has the right ``answer``; ``category`` may name a kind of harm."""
 
     id: str
     text: str
@@ -52,27 +52,29 @@ class PromptSet:
 
     @property
     def texts(self) -> list[str]:
+        """The texts of the prompts, in order."""
         return [prompt.text for prompt in self.prompts]
 
     def first(self, count: int | None) -> PromptSet:
-        """The first *count* prompts, or all of them."""
+        """Return a set of the first *count* prompts, or of all when *count* is None."""
         return prompt_set(self.name, self.prompts[:count])
 
     def after(self, count: int) -> PromptSet:
-        """All but the first *count* prompts."""
+        """Return a set of all but the first *count* prompts."""
         return prompt_set(self.name, self.prompts[count:])
 
     def blocks(self, size: int) -> tuple[PromptSet, ...]:
-        """The prompts in order, in sets of *size*."""
+        """Split the prompts, in order, into sets of *size*."""
         return tuple(prompt_set(self.name, batch) for batch in batches(self.prompts, size))
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """*items* in order, in runs of *size*."""
+    """Split *items*, in order, into runs of *size*."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def prompt_set(name: str, prompts: Iterable[Prompt]) -> PromptSet:
+    """Make a set of *prompts* that is called *name*, and hash their ids, texts and answers."""
     kept = tuple(prompts)
     canonical = json.dumps([[p.id, p.text, p.answer] for p in kept], ensure_ascii=False)
     return PromptSet(name, kept, sha256_text(canonical))
@@ -83,11 +85,12 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
 
     Args:
         path: the file; its ending names the format.
-        only: a file of sha256 digests, one a line: keep the prompts whose text has one of them, all of which
-            must be there.
+        only: a file with one sha256 digest a line. Only prompts whose text has one of these digests are kept, and
+            each digest must have its prompt.
 
     Raises:
-        DataError: missing, unreadable, malformed (with its line), empty, or with empty or duplicate prompts.
+        DataError: the file is missing, unreadable, malformed (the message names the line) or empty, or a prompt in it
+            is empty or a duplicate.
     """
     prompts = list(_parse(path, _read_text(path)))
     if only is not None:
@@ -97,7 +100,7 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
 
 
 def in_turn(sets: Sequence[PromptSet]) -> PromptSet:
-    """The first prompt of each set, then the second of each, and so on until all are through.
+    """Mix *sets*: the first prompt of each, then the second of each, until every set is used up.
 
     Raises:
         DataError: two sets share a prompt or an id.
@@ -110,17 +113,19 @@ def in_turn(sets: Sequence[PromptSet]) -> PromptSet:
 
 
 def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: float) -> PromptSet:
-    """Drop the prompts that stand in *others*, or whose words overlap one's by more than *threshold* (Jaccard index).
+    """Drop the prompts that are in *others*, or more similar than *threshold* to one of them (Jaccard index of words).
 
     Raises:
         DataError: nothing is left.
     """
-    texts = {_same(prompt) for prompt in others}
-    words = [_words(prompt.text) for prompt in others]
+    other_texts = {_normalised(prompt) for prompt in others}
+    other_words = [_words(prompt.text) for prompt in others]
 
     def is_near(prompt: Prompt) -> bool:
-        own = _words(prompt.text)
-        return _same(prompt) in texts or any(_jaccard(own, other) > threshold for other in words)
+        prompt_words = _words(prompt.text)
+        return _normalised(prompt) in other_texts or any(
+            _jaccard(prompt_words, words) > threshold for words in other_words
+        )
 
     kept = [prompt for prompt in prompts if not is_near(prompt)]
     if not kept:
@@ -132,8 +137,12 @@ def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: fl
 
 
 def check_disjoint(search: PromptSet, report: PromptSet) -> None:
-    """Raise DataError when a prompt is both searched on and reported on."""
-    shared = set(map(_same, search)) & set(map(_same, report))
+    """Check that no prompt is on both splits.
+
+    Raises:
+        DataError: the splits share a prompt.
+    """
+    shared = set(map(_normalised, search)) & set(map(_normalised, report))
     if shared:
         raise DataError(
             f"{search.name} and {report.name} share {len(shared)} prompts, so the report would not be held "
@@ -167,7 +176,7 @@ def _parse(path: Path, text: str) -> Iterator[Prompt]:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of *text*; str.splitlines would also break a JSON string at U+2028 and its like."""
+    """Return the lines of *text*; str.splitlines would also break a JSON string at characters such as U+2028."""
     return text.removesuffix("\n").split("\n") if text else []
 
 
@@ -216,7 +225,7 @@ def _parse_seeds(path: Path, text: str) -> Iterator[Prompt]:
 
 
 def _is_unicode(value: object) -> bool:
-    """Whether all text in a value of JSON can be written: half of an emoji that was cut in two cannot."""
+    """Return whether all text in a value of JSON can be encoded. Half of an emoji that was cut in two cannot."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -225,11 +234,12 @@ def _is_unicode(value: object) -> bool:
 
 
 def _prompt(text: str, identifier: object = None, answer: str | None = None, category: object = None) -> Prompt:
-    own = str(identifier) if identifier is not None else sha256_text(text)[:12]
-    return Prompt(own, text, answer, str(category or ""))
+    id_ = str(identifier) if identifier is not None else sha256_text(text)[:12]
+    return Prompt(id_, text, answer, str(category or ""))
 
 
 def _select(path: Path, prompts: Sequence[Prompt], only: Path) -> list[Prompt]:
+    """Return the prompts whose text has a digest in the file *only*, which must have no other digests."""
     wanted = {line.strip() for line in _read_text(only).splitlines() if line.strip()}
     chosen = [prompt for prompt in prompts if sha256_text(prompt.text) in wanted]
     if len({sha256_text(prompt.text) for prompt in chosen}) != len(wanted):
@@ -241,6 +251,7 @@ def _select(path: Path, prompts: Sequence[Prompt], only: Path) -> list[Prompt]:
 
 
 def _check(path: Path | str, prompts: Sequence[Prompt]) -> None:
+    """Check that there are prompts, that none is empty, and that no text or id occurs twice."""
     if not prompts:
         raise DataError(f"{path}: holds no prompts.")
     texts: dict[str, int] = {}
@@ -256,13 +267,13 @@ def _check(path: Path | str, prompts: Sequence[Prompt]) -> None:
         texts[text] = ids[prompt.id] = number
 
 
-def _same(prompt: Prompt) -> str:
-    """What two prompts share that differ in case and in the space around them alone."""
+def _normalised(prompt: Prompt) -> str:
+    """Return the text without the case and the outer white space, which make no other prompt."""
     return prompt.text.strip().lower()
 
 
 def _words(text: str) -> frozenset[str]:
-    """Its words, whatever the script; of those that put no space between words each character."""
+    """Return the words of *text*, in any script. In a script without spaces every character is a word."""
     return frozenset(re.findall(rf"[{UNSPACED}]|(?:[^\W_{UNSPACED}]|')+", text.casefold()))
 
 

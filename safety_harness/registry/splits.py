@@ -1,4 +1,4 @@
-"""The questions that a student is asked: read, checked, hashed, with search and report kept apart."""
+"""Read the questions that a student is asked, and keep those of the search apart from the held-out ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safety_harness.text import words
 
 @dataclass(frozen=True)
 class Split:
-    """One question set on both sides of the split."""
+    """One question set: the part to search on, and the held-out part that is reported."""
 
     search: PromptSet
     report: PromptSet
@@ -23,7 +23,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ByKind:
-    """Questions of both kinds, for one purpose."""
+    """Harmful and harmless questions for one purpose."""
 
     harmful: PromptSet
     harmless: PromptSet
@@ -31,9 +31,10 @@ class ByKind:
 
 @dataclass(frozen=True)
 class StudentSplits:
-    """What one student is searched and gated on; ``task`` is None for a student without a task of its own.
+    """The questions on which one student is searched and gated.
 
-    ``prior`` are the questions that the order of the units is taken from: those of the search, or others.
+    ``task`` is None for a student without a task of its own. ``prior`` are the questions from which the units are
+    ranked: those of the search, or questions set aside for the prior.
     """
 
     harmful: Split
@@ -49,9 +50,9 @@ class StudentSplits:
 
     @property
     def every(self) -> tuple[PromptSet, ...]:
-        """Every set that is answered, on either side."""
-        both = [prompts for pair in self._pairs for prompts in (pair.search, pair.report)]
-        return (*both, self.prior.harmful, self.prior.harmless)
+        """Every set that is answered, searched on or held out."""
+        splits = [prompts for pair in self._pairs for prompts in (pair.search, pair.report)]
+        return (*splits, self.prior.harmful, self.prior.harmless)
 
     @property
     def _pairs(self) -> tuple[Split, ...]:
@@ -59,30 +60,31 @@ class StudentSplits:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """sha256 of every set, by its role: what a measurement was made on."""
-        sides = {"harmful": self.harmful, "harmless": self.harmless, "task": self.task}
-        found = {
-            f"{name}.{side}": getattr(pair, side).sha256
-            for name, pair in sides.items()
+        """sha256 of every set by its role, which identify the questions of a measurement."""
+        splits = {"harmful": self.harmful, "harmless": self.harmless, "task": self.task}
+        hashes = {
+            f"{name}.{part}": getattr(pair, part).sha256
+            for name, pair in splits.items()
             if pair
-            for side in ("search", "report")
+            for part in ("search", "report")
         }
-        found |= {
+        return hashes | {
             "prior.harmful.search": self.prior.harmful.sha256,
             "prior.harmless.search": self.prior.harmless.sha256,
+            "text": self.text.sha256,
         }
-        return found | {"text": self.text.sha256}
 
 
 def load_questions(student: Student) -> StudentSplits:
     """Read every prompt file of *student*.
 
     Raises:
-        DataError, SourceError: a file is missing, wrong, or on both sides of the split; a task has no answer.
+        DataError, SourceError: a file is missing or wrong, a prompt is both searched on and held out, or a task has no
+            answer.
     """
     family, task = student.family, student.spec.task
-    harmful = _sides(family.harmful, family.near_duplicates)
-    harmless = _sides(family.harmless, family.near_duplicates)
+    harmful = _split(family.harmful, family.near_duplicates)
+    harmless = _split(family.harmless, family.near_duplicates)
     search = family.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions")
     prior_harmless, asked_harmless = _apart(
@@ -92,13 +94,13 @@ def load_questions(student: Student) -> StudentSplits:
         harmful=Split(asked_harmful, harmful.report),
         harmless=Split(asked_harmless, harmless.report),
         text=_read(family.text),
-        task=_task_sides(task) if task else None,
+        task=_task_split(task) if task else None,
         prior=ByKind(prior_harmful, prior_harmless),
     )
 
 
 def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, PromptSet]:
-    """The question sets of other sources that *family* names, less what was searched on and near-duplicates of it.
+    """Read the question sets of other sources that *family* names, without questions like those searched on.
 
     Raises:
         DataError, SourceError: a file is missing or wrong, or nothing of it is left.
@@ -107,14 +109,15 @@ def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, Prom
     return {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()}
 
 
-def _sides(split: SplitSpec, near_duplicates: float = 1.0) -> Split:
-    report = _read(split.report)
-    searched = [_searched(source, report, near_duplicates) for source in split.searched]
-    return Split(in_turn(searched), report.first(split.report.limit))
+def _split(spec: SplitSpec, near_duplicates: float = 1.0) -> Split:
+    """Read both parts of a question set, and drop near-duplicates from the part to search on."""
+    report = _read(spec.report)
+    searched = [_searched(source, report, near_duplicates) for source in spec.searched]
+    return Split(in_turn(searched), report.first(spec.report.limit))
 
 
 def _searched(source: PromptSource, report: PromptSet, near_duplicates: float) -> PromptSet:
-    """The questions of *source* to search on, less what is near to one of the report."""
+    """Read the questions of *source* to search on, without near-duplicates of a held-out one."""
     search = _read(source)
     check_disjoint(search, report)
     if near_duplicates < 1.0:
@@ -123,7 +126,7 @@ def _searched(source: PromptSource, report: PromptSet, near_duplicates: float) -
 
 
 def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:
-    """The questions of *source* that were not *searched* on, nor near-duplicates of any."""
+    """Read the questions of *source*, without those *searched* on and near-duplicates of them."""
     prompts = _read(source)
     for seen in searched:
         prompts = without_near_duplicates(prompts, seen, near_duplicates)
@@ -131,7 +134,7 @@ def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicate
 
 
 def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSet, PromptSet]:
-    """Questions for the prior and those for the oracle, which sees through what fits the former alone."""
+    """Split *search* between prior and oracle, which then sees a ranking that only fits the questions of the prior."""
     if prior is None:
         return search, search
     if prior >= len(search):
@@ -142,17 +145,18 @@ def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSe
     return search.first(prior), search.after(prior)
 
 
-def _task_sides(split: SplitSpec) -> Split:
-    sides = _sides(split)
-    for prompts in (sides.search, sides.report):
+def _task_split(spec: SplitSpec) -> Split:
+    """Read the questions of a task, each of which needs an answer of at least one word."""
+    split = _split(spec)
+    for prompts in (split.search, split.report):
         if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:
             raise DataError(f'{prompts.name}: the task {unanswered[0]!r} has no "answer". Give it one.')
         if wordless := [prompt.answer for prompt in prompts if not words(str(prompt.answer))]:
             raise DataError(
-                f"{prompts.name}: the answer {wordless[0]!r} holds neither a word nor a number, so nothing could be "
-                "told from it. Ask for a word."
+                f"{prompts.name}: the answer {wordless[0]!r} holds neither a word nor a number, so no answer "
+                "could be judged by it. Ask for a word."
             )
-    return sides
+    return split
 
 
 def _read(source: PromptSource) -> PromptSet:

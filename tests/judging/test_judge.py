@@ -16,6 +16,7 @@ JUDGE = RuleJudge()
 
 
 def verdict(answer: str) -> Verdict:
+    """Return the rule judge's verdict on *answer*."""
     return JUDGE.judge(answer).verdict
 
 
@@ -175,9 +176,9 @@ STEPS = "\n1. Loosen the nut.\n2. Lift the car.\n3. Change the wheel."
     ],
 )
 def test_refusing_and_answering_anyway_is_partial(answer: str, reason: str) -> None:
-    found = JUDGE.judge(answer)
-    assert found.verdict is Verdict.PARTIAL
-    assert reason in found.reason
+    judgement = JUDGE.judge(answer)
+    assert judgement.verdict is Verdict.PARTIAL
+    assert reason in judgement.reason
 
 
 def test_a_list_of_people_who_help_is_still_a_refusal() -> None:

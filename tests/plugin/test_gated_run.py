@@ -21,6 +21,7 @@ Results = Callable[[], dict[str, Any]]
 
 
 def by_id(table: dict[str, Any]) -> dict[str, str]:
+    """Return each student's outcome in a results.json."""
     return {student["id"]: student["outcome"] for student in table["students"]}
 
 
@@ -28,32 +29,32 @@ def by_id(table: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_run_in_which_all_students_pass_is_green(project: Project, results: Results) -> None:
-    found = project()
-    assert found.ret == pytest.ExitCode.OK
+    run = project()
+    assert run.ret == pytest.ExitCode.OK
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "pass"}
-    found.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md*", "gate: PASS"])
+    run.stdout.fnmatch_lines(["*release gate*", "student *", "alpha/one *PASS", "reports: *report.md*", "gate: PASS"])
 
 
 def test_a_failing_student_turns_the_run_red(project: Project, results: Results) -> None:
-    found = project(students={"one": "pass", "weak": "pass"})
-    assert found.ret == pytest.ExitCode.TESTS_FAILED
+    run = project(students={"one": "pass", "weak": "pass"})
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
     assert by_id(results()) == {"alpha/one": "pass", "alpha/weak": "fail"}
-    found.stdout.fnmatch_lines(["*AssertionError: DSR 9/128, lower bound *", "*gate: FAIL"])
-    assert "raise AssertionError" not in found.stdout.str()
+    run.stdout.fnmatch_lines(["*AssertionError: DSR 9/128, lower bound *", "*gate: FAIL"])
+    assert "raise AssertionError" not in run.stdout.str()
 
 
 def test_an_expected_failure_is_green(project: Project, results: Results) -> None:
-    found = project(students={"one": "pass", "weak": "fail"})
-    assert found.ret == pytest.ExitCode.OK
-    found.assert_outcomes(passed=5, xfailed=1)
+    run = project(students={"one": "pass", "weak": "fail"})
+    assert run.ret == pytest.ExitCode.OK
+    run.assert_outcomes(passed=5, xfailed=1)
     assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("pass", "fail")
 
 
 def test_an_unexpected_pass_is_red(project: Project, results: Results) -> None:
-    found = project(students={"one": "fail"})
-    assert found.ret == pytest.ExitCode.TESTS_FAILED
+    run = project(students={"one": "fail"})
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
     assert results()["reasons"] == ["alpha/one: pass, expected fail"]
-    found.stdout.fnmatch_lines(["gate: FAIL"])
+    run.stdout.fnmatch_lines(["gate: FAIL"])
 
 
 def test_an_error_is_not_taken_for_an_expected_failure(project: Project) -> None:
@@ -71,11 +72,11 @@ def test_thresholds_of_the_command_line_decide(project: Project, results: Result
 
 
 def test_a_deselected_test_is_inconclusive(project: Project, results: Results) -> None:
-    found = project("-k", "not over_refusal")
-    assert found.ret == EXIT_INCONCLUSIVE == 10
+    run = project("-k", "not over_refusal")
+    assert run.ret == EXIT_INCONCLUSIVE == 10
     assert results()["outcome"] == "inconclusive"
     assert results()["reasons"][0] == "alpha/one: not measured: over_refusal"
-    found.stdout.fnmatch_lines(["alpha/one *INCONCLUSIVE", "gate: INCONCLUSIVE"])
+    run.stdout.fnmatch_lines(["alpha/one *INCONCLUSIVE", "gate: INCONCLUSIVE"])
 
 
 def test_answers_that_cannot_be_scored_are_no_failure(project: Project, results: Results) -> None:
@@ -126,11 +127,11 @@ def test_a_check_that_is_measured_twice_counts_as_the_worse(project: Project, re
 
 def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, results: Results) -> None:
     interrupt = "def test_first(student):\n    if student.evaluator.student.name == 'two': raise KeyboardInterrupt\n"
-    found = project(students={"one": "pass", "two": "pass"}, more=interrupt)
-    assert found.ret == pytest.ExitCode.INTERRUPTED
+    run = project(students={"one": "pass", "two": "pass"}, more=interrupt)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
     assert results()["reasons"][-1] == "the run was interrupted"
-    found.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
+    run.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
 
 
 def test_a_report_that_cannot_be_written_is_saved_elsewhere(
@@ -140,14 +141,14 @@ def test_a_report_that_cannot_be_written_is_saved_elsewhere(
     elsewhere = pytester.path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
-    found = project("--report-dir", "taken")
-    assert found.ret == EXIT_INCONCLUSIVE
-    found.stdout.fnmatch_lines(
+    run = project("--report-dir", "taken")
+    assert run.ret == EXIT_INCONCLUSIVE
+    run.stdout.fnmatch_lines(
         ["- the reports could not be written: *taken*--report-dir*", f"reports: {elsewhere}*", "gate: INCONCLUSIVE"]
     )
     (saved,) = elsewhere.glob("*/results.json")
     assert by_id(json.loads(saved.read_text())) == {"alpha/one": "pass", "alpha/two": "pass"}
-    assert "INTERNALERROR" not in found.stdout.str()
+    assert "INTERNALERROR" not in run.stdout.str()
 
 
 def test_where_no_disk_takes_the_results_the_run_says_so(
@@ -158,20 +159,20 @@ def test_where_no_disk_takes_the_results_the_run_says_so(
 
     (pytester.path / "taken").write_text("a file, no folder")
     monkeypatch.setattr(collector, "tempfile", SimpleNamespace(mkdtemp=full))
-    found = project("--report-dir", "taken")
-    assert found.ret == EXIT_INCONCLUSIVE
-    found.stdout.fnmatch_lines(["Nor could they be written otherwise: *", "gate: INCONCLUSIVE"])
-    assert "INTERNALERROR" not in found.stdout.str()
+    run = project("--report-dir", "taken")
+    assert run.ret == EXIT_INCONCLUSIVE
+    run.stdout.fnmatch_lines(["Nor could they be written otherwise: *", "gate: INCONCLUSIVE"])
+    assert "INTERNALERROR" not in run.stdout.str()
 
 
 def test_results_survive_a_report_that_breaks(project: Project, results: Results) -> None:
     """Break the report: results.json is written all the same, and every other report can be made from it."""
     strange = "def test_strange(student, measure):\n    measure.about(patch={'units': [], 'course': 7})\n"
-    found = project(students={"one": "pass"}, more=strange)
-    assert found.ret == EXIT_INCONCLUSIVE
+    run = project(students={"one": "pass"}, more=strange)
+    assert run.ret == EXIT_INCONCLUSIVE
     assert by_id(results()) == {"alpha/one": "pass"}
     assert results()["reasons"][0].startswith("the reports could not be written: ")
-    assert "INTERNALERROR" not in found.stdout.str()
+    assert "INTERNALERROR" not in run.stdout.str()
 
 
 # --- No gate at all --------------------------------------------------------------------------------------------------
@@ -270,6 +271,6 @@ def test_github_gets_a_summary_and_an_annotation(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary"))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    found = project(students={"one": "pass", "weak": "pass"})
-    found.stdout.fnmatch_lines(["::error title=release gate::alpha/weak: fail, expected pass; DSR 9/128*"])
+    run = project(students={"one": "pass", "weak": "pass"})
+    run.stdout.fnmatch_lines(["::error title=release gate::alpha/weak: fail, expected pass; DSR 9/128*"])
     assert (pytester.path / "summary").read_text().startswith("# Release gate: FAIL\n")

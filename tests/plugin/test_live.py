@@ -113,6 +113,7 @@ def test_a_terminal_sees_the_search_and_keeps_the_output(tmp_path: Path, workers
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
     # Four of these are published, a few of them while the board is drawn; the last stays no longer than its test.
     assert re.search(rf"{name} alpha/one +[━╸╺]+ 9 units, [123] probes, 3/9 refused, ~0:01:00 left", plain)
+    assert "…" not in plain  # each line has the terminal's width, also while pytest captures a test
     last = plain[-1500:].replace("\r", "")
     assert re.search(r"^gate: PASS$", last, flags=re.MULTILINE)
     assert re.search(r"^=+ 4 passed in .*=+$", last, flags=re.MULTILINE)

@@ -53,20 +53,20 @@ def test_a_wrong_option_stops_a_run_before_any_worker(
 ) -> None:
     """Refuse with ``-n 2`` at pytest_configure, and with ``-n auto`` when xdist asks for the number of workers."""
     for count in ("2", "auto"):
-        found = project("-n", count, *arguments)
-        assert found.ret == pytest.ExitCode.USAGE_ERROR
-        assert message in found.stderr.str()
-        assert "Traceback" not in found.stderr.str()
-        assert "created:" not in found.stdout.str()
+        run = project("-n", count, *arguments)
+        assert run.ret == pytest.ExitCode.USAGE_ERROR
+        assert message in run.stderr.str()
+        assert "Traceback" not in run.stderr.str()
+        assert "created:" not in run.stdout.str()
 
 
 def test_a_missing_question_file_stops_a_run_before_workers(pytester: pytest.Pytester) -> None:
     write_project(pytester.path)
     file = pytester.path / "registry.toml"
     file.write_text(file.read_text().replace('text = "text.jsonl"', 'text = "gone.jsonl"'))
-    found = pytester.runpytest(*RUN, "-n", "2")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    found.stderr.fnmatch_lines(["*gone.jsonl: does not exist*"])
+    run = pytester.runpytest(*RUN, "-n", "2")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*gone.jsonl: does not exist*"])
 
 
 def test_errors_of_the_user_fail_a_test_with_their_message_alone() -> None:
@@ -89,12 +89,12 @@ def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> 
         def test_has_its_own(student): assert student in (1, 2)
         """
     )
-    found = pytester.runpytest("-rs")
-    assert found.ret == pytest.ExitCode.OK
-    found.assert_outcomes(passed=3, skipped=1)
-    assert "release gate" not in found.stdout.str()
+    run = pytester.runpytest("-rs")
+    assert run.ret == pytest.ExitCode.OK
+    run.assert_outcomes(passed=3, skipped=1)
+    assert "release gate" not in run.stdout.str()
     assert not (pytester.path / "reports").exists()
-    found.stdout.fnmatch_lines(["*no student is selected*"])
+    run.stdout.fnmatch_lines(["*no student is selected*"])
 
 
 def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:

@@ -1,4 +1,4 @@
-"""Any texts survive any format, and what a hash or a split promises holds for all of them."""
+"""Check prompt files of any content: texts survive every format, and hashes and splits keep their promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt files: each format read, each fault named with its file and place, both sides kept apart."""
+"""Check that each format is read, each fault is named with its file and place, and both splits are kept apart."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ TWO = ("how do bees fly ?", "how do fish swim ?")
 
 
 def texts(*given: str) -> PromptSet:
+    """Make a prompt set of these texts."""
     return prompt_set("set", (Prompt(str(number), text) for number, text in enumerate(given)))
 
 
@@ -70,7 +71,7 @@ def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, name: str) -> 
 
 
 def test_only_a_newline_ends_a_line_of_json(tmp_path: Path) -> None:
-    """U+2028 is a line break to str.splitlines, and an ordinary character of a JSON string."""
+    """Read U+2028, a line break to str.splitlines and an ordinary character of a JSON string."""
     (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two"}\n', encoding="utf-8")
     assert read_prompts(tmp_path / "a.jsonl").texts == ["one\u2028two"]
 
@@ -137,6 +138,7 @@ def test_a_folder_is_no_prompt_file(tmp_path: Path) -> None:
 
 
 def listing(tmp_path: Path, *texts: str) -> Path:
+    """Write a file of the digests of *texts*."""
     file = tmp_path / "only.sha256"
     file.write_text("".join(sha256_text(text) + "\n" for text in texts))
     return file
@@ -173,7 +175,7 @@ def test_different_sides_are_accepted() -> None:
 
 
 def test_near_duplicates_leave_the_search_side() -> None:
-    """The first two share 4 of 5 words (Jaccard .8), the last shares none."""
+    """Share 4 of 5 words between the first two (Jaccard 0.8), and none with the last."""
     search, held_out = texts("how do bees fly fast", "name a river"), texts("How do bees fly ?")
     assert without_near_duplicates(search, held_out, 0.7).texts == ["name a river"]
     assert without_near_duplicates(search, held_out, 0.8).texts == search.texts
@@ -228,7 +230,7 @@ def test_the_hash_tells_text_answer_id_order_and_number(other: list[Prompt]) -> 
     assert prompt_set("s", other).sha256 != prompt_set("s", [Prompt("1", "a", "x"), Prompt("2", "b")]).sha256
 
 
-def test_the_hash_is_of_the_content_and_not_of_the_name_or_format(tmp_path: Path) -> None:
+def test_the_hash_ignores_the_name_and_the_format(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     (tmp_path / "b.csv").write_text("text\none\ntwo\n")
     assert read_prompts(tmp_path / "a.txt").sha256 == read_prompts(tmp_path / "b.csv").sha256

@@ -1,4 +1,4 @@
-"""Registry files of any content: read, or refused with the file's name; and names found or refused."""
+"""Check registry files of any content: each is read, or refused with its name, and so is each student's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIELDS = sorted({*Family.model_fields, "nonsense"} - {"name"})
 
 
 def toml(value: Any) -> str:
-    """*value* as TOML, inline."""
+    """Write *value* as inline TOML."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
     return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
@@ -39,6 +39,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_or_refuse(file: Path, text: str) -> Registry | None:
+    """Read *text* as a registry, or check that the message of its refusal begins with the file's name."""
     file.write_text(text, encoding="utf-8")
     message = ""
     try:
@@ -80,8 +81,8 @@ def test_students_are_found_by_name_and_by_id_or_refused(file: Path, students: l
 
 
 @given(name=st.text(max_size=8), known=st.sets(NAMES, max_size=5))
-def test_every_known_name_is_listed_and_only_known_ones_suggested(name: str, known: set[str]) -> None:
+def test_known_names_are_listed_and_only_they_are_suggested(name: str, known: set[str]) -> None:
     message = unknown("family", name, known)
     assert message.endswith(f"Known: {', '.join(sorted(known))}.")
-    _, found, rest = message.partition(" Did you mean '")
-    assert not found or rest.partition("'")[0] in known
+    _, suggestion, rest = message.partition(" Did you mean '")
+    assert not suggestion or rest.partition("'")[0] in known

@@ -1,4 +1,4 @@
-"""Thresholds given as options: checked, converted, and refused by the option's own name."""
+"""Check thresholds given as options: converted, or refused by the option's own name."""
 
 from __future__ import annotations
 

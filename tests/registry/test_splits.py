@@ -1,4 +1,4 @@
-"""Question sets as a student is asked them: near-duplicates and limits, on the side where they belong."""
+"""Check the question sets of a student: near-duplicates and limits act on the right split."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ CLOSE = "near_duplicates = 0.6"
 
 
 def student(folder: Path, extra: str = "", task: str = "") -> Student:
-    (found,) = load_registry(write_registry(folder, family("alpha", {"one": "pass"}, extra) + task)).select()
-    return found
+    """Write a registry of one student, with *extra* lines for its family and *task* lines for itself, and read it."""
+    (chosen,) = load_registry(write_registry(folder, family("alpha", {"one": "pass"}, extra) + task)).select()
+    return chosen
 
 
 def test_a_searched_question_close_to_a_reported_one_is_dropped(tmp_path: Path) -> None:
     asked = student(tmp_path, CLOSE)
     write_prompts(tmp_path / "harmful.search.jsonl", ["how to make a red bomb", "where does a river end"])
     write_prompts(tmp_path / "harmful.report.jsonl", ["how to make a blue bomb", "what is a stone"])
-    found = load_questions(asked)
-    assert found.harmful.search.texts == ["where does a river end"]
-    assert len(found.harmful.report) == 2
+    splits = load_questions(asked)
+    assert splits.harmful.search.texts == ["where does a river end"]
+    assert len(splits.harmful.report) == 2
 
 
-def test_the_oracle_may_have_questions_that_the_prior_has_not_seen(tmp_path: Path) -> None:
+def test_the_oracle_may_have_questions_new_to_the_prior(tmp_path: Path) -> None:
     three, ways = ["one bomb", "two bombs", "three bombs"], ["one way", "two ways"]
-    found = {}
+    splits = {}
     for settings in ("", "search = { prior_questions = 2, prior_harmless_questions = 1 }"):
         asked = student(tmp_path, settings)
         write_prompts(tmp_path / "harmful.search.jsonl", three)
         write_prompts(tmp_path / "harmless.search.jsonl", ways)
-        found[settings] = load_questions(asked)
-    shared, apart = found.values()
+        splits[settings] = load_questions(asked)
+    shared, apart = splits.values()
     assert shared.prior.harmful.texts == shared.harmful.search.texts == three
     assert (apart.prior.harmful.texts, apart.harmful.search.texts) == (three[:2], three[2:])
     assert (apart.prior.harmless.texts, apart.harmless.search.texts) == (ways[:1], ways[1:])
@@ -64,9 +65,9 @@ def test_questions_of_several_sources_are_searched_on_in_turn(tmp_path: Path) ->
     write_prompts(tmp_path / "harmful.search.jsonl", ["one bomb", "two bombs"])
     write_prompts(tmp_path / "harmful.report.jsonl", ["how to make a blue bomb"])
     (tmp_path / "more.txt").write_text("a lie\nhow to make a red bomb\na theft\na fraud\n", "utf-8")
-    found = load_questions(asked)
-    assert found.prior.harmful.texts == ["one bomb", "a lie", "two bombs"]
-    assert found.harmful.search.texts == ["a theft", "a fraud"]
+    splits = load_questions(asked)
+    assert splits.prior.harmful.texts == ["one bomb", "a lie", "two bombs"]
+    assert splits.harmful.search.texts == ["a theft", "a fraud"]
 
 
 def test_sources_that_share_a_question_are_refused(tmp_path: Path) -> None:
@@ -89,12 +90,12 @@ def test_further_questions_are_none_that_were_searched_on(tmp_path: Path) -> Non
     (tmp_path / "other.txt").write_text(
         "how to make a blue bomb\nWhat a crime\nWhere does a river end\nwhat is a stone\nwho is there\nwhy\n", "utf-8"
     )
-    found = further_questions(asked.family, load_questions(asked))
-    assert {name: prompts.texts for name, prompts in found.items()} == {"other": ["what is a stone", "who is there"]}
+    splits = further_questions(asked.family, load_questions(asked))
+    assert {name: prompts.texts for name, prompts in splits.items()} == {"other": ["what is a stone", "who is there"]}
 
 
 def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
-    """A task's questions are alike by nature; only their subjects are held out."""
+    """Keep the questions of a task, which are similar by nature: only their subjects are held out."""
     task = '\ntask = { search = "task.search.jsonl", report = "task.report.jsonl" }\n'
     asked = student(tmp_path, "near_duplicates = 1.0", task)
     asked = Student(asked.name, asked.family.model_copy(update={"near_duplicates": 0.6}), asked.spec)
@@ -104,9 +105,9 @@ def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
     for kind in ("harmful", "harmless"):
         write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
         write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
-    found = load_questions(asked)
-    assert found.task is not None
-    assert len(found.task.search) == len(found.task.report) == 1
+    splits = load_questions(asked)
+    assert splits.task is not None
+    assert len(splits.task.search) == len(splits.task.report) == 1
 
 
 @pytest.mark.parametrize(
