@@ -135,15 +135,20 @@ def ancestor_of(student: Student) -> Any:
 
 def under(evaluator: Evaluator, **search: Any) -> Evaluator:
     """*evaluator* with other settings of the search, sharing its model."""
-    student = changed(evaluator.student, search=evaluator.student.family.search.model_copy(update=search))
-    other = copy.copy(evaluator)
-    other.student = student
-    return other
+    view = copy.copy(evaluator)
+    view.student = searching(evaluator.student, **search)
+    return view
 
 
 def changed(student: Student, **family: Any) -> Student:
-    """*student* in a family with other values."""
+    """Return *student* in a family with other values."""
     return replace(student, family=student.family.model_copy(update=family))
+
+
+def searching(student: Student, **search: Any) -> Student:
+    """Return *student* with other settings of its own search."""
+    settings = student.search.model_copy(update=search)
+    return replace(student, spec=student.spec.model_copy(update={"search": settings}))
 
 
 def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
@@ -221,12 +226,11 @@ def measured(evaluator: Evaluator, way: Way, asked: Asked) -> dict[str, Any]:
 def ddmin_over_gates(student: Student) -> Patch:
     """The paper's search: gates as units, replaced, no prior, classic ddmin, from as many of them as it takes; by the
     oracle of this harness, which asks for a share of what all gates give."""
-    changes = {
+    settings = {
         "roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm", "max_share": 1.0,
         "transfer": "replace",
     }  # fmt: skip
-    settings = student.family.search.model_copy(update=changes)
-    return search(open_evaluator(changed(student, search=settings)), "benchmark")
+    return search(open_evaluator(searching(student, **settings)), "benchmark")
 
 
 def measure(

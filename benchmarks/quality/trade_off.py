@@ -36,7 +36,7 @@ SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32)
 
 def moves(evaluator: Evaluator, patch: Patch) -> Mapping[str, Callable[[], tuple[Unit, ...]]]:
     """What is moved, by name, to be made when it is its turn: the order of channels takes minutes."""
-    candidates = functools.cache(lambda: GRAINS[evaluator.student.family.search.grain](evaluator))
+    candidates = functools.cache(lambda: GRAINS[evaluator.student.search.grain](evaluator))
 
     def likeliest(share: float) -> tuple[Unit, ...]:
         return candidates().best(share)

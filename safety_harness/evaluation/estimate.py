@@ -82,7 +82,7 @@ def plan(student: Student, device: Device) -> Need:
     """
     sketches = [sketch(spec) for spec in student.models]
     own = sketches[-1]
-    settings = student.family.search
+    settings = student.search
     units = enumerate_units(own.config, own.shapes, settings.roles)
     groups = len(grouped(units, settings.together))
     probes = min(settings.max_probes, FEWEST * groups), min(settings.max_probes, MOST * groups)
@@ -167,7 +167,7 @@ def _memory(student: Student, own: Sketch, units: tuple[Unit, ...]) -> int:
     # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
     remembered = REMEMBERED * BACKWARD_ROWS * tokens * _hidden(own) * layers
     gradients = movable * (width + 4) + remembered
-    if family.search.prior == "descent":
+    if student.search.prior == "descent":
         gradients += (HARMLESS + (TASK if student.spec.task else 0)) * KEPT_TOKENS * vocabulary * 2
     return own.parameters * width + movable * width + max(batch, gradients)
 
@@ -190,4 +190,4 @@ def _probe_seconds(student: Student, own: Sketch, device: Device) -> float:
 
 def _prior_seconds(student: Student, own: Sketch, device: Device) -> float:
     """Of the prior's gradients: a backward pass costs two forward passes."""
-    return 3 * BACKWARD[student.family.search.prior] * TOKENS * 2 * own.parameters / device.flops
+    return 3 * BACKWARD[student.search.prior] * TOKENS * 2 * own.parameters / device.flops

@@ -72,7 +72,7 @@ class Evaluator:
         self.lineage = lineage
         """How near student and teacher are, where it was looked at."""
         self.judge = RuleJudge()
-        self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, family.search.roles)
+        self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self._kept: dict[tuple[object, ...], object] = {}
@@ -235,7 +235,7 @@ def open_evaluator(student: Student) -> Evaluator:
     """
     questions = load_questions(student)
     teacher, *added, own = (Checkpoint(prepare(spec)) for spec in student.models)
-    units = enumerate_units(own.config, own.shapes, student.family.search.roles)
+    units = enumerate_units(own.config, own.shapes, student.search.roles)
     lineage, *_ = [check_lineage(own, other, units) for other in (teacher, *added)]
     loaded = load(own.folder, student.family.dtype)
     return Evaluator(student, loaded, teacher, questions, added[0] if added else None, lineage)

@@ -73,7 +73,7 @@ class Oracle:
         task_floor: int | None = None,
     ) -> None:
         self._evaluator = evaluator
-        self._settings = evaluator.student.family.search
+        self._settings = evaluator.student.search
         questions = evaluator.questions
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search

@@ -28,7 +28,7 @@ def check_local_files(student: Student) -> None:
             resolve(Source(path=adapter))
     if student.spec.path and student.family.teacher.path:
         own, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(student.family.teacher))
-        check_shapes(own, teacher, enumerate_units(own.config, own.shapes, student.family.search.roles))
+        check_shapes(own, teacher, enumerate_units(own.config, own.shapes, student.search.roles))
 
 
 def _prompt_sources(student: Student) -> list[PromptSource]:

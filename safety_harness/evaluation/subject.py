@@ -128,7 +128,7 @@ class Subject:
 
     @property
     def _settings(self) -> Any:
-        return self.evaluator.student.family.gate
+        return self.evaluator.student.gate
 
 
 def _verdicts(answers: Answers) -> list[Verdict]:

@@ -24,7 +24,7 @@ class Candidates(ABC):
     @property
     def shares(self) -> Sequence[float]:
         """How much of everything to try, fewest first; a search looks more closely where refusals become enough."""
-        most = self._evaluator.student.family.search.max_share
+        most = self._evaluator.student.search.max_share
         return (*(share for share in self.SHARES if share < most), most)
 
     def weight(self, group: Group) -> float:

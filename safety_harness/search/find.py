@@ -82,7 +82,7 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
         raise DataError(
             f"{results}: the patch of {student} was found for another {other[0]} than today's. Search anew."
         )
-    transfer = evaluator.student.family.search.transfer
+    transfer = evaluator.student.search.transfer
     if found.patch.transfer != transfer:
         raise DataError(
             f"{results}: the patch of {student} was found with transfer {found.patch.transfer!r}, and today's settings "
@@ -130,7 +130,7 @@ def patch_key(evaluator: Evaluator) -> str:
 
     The report split is not part of it, so changing it searches nothing again.
     """
-    settings = evaluator.student.family.search.model_dump(mode="json")
+    settings = evaluator.student.search.model_dump(mode="json")
     return content_key(
         {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     )
@@ -149,7 +149,7 @@ def search(evaluator: Evaluator, key: str, journal: Path | None = None) -> Patch
     Raises:
         HarnessError: the journal cannot be read or written; what it holds is kept.
     """
-    settings = evaluator.student.family.search
+    settings = evaluator.student.search
     start = time.perf_counter()
     oracle = Oracle(evaluator)
     progress = _Progress(evaluator.student.id, oracle)
@@ -203,7 +203,7 @@ def _find(evaluator: Evaluator, oracle: Oracle, key: str, journal: Path | None, 
     if enough:
         reason = f"{oracle.before} of {len(oracle.harmful)} refusals, {oracle.target} are needed"
         return _Found((), {}, True, f"the student refuses enough as it is: {reason}")
-    settings = evaluator.student.family.search
+    settings = evaluator.student.search
     candidates = GRAINS[settings.grain](evaluator)
     shares, missed = _Shares(candidates, oracle), ""
     units = shares.smallest_accepted()

@@ -60,12 +60,13 @@ def test_a_student_may_search_otherwise_and_an_option_wins_over_both(tmp_path: P
     text += '[families.a.students.t]\npath = "y"\n[families.a.search]\nmax_probes = 9\nprior = "norm"\n'
     (tmp_path / "registry.toml").write_text(text)
     students = load_registry(tmp_path / "registry.toml").select()
-    own, usual = (s.family.search for s in students)
-    assert [s.usual for s in students] == [usual, None]
-    assert (own.task, own.max_probes, own.prior) == (0.3, 7, "norm")
-    assert (usual.task, usual.max_probes, usual.prior) == (0.05, 9, "norm")
+    special, plain = (student.search for student in students)
+    assert (special.task, special.max_probes, special.prior) == (0.3, 7, "norm")
+    assert (plain.task, plain.max_probes, plain.prior) == (0.05, 9, "norm")
+    assert [student.family.search for student in students] == [plain, plain]
+    assert [student.gate for student in students] == [student.family.gate for student in students]
     given = load_registry(tmp_path / "registry.toml", search={"max_probes": 3}).select()
-    assert [(s.family.search.task, s.family.search.max_probes) for s in given] == [(0.3, 3), (0.05, 3)]
+    assert [(student.search.task, student.search.max_probes) for student in given] == [(0.3, 3), (0.05, 3)]
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ FIRST = (3.0, 3.0, 3.0, 1.5, 1.5)
 
 def order(evaluator: Evaluator, name: str) -> Scores:
     """Scores of every channel by the prior *name*."""
-    family = evaluator.student.family
-    settings = family.search.model_copy(update={"prior": name})
-    evaluator.student = replace(evaluator.student, family=family.model_copy(update={"search": settings}))
+    settings = evaluator.student.search.model_copy(update={"prior": name})
+    spec = evaluator.student.spec.model_copy(update={"search": settings})
+    evaluator.student = replace(evaluator.student, spec=spec)
     importance = Importance(evaluator)
     return {unit.module: importance.of_channels(unit) for unit in evaluator.units}
 

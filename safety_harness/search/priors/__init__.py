@@ -29,7 +29,7 @@ class Importance:
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
-        name = evaluator.student.family.search.prior
+        name = evaluator.student.search.prior
         if name not in PRIORS:
             raise ConfigError(f"Unknown prior {name!r}. Known: {', '.join(PRIORS)}.")
         self._prior = PRIORS[name]
