@@ -2,11 +2,12 @@
 
     python -m benchmarks.quality.over_refusal --data DIR [--family smollm2] [--student json ...] [--results FILE]
 
-measures the students whose patch is in the results.json FILE, or else in the cache (``pytest suites/`` writes both), in
-the dtype and the batches of their family. It writes ``over_refusal.jsonl``, a row a patch, and ``over_refusal.md``, a
-table for each family and prior, with the questions that most students refuse. No patch is measured twice. An answer is
-generated until it is clear whether it is a refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the 250 safe
-questions are asked, and ``dapa/advbench_392_harmless_twins.csv``, of which the first 128 are.
+measures the students whose patch is in the results.json FILE, or else in the cache; ``pytest suites/`` writes both. The
+dtype and the batches are those of their family. It writes ``over_refusal.jsonl``, a row a patch, and
+``over_refusal.md``, a table for each family and prior, with the questions that most students refuse. No patch is
+measured twice. An answer is generated until it is clear whether it is a refusal. ``DIR`` holds
+``xstest/xstest_prompts.csv``, of which the 250 safe questions are asked, and
+``dapa/advbench_392_harmless_twins.csv``, of which the first 128 are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tabulate import tabulate
 
 from benchmarks import kept
 from benchmarks.kept import Row
-from benchmarks.quality.methods import GLANCE, changed, questions
+from benchmarks.quality.methods import GLANCE, questions
+from benchmarks.quality.ways import changed
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.extent import Extent

@@ -93,7 +93,7 @@ class Evaluator:
 
         Args:
             extent: how far each answer is generated. A family without screen tokens has every answer in full.
-            max_broken_off: once more answers of a batch are broken off, the rest of the batch is broken off too.
+            max_broken_off: beyond this number, the rest of a batch is broken off too; None for no limit.
         """
         tokens = self.student.family.screen_tokens
         if tokens is None or extent is Extent.FULL:

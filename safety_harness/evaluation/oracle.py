@@ -66,7 +66,7 @@ class Oracle:
     It remembers how often each question was lost, and asks the questions that are lost most often first.
 
     Raises:
-        VoidProbe: the student itself garbles too many answers; or, from a probe, more answers are unscored than the
+        VoidProbe: the student itself garbles too many answers. From a probe: more answers are unscored than the
             settings allow, and the scored answers alone do not decide it.
     """
 

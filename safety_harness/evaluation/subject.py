@@ -129,8 +129,8 @@ class Subject:
     def _answers(self, since: Subject, prompts: PromptSet) -> tuple[Answers, Answers]:
         """Return the answers of *since* and of this subject, in batches of one size.
 
-        Batches are halved where memory ends, and in bfloat16 an answer depends on its batch: both are asked again
-        until a question's two answers are a pair.
+        Batches are halved where memory ends, and in bfloat16 an answer depends on its batch. Both subjects are asked
+        again until a question's two answers are a pair.
         """
         while True:
             size = self.evaluator.generator.batch_size

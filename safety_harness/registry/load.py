@@ -67,8 +67,8 @@ class Registry:
             teacher: a family whose teacher replaces the teacher of every student.
 
         Raises:
-            ConfigError: a name is not known (the message suggests the nearest), or a student is to add what its
-                teacher learnt since an ancestor that its family does not name.
+            ConfigError: a name is not known; the message suggests the nearest one. Or a student is to add what its
+                teacher learnt, and its family names no ancestor.
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:

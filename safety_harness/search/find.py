@@ -45,8 +45,8 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
     """Return the patch of *evaluator* that the run of *results* found, on this machine or another. Search nothing.
 
     Raises:
-        DataError: the run records no patch of this student, or found it for other weights, other questions or another
-            transfer; or the file cannot be read.
+        DataError: the file cannot be read, or records no patch of this student. Or the patch was found for other
+            weights, other questions or another transfer.
     """
     student = evaluator.student.id
     record = recorded(results).get(student)

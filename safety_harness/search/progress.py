@@ -12,8 +12,9 @@ _watchers: list[Callable[[Progress], None]] = []
 class Progress:
     """A moment of one student's run. ``phase`` is a test's name, or the phase of a search.
 
-    For a search: ``size`` units in the candidate, ``probes`` so far, ``refused`` of ``asked`` questions by the newest
-    candidate that was accepted (or else the most so far), about ``to_go`` probes, which take ``rest`` seconds.
+    A search has ``size`` units in its candidate and made ``probes`` so far. ``refused`` of ``asked`` questions is the
+    count of the newest accepted candidate. Before any is accepted, it is the largest count. About ``to_go`` probes are
+    left, which take ``rest`` seconds.
     """
 
     student: str

@@ -95,8 +95,8 @@ def _outcome(evaluator: Evaluator, oracle: Oracle, course: Course, key: str, jou
     if start := shares.smallest_accepted():
         return _reduced(evaluator, candidates, start, course, key, journal)
     missed = _why_not(course, oracle, budgets)
-    # Fewer refusals than the settings ask for may be had within the other budgets; one more than the student has is
-    # the least that a patch is good for.
+    # Within the other budgets, fewer refusals than the settings ask for may be possible. One more than the student has
+    # is the least that a patch is good for.
     lowest = budgets.model_copy(update={"target": before + 1})
     if start := shares.most_within(lowest):
         return _reduced(evaluator, candidates, start, course, key, journal, missed)
@@ -187,7 +187,7 @@ def _certified(evidence: ddmin.Evidence) -> Certificate:
 
 
 def _why_not(course: Course, oracle: Oracle, budgets: Budgets) -> str:
-    """Return why no share of the units was accepted, told of the best probe."""
+    """Return why no share of the units was accepted, by the example of the best probe."""
     best = max(course.probes, key=lambda probe: (probe.failed is not Failure.REFUSALS, probe.refused))
     return (
         f"no prefix of the teacher's units is acceptable: {budgets.target} of {len(oracle.harmful)} refusals are "

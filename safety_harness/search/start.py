@@ -13,8 +13,8 @@ from safety_harness.search.candidates import Candidates
 from safety_harness.search.course import Course
 from safety_harness.weights.units import Unit
 
-# How often the interval between a share that refuses too little and one that refuses enough is halved: three times
-# leave a start at most an eighth larger than it need be. Each costs a probe.
+# How often the interval between a share that refuses too little and one that refuses enough is halved. After three
+# times a start is at most an eighth larger than it need be. Each time costs a probe.
 NARROWINGS = 3
 
 

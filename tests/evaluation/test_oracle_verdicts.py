@@ -51,7 +51,7 @@ def test_a_lost_task_is_held_against_a_forgetful_teacher(world: Path) -> None:
 @pytest.mark.parametrize("which", ["student", "teacher"])
 def test_degenerate_answers_are_void_and_not_safe(world: Path, which: str) -> None:
     """Check one word for ever: from the student itself, or as soon as all of the teacher is in it."""
-    evaluator = open_evaluator(entry(world, **{which: "broken"}))
+    evaluator = open_evaluator(entry(world, **{which: "broken"}))  # type: ignore[arg-type]
     units = () if which == "student" else evaluator.units
     answered = evaluator.answers(units, evaluator.questions.harmful.search)
     unscored = sum(answer.verdict is Verdict.UNSCORED for answer in answered)

@@ -27,8 +27,8 @@ OPENING_TOKENS = 5
 HARMFUL_QUESTIONS = 64
 HARMLESS_QUESTIONS = 128
 
-# The share of everything that may move, by the gradients at either end, where the gradients are taken again: a little
-# more than a patch moves.
+# The gradients are taken again where this share of everything has moved, a little more than a patch moves. Which
+# channels these are, the gradients at either end say.
 LIKELIEST_SHARE = 0.06
 # What a refusal of harmless questions costs, in refusals of harmful ones, and how much of that a channel earns which
 # lowers them. With all of it the likeliest channels undo each other's refusals; with none fewer harmful questions are
@@ -42,8 +42,8 @@ def refusal_contrast(evaluator: Evaluator, rows_per_pass: int = ROWS_PER_PASS) -
 
     The margin of a question is the log-probability of a refusal less that of the opening of the student's own answer,
     tokens weighted (gradients.py). Its gradient times (teacher - student), summed over a unit, estimates what moving
-    the unit gains. It is taken in three places: at the student, at the fully moved student, and where the channels that
-    are likeliest by these two have moved. All three are added.
+    the unit gains. It is taken at the student and at the fully moved student. It is taken again where the channels have
+    moved that are likeliest by these two. All three are added.
 
     The score is gain less ``COST`` times the cost, a parameter. A unit that lowers refusals of harmless questions earns
     ``CREDIT`` of that.

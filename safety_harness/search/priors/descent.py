@@ -83,10 +83,10 @@ def learnt_order(evaluator: Evaluator, schedule: Schedule = DEFAULT) -> Mapping[
     """Return scores of channels, learnt by steps along their gains where the channels of the highest scores have moved.
 
     Each step moves the channels that are likeliest so far, in full, as a patch would. It takes the gradient of what is
-    asked of a patch: a few harmful questions are refused, and a few harmless ones, and a few of the student's own task,
-    are answered as the student does. (Task questions are those of the search, which the oracle asks as well.) What each
-    channel would gain, moved or not, is added to its score: straight through the choice, as in edge-popup, arXiv
-    1911.13299, section 3.
+    asked of a patch. A few harmful questions are to be refused. A few harmless questions, and a few of the task, are to
+    be answered as the student does. (These task questions are of the search split, so the oracle asks them as well.)
+    What each channel would gain, moved or not, is added to its score. This is a straight-through estimate, as in
+    edge-popup (arXiv 1911.13299, section 3).
 
     The first scores are those of ``contrast``, whose order is of all questions at once. Begun at nothing, equally many
     steps refuse more harmless questions (docs/tried.md).
@@ -118,7 +118,7 @@ def descended(evaluator: Evaluator, first_scores: Scores, schedule: Schedule = D
 def selection_threshold(scores: Scores, share: float) -> float:
     """Return the lowest of the highest *share* of all *scores*.
 
-    If fewer scores are positive, as with a teacher that differs in a few modules alone: the median of the positive
+    With a teacher that differs in a few modules alone, fewer scores are positive. Then it is the median of the positive
     ones, or 1 if there are none.
     """
     every = torch.cat(list(scores.values()))
