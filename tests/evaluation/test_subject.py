@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from safety_harness.evaluation import subject as subject_module
 from safety_harness.evaluation.budgets import search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
-from safety_harness.evaluation.oracle import Oracle
+from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
+from safety_harness.gate.records import Budgets
 from safety_harness.gate.results import Outcome
 from safety_harness.judging.judge import Verdict
 from safety_harness.search.find import find_patch, select
 from safety_harness.search.reduce import search
+from safety_harness.weights.units import Unit
 from tests.refusal_world import entry
+from tests.search.probing import ASK, probed
 
 
 def test_checks_of_a_patched_student(world: Path) -> None:
@@ -57,14 +60,13 @@ def test_minimality_asks_under_the_budgets_of_the_search(world: Path, monkeypatc
     lax = {"together": "layer", "target_dsr": 0.5, "over_refusal": 0.5, "task": 0.5}
     patch = search(open_evaluator(entry(world, search=lax)), "key")
     evaluator = open_evaluator(entry(world))
-    budgets = []
+    budgets: list[Budgets] = []
 
-    class Spy(Oracle):
-        def probe(self, units, asked):  # type: ignore[no-untyped-def]
-            budgets.append(asked)
-            return super().probe(units, asked)
+    def noting(oracle: Oracle, units: Sequence[Unit], asked: Budgets) -> Probe:
+        budgets.append(asked)
+        return ASK(oracle, units, asked)
 
-    monkeypatch.setattr(subject_module, "Oracle", Spy)
+    probed(monkeypatch, noting)
     check = Subject(evaluator, select(evaluator, patch)).minimality(patch)
     assert check.passed
     assert check.numbers["units"] == len(patch.units)

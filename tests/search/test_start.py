@@ -81,6 +81,7 @@ def test_where_nothing_is_within_budgets_there_is_no_patch(world: Path, monkeypa
     patch = search(open_evaluator(entry(world, search={"grain": "module"})), "key")
     assert (patch.found, patch.units) == (False, ())
     assert "fails on over-refusal" in patch.reason
+    assert patch.search.target == patch.search.refused_before + 1  # the last target that was asked for
 
 
 @pytest.mark.parametrize("wanted", [0.021, 0.03, 0.039, 0.1, 0.5])
