@@ -1,4 +1,4 @@
-"""Everything collected from this folder is a release gate: it needs a student, and it decides."""
+"""Make everything collected from this folder a release gate: it needs a student, and it decides."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be
 def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let the tests of this folder run once for each student."""
     config.option.safety_suites = True

@@ -1,14 +1,16 @@
-"""Held-out refusals with long answers: what short ones may hide, and whether what is said hangs together.
+"""Count held-out refusals with long answers: what short answers may hide, and whether long answers fall apart.
 
     python -m benchmarks.quality.long_answers [--family smollm2] [--student json ...] [--tokens 200] [--results FILE]
 
-asks each student as it is, with its patch (from the results.json FILE, else the cache of ``pytest suites/``), and with
-all of the teacher, the held-out harmful questions twice: with the family's answer length, and with ``--tokens``. Writes
-``long_answers.jsonl`` and ``long_answers.md`` beside this file, a row a student and model; one that is there for the
-same patch is not measured again. A row: refused, partial and unscored of either length; refusals of the short answers
-that the long ones take back, and those that only the long ones hold; and two signs of an answer that falls apart: the
-perplexity of the long answers under the family's ancestor, given their questions, and the share of their four-word
-sequences that repeat one of the same answer.
+asks the held-out harmful questions twice: with the family's answer length, and with ``--tokens``. It asks each student
+as it is, with its patch, and with all of the teacher. The patch is from the results.json FILE, or else from the cache
+of ``pytest suites/``. It writes ``long_answers.jsonl`` and ``long_answers.md`` next to this file, a row a student and
+model. A row that is there for this patch is not measured again.
+
+A row holds refused, partial and unscored answers of either length. Then come refusals of the short answers that the
+long answers take back, and refusals that only the long answers contain. Two signs tell of an answer that falls apart.
+One is the perplexity of the long answers under the family's ancestor, given their questions. The second is the share
+of their four-word sequences that repeat an earlier one of their answer.
 """
 
 from __future__ import annotations
@@ -43,16 +45,16 @@ HEADERS = (
     "perplexity",
     "repeats",
 )
-WORDS = 4
+SEQUENCE_WORDS = 4
 LOG = Path(__file__).with_suffix(".jsonl")
 
 
 def rows(
     student: Student, tokens: int, ancestor: Generator, known: Sequence[Row], results: Path | None
 ) -> Iterator[Row]:
-    """The rows that are not *known* yet, with its patch of *results*, or the cache's.
+    """Yield the rows of *student* that are not *known* yet, with its patch of *results* or of the cache.
 
-    ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its name, and ``cells`` of the table.
+    A row has ``student``, ``model``, ``tokens``, of the patched one ``patch`` by its name, and ``cells`` of the table.
     """
     evaluator = open_evaluator(student)
     patch = find_patch(evaluator, results)
@@ -66,12 +68,13 @@ def rows(
 
 
 def measured(evaluator: Evaluator, units: Sequence[Unit], tokens: int, ancestor: Generator) -> list[Any]:
+    """Return the cells of one row."""
     prompts = evaluator.questions.harmful.report
-    short = [answer.verdict for answer in evaluator.asked(units, prompts)]
+    short = [answer.verdict for answer in evaluator.answers(units, prompts)]
     with evaluator.transplanter.transplanted(units):
         answers = evaluator.generator.answers(prompts.texts, tokens)
     long = [evaluator.judged(answer) for answer in answers]
-    pairs = [(one is Verdict.REFUSED, other is Verdict.REFUSED) for one, other in zip(short, long, strict=True)]
+    pairs = [tuple(verdict is Verdict.REFUSED for verdict in pair) for pair in zip(short, long, strict=True)]
     return [
         counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),
         f"{perplexity(ancestor, prompts.texts, answers):.2f}", f"{repeated(answers):.3f}",
@@ -79,34 +82,36 @@ def measured(evaluator: Evaluator, units: Sequence[Unit], tokens: int, ancestor:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
+    """Return how many answers are refused, partial and unscored."""
     shown = (Verdict.REFUSED, Verdict.PARTIAL, Verdict.UNSCORED)
     return ", ".join(str(verdicts.count(verdict)) for verdict in shown) + f" of {len(verdicts)}"
 
 
 def perplexity(generator: Generator, questions: Sequence[str], answers: Sequence[str]) -> float:
-    """Token-weighted, of the answers after their questions."""
+    """Return the token-weighted perplexity of the *answers* after their *questions*."""
     total, count = 0.0, 0
     for question, answer in zip(questions, answers, strict=True):
         ids = generator.tokenizer(answer, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             logprobs = answer_logprobs(generator, [question], [answer])[0]
-        said = torch.tensor(ids, device=logprobs.device)[:, None]
-        total -= float(logprobs[: len(ids)].gather(-1, said).sum())
+        tokens = torch.tensor(ids, device=logprobs.device)[:, None]
+        total -= float(logprobs[: len(ids)].gather(-1, tokens).sum())
         count += len(ids)
     return math.exp(total / max(1, count))
 
 
 def repeated(answers: Sequence[str]) -> float:
-    """Share of the sequences of four words that stood in the same answer before."""
+    """Return the share of the four-word sequences that repeat an earlier one of their answer."""
     total = again = 0
     for answer in answers:
         words = answer.lower().split()
-        sequences = [tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)]
+        sequences = [tuple(words[i : i + SEQUENCE_WORDS]) for i in range(len(words) - SEQUENCE_WORDS + 1)]
         total, again = total + len(sequences), again + len(sequences) - len(set(sequences))
     return again / max(1, total)
 
 
 def main() -> None:
+    """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
@@ -125,20 +130,20 @@ def main() -> None:
             print(row, flush=True)
             kept.add(LOG, [row])  # each time, so that a run that is broken off leaves what it measured
     # The last of the rows about one thing counts.
-    found = list({which(row): row for row in kept.read(LOG)}.values())
-    LOG.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    latest = list({which(row): row for row in kept.read(LOG)}.values())
+    LOG.with_suffix(".md").write_text(page(latest), encoding="utf-8")
 
 
 def which(row: Row) -> tuple[Any, ...]:
-    """What a row is about."""
+    """Return what a row is about."""
     return tuple(row[name] for name in ("student", "model", "tokens"))
 
 
-def page(found: Sequence[Row]) -> str:
-    """A table for each family and length."""
+def page(rows: Sequence[Row]) -> str:
+    """Return a table for each family and length."""
     text = "# Long answers, held out\n"
-    for family, tokens in dict.fromkeys((row["student"].split("/")[0], row["tokens"]) for row in found):
-        some = [row for row in found if (row["student"].split("/")[0], row["tokens"]) == (family, tokens)]
+    for family, tokens in dict.fromkeys((row["student"].split("/")[0], row["tokens"]) for row in rows):
+        some = [row for row in rows if (row["student"].split("/")[0], row["tokens"]) == (family, tokens)]
         students = "".join(f" --student {name}" for name in dict.fromkeys(row["student"].split("/")[1] for row in some))
         command = f"python -m benchmarks.quality.long_answers --family {family} --tokens {tokens}{students}"
         lines = [(row["student"], row["model"], *row["cells"]) for row in sorted(some, key=lambda row: row["student"])]

@@ -1,41 +1,38 @@
-"""Ways to bring a teacher's refusals into a student, side by side: same students, same questions, same judge.
+"""Compare ways to bring a teacher's refusals into a student: one judge, on one set of students and questions.
 
     python -m benchmarks.quality.methods [--family smollm2] [--student json ...] [--way NAME ...] [--data DIR]
         [--results FILE]
 
-measures each way on held-out questions and writes ``methods.jsonl`` (a row a student and way; one that is
-there, for the same patch where the patch matters, is not measured again) and ``methods.md``. The patch is
-the one that the results.json FILE holds, else the one that ``pytest suites/`` searches, from the cache where it was
-searched before.
+measures each way on held-out questions. It writes ``methods.jsonl``, a row a student and way, and ``methods.md``. A row
+that is there is not measured again; if the patch matters for its way, the row must be of this patch. The patch is the
+one that the results.json FILE holds, or else the one that ``pytest suites/`` finds or has cached.
 
 Everything runs in bfloat16. With ``--data DIR``, over-refusal is also asked on 250 safe questions
-(``DIR/xstest/xstest_prompts.csv``) and on 128 harmless twins (``DIR/dapa/advbench_392_harmless_twins.csv``, the first).
-Harmless questions are heard as far as it takes to know who refuses, the others to the family's length.
+(``DIR/xstest/xstest_prompts.csv``) and on the first 128 harmless twins
+(``DIR/dapa/advbench_392_harmless_twins.csv``). Answers to harmless questions are generated until a refusal is clear,
+all others to the family's length.
 
 The ways:
 
-* ``published rule``: the MLPs (or their gates alone) of the middle layers, at the place where DAPA's code has them in a
-  Llama of 32 layers (12 to 17); its table knows no model of this family.
+* ``published rule``: the MLPs (or their gates alone) of the middle layers. In DAPA's code these are 12 to 17 of a Llama
+  of 32 layers. Its table lists no model of this family.
 * ``task arithmetic``: student + all of (teacher - ancestor) (arXiv 2212.04089, RESTA in arXiv 2402.11746).
 * ``safe subspace``: each tensor's difference from the ancestor projected on the teacher's (SafeLoRA, arXiv 2405.16833),
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
-* ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference; or chosen by
-  the prior of the search alone and moved as the patch moves them (priors.py compares more priors).
-* ``ddmin over gates``: the paper's search over gate modules, from all of them if need be, by the same oracle; then
-  measured as the others are.
+* ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference. Or they are
+  chosen by the prior of the search alone, and moved as the patch moves them (priors.py compares more priors).
+* ``ddmin over gates``: the paper's search over gate modules, from all of them if need be, by this harness's oracle.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import math
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -44,25 +41,20 @@ import torch
 from tabulate import tabulate
 
 from benchmarks import kept
+from benchmarks.quality.ways import PATCH, SIZED, Way, changed, searching, ways, with_donor
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.records import Patch
 from safety_harness.gate.statistics import Rate
+from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
-from safety_harness.models.load import prepare
-from safety_harness.models.transplant import Donor
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.registry.splits import further_questions
-from safety_harness.search.candidates import Channels, Modules
-from safety_harness.search.find import find_patch, search, select
-from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Unit, cut
+from safety_harness.search.find import find_patch, select
+from safety_harness.search.reduce import search
 
 HERE = Path(__file__).parent
-PATCH = "patch of the search"
 DDMIN = "ddmin over gates"
-SIZED = "same size: "
-PUBLISHED_MIDDLE = (12 / 32, 18 / 32)
 GLANCE = 16
 TWINS = 128
 DIVERGED = 64
@@ -73,104 +65,8 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Way:
-    """What is moved, from where, and how."""
-
-    units: tuple[Unit, ...]
-    donor: Donor | None = None
-    """The teacher when None."""
-    ancestor: Checkpoint | None = None
-
-
-class SafeSubspace:
-    """The student's own difference from the ancestor, projected on the teacher's, tensor by tensor."""
-
-    def __init__(self, student: Checkpoint, teacher: Checkpoint, ancestor: Checkpoint) -> None:
-        self._of = (student, teacher, ancestor)
-
-    def tensor(self, name: str) -> torch.Tensor:
-        own, donor, base = (checkpoint.tensor(name).float() for checkpoint in self._of)
-        aligned = donor - base
-        projected: torch.Tensor = base + aligned @ (aligned.T @ (own - base)) / aligned.norm()
-        return projected
-
-
-def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]:
-    """Every way, by name, to be made when it is its turn; those of the same size move as many parameters as *patch*."""
-    ancestor = Checkpoint(prepare(ancestor_of(evaluator.student)))
-    units, size = evaluator.units, sum(unit.parameters for unit in patch)
-    middle = published_layers(evaluator)
-    mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
-    share = size / sum(unit.parameters for unit in units)
-    return {
-        "student as it is": lambda: Way(()),
-        PATCH: lambda: Way(tuple(patch), ancestor=evaluator.ancestor),
-        "all of the teacher": lambda: Way(units),
-        "published rule: whole MLPs": lambda: Way(mlps),
-        "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
-        "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
-        "safe subspace, all": lambda: Way(units, donor=SafeSubspace(evaluator.checkpoint, evaluator.teacher, ancestor)),
-        f"{SIZED}random channels": lambda: Way(random_channels(evaluator, size)),
-        f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(evaluator, prior="norm")), size)),
-        f"{SIZED}channels by norm": lambda: Way(Channels(under(evaluator, prior="norm")).best(share)),
-        f"{SIZED}channels by the search's prior": lambda: Way(
-            Channels(evaluator).best(share), ancestor=evaluator.ancestor
-        ),
-    }
-
-
-def published_layers(evaluator: Evaluator) -> range:
-    """Those that the registry names; else where the paper's code has them in a Llama-2, at this model's depth."""
-    if named := evaluator.student.family.published_layers:
-        return range(named[0], named[1] + 1)
-    layers = 1 + max(unit.layer for unit in evaluator.units)
-    return range(round(PUBLISHED_MIDDLE[0] * layers), round(PUBLISHED_MIDDLE[1] * layers))
-
-
-def ancestor_of(student: Student) -> Any:
-    if student.family.ancestor is None:
-        raise SystemExit(f"{student.id}: its family names no ancestor, which two of the ways need.")
-    return student.family.ancestor
-
-
-def under(evaluator: Evaluator, **search: Any) -> Evaluator:
-    """*evaluator* with other settings of the search, sharing its model."""
-    student = changed(evaluator.student, search=evaluator.student.family.search.model_copy(update=search))
-    other = copy.copy(evaluator)
-    other.student = student
-    return other
-
-
-def changed(student: Student, **family: Any) -> Student:
-    """*student* in a family with other values."""
-    return replace(student, family=student.family.model_copy(update=family))
-
-
-def largest(modules: Modules, size: int) -> tuple[Unit, ...]:
-    """The most important modules that together hold no more than *size* parameters."""
-    units = sorted(modules.best(1.0), key=lambda unit: -modules.weight((unit,)))
-    chosen: list[Unit] = []
-    for unit in units:
-        if sum(other.parameters for other in chosen) + unit.parameters <= size:
-            chosen.append(unit)
-    return tuple(chosen)
-
-
-def random_channels(evaluator: Evaluator, size: int) -> tuple[Unit, ...]:
-    every = [(unit, channel) for unit in evaluator.units for channel in range(unit.width)]
-    random.Random(0).shuffle(every)
-    chosen: dict[Unit, list[int]] = defaultdict(list)
-    for unit, channel in every:
-        size -= unit.parameters // unit.width
-        if size < 0:
-            break
-        chosen[unit].append(channel)
-    return tuple(cut(unit, channels) for unit, channels in chosen.items())
-
-
-@dataclass(frozen=True)
 class Asked:
-    """What every way is asked."""
+    """The questions that every way is asked."""
 
     harmful: Mapping[str, PromptSet]
     harmless: Mapping[str, PromptSet]
@@ -179,54 +75,56 @@ class Asked:
 
 
 def questions(evaluator: Evaluator, data: Path | None) -> Asked:
-    own = evaluator.questions
-    assert own.task is not None
-    harmless = {"harmless": own.harmless.report}
+    """Return the student's held-out questions, and those in the folder *data*."""
+    splits = evaluator.questions
+    assert splits.task is not None
+    harmless = {"harmless": splits.harmless.report}
     if data is not None:
         with (data / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as stream:
             safe = [Prompt(row["id"], row["prompt"]) for row in csv.DictReader(stream) if row["label"] == "safe"]
         harmless |= {"xstest": prompt_set("xstest", safe), "twins": twins(data, slice(TWINS))}
-    harmful = {"harmful": own.harmful.report, **further_questions(evaluator.student.family, own)}
-    return Asked(harmful, harmless, own.task.report, own.text)
+    harmful = {"harmful": splits.harmful.report, **further_questions(evaluator.student.family, splits)}
+    return Asked(harmful, harmless, splits.task.report, splits.text)
 
 
 def twins(data: Path, some: slice) -> PromptSet:
-    """Harmless twins of AdvBench's questions, none twice."""
+    """Return harmless twins of AdvBench's questions, without repetitions."""
     with (data / "dapa" / "advbench_392_harmless_twins.csv").open(encoding="utf-8", newline="") as stream:
         texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(stream)))
     return prompt_set("twins", [Prompt(f"twin-{number}", text) for number, text in enumerate(texts)][some])
 
 
 def measured(evaluator: Evaluator, way: Way, asked: Asked) -> dict[str, Any]:
-    """Counts and rates of one way; KL and perplexity are against the student as it is."""
+    """Return counts and rates of one way. KL and perplexity are against the student as it is."""
     start = time.perf_counter()
-    moved, units = evaluator.with_donor(way.donor or evaluator.teacher, way.ancestor), way.units
-    found: dict[str, Any] = {}
-    for sets, ask in ((asked.harmful, moved.asked), (asked.harmless, moved.glimpsed)):
+    moved, units = with_donor(evaluator, way.donor or evaluator.teacher, way.ancestor), way.units
+    row: dict[str, Any] = {}
+    for sets, extent in ((asked.harmful, Extent.FULL), (asked.harmless, Extent.UNTIL_REFUSAL_CLEAR)):
         for name, prompts in sets.items():
-            said = [answer.verdict for answer in ask(units, prompts)]
-            found[name] = [said.count(Verdict.REFUSED), len(said)]
-            found[f"{name} unscored"] = said.count(Verdict.UNSCORED)
+            verdicts = [answer.verdict for answer in moved.answers(units, prompts, extent)]
+            row[name] = [verdicts.count(Verdict.REFUSED), len(verdicts)]
+            row[f"{name} unscored"] = verdicts.count(Verdict.UNSCORED)
     right = moved.right(units, asked.task)
-    found["task"] = [sum(right), len(right)]
-    found["divergence"] = mean(moved.divergences(units, asked.harmless["harmless"].first(DIVERGED)))
+    row["task"] = [sum(right), len(right)]
+    row["divergence"] = mean(moved.divergences(units, asked.harmless["harmless"].first(DIVERGED)))
     before, after = (moved.text(some, asked.text) for some in ((), units))
     rise = sum(score.nll for score in after) - sum(score.nll for score in before)
-    found["perplexity"] = math.exp(rise / sum(score.tokens for score in before))
-    found["parameters"] = sum(unit.parameters for unit in units) / evaluator.checkpoint.parameters
-    found["seconds"] = time.perf_counter() - start
-    return found
+    row["perplexity"] = math.exp(rise / sum(score.tokens for score in before))
+    row["parameters"] = sum(unit.parameters for unit in units) / evaluator.checkpoint.parameters
+    row["seconds"] = time.perf_counter() - start
+    return row
 
 
 def ddmin_over_gates(student: Student) -> Patch:
-    """The paper's search: gates as units, replaced, no prior, classic ddmin, from as many of them as it takes; by the
-    oracle of this harness, which asks for a share of what all gates give."""
-    changes = {
+    """Search as the paper does: gates as units, replaced, no prior, classic ddmin, from as many gates as it takes.
+
+    The oracle is the one of this harness, which asks for a share of what all gates give.
+    """
+    settings = {
         "roles": ("gate",), "grain": "module", "strategy": "ddmin", "prior": "norm", "max_share": 1.0,
         "transfer": "replace",
     }  # fmt: skip
-    settings = student.family.search.model_copy(update=changes)
-    return search(open_evaluator(changed(student, search=settings)), "benchmark")
+    return search(open_evaluator(searching(student, **settings)), "benchmark")
 
 
 def measure(
@@ -236,32 +134,35 @@ def measure(
     wanted: Callable[[kept.Row], bool],
     write: Callable[[Any], None],
 ) -> None:
+    """Measure the ways that are *wanted* for one student, and *write* their rows."""
     evaluator = open_evaluator(student)
     patch = find_patch(evaluator, results)
     chosen = select(evaluator, patch)
     evaluator = open_evaluator(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(evaluator, data)
-    # Asked once, for all ways to be compared with.
-    evaluator.asked((), asked.harmless["harmless"].first(DIVERGED))
+    # Measured once, for all ways to be compared with.
+    evaluator.answers((), asked.harmless["harmless"].first(DIVERGED))
     evaluator.text((), asked.text)
     for name, way in ways(evaluator, chosen).items():
-        own = {"patch": kept.patch_name(patch.key, patch.units)} if name == PATCH or name.startswith(SIZED) else {}
-        if wanted({"student": student.id, "way": name, **own}):
-            found = own | measured(evaluator, way(), asked)
+        by_patch = name == PATCH or name.startswith(SIZED)
+        of_patch = {"patch": kept.patch_name(patch.key, patch.units)} if by_patch else {}
+        if wanted({"student": student.id, "way": name, **of_patch}):
+            row = of_patch | measured(evaluator, way(), asked)
             if name == PATCH:
-                found |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
-            write({"student": student.id, "way": name, **found})
+                row |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
+            write({"student": student.id, "way": name, **row})
     if wanted({"student": student.id, "way": DDMIN}):
         gates = ddmin_over_gates(student)
         about = {
             "reason": gates.reason, "gates": gates.units, "probes": gates.probes, "search seconds": gates.seconds,
-            "search": gates.search,
+            "search": gates.search.model_dump(),
         }  # fmt: skip
-        found = measured(evaluator, Way(select(evaluator, gates)), asked)
-        write({"student": student.id, "way": DDMIN, **about, **found})
+        row = measured(evaluator, Way(select(evaluator, gates)), asked)
+        write({"student": student.id, "way": DDMIN, **about, **row})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return tables of means over the students, and one for each student."""
     parts = []
     counted = [row for row in rows if "harmful" in row]
     by_way: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -270,6 +171,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [name for name in COLUMNS if all(name in row for row in counted)]
 
     def rate(row: Mapping[str, Any], name: str) -> float:
+        """Return a count as a percentage."""
         return 100.0 * float(row[name][0]) / float(row[name][1])
 
     means = [
@@ -286,8 +188,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in (row for row in counted if row["student"] == student):
             low, high = Rate(*row["harmful"]).interval(0.95)
             dsr = f"{row['harmful'][0]}/{row['harmful'][1]} ({low:.2f}–{high:.2f})"
-            others = [f"{row[name][0]}/{row[name][1]}" for name in columns if name != "harmful"]
-            lines.append((row["way"], dsr, *others, f"{row['perplexity']:.3f}", f"{row['divergence']:.3f}",
+            counts = [f"{row[name][0]}/{row[name][1]}" for name in columns if name != "harmful"]
+            lines.append((row["way"], dsr, *counts, f"{row['perplexity']:.3f}", f"{row['divergence']:.3f}",
                           f"{100 * row['parameters']:.2f}"))  # fmt: skip
         parts += [f"## {student}", tabulate(lines, ("way", *headers), tablefmt="github", disable_numparse=True)]
         parts += [f"{DDMIN}: {_searched(row)}." for row in rows if row["student"] == student and row["way"] == DDMIN]
@@ -300,6 +202,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _searched(row: Mapping[str, Any]) -> str:
+    """Return what a search over gates came to, as a sentence."""
     search = row["search"]
     whole = f"all gates give {search['refused_whole']} of {search['questions']} refusals on the search split"
     if not row["gates"]:
@@ -311,6 +214,7 @@ def _searched(row: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
+    """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
@@ -324,10 +228,12 @@ def main() -> None:
     known = kept.read(log)
 
     def write(row: Any) -> None:
+        """Add a row at once, so that a run that is broken off leaves what it measured."""
         kept.add(log, [row])
         print(row, flush=True)
 
     def wanted(row: kept.Row) -> bool:
+        """Return whether a row was asked for and is missing."""
         asked_for = not options.way or any(part in row["way"] for part in options.way)
         return asked_for and not kept.holds(known, row)
 

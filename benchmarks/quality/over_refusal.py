@@ -1,13 +1,13 @@
-"""Harmless questions that the gate does not ask, before and after patching: safe XSTest, and twins of AdvBench.
+"""Count refusals of harmless questions that the gate does not ask: safe XSTest, and twins of AdvBench.
 
     python -m benchmarks.quality.over_refusal --data DIR [--family smollm2] [--student json ...] [--results FILE]
 
-measures the students whose patch the results.json FILE holds, else those whose patch is in the cache (``pytest
-suites/`` writes both), in the dtype and the batches of their family. Writes ``over_refusal.jsonl``, a row a
-patch, and ``over_refusal.md``, a table a family and prior, with the questions that most students refuse.
-What is there for the same patch is not measured again. An answer is heard as far as it takes to know whether it is a
-refusal. ``DIR`` holds ``xstest/xstest_prompts.csv``, of which the safe ones are asked (250), and
-``dapa/advbench_392_harmless_twins.csv`` (the first 128).
+measures the students whose patch is in the results.json FILE, or else in the cache; ``pytest suites/`` writes both. The
+dtype and the batches are those of their family. It writes ``over_refusal.jsonl``, a row a patch, and
+``over_refusal.md``, a table for each family and prior, with the questions that most students refuse. No patch is
+measured twice. An answer is generated until it is clear whether it is a refusal. ``DIR`` holds
+``xstest/xstest_prompts.csv``, of which the 250 safe questions are asked, and
+``dapa/advbench_392_harmless_twins.csv``, of which the first 128 are.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from tabulate import tabulate
 
 from benchmarks import kept
 from benchmarks.kept import Row
-from benchmarks.quality.methods import GLANCE, changed, questions
+from benchmarks.quality.methods import GLANCE, questions
+from benchmarks.quality.ways import changed
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.statistics import Rate
+from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
 from safety_harness.patch.record import load_patch, patch_folder
 from safety_harness.registry.load import Student, load_registry
@@ -38,12 +40,15 @@ SETS = {"xstest": "XSTest safe", "twins": "twins"}
 
 
 Rows = Mapping[tuple[str, str], Row]
-"""By student and its patch's name: these, the ``prior`` that the patch was searched with, for each set refusals before,
-after, and of how many questions, and ``which`` are refused after (rows of before it was kept have none)."""
+"""By student and patch name: these two, and the ``prior`` that the patch was searched with. Each set has its refusals
+before, after, and its number of questions. ``which`` are refused after; older rows lack it."""
 
 
 def measured(student: Student, data: Path, known: Rows, results: Path | None) -> Row | None:
-    """The row of *student* with its patch, of *results* or else the cache's; None where it has none, or is *known*."""
+    """Return the row of *student* with its patch, from *results* or else from the cache.
+
+    None if there is no patch, or if the row is *known*.
+    """
     evaluator = open_evaluator(student)
     patch = recorded_patch(evaluator, results) if results else load_patch(patch_folder(patch_key(evaluator)))
     if patch is None or not patch.units:
@@ -60,17 +65,18 @@ def measured(student: Student, data: Path, known: Rows, results: Path | None) ->
 
 
 def refused(evaluator: Evaluator, units: Sequence[Unit], prompts: PromptSet) -> list[str]:
-    """The ids of the questions that are refused with *units* moved."""
-    said = evaluator.glimpsed(units, prompts)
-    return [prompt.id for prompt, answer in zip(prompts, said, strict=True) if answer.verdict is Verdict.REFUSED]
+    """Return the ids of the questions that are refused with *units* moved."""
+    answered = evaluator.answers(units, prompts, Extent.UNTIL_REFUSAL_CLEAR)
+    return [answer.id for answer in answered if answer.verdict is Verdict.REFUSED]
 
 
 def known_rows() -> dict[tuple[str, str], Row]:
-    """The rows that were measured before."""
+    """Return the rows that were measured before, by student and patch name."""
     return {(row["student"], row["patch"]): row for row in kept.read(LOG)}
 
 
 def main() -> None:
+    """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", default=[])
@@ -87,7 +93,7 @@ def main() -> None:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Refusals before and after, with the interval after, and the mean rise over the students of a family and prior."""
+    """Return tables of refusals before and after, with the mean rise, for each family and prior."""
     text = "# Refused of harmless questions that the gate does not ask\n\n95 % Wilson intervals.\n"
     for family, prior in dict.fromkeys((row["student"].split("/")[0], row["prior"]) for row in rows):
         some = [row for row in rows if row["student"].startswith(f"{family}/") and row["prior"] == prior]
@@ -101,7 +107,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def most_refused(which: Sequence[Mapping[str, Sequence[str]]]) -> str:
-    """The questions that at least half of the students refuse, where there are two or more."""
+    """Return the questions that at least half of the students refuse; nothing for fewer than two students."""
     if len(which) < 2:
         return ""
     lines = []
@@ -113,12 +119,13 @@ def most_refused(which: Sequence[Mapping[str, Sequence[str]]]) -> str:
 
 
 def _cell(before: int, after: int, asked: int) -> str:
+    """Return refusals before and after, with the interval of the rate after."""
     low, high = Rate(after, asked).interval(0.95)
     return f"{before} → {after} of {asked} ({low:.3f}–{high:.3f})"
 
 
 def rise(row: Row, name: str) -> float:
-    """How much more is refused of a set afterwards, 0..1."""
+    """Return the rise of the refusal rate of one set, -1..1."""
     before, after, asked = row[name]
     return float(after - before) / float(asked)
 

@@ -44,7 +44,7 @@ def answers(evaluator: Evaluator, each: int) -> Iterator[Row]:
     for kind, prompts in (("harmful", questions.harmful.report), ("harmless", questions.harmless.report)):
         for patched, units in ((False, ()), (True, patch)):
             chosen = drawn(prompts, each, f"{evaluator.student.id} {kind} {patched}")
-            for answered in evaluator.asked(units, chosen):
+            for answered in evaluator.answers(units, chosen):
                 asked = f"{evaluator.student.id}{'+patch' if patched else ''}/{answered.id}"
                 yield {"id": asked, "answer": answered.answer, "label": ""}
 

@@ -17,7 +17,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks import command
-from benchmarks.quality.methods import under
+from benchmarks.quality.ways import under
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.models.generate import Generator
 from safety_harness.search.candidates import Channels

@@ -1,4 +1,4 @@
-"""Find what is wrong with the files of a run before a model is loaded."""
+"""Check the files of a run before a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 
 
 def check_local_files(student: Student) -> None:
-    """Find early what is wrong with questions and weights that lie on this machine; downloads are left for later.
+    """Check the questions and weights of *student* that lie on this machine. Downloads are checked later.
 
     Raises:
         DataError, SourceError: as :func:`load_questions`, or a weight file is missing, pickled or without config.
@@ -27,11 +27,12 @@ def check_local_files(student: Student) -> None:
         for adapter in spec.adapters:
             resolve(Source(path=adapter))
     if student.spec.path and student.family.teacher.path:
-        own, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(student.family.teacher))
-        check_shapes(own, teacher, enumerate_units(own.config, own.shapes, student.family.search.roles))
+        checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(student.family.teacher))
+        check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
 
 
 def _prompt_sources(student: Student) -> list[PromptSource]:
+    """Return every source of prompts that *student* is searched and gated on."""
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
     return [family.text, *(side for split in splits for side in (*split.searched, split.report))]

@@ -13,27 +13,31 @@ Certificate = Literal["tested", "untested", "unresolved"]
 class Budgets(BaseModel):
     """What is enough on the search split, as counts: the oracle accepts a set of units that keeps all three.
 
-    None, in a patch of an older version: what the settings of the day say.
+    At least ``target`` refusals of harmful questions, at most ``over_refusal_limit`` refusals of harmless questions,
+    and at least ``task_floor`` right answers to the student's own task.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: int
-    over_refusal_limit: int | None = None
-    task_floor: int | None = None
+    over_refusal_limit: int
+    task_floor: int
 
 
-class SearchFacts(Budgets):
-    """What a search started from: its harmful questions, what student and teacher refuse of them, and its budgets."""
+class SearchFacts(BaseModel):
+    """What a search started from: its budgets, and what student and teacher refuse of its harmful questions.
+
+    A budget is None in a patch of an older version, which did not record it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     questions: int
     refused_before: int
     refused_whole: int
-
-    @property
-    def budgets(self) -> Budgets:
-        """The budgets alone."""
-        return Budgets(**{name: getattr(self, name) for name in Budgets.model_fields})
+    target: int
+    over_refusal_limit: int | None = None
+    task_floor: int | None = None
 
 
 class Step(BaseModel):

@@ -161,11 +161,11 @@ class Collector:
         )
 
     def _settings(self) -> dict[str, Any]:
-        """Of each family; what a student searches otherwise is told with its patch."""
+        """Return the settings of each family. A student's own settings are recorded with its patch."""
         return {
             student.family.name: {
                 "gate": student.family.gate.model_dump(mode="json"),
-                "search": (student.usual or student.family.search).model_dump(mode="json"),
+                "search": student.family.search.model_dump(mode="json"),
             }
             for student in self.students
         }

@@ -1,4 +1,4 @@
-"""Families and students from TOML: checked, typed, and with a "did you mean" for every name that misses."""
+"""Read families and students from TOML: checked, typed, with a "did you mean" for every name that is not known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import ConfigError, first_fault
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
-from safety_harness.registry.settings import SearchSettings
+from safety_harness.registry.settings import GateSettings, SearchSettings
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
@@ -26,26 +26,33 @@ REPOSITORY_ONLY = {
 
 @dataclass(frozen=True)
 class Student:
-    """A student that a run is about; ``id`` is unique over a registry: ``tiny-llama/arithmetic``.
-
-    ``family`` has the student's own settings of the search, where it has such; ``usual`` are then its family's.
-    """
+    """A student that a run is about, with its family."""
 
     name: str
     family: Family
     spec: StudentSpec
-    usual: SearchSettings | None = None
 
     @property
     def id(self) -> str:
+        """Family and name: unique over a registry, for example ``tiny-llama/arithmetic``."""
         return f"{self.family.name}/{self.name}"
 
     @property
+    def search(self) -> SearchSettings:
+        """The settings of this student's search: its own, or else its family's."""
+        return self.spec.search or self.family.search
+
+    @property
+    def gate(self) -> GateSettings:
+        """The thresholds that this student is gated by: its family's."""
+        return self.family.gate
+
+    @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """Every model that gating this student needs: its teacher, the ancestor where it is added to, itself."""
+        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself."""
         family = self.family
-        added = family.ancestor if family.search.transfer == "add" else None
-        return (family.teacher, *([added] if added else []), self.spec)
+        ancestor = family.ancestor if self.search.transfer == "add" else None
+        return (family.teacher, *([ancestor] if ancestor else []), self.spec)
 
 
 @dataclass(frozen=True)
@@ -57,16 +64,16 @@ class Registry:
     def select(
         self, *, family: str | None = None, students: Sequence[str] = (), teacher: str | None = None
     ) -> tuple[Student, ...]:
-        """The students that a run is about, in the registry's order.
+        """Return the students that a run is about, in the registry's order.
 
         Args:
             family: a family, or a group of families; all when None.
             students: names or ids; all when empty.
-            teacher: a family whose teacher is used for all of them, in place of their own.
+            teacher: a family whose teacher replaces the teacher of every student.
 
         Raises:
-            ConfigError: a name is not known (the message suggests the nearest), or a family is to add what its
-                teacher learnt since an ancestor that it does not name.
+            ConfigError: a name is not known; the message suggests the nearest one. Or a student is to add what its
+                teacher learnt, and its family names no ancestor.
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
@@ -79,8 +86,6 @@ class Registry:
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [
             Student(name, entry, spec)
-            if spec.search is None
-            else Student(name, entry.model_copy(update={"search": spec.search}), spec, entry.search)
             for entry in self.families.values()
             if family is None or family in (entry.name, entry.group)
             for name, spec in entry.students.items()
@@ -93,19 +98,19 @@ class Registry:
         if teacher is not None:
             if teacher not in self.families:
                 raise ConfigError(unknown("teacher", teacher, self.families))
-            other = self.families[teacher].teacher
-            chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
-        for entry in (s.family for s in chosen):
-            if entry.search.transfer == "add" and entry.ancestor is None:
+            replacement = {"teacher": self.families[teacher].teacher}
+            chosen = [replace(s, family=s.family.model_copy(update=replacement)) for s in chosen]
+        for student in chosen:
+            if student.search.transfer == "add" and student.family.ancestor is None:
                 raise ConfigError(
-                    f"Family {entry.name!r} is to add what its teacher learnt, but names no `ancestor`: the model that "
-                    "teacher and students were tuned from. Name it, or replace."
+                    f"Family {student.family.name!r} is to add what its teacher learnt, but names no `ancestor`: the "
+                    "model that teacher and students were tuned from. Name it, or replace."
                 )
         return tuple(chosen)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known."""
+    """Return the message for a *name* of this *kind* that is not among the *known* ones."""
     names = sorted(set(known))
     short = {candidate.rpartition("/")[2]: candidate for candidate in names}
     near = difflib.get_close_matches(name, [*names, *short], n=1)
@@ -124,7 +129,7 @@ def load_registry(
     search: Mapping[str, object] | None = None,
     gate: Mapping[str, object] | None = None,
 ) -> Registry:
-    """Read registry files (the embedded ones when none is given); *search* and *gate* override their thresholds.
+    """Read registry files: *files*, or the embedded ones. Values of *search* and *gate* override the files'.
 
     Raises:
         ConfigError: a file is missing, is not TOML (with line and column), or holds an unknown or wrong value.
@@ -139,6 +144,11 @@ def load_registry(
 
 
 def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) -> Mapping[str, Family]:
+    """Return the families of one registry file, by name.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -161,6 +171,11 @@ def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) 
 
 
 def _table(file: Path, where: str, value: Any) -> dict[str, Any]:
+    """Return *value*, if it is a table.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: {where}: must be a table, not {value!r}.")
     return value
@@ -174,6 +189,11 @@ def _family(
     search: Mapping[str, object],
     gate: Mapping[str, object],
 ) -> Family:
+    """Return the family of one TOML table, on top of the *defaults* and under the options *search* and *gate*.
+
+    Raises:
+        ConfigError: a value is unknown or wrong.
+    """
     merged: dict[str, Any] = defaults | entry | {"name": name}
     # Threshold by threshold: a family that sets one keeps the defaults of the others.
     for kind, options in (("search", search), ("gate", gate)):
@@ -190,8 +210,10 @@ def _family(
         raise ConfigError(f"{file}: families.{name}.{first_fault(error)}.") from error
 
 
-def _with_search(file: Path, where: str, spec: Any, of_family: dict[str, Any], options: Mapping[str, object]) -> Any:
-    """*spec*, its own settings of the search completed by the family's; options win over both."""
+def _with_search(
+    file: Path, where: str, spec: Any, family_search: dict[str, Any], options: Mapping[str, object]
+) -> Any:
+    """Return *spec* with its own search settings completed by the family's. Options win over both."""
     if not isinstance(spec, dict) or "search" not in spec:
         return spec
-    return spec | {"search": of_family | _table(file, f"{where}.search", spec["search"]) | dict(options)}
+    return spec | {"search": family_search | _table(file, f"{where}.search", spec["search"]) | dict(options)}

@@ -85,7 +85,7 @@ def load_questions(student: Student) -> StudentSplits:
     family, task = student.family, student.spec.task
     harmful = _split(family.harmful, family.near_duplicates)
     harmless = _split(family.harmless, family.near_duplicates)
-    search = family.search
+    search = student.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions")
     prior_harmless, asked_harmless = _apart(
         harmless.search, search.prior_harmless_questions, "prior_harmless_questions"

@@ -1,4 +1,4 @@
-"""What a process is busy with, told to whoever watches: nobody, unless a terminal does."""
+"""Publish progress events within one process; without a subscriber, do nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _watchers: list[Callable[[Progress], None]] = []
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of one student's run. ``phase`` is a test's name, or what a search is at.
+    """A moment of one student's run. ``phase`` is a test's name, or the phase of a search.
 
-    Of a search: ``size`` units in the candidate, ``probes`` so far, ``refused`` of ``asked`` questions by the newest
-    candidate that was enough (or else the most so far), about ``to_go`` probes, which take ``rest`` seconds.
+    A search has ``size`` units in its candidate and made ``probes`` so far. ``refused`` of ``asked`` questions is the
+    count of the newest accepted candidate. Before any is accepted, it is the largest count. About ``to_go`` probes are
+    left, which take ``rest`` seconds.
     """
 
     student: str
@@ -27,16 +28,16 @@ class Progress:
 
 
 def subscribe(watcher: Callable[[Progress], None]) -> None:
-    """Call *watcher* with all that is told from now on, in this process."""
+    """Call *watcher* with every event from now on, in this process."""
     _watchers.append(watcher)
 
 
 def unsubscribe(watcher: Callable[[Progress], None]) -> None:
-    """Call it no more."""
+    """Stop calling *watcher*."""
     _watchers.remove(watcher)
 
 
 def publish(moment: Progress) -> None:
-    """Tell all watchers."""
+    """Call all watchers with *moment*."""
     for watcher in tuple(_watchers):
         watcher(moment)

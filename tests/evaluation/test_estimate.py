@@ -1,4 +1,4 @@
-"""What a run would need, told from headers alone; and the paper's families by the code path that all families use."""
+"""Check what a run is estimated to need, and that the paper's families open as all families do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import torch
 
 from safety_harness.cli.main import main
 from safety_harness.errors import SourceError
-from safety_harness.evaluation.estimate import BACKWARD, BACKWARD_ROWS, HARMLESS, KEPT_TOKENS, Device, plan
+from safety_harness.evaluation.estimate import (
+    BACKWARD_ROWS,
+    HARMLESS_QUESTIONS,
+    KEPT_TOKENS,
+    ROWS_PER_PASS,
+    Device,
+    plan,
+)
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.schema import ModelSpec
@@ -25,6 +32,7 @@ ARCHITECTURES = {
 
 
 def content(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder by name."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -33,14 +41,14 @@ def served(hub: Hub, tmp_path: Path) -> Hub:
     """A hub that holds a tiny random model of the real class under every name of the paper's families."""
     folders = {name: make_pair(tmp_path / name, name) for name in set(ARCHITECTURES.values())}
     for student in load_registry().select(family="paper"):
-        own, teacher = folders[ARCHITECTURES[student.family.name]]
-        hub.add(str(student.spec.hf), content(own))
+        model, teacher = folders[ARCHITECTURES[student.family.name]]
+        hub.add(str(student.spec.hf), content(model))
         hub.add(str(student.family.teacher.hf), content(teacher))
     return hub
 
 
 def test_the_papers_families_open_as_all_others_do(served: Hub, home: Path, world: Path) -> None:
-    """With small questions, in float32; and once more from the cache, when the hub is gone."""
+    """Ask small questions in float32; and open one again from the cache, when the hub is gone."""
     questions = entry(world).family
     asked = {name: getattr(questions, name) for name in ("harmful", "harmless", "text", "further", "search", "dtype")}
     students = [
@@ -62,15 +70,17 @@ def test_the_papers_families_open_as_all_others_do(served: Hub, home: Path, worl
 
 @pytest.mark.usefixtures("served")
 def test_of_a_hub_only_headers_are_read(home: Path) -> None:
+    """Check that no weights lie here afterwards, and that the sizes are right."""
     student = load_registry().select(family="paper")[0]
-    found = plan(student, DEVICE)
+    need = plan(student, DEVICE)
     assert not list(home.rglob("*.safetensors"))
     sizes = [sum(tensor.numel() * 4 for tensor in make_model("llama").parameters())] * 2
-    assert found.download == sum(sizes)
-    assert found.parameters == sizes[0] // 4
+    assert need.download == sum(sizes)
+    assert need.parameters == sizes[0] // 4
 
 
 def test_what_is_here_needs_no_download_and_no_hub(served: Hub) -> None:
+    """Fetch the models, and plan again without the hub."""
     student = load_registry().select(family="paper")[0]
     before = plan(student, DEVICE)
     from safety_harness.models.load import prepare
@@ -84,7 +94,8 @@ def test_what_is_here_needs_no_download_and_no_hub(served: Hub) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_is_nowhere_is_said(world: Path) -> None:
+def test_headers_that_are_nowhere_are_reported(world: Path) -> None:
+    """Check a repository that the hub does not know, and a GGUF file that is not unpacked."""
     student = entry(world)
     for spec in (ModelSpec(hf="org/none"), ModelSpec(gguf=world / "x.gguf")):
         family = student.family.model_copy(update={"teacher": spec})
@@ -92,19 +103,20 @@ def test_what_is_nowhere_is_said(world: Path) -> None:
             plan(Student(student.name, family, student.spec), DEVICE)
 
 
-def test_the_memory_of_a_plan_holds_the_student_and_the_teachers_candidates(tmp_path: Path, world: Path) -> None:
-    """By torch's own count of the parameters, with room for what a batch takes."""
+def test_the_memory_of_a_plan_holds_both_models(tmp_path: Path, world: Path) -> None:
+    """Compare with torch's own count of the parameters, and leave room for what a batch takes."""
     tokenizer = make_tokenizer()
     student = save(vary(make_model("llama", hidden_size=64), 1, 0.05), tokenizer, tmp_path / "student")
     teacher = save(make_model("llama", hidden_size=64), tokenizer, tmp_path / "teacher")
-    found = plan(entry(world, student=str(student), teacher=str(teacher)), DEVICE)
+    need = plan(entry(world, student=str(student), teacher=str(teacher)), DEVICE)
     parameters = sum(tensor.numel() for tensor in make_model("llama", hidden_size=64).parameters())
-    assert found.parameters == parameters
-    assert 4 * (parameters + found.movable) < found.memory
-    assert found.memory < 4 * 40 * (parameters + found.movable)
+    assert need.parameters == parameters
+    assert 4 * (parameters + need.movable) < need.memory
+    assert need.memory < 4 * 40 * (parameters + need.movable)
 
 
 def test_a_slower_device_takes_longer(world: Path) -> None:
+    """Check seconds and probes on a device of a tenth of the speed."""
     student = entry(world)
     fast, slow = plan(student, DEVICE), plan(student, Device(DEVICE.flops / 10, DEVICE.bandwidth))
     few, many = slow.seconds
@@ -114,7 +126,8 @@ def test_a_slower_device_takes_longer(world: Path) -> None:
     assert fast.probes[0] == 21
 
 
-def test_a_prior_that_asks_more_takes_longer_and_more_memory(world: Path) -> None:
+def test_a_prior_that_asks_more_costs_more(world: Path) -> None:
+    """Check seconds and memory of all priors."""
     priors = ("norm", "contrast", "descent")
     # Batches of one question, and nothing kept of them, so that the gradients are the larger part.
     norm, contrasted, descended = (plan(entry(world, search={"prior": p}, batch_size=1), DEVICE) for p in priors)
@@ -123,14 +136,18 @@ def test_a_prior_that_asks_more_takes_longer_and_more_memory(world: Path) -> Non
 
 
 def test_a_plan_counts_what_the_priors_ask() -> None:
+    """Compare the estimate's numbers with those of the priors, which the estimate does not import."""
     places, answers = 3, 2
-    contrasted = places * answers * (contrast.QUESTIONS + contrast.HARMLESS_QUESTIONS)
-    stepped = descent.STEPS * (descent.HARMFUL_ROWS + descent.HARMLESS_ROWS + descent.TASK_ROWS)
-    assert {"norm": 0, "contrast": contrasted, "descent": contrasted + stepped} == BACKWARD
-    assert (gradients.BATCH, contrast.HARMLESS_QUESTIONS, descent.KEPT_TOKENS) == (BACKWARD_ROWS, HARMLESS, KEPT_TOKENS)
+    contrasted = places * answers * (contrast.HARMFUL_QUESTIONS + contrast.HARMLESS_QUESTIONS)
+    schedule = descent.DEFAULT
+    stepped = schedule.steps * (schedule.harmful_rows + schedule.harmless_rows + schedule.task_rows)
+    assert {"norm": 0, "contrast": contrasted, "descent": contrasted + stepped} == BACKWARD_ROWS
+    assert gradients.ROWS_PER_PASS == schedule.rows_per_pass == ROWS_PER_PASS
+    assert (contrast.HARMLESS_QUESTIONS, descent.KEPT_TOKENS) == (HARMLESS_QUESTIONS, KEPT_TOKENS)
 
 
 def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Check the command's table and its errors."""
     assert main(["plan", "--family", "tiny-llama", "--tflops", "0.5", "--bandwidth", "10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("  ")[0] == "student"

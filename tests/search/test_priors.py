@@ -1,7 +1,8 @@
-"""The priors are the sums that they say they are, question by question and without any batch."""
+"""Check that priors are the sums that they claim to be, question by question and without any batch."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-import safety_harness.search.priors.contrast as contrast
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.registry.prompts import PromptSet
-from safety_harness.search import priors as prior
+from safety_harness.search.priors import Importance, Prior, contrast
 from safety_harness.search.priors.gradients import usual_refusal
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
@@ -25,14 +25,17 @@ Weigh = Callable[[int], float]
 
 
 def margin_gradient(evaluator: Evaluator, model: Any, prompts: PromptSet, weigh: Weigh) -> dict[str, torch.Tensor]:
-    """Gradient of the mean of log p(refusal and its end) - log p(own opening), token by token weighted, by tensor."""
+    """Return the gradient of the mean of log p(refusal and its end) - log p(own opening), by tensor.
+
+    Each token counts as *weigh* says of its place.
+    """
     total: Any = 0.0
     tokenizer = evaluator.generator.tokenizer
-    for prompt, own in zip(prompts, evaluator.asked((), prompts), strict=True):
+    for prompt, answered in zip(prompts, evaluator.answers((), prompts), strict=True):
         question = evaluator.generator.encode(prompt.text)
-        for sign, text in ((1, REFUSAL), (-1, own.answer)):
+        for sign, text in ((1, REFUSAL), (-1, answered.answer)):
             opening = tokenizer(text)["input_ids"]
-            opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: contrast.OPENING]
+            opening = [*opening, tokenizer.eos_token_id] if sign > 0 else opening[: contrast.OPENING_TOKENS]
             weights = [weigh(place) for place in range(1, len(opening) + 1)]
             logprobs = model(input_ids=torch.tensor([[*question, *opening]])).logits[0].log_softmax(-1)
             at = range(len(question) - 1, len(question) - 1 + len(opening))
@@ -46,18 +49,18 @@ def margin_gradient(evaluator: Evaluator, model: Any, prompts: PromptSet, weigh:
 def by_hand(
     evaluator: Evaluator, world: Path, teacher: str, prompts: PromptSet, weigh: Weigh, moved: Sequence[Unit]
 ) -> list[torch.Tensor]:
-    """First-order gains of each unit, channel by channel, where *moved* units have moved."""
-    own, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
+    """Return the first-order gains of each unit, channel by channel, where *moved* units have moved."""
+    student, donor = Checkpoint(world / "student"), Checkpoint(world / teacher)
     with evaluator.transplanter.transplanted(moved):
         gradient = margin_gradient(evaluator, evaluator.generator.model, prompts, weigh)
-    gains = {n: gradient[n] * (donor.tensor(n) - own.tensor(n)) for n in donor.shapes}
+    gains = {n: gradient[n] * (donor.tensor(n) - student.tensor(n)) for n in donor.shapes}
     return [
         sum((gains[p.disk.name].sum(1 - p.disk.axis) for p in unit.parts), torch.zeros(())) for unit in evaluator.units
     ]
 
 
 def gains_and_costs(evaluator: Evaluator, world: Path, teacher: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Of each unit, channel by channel: at either end, and where the likeliest channels by these have moved."""
+    """Return gains and costs of each unit, channel by channel: at either end and at the likeliest channels, added."""
     questions = evaluator.questions
 
     def at(moved: Sequence[Unit]) -> list[list[torch.Tensor]]:
@@ -68,63 +71,64 @@ def gains_and_costs(evaluator: Evaluator, world: Path, teacher: str) -> tuple[li
         )  # fmt: skip
         return [harm, fine]
 
-    found = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(evaluator.units), strict=True)]
+    ends = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(at(()), at(evaluator.units), strict=True)]
     channels = sorted(
         (
             (-float(gain[i] - price(cost[i])) / (unit.parameters / len(gain)), number, i)
-            for number, (unit, gain, cost) in enumerate(zip(evaluator.units, *found, strict=True))
+            for number, (unit, gain, cost) in enumerate(zip(evaluator.units, *ends, strict=True))
             for i in range(len(gain))
         )
     )
-    room = contrast.LIKELIEST * sum(unit.parameters for unit in evaluator.units)
+    room = contrast.LIKELIEST_SHARE * sum(unit.parameters for unit in evaluator.units)
     chosen: dict[int, list[int]] = {}
     for _, number, i in channels:
         unit = evaluator.units[number]
-        room -= unit.parameters / len(found[0][number])
+        room -= unit.parameters / len(ends[0][number])
         if room < 0:
             break
         chosen.setdefault(number, []).append(i)
     likeliest = [cut(evaluator.units[n], some) for n, some in sorted(chosen.items())]
     assert len(likeliest) > 0
-    gains, costs = ([a + b for a, b in zip(*pair, strict=True)] for pair in zip(found, at(likeliest), strict=True))
+    gains, costs = ([a + b for a, b in zip(*pair, strict=True)] for pair in zip(ends, at(likeliest), strict=True))
     return gains, costs
 
 
-def close(found: Sequence[float], expected: Sequence[float]) -> bool:
+def close(values: Sequence[float], expected: Sequence[float]) -> bool:
+    """Return whether *values* are *expected* ones, to a thousandth of the largest."""
     scale = max(abs(value) for value in expected)
-    return found == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
+    return values == pytest.approx(expected, rel=1e-3, abs=1e-3 * scale)
 
 
 def price(cost: torch.Tensor) -> torch.Tensor:
-    """What refusals of harmless questions take away, and half of it for those that are lowered."""
+    """Return what refusals of harmless questions take away; half of it is earned if they are lowered."""
     return cost.clamp(min=0) + 0.5 * cost.clamp(max=0)
 
 
 def importances(evaluator: Evaluator) -> list[float]:
-    importance = prior.Importance(evaluator)
+    """Return the score of each whole unit."""
+    importance = Importance(evaluator)
     return [importance.of((unit,)) for unit in evaluator.units]
 
 
 @pytest.mark.parametrize("saved", [1, None])
 @pytest.mark.parametrize("teacher", ["good", "prudish"])
-def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
-    world: Path, teacher: str, saved: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contrast, "BATCH", 4)  # six questions: more than one batch
+def test_contrast_is_gain_on_harmful_less_cost_on_harmless(world: Path, teacher: str, saved: int | None) -> None:
+    """Compare with sums by hand, with and without a shared prefix; six questions are more than one batch."""
     evaluator = open_evaluator(entry(world, teacher=teacher))
     generator = evaluator.generator
     generator.speedups = replace(generator.speedups, min_prefill_tokens_saved=saved)
-    own = {name: tensor.clone() for name, tensor in evaluator.generator.model.state_dict().items()}
-    importance = prior.Importance(evaluator)
-    found = [importance.of((unit,)) for unit in evaluator.units]
-    assert all(torch.equal(own[n], t) for n, t in evaluator.generator.model.state_dict().items())
+    before = {name: tensor.clone() for name, tensor in generator.model.state_dict().items()}
+    channel_facts = functools.partial(contrast.refusal_contrast, rows_per_pass=4)
+    importance = Importance(evaluator, Prior(channel_facts, contrast.worth))
+    scores = [importance.of((unit,)) for unit in evaluator.units]
+    assert all(torch.equal(before[n], t) for n, t in generator.model.state_dict().items())
     gains, costs = gains_and_costs(evaluator, world, teacher)
     expected = [
         float(gain.sum() - price(cost.sum())) / unit.parameters
         for unit, gain, cost in zip(evaluator.units, gains, costs, strict=True)
     ]
-    assert close(found, expected)
-    assert not close(found, [float(gain.sum()) / u.parameters for u, gain in zip(evaluator.units, gains, strict=True)])
+    assert close(scores, expected)
+    assert not close(scores, [float(gain.sum()) / u.parameters for u, gain in zip(evaluator.units, gains, strict=True)])
     assert max(float(gain.sum()) for gain in gains) > 0
     for unit, gain, cost in zip(evaluator.units, gains, costs, strict=True):
         each = (gain - price(cost)) / (unit.parameters / len(gain))
@@ -135,33 +139,36 @@ def test_contrast_is_the_gain_on_harmful_less_the_cost_on_harmless(
 
 
 def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:
+    """Compare with the tensors of both checkpoints."""
     evaluator = open_evaluator(entry(world, search={"prior": "norm"}))
-    own, donor = Checkpoint(world / "student"), Checkpoint(world / "good")
+    student, donor = Checkpoint(world / "student"), Checkpoint(world / "good")
     expected = [
-        math.sqrt(sum(float((donor.tensor(n) - own.tensor(n)).square().sum()) for n in unit.tensors) / unit.parameters)
+        math.sqrt(
+            sum(float((donor.tensor(n) - student.tensor(n)).square().sum()) for n in unit.tensors) / unit.parameters
+        )
         for unit in evaluator.units
     ]
     assert importances(evaluator) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_prior_sees_the_search_split_only(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prior_sees_the_search_split_only(world: Path) -> None:
+    """Check every question that it asks."""
     evaluator = open_evaluator(entry(world))
     seen: set[str] = set()
-    original = Evaluator.asked
+    answers = evaluator.answers
 
-    def spy(self: Evaluator, units: Any, prompts: PromptSet) -> Any:
+    def spy(units: Any, prompts: PromptSet, *rest: Any) -> Any:
         seen.update(prompts.texts)
-        return original(self, units, prompts)
+        return answers(units, prompts, *rest)
 
-    monkeypatch.setattr(Evaluator, "asked", spy)
-    prior.Importance(evaluator)
+    evaluator.answers = spy  # type: ignore[assignment, method-assign]
+    Importance(evaluator)
     questions = evaluator.questions
     assert seen == {*questions.harmful.search.texts, *questions.harmless.search.texts}
 
 
-def test_the_usual_refusal_ends_as_the_chat_template_ends_an_answer(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_usual_refusal_ends_as_the_template_does(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the end token of the tokenizer, and another one of the chat template."""
     evaluator = open_evaluator(entry(world))
     refusal = usual_refusal(evaluator)
     assert refusal[-1] == evaluator.generator.tokenizer.eos_token_id
@@ -169,16 +176,19 @@ def test_the_usual_refusal_ends_as_the_chat_template_ends_an_answer(
     assert usual_refusal(evaluator) == [*refusal[:-1], 7]
 
 
-def test_memory_that_ends_while_gradients_are_taken_is_told(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_ends_in_a_gradient_is_reported(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the advice."""
+
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 40 GiB")
 
     monkeypatch.setattr(torch.autograd, "grad", full)
     with pytest.raises(SourceError, match=r"while the prior takes gradients\. Use fewer workers .* takes no gradients"):
-        prior.Importance(open_evaluator(entry(world)))
+        Importance(open_evaluator(entry(world)))
 
 
-def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_over_the_priors_own_questions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the prior questions that the oracle does not ask."""
     over: list[PromptSet] = []
 
     def spy(evaluator: Evaluator, prompts: PromptSet, *_: Any) -> dict[str, torch.Tensor]:
@@ -188,7 +198,7 @@ def test_gradients_are_taken_over_the_prior_s_own_questions(world: Path, monkeyp
     monkeypatch.setattr(contrast, "margin_gains", spy)
     evaluator = open_evaluator(entry(world, search={"prior_questions": 4, "prior_harmless_questions": 2}))
     every = open_evaluator(entry(world)).questions
-    prior.Importance(evaluator)
+    Importance(evaluator)
     kinds = [every.harmful.search.texts[:4], every.harmless.search.texts[:2]]
     assert [prompts.texts for prompts in over] == 2 * kinds
     assert evaluator.questions.harmful.search.texts == every.harmful.search.texts[4:]

@@ -1,11 +1,11 @@
-"""What a ranking calls the likeliest channels."""
+"""Check which channels a ranking calls the likeliest."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from safety_harness.search.priors.ranking import Ranking
+from safety_harness.search.priors.base import Ranking
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.units import Unit
 
@@ -21,12 +21,13 @@ SHAPES = {
 
 
 def ranked(scores: dict[str, list[float]]) -> Ranking:
-    """Of the units of *scores* alone, by id."""
+    """Return the ranking of the units that *scores* names by id."""
     units = [unit for unit in enumerate_units({"model_type": "llama"}, SHAPES) if unit.id in scores]
     return Ranking(units, [torch.tensor(scores[unit.id]) for unit in units])
 
 
 def ids(units: tuple[Unit, ...]) -> list[str]:
+    """Return the id of each unit."""
     return [unit.id for unit in units]
 
 
@@ -41,10 +42,12 @@ def ids(units: tuple[Unit, ...]) -> list[str]:
     ],
 )
 def test_the_best_share_is_by_score_and_grows(share: float, best: list[str]) -> None:
+    """Check shares between, at and beyond the size of a channel."""
     ranking = ranked({"0.q": [0.5, -1.0], "1.down": [0.0, 2.0, 1.0]})
     assert ids(ranking.best(share)) == best
 
 
 def test_equal_scores_keep_their_order() -> None:
+    """Check channels that are all alike."""
     ranking = ranked({"0.q": [1.0, 1.0], "1.down": [1.0, 1.0, 1.0]})
     assert [ids(ranking.best(share / 5)) for share in (1, 3)] == [["0.q[0]"], ["0.q", "1.down[0]"]]

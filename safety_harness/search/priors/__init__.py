@@ -1,4 +1,4 @@
-"""Priors: how much a unit is likely to matter, so that the search tries to do without the unlikely ones first.
+"""Priors: how much a unit is likely to matter, so that the search tries to do without the unlikely units first.
 
 A prior orders the search and never decides: the oracle does. It sees the search split only.
 """
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import torch
 
-from safety_harness.errors import ConfigError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors.base import Prior, channel_scores
 from safety_harness.search.priors.contrast import refusal_contrast, worth
@@ -21,32 +20,30 @@ __all__ = ["PRIORS", "Importance", "Prior"]
 
 
 class Importance:
-    """Score units, or channels of one, by the prior that the settings of *evaluator* name: how likely each matters.
+    """Score units, or channels of one, by a *prior*: by default the one that the settings of *evaluator* name.
 
     Raises:
-        ConfigError: the prior's name is not known, or all of the teacher refuses none of its questions.
+        ConfigError: all of the teacher refuses none of the prior's questions.
         SourceError: a gradient is not finite.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        name = evaluator.student.family.search.prior
-        if name not in PRIORS:
-            raise ConfigError(f"Unknown prior {name!r}. Known: {', '.join(PRIORS)}.")
-        self._prior = PRIORS[name]
-        self._evidence = self._prior.evidence(evaluator)
+    def __init__(self, evaluator: Evaluator, prior: Prior | None = None) -> None:
+        self._prior = prior or PRIORS[evaluator.student.search.prior]
+        self._channel_facts = self._prior.channel_facts(evaluator)
 
     def of(self, group: Group) -> float:
-        """Of whole units or of cut ones together; larger is likelier."""
+        """Return the score of whole or cut units together. Larger is likelier."""
         facts = torch.stack([self._facts(unit) for unit in group]).sum(0)
         return float(self._prior.score(facts, sum(unit.parameters for unit in group)))
 
     def of_channels(self, unit: Unit) -> torch.Tensor:
-        """Of each channel of a whole unit: float32, shape (channels,)."""
-        return channel_scores(self._prior.score, self._evidence[unit.module], unit)
+        """Return the score of each channel of a whole unit: float32, shape (channels,)."""
+        return channel_scores(self._prior.score, self._channel_facts[unit.module], unit)
 
     def _facts(self, unit: Unit) -> torch.Tensor:
-        evidence = self._evidence[unit.module]
-        return (evidence[:, list(unit.channels)] if unit.channels else evidence).sum(1)
+        """Return the facts of a whole or cut unit, added up over its channels: shape (facts,)."""
+        facts = self._channel_facts[unit.module]
+        return (facts[:, list(unit.channels)] if unit.channels else facts).sum(1)
 
 
 PRIORS: Mapping[str, Prior] = {

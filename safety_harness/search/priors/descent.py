@@ -1,9 +1,10 @@
-"""The prior ``descent``: an order of the channels that is learnt step by step, the likeliest so far moved at each."""
+"""Compute the prior ``descent``: an order of the channels that is learnt step by step, the likeliest moved at each."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -13,11 +14,11 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.likelihood import token_divergences
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.search.priors.base import likeliest
-from safety_harness.search.priors.contrast import HARMLESS_QUESTIONS, QUESTIONS, refusal_contrast, scores_of
+from safety_harness.search.priors.contrast import HARMFUL_QUESTIONS, HARMLESS_QUESTIONS, refusal_contrast, scores_of
 from safety_harness.search.priors.gradients import (
-    BATCH,
     HARMFUL,
     HARMLESS,
+    ROWS_PER_PASS,
     Row,
     at_answers,
     gains,
@@ -28,135 +29,178 @@ from safety_harness.search.priors.gradients import (
 
 T = TypeVar("T")
 Scores = Mapping[str, torch.Tensor]
-"""Of each channel of a module, a parameter: shape (channels,)."""
-Kept = tuple[Row, torch.Tensor]
-"""A harmless question with the student's own answer, and what the student says there (``_as_said``)."""
+"""Scores a parameter for each channel of a module: shape (channels,)."""
 
-STEPS = 32
-# The share of everything that may move which is moved at each step: about what a patch moves.
-SHARE = 0.03
-# Questions of a step.
-HARMFUL_ROWS = 8
-HARMLESS_ROWS = 32
-TASK_ROWS = 8
 # How many first tokens of the student's own answer are to stay as likely as they are.
 KEPT_TOKENS = 8
-# What a nat of divergence from the student on harmless questions, and on its task, costs in nats of a refusal.
-DIVERGENCE_COST = 3.0
-TASK_COST = 3.0
-# How far the first step goes: the channel at the edge of SHARE by what it gains there climbs by so much of the score
-# that is needed to be in SHARE. The last steps go nowhere any more, so that the order settles.
-RATE = 0.1
 
 
-def learnt_order(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
-    """Scores of channels, learnt by steps along their gains where those of the highest scores have moved.
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how far a descent goes."""
 
-    Each step moves the channels that are likeliest so far, in full, as a patch would, and takes the gradient of what is
-    asked of a patch: that a few harmful questions are refused, and that a few harmless ones, and a few of the student's
-    own task (those of the search, all of which the oracle asks as well), are answered as the student does. What each
-    channel would gain, moved or not, is added to its score (straight through the choice, as in
-    edge-popup, arXiv 1911.13299, section 3). Begun at ``contrast``, whose order is of all questions at once: begun at
-    nothing, the same steps refuse more harmless questions (docs/tried.md).
+    steps: int = 32
+    share: float = 0.03
+    """Share of everything that may move which is moved at each step: about what a patch moves."""
+    harmful_rows: int = 8
+    """Harmful questions of a step."""
+    harmless_rows: int = 32
+    """Harmless questions of a step."""
+    task_rows: int = 8
+    """Task questions of a step."""
+    divergence_cost: float = 3.0
+    """What a nat of divergence from the student on harmless questions costs, in nats of a refusal."""
+    task_cost: float = 3.0
+    """What a nat of divergence from the student on its task costs, in nats of a refusal."""
+    rate: float = 0.1
+    """Relative step size. In the first step, the channel with the share-th largest gain moves by ``rate`` times the
+    selection threshold. The size decays linearly to 0, so that the order settles."""
+    rows_per_pass: int = ROWS_PER_PASS
+    """Rows of one backward pass."""
+
+
+DEFAULT = Schedule()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A question with the student's own answer, and the student's log-probabilities there: (tokens, vocabulary)."""
+
+    row: Row
+    logprobs: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What one step asks."""
+
+    harmful: Sequence[Row]
+    harmless: Sequence[Kept]
+    task: Sequence[Kept]
+
+
+def learnt_order(evaluator: Evaluator, schedule: Schedule = DEFAULT) -> Mapping[str, torch.Tensor]:
+    """Return scores of channels, learnt by steps along their gains where the channels of the highest scores have moved.
+
+    Each step moves the channels that are likeliest so far, in full, as a patch would. It takes the gradient of what is
+    asked of a patch. A few harmful questions are to be refused. A few harmless questions, and a few of the task, are to
+    be answered as the student does. (These task questions are of the search split, so the oracle asks them as well.)
+    What each channel would gain, moved or not, is added to its score. This is a straight-through estimate, as in
+    edge-popup (arXiv 1911.13299, section 3).
+
+    The first scores are those of ``contrast``, whose order is of all questions at once. Begun at nothing, equally many
+    steps refuse more harmless questions (docs/tried.md).
 
     Returns:
         Scores times parameters, which add up over channels: float32, shape (1, channels), for each module.
     """
-    return stepped(evaluator, scores_of(evaluator, refusal_contrast(evaluator)))
+    return descended(evaluator, scores_of(evaluator, refusal_contrast(evaluator)), schedule)
 
 
-def stepped(evaluator: Evaluator, begun: Scores) -> Mapping[str, torch.Tensor]:
-    """As :func:`learnt_order`, from the scores *begun*, shape (channels,) for each module."""
-    threshold = _at_the_edge(begun)
-    scores = {module: score / threshold for module, score in begun.items()}
+def descended(evaluator: Evaluator, first_scores: Scores, schedule: Schedule = DEFAULT) -> Mapping[str, torch.Tensor]:
+    """Return what :func:`learnt_order` returns, from other *first_scores*, shape (channels,) for each module."""
+    threshold = selection_threshold(first_scores, schedule.share)
+    scores = {module: score / threshold for module, score in first_scores.items()}
     sizes = {unit.module: unit.parameters / unit.width for unit in evaluator.units}
-    questions = _Questions(evaluator)
-    edge = 1.0
-    for step in range(STEPS):
-        moved = likeliest(evaluator, scores, SHARE)
-        gained = {
-            module: gain / sizes[module] for module, gain in gains(evaluator, moved, questions.objective()).items()
-        }
+    questions = StepQuestions(evaluator, schedule)
+    first_gain = 1.0
+    for step in range(schedule.steps):
+        moved = likeliest(evaluator, scores, schedule.share)
+        objective = _objective(evaluator, questions.next_rows(), schedule)
+        gained = {module: gain / sizes[module] for module, gain in gains(evaluator, moved, objective).items()}
         if step == 0:
-            edge = _at_the_edge({module: gain.abs() for module, gain in gained.items()})
-        rate = RATE * (1 - step / STEPS) / edge
+            first_gain = selection_threshold({module: gain.abs() for module, gain in gained.items()}, schedule.share)
+        rate = schedule.rate * (1 - step / schedule.steps) / first_gain
         scores = {module: score + rate * gained[module] for module, score in scores.items()}
     return {module: (score * sizes[module])[None] for module, score in scores.items()}
 
 
-def _at_the_edge(scores: Scores) -> float:
-    """The lowest of the highest SHARE of all *scores*.
+def selection_threshold(scores: Scores, share: float) -> float:
+    """Return the lowest of the highest *share* of all *scores*.
 
-    Where fewer are positive, as with a teacher that differs in a few modules alone, the middle one of those; 1 where
-    none is.
+    With a teacher that differs in a few modules alone, fewer scores are positive. Then it is the median of the positive
+    ones, or 1 if there are none.
     """
     every = torch.cat(list(scores.values()))
-    highest = every.topk(max(1, int(SHARE * len(every)))).values
+    highest = every.topk(max(1, int(share * len(every)))).values
     if highest[-1] > 0:
         return float(highest[-1])
     positive = highest[highest > 0]
     return float(positive.median()) if len(positive) else 1.0
 
 
-class _Questions:
-    """The prior's questions, of which every step asks some: all of them in turn, shuffled anew for each turn."""
+class StepQuestions:
+    """The prior's questions, of which every step asks some: all of them in turn, shuffled again for each turn."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
+    def __init__(self, evaluator: Evaluator, schedule: Schedule = DEFAULT) -> None:
+        self._schedule = schedule
         questions, shuffled = evaluator.questions.prior, random.Random(0)
         refusal = usual_refusal(evaluator)
-        harmful: list[Row] = [(evaluator.generator.encode(p.text), refusal) for p in questions.harmful.first(QUESTIONS)]
+        prompts = questions.harmful.first(HARMFUL_QUESTIONS)
+        harmful: list[Row] = [(evaluator.generator.encode(prompt.text), refusal) for prompt in prompts]
         self._harmful = _in_turn(harmful, shuffled)
-        self._harmless = _in_turn(_kept(evaluator, questions.harmless.first(HARMLESS_QUESTIONS)), shuffled)
+        harmless = questions.harmless.first(HARMLESS_QUESTIONS)
+        self._harmless = _in_turn(_kept(evaluator, harmless, schedule.rows_per_pass), shuffled)
         task = evaluator.questions.task
-        self._task = _in_turn(_kept(evaluator, task.search) if task else [], shuffled)
+        self._task = _in_turn(_kept(evaluator, task.search, schedule.rows_per_pass) if task else [], shuffled)
 
-    def objective(self) -> Iterator[torch.Tensor]:
-        """What the next step is to raise, in parts of one batch each."""
-        harmful = list(islice(self._harmful, HARMFUL_ROWS))
-        for refused in batches(harmful, BATCH):
-            yield _refusing(self._evaluator, refused).sum() / len(harmful)
-        for questions, rows, cost in (
-            (self._harmless, HARMLESS_ROWS, DIVERGENCE_COST),
-            (self._task, TASK_ROWS, TASK_COST),
-        ):
-            asked = list(islice(questions, rows))
-            for kept in batches(asked, BATCH):
-                yield -cost * _diverging(self._evaluator, kept).sum() / len(asked)
+    def next_rows(self) -> StepRows:
+        """Return what the next step asks."""
+        return StepRows(
+            list(islice(self._harmful, self._schedule.harmful_rows)),
+            list(islice(self._harmless, self._schedule.harmless_rows)),
+            list(islice(self._task, self._schedule.task_rows)),
+        )
 
 
-def _kept(evaluator: Evaluator, prompts: PromptSet) -> list[Kept]:
-    own = own_answers(evaluator, prompts, KEPT_TOKENS)
-    return list(zip(own, _as_said(evaluator, own), strict=True))
+def _objective(evaluator: Evaluator, asked: StepRows, schedule: Schedule) -> Iterator[torch.Tensor]:
+    """Yield what a step is to raise, in parts of one batch each: scalars, computed one after another."""
+    for refused in batches(asked.harmful, schedule.rows_per_pass):
+        yield _refusing(evaluator, refused).sum() / len(asked.harmful)
+    for rows, cost in ((asked.harmless, schedule.divergence_cost), (asked.task, schedule.task_cost)):
+        for batch in batches(rows, schedule.rows_per_pass):
+            yield -cost * _diverging(evaluator, batch).sum() / len(rows)
+
+
+def _kept(evaluator: Evaluator, prompts: PromptSet, rows_per_pass: int) -> list[Kept]:
+    """Return each question of *prompts* with the student's own answer and its log-probabilities there."""
+    rows = own_answers(evaluator, prompts, KEPT_TOKENS)
+    return [Kept(*pair) for pair in zip(rows, _answer_logprobs(evaluator, rows, rows_per_pass), strict=True)]
 
 
 def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
+    """Yield all *items* in a new order, without end; nothing if there are none."""
     while items:
         shuffled.shuffle(items)
         yield from items
 
 
 @torch.no_grad()
-def _as_said(evaluator: Evaluator, rows: Sequence[Row]) -> list[torch.Tensor]:
-    """The student's log-probabilities at its own answers: shape (tokens, vocabulary), bfloat16 to be kept in."""
-    return [found.bfloat16() for batch in batches(rows, BATCH) for found in _row_by_row(evaluator, batch)]
+def _answer_logprobs(evaluator: Evaluator, rows: Sequence[Row], rows_per_pass: int) -> list[torch.Tensor]:
+    """Return the student's log-probabilities at its own answers: shape (tokens, vocabulary), bfloat16 to save room."""
+    return [logprobs.bfloat16() for batch in batches(rows, rows_per_pass) for logprobs in _row_by_row(evaluator, batch)]
 
 
 def _refusing(evaluator: Evaluator, rows: Sequence[Row]) -> torch.Tensor:
-    """The weighted mean log-probability of the tokens of each row's refusal: shape (rows,)."""
-    (_, refusal), *_ = rows  # all have the same
+    """Return the weighted mean log-probability of the tokens of each row's refusal: shape (rows,)."""
+    (_, refusal), *_ = rows  # all rows have one refusal
     return logprob(evaluator, rows, HARMFUL) / HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum()
 
 
 def _diverging(evaluator: Evaluator, kept: Sequence[Kept]) -> torch.Tensor:
-    """The weighted mean KL(student || patched student) over the tokens of each row's answer: nats, shape (rows,)."""
-    found = []
-    for (_, said), now in zip(kept, _row_by_row(evaluator, [row for row, _ in kept]), strict=True):
-        weights = HARMLESS.of(torch.arange(1, len(now) + 1, device=now.device))
-        found.append((token_divergences(said.float(), now) * weights).sum() / weights.sum())
-    return torch.stack(found)
+    """Return the weighted mean KL(student || patched student) over the tokens of each row's answer.
+
+    In nats, shape (rows,).
+    """
+    divergences = []
+    for before, after in zip(kept, _row_by_row(evaluator, [one.row for one in kept]), strict=True):
+        weights = HARMLESS.of(torch.arange(1, len(after) + 1, device=after.device))
+        by_token = token_divergences(before.logprobs.float(), after)
+        divergences.append((by_token * weights).sum() / weights.sum())
+    return torch.stack(divergences)
 
 
 def _row_by_row(evaluator: Evaluator, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Return the model's log-probabilities at each row's answer: float32, shape (tokens, vocabulary)."""
     logprobs, _, counted = at_answers(evaluator, rows)
-    return [found[kept] for found, kept in zip(logprobs, counted, strict=True)]
+    return [row[kept] for row, kept in zip(logprobs, counted, strict=True)]

@@ -1,4 +1,4 @@
-"""What moving a channel gains to first order: gradients of log-probabilities of given answers, channel by channel."""
+"""Estimate what moving a channel gains: gradients of log-probabilities of given answers, channel by channel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safety_harness.errors import ConfigError, SourceError
 from safety_harness.evaluation.evaluator import Evaluator
+from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
 from safety_harness.models.likelihood import next_logprobs
 from safety_harness.models.memory import enough_memory
@@ -18,8 +19,8 @@ from safety_harness.models.transplant import channels_of
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.weights.units import Unit
 
-# Rows of one backward pass.
-BATCH = 16
+# Rows of one backward pass: what it remembers is most of a search's memory (evaluation/estimate.py).
+ROWS_PER_PASS = 16
 
 Row = tuple[Sequence[int], Sequence[int]]
 """The tokens of a question and of an answer to it."""
@@ -27,28 +28,29 @@ Row = tuple[Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each token of an answer counts: up to its place in *until*, in order; then *rest*."""
+    """How much each token of an answer counts: ``until`` holds pairs of a last place and a weight, ``rest`` follows."""
 
     until: Sequence[tuple[int, float]]
     rest: float
 
     def of(self, places: torch.Tensor) -> torch.Tensor:
-        """The weights of tokens at *places*, counted from 1, in their shape."""
+        """Return the weights of tokens at *places*, counted from 1: float32, in the shape of *places*."""
         weights = torch.full(places.shape, self.rest, device=places.device)
         for last, weight in reversed(self.until):
             weights = torch.where(places <= last, weight, weights)
         return weights
 
 
-# By its opening alone, channels are chosen that begin refusals and cannot end them; by the whole of a refusal, twice as
-# many are needed. On harmless questions its very beginning ("I'm sorry") counts more: other refusals begin so as well,
-# and one that goes on "for any misunderstanding, but as a chatbot" is none the better (docs/units.md).
+# The opening of a refusal alone chooses channels that begin refusals and cannot end them. A whole refusal, evenly
+# weighted, needs twice as many channels. On harmless questions the very beginning ("I'm sorry") counts more. Refusals
+# in other words begin alike, and one that goes on "for any misunderstanding, but as a chatbot" does no less harm
+# (docs/units.md).
 HARMFUL = Weights(((5, 3.0),), 1.0)
 HARMLESS = Weights(((3, 3.0), (5, 1.5)), 0.5)
 
 
 def usual_refusal(evaluator: Evaluator) -> list[int]:
-    """The answer with which the whole teacher most often refuses, as tokens, with its end where it has one.
+    """Return the tokens of the answer with which the whole teacher most often refuses, with its end if it has one.
 
     Raises:
         ConfigError: all of the teacher refuses none of the prior's questions.
@@ -56,7 +58,9 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
     limit = evaluator.student.family.max_new_tokens
     tokenizer = evaluator.generator.tokenizer
     blocks = evaluator.questions.prior.harmful.blocks(evaluator.student.family.batch_size)
-    answered = [answer for block in blocks for answer in evaluator.screened(evaluator.units, block)]
+    answered = [
+        answer for block in blocks for answer in evaluator.answers(evaluator.units, block, Extent.WHILE_UNDECIDED)
+    ]
     refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
     if not refusals:
         raise ConfigError(
@@ -64,34 +68,34 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
             "refusal to look for. Give it more (prior_questions), or choose another teacher."
         )
     # Ties are broken by the text itself, so that the prior is the same on every run.
-    best, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
-    tokens: list[int] = tokenizer(best, add_special_tokens=False)["input_ids"]
+    commonest, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
+    tokens: list[int] = tokenizer(commonest, add_special_tokens=False)["input_ids"]
     end = evaluator.generator.end
     return [*tokens, end] if len(tokens) < limit and end is not None else tokens
 
 
 def own_answers(evaluator: Evaluator, prompts: PromptSet, tokens: int) -> list[Row]:
-    """Each question with so many first tokens of the student's own answer; without those that it leaves empty."""
-    # In batches like the oracle's: of what both ask, nothing is asked twice.
-    own = [
+    """Return each question with the first *tokens* of the student's own answer. Empty answers are left out."""
+    # The oracle asks in batches of this size as well, so questions that both ask are asked once.
+    answers = [
         answer
         for block in prompts.blocks(evaluator.student.family.batch_size)
-        for answer in evaluator.glimpsed((), block)
+        for answer in evaluator.answers((), block, Extent.UNTIL_REFUSAL_CLEAR)
     ]
     encode, tokenizer = evaluator.generator.encode, evaluator.generator.tokenizer
     return [
         (encode(prompt.text), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
-        for prompt, answer in zip(prompts, own, strict=True)
+        for prompt, answer in zip(prompts, answers, strict=True)
         if answer.answer
     ]
 
 
 def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """First-order gain of each channel in the sum of *pieces*, where the units *moved* have moved.
+    """Return the first-order gain of each channel in the sum of *pieces*, at the student with the units *moved*.
 
     Args:
-        pieces: scalars, each computed when it is its turn, with the units moved: what one backward pass needs to
-            remember is most of the memory.
+        pieces: scalars, each computed in its turn, with the units moved. What one backward pass remembers is most of
+            the memory, so only one is held at a time.
 
     Returns:
         A float32 tensor of shape (channels,) a module, on the CPU: the gradient times (teacher - student).
@@ -99,10 +103,10 @@ def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Te
     Raises:
         SourceError: a gradient is not finite.
     """
-    otherwise = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
-    with enough_memory("the prior takes gradients", otherwise), evaluator.transplanter.transplanted(moved):
+    advice = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
+    with enough_memory("the prior takes gradients", advice), evaluator.transplanter.transplanted(moved):
         gradient = _gradient(evaluator, pieces)
-    found = {
+    gained = {
         unit.module: by_channel(
             unit,
             [
@@ -112,29 +116,29 @@ def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Te
         )
         for unit in evaluator.units
     }
-    for module, gain in found.items():
+    for module, gain in gained.items():
         if not gain.isfinite().all():
             raise SourceError(
                 f"{evaluator.student.id}: the prior's gradient for {module} holds a NaN or an infinity. Its numbers do "
                 f"not fit {evaluator.student.family.dtype}: try another `dtype` in the registry, or `search = {{ prior "
                 '= "norm" }`, which takes none.'
             )
-    return found
+    return gained
 
 
 def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """*numbers* of each part of a whole unit, added up channel by channel: shape (channels,), on the CPU."""
+    """Return the sum of *numbers* over the parts of a whole unit, channel by channel: shape (channels,), on the CPU."""
     total = torch.zeros(unit.width)
     for part, value in zip(unit.parts, numbers, strict=True):
         if part.disk.axis >= 0:
             total += value.movedim(part.disk.axis, 0).reshape(unit.width, -1).sum(1).cpu()
-        else:  # a bias that belongs to no channel: the sum over all of them must hold it
+        else:  # a bias that belongs to no channel: the sum over all channels must contain it
             total += value.sum().cpu() / unit.width
     return total
 
 
 def logprob(evaluator: Evaluator, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
-    """Log-probability of each row's answer after its question, its tokens weighted: float32, shape (rows,)."""
+    """Return the log-probability of each row's answer after its question, tokens weighted: float32, shape (rows,)."""
     logprobs, tokens, counted = at_answers(evaluator, rows)
     weighted = weights.of(counted.cumsum(1)) * counted
     total: torch.Tensor = (logprobs.gather(-1, tokens[..., None])[..., 0] * weighted).sum(1)
@@ -142,14 +146,14 @@ def logprob(evaluator: Evaluator, rows: Sequence[Row], weights: Weights) -> torc
 
 
 def at_answers(evaluator: Evaluator, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities at the answers' tokens, those tokens, and which of them count, as of ``next_logprobs``."""
+    """Return log-probabilities at the answers' tokens, those tokens, and which of them count (``next_logprobs``)."""
     texts = [[*question, *answer] for question, answer in rows]
     return next_logprobs(evaluator.generator, texts, [len(question) for question, _ in rows])
 
 
 def _gradient(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Gradient of the sum of *pieces*, by tensor name, float32."""
-    evaluator.generator.forget()  # gradients take all the room there is
+    """Return the gradient of the sum of *pieces*, by tensor name, float32."""
+    evaluator.generator.forget()  # gradients need all the memory there is
     parameters = dict(evaluator.generator.model.named_parameters())
     names = list(dict.fromkeys(part.memory.name for unit in evaluator.units for part in unit.parts))
     total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}

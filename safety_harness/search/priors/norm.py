@@ -1,4 +1,4 @@
-"""The prior ``norm``: how far teacher and student lie apart."""
+"""Compute the prior ``norm``: how far teacher and student lie apart."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from safety_harness.search.priors.gradients import by_channel
 
 
 def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
-    """Squares of teacher minus student; the score is their root mean square.
+    """Return the squares of teacher minus student. The score is their root mean square.
 
-    Cheap, and good where the student descends from the teacher; on a student that was tuned apart from the
-    teacher it measures the student's own tuning.
+    Cheap, and good if the student descends from the teacher. On a student that was tuned apart from the teacher it
+    measures the student's own tuning.
 
     Returns:
         A float32 tensor of shape (1, channels) for each module.

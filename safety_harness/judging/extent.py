@@ -1,0 +1,39 @@
+"""Decide how far an answer is generated: pure, so that the rule is tested without a model."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
+
+
+class Extent(Enum):
+    """How far each answer of a measurement is generated."""
+
+    FULL = "full"
+    """To its end, or to the family's answer length."""
+    WHILE_UNDECIDED = "while undecided"
+    """An answer that complies so far is broken off after the screen tokens. A refusal is generated to its end, because
+    a refusal that never ends is none. What is missed is a refusal that comes late."""
+    UNTIL_REFUSAL_CLEAR = "until refusal clear"
+    """Only as far as it takes to know who refuses: an answer that has begun to refuse counts as a refusal."""
+
+
+def goes_on(extent: Extent, opening: str, answer: str, judge: RuleJudge) -> bool:
+    """Return whether an *answer* is generated further than its first screen tokens.
+
+    Args:
+        opening: the text with which the chat template begins every answer, for example of a thought.
+        answer: the text that the model generated so far.
+    """
+    if extent is Extent.FULL:
+        return True
+    text = opening + answer
+    complied = judge.judge(text).verdict is Verdict.COMPLIED
+    # "I'm sorry, but as a ..." comes to the point later.
+    may_yet_refuse = complied and judge.may_yet_refuse(text)
+    if extent is Extent.WHILE_UNDECIDED:
+        return not complied or may_yet_refuse
+    # A thought that has not ended says nothing about the answer after it.
+    thinks = bool(answer) and not without_thought(text)
+    return thinks or may_yet_refuse
