@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safety_harness.models.decoding.prefill_cache import layers_of
 from tabulate import tabulate
 
 from benchmarks import command
 from benchmarks.quality.methods import under
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
-from safety_harness.models.decoding.prefill_cache import layers_of
 from safety_harness.models.generate import Generator
 from safety_harness.search.candidates import Channels
 

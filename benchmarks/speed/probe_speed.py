@@ -33,6 +33,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from safety_harness.models.decoding.prefill_cache import Readings
 from tabulate import tabulate
 from transformers import AutoModelForCausalLM
 
@@ -45,7 +46,6 @@ from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.models import generate
 from safety_harness.models.decoding.batch import pad_left
-from safety_harness.models.decoding.prefill_cache import Readings
 from safety_harness.models.generate import PAD, Generator
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet

@@ -6,14 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from safety_harness.errors import DataError
-from safety_harness.gate.broken_tests import only_of
-from safety_harness.gate.decide import (
-    INTERRUPTED,
-    correct_for_students,
-    decide_run,
-    decide_student,
-    required,
-)
+from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Outcome, Question, RunResult, StudentResult, asked_in_search
 
 
@@ -165,51 +159,35 @@ def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _incomplete(
     runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str], anew: Collection[str]
-) -> Iterator[str]:
-    """Why runs were incomplete, but for what went wrong with students that another run measured whole.
+) -> Iterator[Incident]:
+    """Yield the incidents that still hold.
 
-    Beside the run that counts, that is one in which the same student came out the same.
+    Tests that broke count no more where all of their students are measured elsewhere: in the run that counts, or in
+    another run that nothing disturbed and in which the student came out the same. An interrupt counts no more once all
+    of its run's students have all of their checks.
     """
-    came_out = {(student, name): outcome for name, run in runs.items() for student, outcome in _unbroken(run)}
+    undisturbed = {name: dict(_undisturbed(run)) for name, run in runs.items()}
     for name, run in runs.items():
-        others = [other for other in runs if other != name]
-        outcomes = {student.id: student.outcome for student in run.students}
-        elsewhere = {
-            student
-            for student, where in counted_in.items()
-            if where != name
-            or (student not in anew and any(came_out.get((student, other)) == outcomes[student] for other in others))
+        others = [outcomes for other, outcomes in undisturbed.items() if other != name]
+        elsewhere = {student for student, counts_in in counted_in.items() if counts_in != name}
+        elsewhere |= {
+            student.id
+            for student in run.students
+            if student.id not in anew and any(outcomes.get(student.id) is student.outcome for outcomes in others)
         }
-        yield from _still_missing(run, elsewhere, whole)
+        finished = {student.id for student in run.students} <= whole
+        for incident in run.incomplete:
+            if not incident.concerns_only(elsewhere) and not (finished and incident.kind == "interrupted"):
+                yield incident
 
 
-def _unbroken(run: RunResult) -> Iterator[tuple[str, Outcome]]:
-    """The students that *run* decided, and none of whose tests broke, with their outcomes."""
-    ids = [student.id for student in run.students]
-    about_run = _beside(run)
+def _undisturbed(run: RunResult) -> Iterator[tuple[str, Outcome]]:
+    """Yield each student that *run* decided while no incident concerned it, with its outcome."""
+    ids = {student.id for student in run.students}
     for student in run.students:
-        broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in about_run)
-        if student.outcome is not Outcome.INCONCLUSIVE and not broken:
+        disturbed = not all(incident.concerns_only(ids - {student.id}) for incident in run.incomplete)
+        if student.outcome is not Outcome.INCONCLUSIVE and not disturbed:
             yield student.id, student.outcome
-
-
-def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list[str]:
-    """Why a run was incomplete beside its students, where that still holds.
-
-    What went wrong with a student that counts *elsewhere* does not; nor an interrupt, once all of the run's students
-    have all of their checks.
-    """
-    ids = [student.id for student in run.students]
-    about_run = _beside(run)
-    if set(ids) <= whole:
-        about_run = [reason for reason in about_run if reason != INTERRUPTED]
-    return [reason for reason in about_run if not only_of(reason, elsewhere, ids)]
-
-
-def _beside(run: RunResult) -> list[str]:
-    """Why *run* was incomplete, beside what its students lack."""
-    own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
-    return [reason for reason in run.reasons if reason not in own]
 
 
 def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -15,13 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from safety_harness.errors import DataError
-from safety_harness.gate.broken_tests import UNMEASURED
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.upgrade import upgrade
 
 RESULTS = "results.json"
 """The file that a run writes, in its folder of reports."""
-SCHEMA = 2
-# A results.json of schema 1 only lacks what has a default here.
-READABLE = (1, SCHEMA)
+SCHEMA = 3
+OLDEST_SCHEMA = 1
 
 
 class Outcome(StrEnum):
@@ -178,6 +177,13 @@ class About(TypedDict, total=False):
     identity: dict[str, Any]
 
 
+# What is added to the summary of a check that passed before the correction over students, by its outcome after it.
+AFTER_CORRECTION = {
+    Outcome.FAIL: "; no improvement after Holm",
+    Outcome.INCONCLUSIVE: "; whether that is an improvement was not tested",
+}
+
+
 @dataclass(frozen=True)
 class Check:
     """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers."""
@@ -187,6 +193,8 @@ class Check:
     summary: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
     asked: Asked | None = None
+    raw_outcome: Outcome | None = None
+    """The outcome before the correction over the students of a run; None where that changed nothing."""
 
     def without_answers(self) -> Check:
         """The same without what the models said."""
@@ -195,6 +203,12 @@ class Check:
     @property
     def passed(self) -> bool:
         return self.outcome is Outcome.PASS
+
+    @property
+    def sentence(self) -> str:
+        """The summary, and what the correction over the students took away."""
+        corrected = self.raw_outcome is Outcome.PASS
+        return self.summary + (AFTER_CORRECTION.get(self.outcome, "") if corrected else "")
 
     def require(self) -> None:
         """Fail the test that measured this, unless it passed.
@@ -223,25 +237,49 @@ class StudentResult:
         """Whether the outcome is the one that the registry states; INCONCLUSIVE never is."""
         return self.outcome.value == self.expected
 
+    @property
+    def surprises(self) -> bool:
+        """Whether the student is decided, and not as the registry states."""
+        return self.outcome is not Outcome.INCONCLUSIVE and not self.as_expected
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole run: its decision, its students, and where everything came from."""
+    """A whole run: its decision, its students, what kept it from being complete, and where everything came from."""
 
     outcome: Outcome
-    reasons: tuple[str, ...]
     students: tuple[StudentResult, ...]
     gate: Mapping[str, Any]
     judge: Mapping[str, Any]
     provenance: Mapping[str, Any]
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     """By the sha256 of their set, the questions that checks were asked on."""
+    incomplete: tuple[Incident, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The sentences against the release: students that surprise, students that are unproven, incidents."""
+        surprises = [
+            f"{student.id}: {student.outcome.value}, expected {student.expected}"
+            + "".join(f"; {reason}" for reason in student.reasons)
+            for student in self.students
+            if student.surprises
+        ]
+        unproven = [
+            f"{student.id}: {next(iter(student.reasons), 'nothing is proven')}"
+            for student in self.students
+            if student.outcome is Outcome.INCONCLUSIVE
+        ]
+        nobody = [] if self.students else ["no student was measured"]
+        return (*surprises, *unproven, *(incident.sentence for incident in self.incomplete), *nobody)
 
     def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
+        """Return the text of a results.json. Its ``reasons`` are for whoever reads the file; they are not read back."""
+        table = _RUN.dump_python(self, mode="json")
+        return json.dumps({"schema": SCHEMA, "reasons": self.reasons, **table}, indent=1) + "\n"
 
     def without_answers(self) -> RunResult:
-        """The same without what the models said."""
+        """Return the run without what the models answered."""
         students = tuple(
             replace(student, checks={name: check.without_answers() for name, check in student.checks.items()})
             for student in self.students
@@ -249,17 +287,16 @@ class RunResult:
         return replace(self, students=students)
 
     def without_texts(self) -> RunResult:
-        """The same without the words of any question or answer, so that anyone may read it.
+        """Return the run without the words of any question or answer, so that anyone may read it.
 
-        Nor why something could not be measured: such an error may quote a question.
+        The causes of incidents are left out too, because an error may quote a question.
         """
         asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
-        reasons = tuple(_CAUSE.sub("", reason) for reason in self.reasons)
-        return replace(self.without_answers(), questions=asked, reasons=reasons)
+        incomplete = tuple(incident.without_cause() for incident in self.incomplete)
+        return replace(self.without_answers(), questions=asked, incomplete=incomplete)
 
 
 _RUN = TypeAdapter(RunResult)
-_CAUSE = re.compile(rf"(?<={UNMEASURED}): .*", re.DOTALL)
 
 
 def schema() -> dict[str, Any]:
@@ -270,8 +307,13 @@ def schema() -> dict[str, Any]:
         found["$defs"] |= part.pop("$defs", {})
         found["$defs"][described.__name__] = part
         found["$defs"][owner]["properties"][name] = {"$ref": f"#/$defs/{described.__name__}"}
-    found["properties"] = {"schema": {"const": SCHEMA, "type": "integer"}, **found["properties"]}
-    found["required"] = ["schema", *found["required"]]
+    sentences = {"type": "array", "items": {"type": "string"}}
+    found["properties"] = {
+        "schema": {"const": SCHEMA, "type": "integer"},
+        "reasons": {"description": "Sentences made from the records below.", **sentences},
+        **found["properties"],
+    }
+    found["required"] = ["schema", "reasons", *found["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
@@ -336,13 +378,15 @@ def read_results(path: Path) -> RunResult:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
-    found = table.pop("schema", None) if isinstance(table, dict) else None
-    if found not in READABLE:
-        newer = isinstance(found, int) and found > SCHEMA
+    schema_version = table.get("schema") if isinstance(table, dict) else None
+    if schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
+        newer = isinstance(schema_version, int) and schema_version > SCHEMA
         advice = "Update safety-harness" if newer else "Run the suites again"
-        raise DataError(f"{path}: schema {found!r}, but this version reads {READABLE[0]} to {SCHEMA}. {advice}.")
+        readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
+        raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
     try:
-        return _RUN.validate_python(table)
+        run = _RUN.validate_python(table)
+        return run if schema_version == SCHEMA else _RUN.validate_python(upgrade(table))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -16,7 +16,7 @@ import pytest
 from safety_harness import __version__
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_file
-from safety_harness.gate.broken_tests import told
+from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.fixtures import PROPERTY
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Collector:
             self._write(self.result, self.report_dir)
         except Exception as error:  # whatever it is: hours of measurements may be behind it
             # A release without its report is not shown to be green.
-            self.result = self._decide(exitstatus, f"the reports could not be written: {_said(error)}")
+            self.result = self._decide(exitstatus, Incident(kind="report_not_written", cause=_said(error)))
             self._rescue(self.result)
         try:
             write_summary(self.result)
@@ -128,7 +128,7 @@ class Collector:
         colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
 
-    def _decide(self, exitstatus: int, *incomplete: str) -> RunResult:
+    def _decide(self, exitstatus: int, *incidents: Incident) -> RunResult:
         from safety_harness.gate import decide
         from safety_harness.gate.results import check_from_row
 
@@ -148,12 +148,12 @@ class Collector:
             )
             for student in self.students
         ]
-        missing = [*told(self.broken, [student.id for student in self.students]), *incomplete]
+        incomplete = [*broken_tests(self.broken, [student.id for student in self.students]), *incidents]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            missing.append(decide.INTERRUPTED)
+            incomplete.append(Incident(kind="interrupted"))
         return decide.decide_run(
             decided,
-            incomplete=missing,
+            incomplete=incomplete,
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),

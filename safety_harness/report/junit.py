@@ -66,7 +66,7 @@ def _counts(suite: Xml.Element, marks: Sequence[str]) -> dict[str, str]:
 def _mark(student: StudentResult, check: Check | None) -> tuple[str, str] | None:
     if check is not None and check.passed:
         return None
-    said = "not measured" if check is None else check.summary
+    said = "not measured" if check is None else check.sentence
     if student.expected == "fail" and student.as_expected:
         return "skipped", f"the student was expected to fail: {said}"
     return ("failure" if check is not None and check.outcome is Outcome.FAIL else "error"), said

@@ -189,7 +189,7 @@ def _evidence(results: Path, patch: Patch, evaluator: Evaluator) -> tuple[Eviden
         outcome=student.outcome,
         reasons=student.reasons,
         checks={
-            name: Measured(outcome=check.outcome, summary=check.summary, numbers=_counts(check.numbers))
+            name: Measured(outcome=check.outcome, summary=check.sentence, numbers=_counts(check.numbers))
             for name, check in student.checks.items()
         },
         thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),

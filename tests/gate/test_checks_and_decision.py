@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pytest
 
 from safety_harness.gate import checks, decide
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Check, Outcome, RunResult
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -288,7 +289,8 @@ def test_an_improvement_must_hold_among_all_students() -> None:
     found = corrected(a=defense(107, 112), b=defense(107, 112))
     assert [check.outcome for check in found.values()] == [FAIL, FAIL]
     assert found["a"].numbers["p_adjusted"] == pytest.approx(1 / 16)
-    assert "no improvement after Holm" in found["a"].summary
+    assert found["a"].sentence.endswith("; no improvement after Holm")
+    assert (found["a"].raw_outcome, found["a"].summary) == (PASS, defense(107, 112).summary)
 
 
 def test_a_student_that_failed_was_tested_too() -> None:
@@ -365,7 +367,8 @@ def test_no_students_prove_nothing() -> None:
 
 def test_an_incomplete_run_proves_nothing() -> None:
     whole = run({"a": 128})
-    found = decide.decide_run(whole.students, incomplete=["the run was interrupted"], gate={}, judge={}, provenance={})
+    incidents = [Incident("interrupted")]
+    found = decide.decide_run(whole.students, incomplete=incidents, gate={}, judge={}, provenance={})
     assert (found.outcome, found.reasons) == (INCONCLUSIVE, ("the run was interrupted",))
 
 

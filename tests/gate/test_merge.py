@@ -11,7 +11,8 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
-from safety_harness.gate.decide import INTERRUPTED, decide_run
+from safety_harness.gate.decide import decide_run
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.results import Check, Outcome, RunResult, read_results
 from tests.samples import ASKED, defense, run_result, sample_checks
@@ -19,10 +20,18 @@ from tests.samples import ASKED, defense, run_result, sample_checks
 Named = Mapping[str, Sequence[Check]]
 
 
-def with_reasons(result: RunResult, *reasons: str) -> RunResult:
-    """*result*, decided with more that did not run."""
+INTERRUPTED = Incident("interrupted")
+
+
+def with_incidents(result: RunResult, *incidents: Incident) -> RunResult:
+    """Return *result*, decided again with *incidents*."""
     about = {"gate": result.gate, "judge": result.judge, "provenance": result.provenance}
-    return decide_run(result.students, incomplete=reasons, questions=result.questions, **about)
+    return decide_run(result.students, incomplete=incidents, questions=result.questions, **about)
+
+
+def broken(*students: str, cause: str = "no memory") -> Incident:
+    """Return the incident of a test that broke for each of *students*."""
+    return Incident("broken_test", tuple(f"suites/test_x.py::test_y[{name}]" for name in students), students, cause)
 
 
 def test_runs_over_other_students_are_one_run() -> None:
@@ -62,10 +71,9 @@ def test_what_one_correction_took_away_the_next_may_give_back() -> None:
 
 
 def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
-    first = with_reasons(
+    first = with_incidents(
         run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3]}),
-        "suites/test_x.py::test_y[a/two] could not be measured: no memory",
-        "suites/test_x.py::test_z[a/two] and 3 more of this student could not be measured: no disk", INTERRUPTED,
+        broken("a/two"), broken("a/two", cause="no disk"), INTERRUPTED,
     )  # fmt: skip
     found = merge({"first": first, "second": run_result({"a/two": sample_checks()})})
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
@@ -73,19 +81,19 @@ def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() ->
 
 
 @pytest.mark.parametrize(
-    ("first", "reason"),
+    ("first", "incident"),
     [
         ({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()[:3]}, INTERRUPTED),
         (
             {"a/one": sample_checks(), "a/two": sample_checks()[:3]},
-            "suites/test_x.py::test_y[a/one] could not be measured: no memory",
+            broken("a/one"),
         ),
     ],
 )
-def test_what_is_still_missing_is_still_said(first: Named, reason: str) -> None:
-    found = merge({"1": with_reasons(run_result(first), reason), "2": run_result({"a/two": sample_checks()})})
+def test_what_is_still_missing_is_still_said(first: Named, incident: Incident) -> None:
+    found = merge({"1": with_incidents(run_result(first), incident), "2": run_result({"a/two": sample_checks()})})
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reasons[-1] == reason
+    assert found.reasons[-1] == incident.sentence
 
 
 @pytest.mark.parametrize("refused", [128, 9])
@@ -144,71 +152,71 @@ def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) 
 
 
 def test_what_was_decided_first_is_kept_and_the_result_says_what_came_later() -> None:
-    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     one = run_result({"a/one": sample_checks(9), "a/two": sample_checks(), "a/three": sample_checks()[:3]})
     two = run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()})
     found = merge(
-        {"1": one, "2": with_reasons(two, reason), "3": run_result({"a/one": sample_checks()})}, keep_first=True
+        {"1": one, "2": with_incidents(two, incident), "3": run_result({"a/one": sample_checks()})}, keep_first=True
     )
     outcomes = {student.id: student.outcome for student in found.students}
     assert outcomes == {"a/one": Outcome.FAIL, "a/two": Outcome.PASS, "a/three": Outcome.PASS}
     assert found.provenance["decided again"] == "a/one (fail, then pass, then pass)"
     assert found.provenance["measured again"] == "a/three"
-    assert reason not in found.reasons
+    assert incident not in found.incomplete
 
 
 def test_what_broke_in_the_run_that_counts_is_said() -> None:
-    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     first, second = (
         run_result({"a/one": sample_checks()[:3]}),
-        with_reasons(run_result({"a/one": sample_checks()}), reason),
+        with_incidents(run_result({"a/one": sample_checks()}), incident),
     )
-    found = merge({"1": with_reasons(first, reason), "2": second})
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+    found = merge({"1": with_incidents(first, incident), "2": second})
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
 def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_measured() -> None:
-    reason = "suites/test_x.py::test_y[a/one] and 9 more, of a/one, a/two, could not be measured: no disk"
-    first = with_reasons(
-        run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), reason
+    incident = broken("a/one", "a/two")
+    first = with_incidents(
+        run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), incident
     )
     one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
-    assert merge({"1": first, "2": one}).reasons[-1] == reason
+    assert merge({"1": first, "2": one}).reasons[-1] == incident.sentence
     found = merge({"1": first, "2": one, "3": two})
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
 
 
 def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
-    reason = "suites/test_x.py::test_further[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     first, again = (
-        with_reasons(run_result({"a/one": sample_checks()}), reason),
+        with_incidents(run_result({"a/one": sample_checks()}), incident),
         run_result({"a/one": sample_checks(127)}),
     )
     found = merge({"1": first, "2": again}, keep_first=True)
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
-    for broken in (reason, INTERRUPTED):  # the other run did not get through either
-        found = merge({"1": first, "2": with_reasons(again, broken)}, keep_first=True)
-        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, reason)
+    for disturbed in (incident, INTERRUPTED):  # the other run did not get through either
+        found = merge({"1": first, "2": with_incidents(again, disturbed)}, keep_first=True)
+        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, incident.sentence)
 
 
 @pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
 def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: int, now: int) -> None:
-    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     first, whole = (
-        with_reasons(run_result({"a/one": sample_checks(was)}), reason),
+        with_incidents(run_result({"a/one": sample_checks(was)}), incident),
         run_result({"a/one": sample_checks(now)}),
     )
     found = merge({"1": first, "2": whole}, keep_first=True)
     assert found.outcome is not Outcome.PASS
-    assert reason in found.reasons
+    assert incident in found.incomplete
 
 
 def test_what_broke_of_a_student_that_is_decided_anew_is_said_whatever_the_other_one_was() -> None:
-    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     before = searched_by("replace", run_result({"a/one": sample_checks()}))
-    now = searched_by("add", with_reasons(run_result({"a/one": sample_checks()}), reason))
+    now = searched_by("add", with_incidents(run_result({"a/one": sample_checks()}), incident))
     found = merge({"1": before, "2": now}, anew=["a/one"])
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
 def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult, plain, read_results
 from safety_harness.report import markdown, terminal
 
@@ -66,8 +67,11 @@ STUDENTS = st.builds(
 RULES = st.dictionaries(
     TEXT, st.dictionaries(TEXT, st.dictionaries(TEXT, BUILT_IN, max_size=2), max_size=2), max_size=2
 )
+NAMES = st.lists(TEXT, max_size=2).map(tuple)
+KINDS: st.SearchStrategy[Any] = st.sampled_from(["broken_test", "interrupted", "report_not_written", "other"])
+INCIDENTS = st.lists(st.builds(Incident, KINDS, NAMES, NAMES, TEXT), max_size=2).map(tuple)
 RUNS = st.builds(
-    RunResult, OUTCOMES, st.lists(TEXT).map(tuple), st.lists(STUDENTS, max_size=2).map(tuple), RULES, TABLES, TABLES
+    RunResult, OUTCOMES, st.lists(STUDENTS, max_size=2).map(tuple), RULES, TABLES, TABLES, incomplete=INCIDENTS
 )
 
 

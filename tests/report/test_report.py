@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Check, Outcome, RunResult, read_results
 from safety_harness.report import markdown, terminal, write_reports
 from tests.samples import defense, run_result, sample_checks
@@ -53,7 +54,7 @@ def test_seventeen_students_with_long_names_fit_a_hundred_columns() -> None:
 def test_of_two_hundred_students_those_are_shown_that_need_a_look() -> None:
     (fine,), (red,) = (run_result({"x": found}).students for found in (sample_checks(), sample_checks(9)))
     students = [replace(red if number % 20 == 7 else fine, id=f"family/student-{number:03}") for number in range(200)]
-    text = terminal(replace(run_result({}), students=tuple(students), reasons=()))
+    text = terminal(replace(run_result({}), students=tuple(students)))
     shown = [line.split()[0] for line in text.split("\n\n")[0].splitlines() if line.startswith("family/")]
     assert len(shown) == 40
     assert {f"family/student-{number:03}" for number in range(7, 200, 20)} <= set(shown)
@@ -93,7 +94,7 @@ def test_a_run_without_measurements_says_so() -> None:
 
 
 def test_reasons_cannot_steer_the_terminal() -> None:
-    result = replace(run_result({"alpha/one": sample_checks()}), reasons=(HOSTILE,))
+    result = replace(run_result({"alpha/one": sample_checks()}), incomplete=(Incident("other", cause=HOSTILE),))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", terminal(result))
 
 
@@ -135,7 +136,8 @@ def test_hostile_text_stays_text() -> None:
     named = {HOSTILE: HOSTILE}
     settings = {HOSTILE: {HOSTILE: named}}
     judge = {"name": HOSTILE, "fingerprint": HOSTILE, "sets": {HOSTILE: {"n": HOSTILE}}}
-    result = RunResult(Outcome.FAIL, (HOSTILE,), (student,), settings, judge, {HOSTILE: named})
+    incidents = (Incident("other", cause=HOSTILE),)
+    result = RunResult(Outcome.FAIL, (student,), settings, judge, {HOSTILE: named}, incomplete=incidents)
     text = markdown(result)
     assert "<script" not in text
     assert "`" not in text
@@ -149,7 +151,7 @@ def test_a_student_without_a_patch_or_a_task_has_a_dash() -> None:
         run_result({"a/b": [*sample_checks()[:2], Check("task", Outcome.PASS, "none", {})]}).students[0],
         about={"patch": {}},
     )
-    result = RunResult(Outcome.PASS, (), (bare,), {}, {}, {})
+    result = RunResult(Outcome.PASS, (bare,), {}, {}, {})
     assert "| a/b" in markdown(result)
     assert " – " in row(terminal(result), "a/b")
 

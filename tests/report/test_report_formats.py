@@ -20,6 +20,7 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.gate.decide import decide_run
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Asked, Outcome, Question, RunResult
 from safety_harness.report import WRITERS, write_reports
 from safety_harness.report.comparison import versus
@@ -67,7 +68,8 @@ def hostile() -> RunResult:
     base = run_result({})
     judge = {"name": HOSTILE[0], "fingerprint": HOSTILE[1], "sets": {text: {"n": text} for text in HOSTILE}}
     return replace(
-        base, students=tuple(students), reasons=tuple(HOSTILE), judge=judge, questions=questions,
+        base, students=tuple(students), judge=judge, questions=questions,
+        incomplete=tuple(Incident("other", cause=text) for text in HOSTILE),
         provenance={text: text for text in HOSTILE},
     )  # fmt: skip
 
@@ -240,7 +242,7 @@ def test_junit_is_as_green_as_the_gate(green: bool) -> None:
     as_it_is = replace(
         result.students[0], checks={n: c for n, c in result.students[0].checks.items() if n != "minimality"}
     )
-    incomplete = [] if green else ["the run was interrupted"]
+    incomplete = [] if green else [Incident("interrupted")]
     result = decide_run(
         (as_it_is, result.students[1]), incomplete=incomplete, gate={}, judge={}, provenance={"subject": "student"}
     )
