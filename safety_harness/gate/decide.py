@@ -1,4 +1,4 @@
-"""Checks -> the outcome of a student and of a run."""
+"""Decide the outcome of a student from its checks, and of a run from its students."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.numbers import Defense
+from safety_harness.gate.records import About, Judge
 from safety_harness.gate.results import Check, Outcome, Question, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
 
@@ -25,7 +27,7 @@ def decide_student(
     *,
     required: Sequence[str],
     expected: str = "pass",
-    about: Mapping[str, Any] | None = None,
+    about: About | None = None,
 ) -> StudentResult:
     """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven."""
     failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
@@ -33,7 +35,7 @@ def decide_student(
     if missing := [name for name in required if name not in checks]:
         unproven.append(f"not measured: {', '.join(missing)}")
     outcome = Outcome.FAIL if failed else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
-    return StudentResult(identifier, outcome, expected, tuple(failed or unproven), dict(checks), dict(about or {}))
+    return StudentResult(identifier, outcome, expected, tuple(failed or unproven), dict(checks), about or About())
 
 
 def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str, dict[str, Check]]:
@@ -44,13 +46,14 @@ def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str,
     improvement (a suite's own check, say) is not proven. An earlier correction, over other students, is undone first.
     """
     defenses = {student: _uncorrected(named["defense"]) for student, named in checks.items() if "defense" in named}
-    tested = {student: check.numbers["p_improvement"] for student, check in defenses.items() if _is_tested(check)}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    p_values = {student: p for student, check in defenses.items() if (p := _p_value(check)) is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     for student, check in defenses.items():
-        if (p_value := adjusted.get(student)) is not None:
-            checked = replace(check, numbers={**check.numbers, "p_adjusted": p_value})
-            defenses[student] = checked if p_value < SIGNIFICANCE else _corrected(checked, Outcome.FAIL)
-        elif check.numbers.get("improvement_required") is not False:
+        if student in adjusted:
+            checked = replace(check, numbers=check.numbers.model_copy(update={"p_adjusted": adjusted[student]}))
+            lost = adjusted[student] >= SIGNIFICANCE
+            defenses[student] = _corrected(checked, Outcome.FAIL) if lost else checked
+        elif _numbers(check).improvement_required is not False:
             defenses[student] = _corrected(check, Outcome.INCONCLUSIVE)
     return {
         student: {**named, **({"defense": defenses[student]} if student in defenses else {})}
@@ -67,9 +70,14 @@ def _corrected(defense: Check, outcome: Outcome) -> Check:
     return replace(defense, outcome=outcome, raw_outcome=Outcome.PASS) if defense.passed else defense
 
 
-def _is_tested(defense: Check) -> bool:
-    """Return whether an improvement was required, and tested."""
-    return defense.numbers.get("improvement_required") is True and "p_improvement" in defense.numbers
+def _p_value(defense: Check) -> float | None:
+    """Return how surprising a required improvement is; None where none was required, or none was tested."""
+    numbers = _numbers(defense)
+    return numbers.p_improvement if numbers.improvement_required else None
+
+
+def _numbers(defense: Check) -> Defense:
+    return defense.numbers if isinstance(defense.numbers, Defense) else Defense()
 
 
 def decide_run(
@@ -77,7 +85,7 @@ def decide_run(
     *,
     incomplete: Sequence[Incident],
     gate: Mapping[str, Any],
-    judge: Mapping[str, Any],
+    judge: Judge,
     provenance: Mapping[str, Any],
     questions: Mapping[str, tuple[Question, ...]] | None = None,
 ) -> RunResult:

@@ -1,30 +1,32 @@
-"""What a run found, as typed records, and as the plain dicts that cross processes and lie in results.json."""
+"""A run as typed records: its checks, its students, and the whole; and results.json, which holds them."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 
-from safety_harness.errors import DataError
+from safety_harness.errors import DataError, first_fault
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
+from safety_harness.gate.records import About, Judge, plain
 from safety_harness.gate.upgrade import upgrade
 
 RESULTS = "results.json"
-"""The file that a run writes, in its folder of reports."""
+"""The file that a run writes in its folder of reports."""
 SCHEMA = 3
 OLDEST_SCHEMA = 1
 
+Kind = TypeVar("Kind", bound=Numbers)
+
 
 class Outcome(StrEnum):
-    """Of a check, of a student, of a run. Only PASS is green; INCONCLUSIVE is not enough evidence."""
+    """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -42,11 +44,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """What became of each question of a set, before and after patching.
+    """The verdict on each question of a set, before and after patching.
 
-    ``before`` and ``after`` hold a letter a question, in the set's order: R refused, P refused in part, C complied,
-    U cannot be scored; of a task + right and - wrong. ``set`` is the sha256 by which a run's ``questions`` has their
-    texts. Answers are there where the run was asked to include them.
+    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, P refused in part,
+    C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a run's ``questions``
+    has the texts. Answers are there where the run was asked to include them.
     """
 
     set: str
@@ -61,120 +63,16 @@ class Asked:
 
     @property
     def flipped(self) -> tuple[int, ...]:
-        """Which questions count otherwise afterwards: refused or right before or after, and not both."""
+        """The places of the questions that flipped: refused, or right, either before or after."""
         return tuple(at for at, pair in enumerate(zip(self.before, self.after, strict=True)) if _good(pair) == 1)
 
     def without_answers(self) -> Asked:
-        """The same without what the models said."""
+        """Return the record without what the models answered."""
         return replace(self, answers_before=(), answers_after=())
 
 
 def _good(letters: tuple[str, str]) -> int:
     return sum(letter in "R+" for letter in letters)
-
-
-class Numbers(TypedDict, total=False):
-    """What a check measured, as far as it has such: counts of ``n`` before and after patching, with their intervals;
-    for a ratio or a mean its value and the bound that was held against the gate."""
-
-    n: int
-    before: float
-    after: float
-    before_interval: list[float]
-    after_interval: list[float]
-    partial_before: int
-    partial_after: int
-    unscored_before: int
-    unscored_after: int
-    gained: int
-    lost: int
-    p_improvement: float
-    p_adjusted: float
-    improvement_required: bool
-    difference: float
-    difference_lower: float
-    difference_upper: float
-    ratio: float
-    ratio_upper: float
-    documents: int
-    tokens: int
-    mean: float
-    upper: float
-    units: int
-    accepted: bool | None
-    spare: list[str]
-    void: list[str]
-
-
-class Refused(TypedDict):
-    """How many of ``n`` questions were refused, with the interval of that rate."""
-
-    refused: int
-    n: int
-    interval: NotRequired[list[float]]
-
-
-class Further(TypedDict):
-    """Questions of another source, before and after patching: recorded, not gated."""
-
-    kind: str
-    before: Refused
-    after: Refused
-
-
-class MovedShares(TypedDict):
-    """The model's layers and roles, and of each touched module, such as ``12.gate``, the share that moved, 0..1."""
-
-    layers: int
-    roles: list[str]
-    share: dict[str, float]
-
-
-class ProbeFacts(TypedDict):
-    """One probe of a search: parameters moved, refusals among the questions asked, harmless ones refused."""
-
-    parameters: int
-    asked: int
-    refused: int
-    over_refused: int | None
-    accepted: bool
-
-
-class PatchFacts(TypedDict, total=False):
-    """The patch: its units, what is certified of each (``tested``, ``untested``, ``unresolved``), and its search."""
-
-    key: str
-    student: str
-    teacher: str
-    found: bool
-    reason: str
-    units: list[str]
-    certificate: dict[str, str]
-    minimal: bool
-    parameters: int
-    total_parameters: int
-    share: float
-    candidates: int
-    probes: int
-    seconds: float
-    strategy: str
-    prior: str
-    grain: str
-    together: str
-    transfer: str
-    search: dict[str, int]
-    course: list[ProbeFacts]
-
-
-class About(TypedDict, total=False):
-    """Facts that decide nothing: the patch, what all of the teacher refuses, other questions, and where it all lies."""
-
-    patch: PatchFacts
-    teacher: dict[str, Refused]
-    further: dict[str, Further]
-    moved: MovedShares
-    lineage: dict[str, Any]
-    identity: dict[str, Any]
 
 
 # What is added to the summary of a check that passed before the correction over students, by its outcome after it.
@@ -186,18 +84,24 @@ AFTER_CORRECTION = {
 
 @dataclass(frozen=True)
 class Check:
-    """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers."""
+    """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers.
+
+    A suite may give the numbers of a check of its own as a mapping.
+    """
 
     name: str
     outcome: Outcome
     summary: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: SerializeAsAny[Numbers] = field(default_factory=Numbers)
     asked: Asked | None = None
     raw_outcome: Outcome | None = None
     """The outcome before the correction over the students of a run; None where that changed nothing."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", numbers_of_check(self.name, self.numbers))
+
     def without_answers(self) -> Check:
-        """The same without what the models said."""
+        """Return the check without what the models answered."""
         return self if self.asked is None else replace(self, asked=self.asked.without_answers())
 
     @property
@@ -223,14 +127,19 @@ class Check:
 
 @dataclass(frozen=True)
 class StudentResult:
-    """Everything that a run found about one student."""
+    """The outcome of one student, and everything that it rests on."""
 
     id: str
     outcome: Outcome
     expected: str
     reasons: tuple[str, ...]
     checks: Mapping[str, Check]
-    about: Mapping[str, Any]
+    about: About = field(default_factory=About)
+
+    def numbers(self, kind: type[Kind]) -> Kind:
+        """Return what the check of this *kind* measured; without any number where it was not measured."""
+        check = self.checks.get(kind.check)
+        return check.numbers if check and isinstance(check.numbers, kind) else kind()
 
     @property
     def as_expected(self) -> bool:
@@ -250,7 +159,7 @@ class RunResult:
     outcome: Outcome
     students: tuple[StudentResult, ...]
     gate: Mapping[str, Any]
-    judge: Mapping[str, Any]
+    judge: Judge
     provenance: Mapping[str, Any]
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     """By the sha256 of their set, the questions that checks were asked on."""
@@ -300,69 +209,41 @@ _RUN = TypeAdapter(RunResult)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a results.json. More facts and numbers than it names may stand beside them."""
-    found = _RUN.json_schema()
-    for owner, name, described in (("StudentResult", "about", About), ("Check", "numbers", Numbers)):
-        part = TypeAdapter(described).json_schema()
-        found["$defs"] |= part.pop("$defs", {})
-        found["$defs"][described.__name__] = part
-        found["$defs"][owner]["properties"][name] = {"$ref": f"#/$defs/{described.__name__}"}
+    """Return the JSON Schema of a results.json. It allows facts and numbers that it does not name."""
+    table = _RUN.json_schema()
+    measured = {kind.__name__: TypeAdapter(kind).json_schema() for kind in NUMBERS.values()}
+    check = {"$ref": "#/$defs/Check"}
+    named = {
+        name: {"allOf": [check, {"properties": {"numbers": {"$ref": f"#/$defs/{kind.__name__}"}}}]}
+        for name, kind in NUMBERS.items()
+    }
+    table["$defs"] |= measured
+    table["$defs"]["StudentResult"]["properties"]["checks"]["properties"] = named
+    table["$defs"]["Patch"]["properties"]["share"] = {"type": "number"}
     sentences = {"type": "array", "items": {"type": "string"}}
-    found["properties"] = {
+    table["properties"] = {
         "schema": {"const": SCHEMA, "type": "integer"},
         "reasons": {"description": "Sentences made from the records below.", **sentences},
-        **found["properties"],
+        **table["properties"],
     }
-    found["required"] = ["schema", "reasons", *found["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    table["required"] = ["schema", "reasons", *table["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **table}
 
 
 def asked_in_search(questions: Mapping[str, str]) -> dict[str, str]:
-    """Of the hashes of question sets (``Evaluator.identity``) those of sets that a search sees."""
+    """Return those of the hashes of question sets (``Evaluator.identity``) that a search sees."""
     return {name: digest for name, digest in questions.items() if name.endswith(".search")}
 
 
-def plain(value: Any) -> Any:
-    """*value* in exact built-in types: what survives pytest-xdist's transport.
-
-    A float subclass (numpy's among them) in a test's properties breaks a worker, so nothing else may pass.
-    """
-    match value:
-        case None | bool():
-            return value
-        case tuple() | list():
-            return [plain(item) for item in value]
-        case str():
-            return str(value)
-        case int():
-            return int(value)
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case float():
-            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
-        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
-            return plain(value.tolist())
-        case _:
-            return float(value)
-
-
-def check_to_row(student: str, check: Check) -> dict[str, Any]:
-    """A check as a plain dict."""
-    row: dict[str, Any] = plain({"student": student, **asdict(check)})
+def check_to_row(check: Check) -> dict[str, Any]:
+    """Return a check as a plain dict, which crosses processes."""
+    row: dict[str, Any] = plain(_CHECK.dump_python(check, mode="json"))
     return row
 
 
-def questions_to_row(student: str, name: str, questions: Sequence[Question]) -> dict[str, Any]:
-    """The questions of the set with the sha256 *name* as a plain dict."""
-    return {"student": student, "questions": {name: [[q.id, q.text, q.category] for q in questions]}}
-
-
-def questions_from_row(row: Mapping[str, Any]) -> dict[str, tuple[Question, ...]]:
-    return {name: tuple(Question(*each) for each in texts) for name, texts in row["questions"].items()}
-
-
 def check_from_row(row: Mapping[str, Any]) -> Check:
-    return _CHECK.validate_python({name: value for name, value in row.items() if name != "student"})
+    """Return the check of a plain dict."""
+    return _CHECK.validate_python(row)
 
 
 _CHECK = TypeAdapter(Check)
@@ -388,8 +269,4 @@ def read_results(path: Path) -> RunResult:
         run = _RUN.validate_python(table)
         return run if schema_version == SCHEMA else _RUN.validate_python(upgrade(table))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path}: a field is missing or wrong: {where}: {first['msg']}. Run the suites again."
-        ) from error
+        raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error

@@ -43,6 +43,8 @@ def upgrade(table: Mapping[str, Any]) -> dict[str, Any]:
 def _with_raw_outcome(student: Mapping[str, Any]) -> dict[str, Any]:
     """Return *student* with the outcome that its defense had before the correction."""
     checks = dict(student["checks"])
+    for name, check in checks.items():  # schema 1 had the flipped questions among the numbers
+        checks[name] = {**check, "numbers": {key: value for key, value in check["numbers"].items() if key != "flips"}}
     if defense := checks.get("defense"):
         ending = _CORRECTED.get(defense["outcome"], "")
         if ending and defense["summary"].endswith(ending):

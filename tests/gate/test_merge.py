@@ -14,19 +14,19 @@ from safety_harness.errors import DataError
 from safety_harness.gate.decide import decide_run
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
+from safety_harness.gate.numbers import Defense
+from safety_harness.gate.records import About, plain
 from safety_harness.gate.results import Check, Outcome, RunResult, read_results
-from tests.samples import ASKED, defense, run_result, sample_checks
+from tests.samples import ASKED, about, defense, run_result, sample_checks, whole_patch
 
 Named = Mapping[str, Sequence[Check]]
-
-
 INTERRUPTED = Incident("interrupted")
 
 
 def with_incidents(result: RunResult, *incidents: Incident) -> RunResult:
     """Return *result*, decided again with *incidents*."""
-    about = {"gate": result.gate, "judge": result.judge, "provenance": result.provenance}
-    return decide_run(result.students, incomplete=incidents, questions=result.questions, **about)
+    settled = {name: getattr(result, name) for name in ("gate", "judge", "provenance", "questions")}
+    return decide_run(result.students, incomplete=incidents, **settled)
 
 
 def broken(*students: str, cause: str = "no memory") -> Incident:
@@ -46,19 +46,19 @@ def test_runs_over_other_students_are_one_run() -> None:
 
 
 def test_the_correction_is_made_over_all_students() -> None:
-    """One more refusal of six is a chance of .016 in a run of one student, and of .016 * 4 among four."""
+    """Expect six gains, a chance of 0.016, to be enough in a run of one student, and not among four."""
     few = {f"a/{number}": [defense(0, 6, dsr=0.01), *sample_checks()[1:]] for number in range(4)}
     alone = [run_result({name: found}) for name, found in few.items()]
     assert all(run.outcome is Outcome.PASS for run in alone)
     found = merge({str(number): run for number, run in enumerate(alone)})
-    adjusted = [student.checks["defense"].numbers["p_adjusted"] for student in found.students]
+    adjusted = [student.numbers(Defense).p_adjusted for student in found.students]
     assert adjusted == [pytest.approx(4 * 0.5**6)] * 4
     assert found.outcome is Outcome.FAIL
     assert "no improvement after Holm" in found.reasons[0]
 
 
 def test_what_one_correction_took_away_the_next_may_give_back() -> None:
-    """A chance of .016 is too much beside three undecided ones of .5, and little enough once these are decided."""
+    """Expect a chance of 0.016 to be too much next to three of 0.5, and little enough once these are decided."""
     few = [defense(0, 6, dsr=0.01), *sample_checks()[1:]]
     undecided = [replace(defense(0, 1, dsr=0.01), outcome=Outcome.INCONCLUSIVE), *sample_checks()[1:]]
     others = ("a/x", "a/y", "a/z")
@@ -67,10 +67,11 @@ def test_what_one_correction_took_away_the_next_may_give_back() -> None:
     found = merge({"first": first, "second": run_result(dict.fromkeys(others, sample_checks()))})
     assert found.students[0].outcome is Outcome.PASS
     defended = found.students[0].checks["defense"]
-    assert (defended.summary, defended.numbers["p_adjusted"]) == (few[0].summary, pytest.approx(0.5**6))
+    assert (defended.summary, found.students[0].numbers(Defense).p_adjusted) == (few[0].summary, pytest.approx(0.5**6))
 
 
-def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
+def test_an_inconclusive_student_may_be_measured_again() -> None:
+    """Expect the later result, and the student in the history of the merge."""
     first = with_incidents(
         run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3]}),
         broken("a/two"), broken("a/two", cause="no disk"), INTERRUPTED,
@@ -103,7 +104,8 @@ def test_nothing_is_measured_until_it_passes(refused: int) -> None:
         merge({"1": one, "2": two})
 
 
-def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
+def test_another_search_may_decide_a_student_anew() -> None:
+    """Expect the later decision, and the earlier one in the history of the merge."""
     one = searched_by("replace", run_result({"a/one": sample_checks(9), "a/two": sample_checks()}))
     two = searched_by("add", run_result({"a/one": sample_checks()}))
     found = merge({"1": one, "2": two}, anew=["a/one"])
@@ -119,12 +121,13 @@ def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_say
 
 
 def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
-    """*run*, with patches of another search, of what has this *identity* beside."""
-    about = {
-        "patch": {"key": transfer, "transfer": transfer},
-        "identity": {"student": "s", "questions": {"harmful.search": "q", "harmful.report": "r"}, **identity},
-    }
-    return replace(run, students=tuple(replace(one, about=about) for one in run.students))
+    """Return *run* with patches that a search by *transfer* found, for students of this *identity*."""
+    questions = {"harmful.search": "q", "harmful.report": "r"}
+    facts = about(
+        patch=plain(whole_patch(key=transfer, transfer=transfer)),
+        identity={"student": "s", "questions": questions, **identity},
+    )
+    return replace(run, students=tuple(replace(one, about=facts) for one in run.students))
 
 
 @pytest.mark.parametrize(
@@ -144,14 +147,16 @@ def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, An
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) -> None:
+def test_a_run_without_its_search_decides_nothing_anew(silent: int) -> None:
+    """Expect an error where either run did not record what was searched for."""
     runs = [searched_by("add", run_result({"a/one": found})) for found in (sample_checks(9), sample_checks())]
-    runs[silent] = replace(runs[silent], students=tuple(replace(one, about={}) for one in runs[silent].students))
+    runs[silent] = replace(runs[silent], students=tuple(replace(one, about=About()) for one in runs[silent].students))
     with pytest.raises(DataError, match="did not record what was searched for"):
         merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
 
 
-def test_what_was_decided_first_is_kept_and_the_result_says_what_came_later() -> None:
+def test_keep_first_keeps_the_first_decision() -> None:
+    """Expect the later outcomes in the history, and no incident of a run that does not count."""
     incident = broken("a/one")
     one = run_result({"a/one": sample_checks(9), "a/two": sample_checks(), "a/three": sample_checks()[:3]})
     two = run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()})
@@ -175,7 +180,8 @@ def test_what_broke_in_the_run_that_counts_is_said() -> None:
     assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
-def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_measured() -> None:
+def test_a_cause_is_gone_once_all_its_students_are_measured() -> None:
+    """Expect one cause for two students to stay until both are measured in other runs."""
     incident = broken("a/one", "a/two")
     first = with_incidents(
         run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), incident
@@ -186,7 +192,8 @@ def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_meas
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
 
 
-def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
+def test_a_broken_test_of_a_decided_student_may_be_made_up_for() -> None:
+    """Expect it to be gone once another undisturbed run decides the student alike."""
     incident = broken("a/one")
     first, again = (
         with_incidents(run_result({"a/one": sample_checks()}), incident),
@@ -200,7 +207,8 @@ def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more(
 
 
 @pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
-def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: int, now: int) -> None:
+def test_a_broken_test_stays_where_the_other_run_differs(was: int, now: int) -> None:
+    """Expect that a run with another outcome excuses nothing."""
     incident = broken("a/one")
     first, whole = (
         with_incidents(run_result({"a/one": sample_checks(was)}), incident),
@@ -211,7 +219,8 @@ def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: in
     assert incident in found.incomplete
 
 
-def test_what_broke_of_a_student_that_is_decided_anew_is_said_whatever_the_other_one_was() -> None:
+def test_a_broken_test_of_a_student_decided_anew_stays() -> None:
+    """Expect that the run before, of another student, excuses nothing."""
     incident = broken("a/one")
     before = searched_by("replace", run_result({"a/one": sample_checks()}))
     now = searched_by("add", with_incidents(run_result({"a/one": sample_checks()}), incident))
@@ -262,7 +271,7 @@ def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
     rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
     for other, message in (
         (replace(two, gate=rules), "gates alpha by other settings"),
-        (replace(two, judge={**two.judge, "fingerprint": "other"}), "2: has judge other, and 1 f00d"),
+        (replace(two, judge=two.judge.model_copy(update={"fingerprint": "other"})), "2: has judge other, and 1 f00d"),
         (replace(two, provenance={**two.provenance, "subject": "student"}), "2: has subject student, and 1 None"),
     ):
         with pytest.raises(DataError, match=message):
