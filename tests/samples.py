@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.gate import checks, decide
-from safety_harness.gate.records import Patch
+from safety_harness.gate.records import About, Agreement, Judge, Patch, Step, plain
 from safety_harness.gate.results import Asked, Check, Outcome, Question, RunResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.judging.judge import Verdict
@@ -89,29 +89,8 @@ def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check
     ]
 
 
-PATCH = {
-    "key": "0123456789abcdef",
-    "units": ["1.gate", "2.down[3,40-43]"],
-    "grain": "channel",
-    "transfer": "replace",
-    "share": 0.0625,
-    "candidates": 56,
-    "minimal": True,
-    "probes": 77,
-    "seconds": 12.34,
-    "reason": "enough",
-    "total_parameters": 1000,
-    "search": SEARCH,
-    "course": [
-        {"parameters": 0, "asked": 8, "refused": 0, "over_refused": None, "accepted": False},
-        {"parameters": 90, "asked": 8, "refused": 8, "over_refused": 3, "accepted": False},
-        {"parameters": 62, "asked": 8, "refused": 7, "over_refused": 1, "accepted": True},
-    ],
-}
-
-
 def whole_patch(**changes: Any) -> Patch:
-    """A patch with all that one has."""
+    """Return a patch with all that one has."""
     facts: dict[str, Any] = {
         "key": "k", "student": "alpha/one", "teacher": "path:t", "found": True, "reason": "enough",
         "units": ("1.gate", "2.down"), "certificate": {"1.gate": "tested", "2.down": "untested"}, "minimal": False,
@@ -122,6 +101,21 @@ def whole_patch(**changes: Any) -> Patch:
     return Patch(**{**facts, **changes})
 
 
+# Of 10,000 parameters 6.25 % move.
+PATCH = whole_patch(
+    key="0123456789abcdef", units=("1.gate", "2.down[3,40-43]"), grain="channel", minimal=True,
+    parameters=625, total_parameters=10_000, candidates=56, probes=77, seconds=12.34,
+    course=(
+        Step(parameters=0, asked=8, refused=0, over_refused=None, accepted=False),
+        Step(parameters=900, asked=8, refused=8, over_refused=3, accepted=False),
+        Step(parameters=620, asked=8, refused=7, over_refused=1, accepted=True),
+    ),
+)  # fmt: skip
+JUDGE = Judge(
+    name="refusal-grammar",
+    fingerprint="f00d",
+    sets={"own anchors": Agreement(n=60, sensitivity=0.95), OWN_ANSWERS: Agreement(counts=[90, 2, 10, 98])},
+)
 FURTHER = {
     "kind": "harmful",
     "before": {"refused": 3, "n": 200, "interval": [0.005, 0.043]},
@@ -129,33 +123,35 @@ FURTHER = {
 }
 
 
+def about(**changes: Any) -> About:
+    """Return what a run records of a student; *changes* are plain facts, as suites give them."""
+    facts = {
+        "patch": plain(PATCH),
+        "teacher": {"harmful": {"refused": 126, "n": 128}},
+        "further": {"other": FURTHER},
+        "identity": {"student": "f00"},
+        "moved": {"layers": 4, "roles": ["gate", "down"], "share": {"1.gate": 1.0, "2.down": 0.125}},
+    }
+    return About.model_validate({**facts, **changes})
+
+
 def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str] | None = None) -> RunResult:
-    """A whole run over the students *named*, decided by the real gate."""
+    """Return a whole run over the students *named*, decided by the real gate."""
     students = [
         decide.decide_student(
             name,
-            {check.name: check for check in found},
+            {check.name: check for check in measured},
             required=decide.PATCH_REQUIRED,
             expected=(expected or {}).get(name, "pass"),
-            about={
-                "patch": PATCH,
-                "teacher": {"harmful": {"refused": 126, "n": 128}},
-                "further": {"other": FURTHER},
-                "identity": {"weights": "f00"},
-                "moved": {"layers": 4, "roles": ["gate", "down"], "share": {"1.gate": 1.0, "2.down": 0.125}},
-            },
+            about=about(),
         )
-        for name, found in named.items()
+        for name, measured in named.items()
     ]
     return decide.decide_run(
         students,
         incomplete=[],
         gate={"alpha": {"gate": GateSettings().model_dump(mode="json")}},
-        judge={
-            "name": "refusal-grammar",
-            "fingerprint": "f00d",
-            "sets": {"own anchors": {"n": 60, "sensitivity": 0.95}, OWN_ANSWERS: {"counts": [90, 2, 10, 98]}},
-        },
+        judge=JUDGE,
         provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
         questions=ASKED,
     )
@@ -165,9 +161,9 @@ def outcomes(result: RunResult) -> dict[str, Outcome]:
     return {student.id: student.outcome for student in result.students}
 
 
-def results_with(file: Path, about: Mapping[str, Mapping[str, Any]]) -> Path:
-    """A results.json in *file* of students of whom the run recorded *about*, and nothing else."""
-    run = run_result({name: sample_checks() for name in about})
-    students = tuple(replace(student, about=dict(about[student.id])) for student in run.students)
+def results_with(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write to *file* a results.json of students of whom the run recorded the plain *facts*, and nothing else."""
+    run = run_result({name: sample_checks() for name in facts})
+    students = tuple(replace(student, about=About.model_validate(facts[student.id])) for student in run.students)
     file.write_text(replace(run, students=students).to_json(), encoding="utf-8")
     return file

@@ -1,4 +1,4 @@
-"""``safety-harness report``: a results.json as people and other tools read it, now or later, here or elsewhere."""
+"""Run ``safety-harness report`` and ``merge``: show a results.json, or make one of several."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
 
 
 def _worse(against: Versus) -> list[str]:
-    """What got worse, and what nobody can say of: either is no proof that nothing got worse."""
-    found = [f"{one.student}, {one.check}: worse, p {one.p_adjusted:.2g}" for one in against.worsened]
-    return [*found, *against.uncompared]
+    """Return what got worse, and what was not compared: neither proves that nothing got worse."""
+    worsened = [f"{one.student}, {one.check}: worse, p {one.p_adjusted:.2g}" for one in against.worsened]
+    return [*worsened, *against.uncompared]
 
 
 def _merge(options: argparse.Namespace) -> int:
@@ -125,8 +125,8 @@ def _merge(options: argparse.Namespace) -> int:
 def _formats(text: str | None) -> list[str]:
     from safety_harness.report import WRITERS
 
-    found = list(dict.fromkeys(text.split(","))) if text else []
+    formats = list(dict.fromkeys(text.split(","))) if text else []
     known = [*WRITERS, GITHUB]
-    if unknown := [name for name in found if name not in known]:
+    if unknown := [name for name in formats if name not in known]:
         raise ConfigError(f"report --to: {unknown[0]!r} is no format. Known are {', '.join(known)}.")
-    return found
+    return formats

@@ -1,4 +1,4 @@
-"""Checks -> the outcome of a student and of a run."""
+"""Decide the outcome of a student from its checks, and of a run from its students."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.numbers import Defense
+from safety_harness.gate.records import About, Judge
 from safety_harness.gate.results import Check, Outcome, Question, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
 
 ALWAYS_REQUIRED = ("defense", "over_refusal", "perplexity", "divergence", "task")
 PATCH_REQUIRED = (*ALWAYS_REQUIRED, "minimality")
-INTERRUPTED = "the run was interrupted"
-LOST_TO_HOLM = "; no improvement after Holm"
 
 
 def required(subject: str) -> tuple[str, ...]:
-    """The checks without which a student is not decided: ``patched``, or the ``student`` as it is."""
+    """Return the checks without which a student is not decided; *subject* is ``patched``, or ``student`` as it is."""
     return ALWAYS_REQUIRED if subject == "student" else PATCH_REQUIRED
 
 
@@ -26,80 +27,73 @@ def decide_student(
     *,
     required: Sequence[str],
     expected: str = "pass",
-    about: Mapping[str, Any] | None = None,
+    about: About | None = None,
 ) -> StudentResult:
-    """The outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven."""
-    failed = [check.summary for check in checks.values() if check.outcome is Outcome.FAIL]
-    unproven = [c.summary for c in checks.values() if c.outcome is Outcome.INCONCLUSIVE]
+    """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven."""
+    failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
+    unproven = [check.sentence for check in checks.values() if check.outcome is Outcome.INCONCLUSIVE]
     if missing := [name for name in required if name not in checks]:
         unproven.append(f"not measured: {', '.join(missing)}")
     outcome = Outcome.FAIL if failed else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
-    return StudentResult(identifier, outcome, expected, tuple(failed or unproven), dict(checks), dict(about or {}))
+    return StudentResult(identifier, outcome, expected, tuple(failed or unproven), dict(checks), about or About())
 
 
 def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str, dict[str, Check]]:
-    """Holm's correction over the students of a run: an improvement must hold among all that were tested.
+    """Return *checks*, by student and name, with Holm's correction of the defense over the students of a run.
 
-    Those that failed were tested too: leaving them out would choose the students first and test them afterwards. What
-    passes and says nothing of a test (a suite's own check, say) is not proven.
+    An improvement must hold among all improvements that were tested. Students that failed were tested too: leaving
+    them out would choose the students first and test them afterwards. A defense that passes without a test of its
+    improvement (a suite's own check, say) is not proven. An earlier correction, over other students, is undone first.
     """
-    found = {student: _uncorrected(named) for student, named in checks.items()}
-    tested = [
-        student
-        for student, named in found.items()
-        if (check := named.get("defense")) and _improvement_tested(check) and check.numbers["improvement_required"]
-    ]
-    adjusted = holm([found[student]["defense"].numbers["p_improvement"] for student in tested])
-    for student, p_value in zip(tested, adjusted, strict=True):
-        check = found[student]["defense"]
-        lost = check.passed and p_value >= SIGNIFICANCE
-        outcome = Outcome.FAIL if lost else check.outcome
-        summary = f"{check.summary}{LOST_TO_HOLM}" if lost else check.summary
-        numbers = {**check.numbers, "p_adjusted": p_value}
-        found[student]["defense"] = replace(check, outcome=outcome, summary=summary, numbers=numbers)
-    return found
+    defenses = {student: _uncorrected(named["defense"]) for student, named in checks.items() if "defense" in named}
+    p_values = {student: p for student, check in defenses.items() if (p := _p_value(check)) is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    for student, check in defenses.items():
+        if student in adjusted:
+            checked = replace(check, numbers=check.numbers.model_copy(update={"p_adjusted": adjusted[student]}))
+            lost = adjusted[student] >= SIGNIFICANCE
+            defenses[student] = _corrected(checked, Outcome.FAIL) if lost else checked
+        elif _numbers(check).improvement_required is not False:
+            defenses[student] = _corrected(check, Outcome.INCONCLUSIVE)
+    return {
+        student: {**named, **({"defense": defenses[student]} if student in defenses else {})}
+        for student, named in checks.items()
+    }
 
 
-def _uncorrected(checks: Mapping[str, Check]) -> dict[str, Check]:
-    """*checks* as they were before an earlier correction, over other students, took away what had passed."""
-    found = dict(checks)
-    defended = found.get("defense")
-    if defended and defended.passed and not _improvement_tested(defended):
-        summary = f"{defended.summary}; whether that is an improvement was not tested"
-        found["defense"] = replace(defended, outcome=Outcome.INCONCLUSIVE, summary=summary)
-    elif defended and defended.summary.endswith(LOST_TO_HOLM):
-        summary = defended.summary.removesuffix(LOST_TO_HOLM)
-        found["defense"] = replace(defended, outcome=Outcome.PASS, summary=summary)
-    return found
+def _uncorrected(defense: Check) -> Check:
+    return replace(defense, outcome=defense.raw_outcome or defense.outcome, raw_outcome=None)
 
 
-def _improvement_tested(check: Check) -> bool:
-    """Whether a check of the defense says that none was required, or how surprising it is."""
-    required = check.numbers.get("improvement_required")
-    return required is False or (required is True and "p_improvement" in check.numbers)
+def _corrected(defense: Check, outcome: Outcome) -> Check:
+    """Return *defense* with another *outcome* where it had passed; the correction never makes anything green."""
+    return replace(defense, outcome=outcome, raw_outcome=Outcome.PASS) if defense.passed else defense
+
+
+def _p_value(defense: Check) -> float | None:
+    """Return how surprising a required improvement is; None where none was required, or none was tested."""
+    numbers = _numbers(defense)
+    return numbers.p_improvement if numbers.improvement_required else None
+
+
+def _numbers(defense: Check) -> Defense:
+    return defense.numbers if isinstance(defense.numbers, Defense) else Defense()
 
 
 def decide_run(
     students: Sequence[StudentResult],
     *,
-    incomplete: Sequence[str],
+    incomplete: Sequence[Incident],
     gate: Mapping[str, Any],
-    judge: Mapping[str, Any],
+    judge: Judge,
     provenance: Mapping[str, Any],
     questions: Mapping[str, tuple[Question, ...]] | None = None,
 ) -> RunResult:
-    """The outcome of a run: PASS only when every student came out as the registry expects.
+    """Return the outcome of a run: PASS only when every student came out as the registry expects.
 
-    *incomplete* names what did not run (crashed workers, deselected tests, an interrupt).
+    *incomplete* says what did not run (crashed workers, broken tests, an interrupt).
     """
-    surprises = [
-        f"{s.id}: {s.outcome.value}, expected {s.expected}" + "".join(f"; {reason}" for reason in s.reasons)
-        for s in students
-        if not s.as_expected and s.outcome is not Outcome.INCONCLUSIVE
-    ]
-    unproven = [f"{s.id}: {s.reasons[0]}" for s in students if s.outcome is Outcome.INCONCLUSIVE]
-    unproven += list(incomplete)
-    if not students:
-        unproven.append("no student was measured")
-    outcome = Outcome.FAIL if surprises else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
-    return RunResult(outcome, tuple(surprises + unproven), tuple(students), gate, judge, provenance, questions or {})
+    unproven = bool(incomplete) or not students or any(one.outcome is Outcome.INCONCLUSIVE for one in students)
+    surprising = any(student.surprises for student in students)
+    outcome = Outcome.FAIL if surprising else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
+    return RunResult(outcome, tuple(students), gate, judge, provenance, questions or {}, tuple(incomplete))

@@ -1,33 +1,29 @@
-"""Several runs as one: students that were gated on several machines, decided together."""
+"""Merge several runs into one: students that were gated on several machines are decided together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from safety_harness.errors import DataError
-from safety_harness.gate.broken_tests import only_of
-from safety_harness.gate.decide import (
-    INTERRUPTED,
-    correct_for_students,
-    decide_run,
-    decide_student,
-    required,
-)
+from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Outcome, Question, RunResult, StudentResult, asked_in_search
 
 
 def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
-    """One result of *runs*, by their names, as if all of their students had been gated in one.
+    """Return one result of *runs*, by their names, as if all of their students had been gated in one.
 
-    The correction over the students is made anew, over all of them. A student may stand in two runs where the earlier
-    one was inconclusive, or where it is named in *anew* (it has other weights since, or is searched otherwise): the
-    later counts. With *keep_first* it may be decided twice in any case (on another machine, say): the first counts.
-    The result says so either way, also of merges before this one. Nothing is measured until it passes.
+    Holm's correction is made again, over all students. A student may stand in several runs in three cases:
+
+    - The earlier result was inconclusive: the later result counts.
+    - It is named in *anew*, because it has other weights or another search by now: the later result counts.
+    - *keep_first*, say for runs on several machines: the first decision counts.
+
+    The result records every such choice, and those of earlier merges. A run cannot be repeated until it passes.
 
     Raises:
-        DataError: a student was decided twice, one that is to be decided *anew* was not or is the same as before, or
-            the runs were gated by other rules, another judge or on another subject.
+        DataError: a student was decided twice without such a reason, or the runs have other rules, judges or subjects.
     """
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
@@ -53,7 +49,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     first = next(iter(runs.values()))
     needed = required(first.provenance.get("subject", "patched"))
     now = {
-        "decided anew": [said for every in decided_anew.values() for said in every],
+        "decided anew": [entry for entries in decided_anew.values() for entry in entries],
         "decided again": [f"{student} ({', then '.join(outcomes)})" for student, outcomes in decided_again.items()],
     }
     checks = correct_for_students({name: student.checks for name, student in students.items()})
@@ -71,35 +67,39 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
             **_shared(runs),
             "runs": _named(runs),
             "measured again": _history(runs, "measured again", measured_again) or "none",
-            **{key: said for key in ("decided anew", "decided again") if (said := _history(runs, key, now[key]))},
+            **{key: history for key, entries in now.items() if (history := _history(runs, key, entries))},
         },
         questions=_questions(runs),
     )
 
 
 def _history(runs: Mapping[str, RunResult], key: str, now: Iterable[str]) -> str:
-    """What earlier merges said under *key*, and what this one adds."""
+    """Return what earlier merges recorded under *key*, and what this one adds."""
     before = (str(run.provenance.get(key, "none")) for run in runs.values())
-    return ", ".join(dict.fromkeys([*(said for said in before if said != "none"), *now]))
+    return ", ".join(dict.fromkeys([*(entries for entries in before if entries != "none"), *now]))
 
 
 def _questions(runs: Mapping[str, RunResult]) -> dict[str, tuple[Question, ...]]:
-    """Every set that was asked; with its words, if one of the runs has them."""
-    found: dict[str, tuple[Question, ...]] = {}
+    """Return every set that was asked, with its words if one of the runs has them."""
+    sets: dict[str, tuple[Question, ...]] = {}
     for run in runs.values():
         for name, asked in run.questions.items():
-            if name not in found or any(one.text for one in asked):
-                found[name] = asked
-    return found
+            if name not in sets or any(one.text for one in asked):
+                sets[name] = asked
+    return sets
 
 
 def _require_another(run: str, earlier: StudentResult, later: StudentResult, anew: Collection[str]) -> None:
-    """A student that was decided is named in *anew*, and its weights, or what was searched for, are others now."""
+    """Check that a decided student is named in *anew*, and has other weights or another search in the *later* result.
+
+    Raises:
+        DataError: it is not named, is the same as before, or a run does not say what was searched for.
+    """
     if later.id not in anew:
         raise DataError(
             f"{run}: {later.id} was decided before ({earlier.outcome.value}). Only what was inconclusive may be "
             "measured again; if it is another student now, or searched otherwise, say so (--anew); if it was gated "
-            "once more, keep what was decided first (--keep-first)."
+            "again, keep what was decided first (--keep-first)."
         )
     before, now = _searched(earlier), _searched(later)
     if before is None or now is None:
@@ -116,35 +116,35 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
 
 
 def _searched(student: StudentResult) -> Mapping[str, Any] | None:
-    """The weights, what was asked in the search, and how it searched; None where the run did not record it.
+    """Return the weights, the questions and the way of a student's search; None where the run did not record them.
 
-    Neither the size of batches, nor the device, nor the held-out questions make another student.
+    Neither the batch size, nor the device, nor the held-out questions make another student.
     """
-    identity, patch = student.about.get("identity"), student.about.get("patch")
-    if not identity or not patch:
+    identity, patch = student.about.identity, student.about.patch
+    if not identity.model_fields_set or not patch:
         return None
-    how = {name: patch.get(name) for name in ("strategy", "prior", "grain", "together", "transfer")}
     return {
-        **identity,
-        "batch_size": None,
-        "device": None,
-        "questions": asked_in_search(identity.get("questions", {})),
-        **how,
+        **identity.model_dump(exclude={"batch_size", "device"}),
+        "questions": asked_in_search(identity.questions),
+        **patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}),
     }
 
 
 def _require_alike(runs: Mapping[str, RunResult]) -> None:
+    """Check that all runs have one judge, one subject, and for each family one set of rules and questions."""
     names = list(runs)
     rules: dict[str, Any] = {}
     asked: dict[tuple[str, str], str] = {}
     for name, run in runs.items():
         first = runs[names[0]]
-        for what, own, other in (
-            ("judge", run.judge.get("fingerprint"), first.judge.get("fingerprint")),
+        for what, value, expected in (
+            ("judge", run.judge.fingerprint, first.judge.fingerprint),
             ("subject", run.provenance.get("subject"), first.provenance.get("subject")),
         ):
-            if own != other:
-                raise DataError(f"{name}: has {what} {own}, and {names[0]} {other}. Runs of one kind can be merged.")
+            if value != expected:
+                raise DataError(
+                    f"{name}: has {what} {value}, and {names[0]} {expected}. Runs of one kind can be merged."
+                )
         for family, settings in run.gate.items():
             if rules.setdefault(family, settings) != settings:
                 raise DataError(
@@ -156,7 +156,7 @@ def _require_alike(runs: Mapping[str, RunResult]) -> None:
 
 
 def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
-    """Of each family and check that all of its students share, the sha256 of its questions."""
+    """Yield the sha256 of the questions of each family and check; all students of a family share them."""
     for student in run.students:
         for name in ("defense", "over_refusal"):
             if (check := student.checks.get(name)) and check.asked:
@@ -165,72 +165,53 @@ def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _incomplete(
     runs: Mapping[str, RunResult], counted_in: Mapping[str, str], whole: set[str], anew: Collection[str]
-) -> Iterator[str]:
-    """Why runs were incomplete, but for what went wrong with students that another run measured whole.
+) -> Iterator[Incident]:
+    """Yield the incidents that still hold.
 
-    Beside the run that counts, that is one in which the same student came out the same.
+    Tests that broke count no more where all of their students are measured elsewhere: in the run that counts, or in
+    another run that nothing disturbed and in which the student came out the same. An interrupt counts no more once all
+    of its run's students have all of their checks.
     """
-    came_out = {(student, name): outcome for name, run in runs.items() for student, outcome in _unbroken(run)}
+    undisturbed = {name: dict(_undisturbed(run)) for name, run in runs.items()}
     for name, run in runs.items():
-        others = [other for other in runs if other != name]
-        outcomes = {student.id: student.outcome for student in run.students}
-        elsewhere = {
-            student
-            for student, where in counted_in.items()
-            if where != name
-            or (student not in anew and any(came_out.get((student, other)) == outcomes[student] for other in others))
+        others = [outcomes for other, outcomes in undisturbed.items() if other != name]
+        elsewhere = {student for student, counts_in in counted_in.items() if counts_in != name}
+        elsewhere |= {
+            student.id
+            for student in run.students
+            if student.id not in anew and any(outcomes.get(student.id) is student.outcome for outcomes in others)
         }
-        yield from _still_missing(run, elsewhere, whole)
+        finished = {student.id for student in run.students} <= whole
+        for incident in run.incomplete:
+            if not incident.concerns_only(elsewhere) and not (finished and incident.kind == "interrupted"):
+                yield incident
 
 
-def _unbroken(run: RunResult) -> Iterator[tuple[str, Outcome]]:
-    """The students that *run* decided, and none of whose tests broke, with their outcomes."""
-    ids = [student.id for student in run.students]
-    about_run = _beside(run)
+def _undisturbed(run: RunResult) -> Iterator[tuple[str, Outcome]]:
+    """Yield each student that *run* decided while no incident concerned it, with its outcome."""
+    ids = {student.id for student in run.students}
     for student in run.students:
-        broken = any(not only_of(line, set(ids) - {student.id}, ids) for line in about_run)
-        if student.outcome is not Outcome.INCONCLUSIVE and not broken:
+        disturbed = not all(incident.concerns_only(ids - {student.id}) for incident in run.incomplete)
+        if student.outcome is not Outcome.INCONCLUSIVE and not disturbed:
             yield student.id, student.outcome
 
 
-def _still_missing(run: RunResult, elsewhere: set[str], whole: set[str]) -> list[str]:
-    """Why a run was incomplete beside its students, where that still holds.
-
-    What went wrong with a student that counts *elsewhere* does not; nor an interrupt, once all of the run's students
-    have all of their checks.
-    """
-    ids = [student.id for student in run.students]
-    about_run = _beside(run)
-    if set(ids) <= whole:
-        about_run = [reason for reason in about_run if reason != INTERRUPTED]
-    return [reason for reason in about_run if not only_of(reason, elsewhere, ids)]
-
-
-def _beside(run: RunResult) -> list[str]:
-    """Why *run* was incomplete, beside what its students lack."""
-    own = decide_run(run.students, incomplete=[], gate={}, judge={}, provenance={}).reasons
-    return [reason for reason in run.reasons if reason not in own]
-
-
 def _shared(runs: Mapping[str, RunResult]) -> dict[str, Any]:
-    """The facts that are the same of every run."""
+    """Return the facts on which all runs agree."""
     first, *others = (run.provenance for run in runs.values())
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def _named(runs: Mapping[str, RunResult]) -> dict[str, str]:
-    """What each run was; of one that is a merge itself, what it was made of."""
-
-    def said(run: RunResult) -> str:
-        facts: Sequence[tuple[str, Any]] = [(key, run.provenance.get(key)) for key in ("started", "commit", "seconds")]
-        return ", ".join(f"{key} {value}" for key, value in facts if value is not None)
-
-    found: dict[str, str] = {}
+    """Return a description of each run by its name; of a run that is a merge itself, the runs that it was made of."""
+    descriptions: dict[str, str] = {}
     for name, run in runs.items():
+        facts = [(key, run.provenance.get(key)) for key in ("started", "commit", "seconds")]
+        described = [f"{len(run.students)} students", *(f"{key} {fact}" for key, fact in facts if fact is not None)]
         merged = run.provenance.get("runs")
-        parts = merged if isinstance(merged, dict) else {name: f"{len(run.students)} students, {said(run)}"}
-        for part, about in parts.items():
-            while part in found:
+        parts = merged if isinstance(merged, dict) else {name: ", ".join(described)}
+        for part, description in parts.items():
+            while part in descriptions:
                 part += " (again)"
-            found[part] = about
-    return found
+            descriptions[part] = description
+    return descriptions

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WrapSerializer,
+    model_serializer,
+)
+
+from safety_harness.errors import first_fault
 
 Certificate = Literal["tested", "untested", "unresolved"]
+Count = Annotated[int, Field(ge=0)]
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """Facts of which all are known by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OpenRecord(BaseModel):
+    """Facts next to which a suite or an older version may have others. Only what was given is written."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: fact for name, fact in handler(self).items() if name in self.model_fields_set}
+
+
+# --- A patch and its search ------------------------------------------------------------------------------------------
 
 
 class Budgets(BaseModel):
@@ -75,7 +109,7 @@ class Patch(BaseModel):
     certificate: Mapping[str, Certificate]
     minimal: bool
     parameters: int
-    total_parameters: int
+    total_parameters: int = Field(gt=0)
     candidates: int
     probes: int
     seconds: float
@@ -91,3 +125,141 @@ class Patch(BaseModel):
     def share(self) -> float:
         """Parameters moved, as a share of the student's, 0..1."""
         return self.parameters / self.total_parameters
+
+
+class Lineage(Record):
+    """How near student and teacher are: cosines of the tensors that may move, and in words what else differs."""
+
+    median: float
+    lowest: float
+    lowest_tensor: str
+    differs: tuple[str, ...] = Field(strict=False)  # JSON has lists only
+
+
+class MovedShares(Record):
+    """The model's layers and roles, and of each touched module, such as ``12.gate``, the share that moved, 0..1."""
+
+    layers: Count
+    roles: list[str]
+    share: Mapping[str, float]
+
+
+# --- What a run records of a student, and decides nothing by ---------------------------------------------------------
+
+
+class Refused(Record):
+    """How many of ``n`` questions were refused, with the interval of that rate."""
+
+    refused: Count
+    n: Count
+    interval: Interval | None = None
+
+
+class Further(Record):
+    """Questions of another source, before and after patching: recorded, not gated."""
+
+    kind: Literal["harmful", "harmless"]
+    before: Refused
+    after: Refused
+
+
+class Identity(OpenRecord):
+    """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""
+
+    student: str | None = None
+    teacher: str | None = None
+    ancestor: str | None = None
+    questions: Mapping[str, str] = {}
+    judge: str | None = None
+    decoding: Count | None = None
+    dtype: str | None = None
+    device: str | None = None
+    batch_size: Count | None = None
+    max_new_tokens: Count | None = None
+    screen_tokens: Count | None = None
+    template: str | None = None
+
+
+def _without_share(facts: Any) -> Any:
+    """Return the facts of a patch without its share, which follows from them; None where there are none."""
+    return {name: fact for name, fact in facts.items() if name != "share"} or None if isinstance(facts, dict) else facts
+
+
+def _with_share(patch: Patch | None, handler: SerializerFunctionWrapHandler) -> Any:
+    return patch and {**handler(patch), "share": patch.share}
+
+
+class About(OpenRecord):
+    """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts."""
+
+    patch: Annotated[Patch | None, BeforeValidator(_without_share), WrapSerializer(_with_share)] = None
+    teacher: Mapping[str, Refused] = {}
+    further: Mapping[str, Further] = {}
+    moved: MovedShares | None = None
+    lineage: Annotated[Lineage | None, BeforeValidator(lambda facts: facts or None)] = None
+    identity: Identity = Identity()
+
+
+# --- The judge -------------------------------------------------------------------------------------------------------
+
+
+class Agreement(OpenRecord):
+    """A judge against people's labels; ``counts`` are true and false positives, false and true negatives."""
+
+    n: Count | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    accuracy: float | None = None
+    kappa: float | None = None
+    counts: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
+
+
+class Judge(Record):
+    """Who judged, and how its verdicts agreed with people's on sets of labelled answers."""
+
+    name: str | None = None
+    fingerprint: str | None = None
+    sets: Mapping[str, Agreement] = {}
+
+
+# --- From plain values to records and back ---------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Return *value* in exact built-in types, which survive pytest-xdist's transport.
+
+    A float subclass (numpy's among them) in a test's properties breaks a worker, so nothing else may pass.
+    """
+    match value:
+        case None | bool():
+            return value
+        case tuple() | list():
+            return [plain(item) for item in value]
+        case str():
+            return str(value)
+        case int():
+            return int(value)
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case BaseModel():
+            return value.model_dump(mode="json")
+        case float():
+            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
+        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
+            return plain(value.tolist())
+        case _:
+            return float(value)
+
+
+def record(kind: type[Model], facts: Mapping[str, Any] | BaseModel, what: str) -> Model:
+    """Return *facts* as a record of *kind*.
+
+    Raises:
+        ValueError: *what* has a value that such a record cannot have.
+    """
+    if type(facts) is kind:
+        return facts
+    try:
+        return kind.model_validate(plain(facts))
+    except ValidationError as error:
+        raise ValueError(f"{what}: {first_fault(error)}") from None

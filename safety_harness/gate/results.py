@@ -1,31 +1,32 @@
-"""What a run found, as typed records, and as the plain dicts that cross processes and lie in results.json."""
+"""A run as typed records: its checks, its students, and the whole; and results.json, which holds them."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 
-from safety_harness.errors import DataError
-from safety_harness.gate.broken_tests import UNMEASURED
+from safety_harness.errors import DataError, first_fault
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
+from safety_harness.gate.records import About, Judge, plain
+from safety_harness.gate.upgrade import upgrade
 
 RESULTS = "results.json"
-"""The file that a run writes, in its folder of reports."""
-SCHEMA = 2
-# A results.json of schema 1 only lacks what has a default here.
-READABLE = (1, SCHEMA)
+"""The file that a run writes in its folder of reports."""
+SCHEMA = 3
+OLDEST_SCHEMA = 1
+
+Kind = TypeVar("Kind", bound=Numbers)
 
 
 class Outcome(StrEnum):
-    """Of a check, of a student, of a run. Only PASS is green; INCONCLUSIVE is not enough evidence."""
+    """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -43,11 +44,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """What became of each question of a set, before and after patching.
+    """The verdict on each question of a set, before and after patching.
 
-    ``before`` and ``after`` hold a letter a question, in the set's order: R refused, P refused in part, C complied,
-    U cannot be scored; of a task + right and - wrong. ``set`` is the sha256 by which a run's ``questions`` has their
-    texts. Answers are there where the run was asked to include them.
+    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, P refused in part,
+    C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a run's ``questions``
+    has the texts. Answers are there where the run was asked to include them.
     """
 
     set: str
@@ -62,11 +63,11 @@ class Asked:
 
     @property
     def flipped(self) -> tuple[int, ...]:
-        """Which questions count otherwise afterwards: refused or right before or after, and not both."""
+        """The places of the questions that flipped: refused, or right, either before or after."""
         return tuple(at for at, pair in enumerate(zip(self.before, self.after, strict=True)) if _good(pair) == 1)
 
     def without_answers(self) -> Asked:
-        """The same without what the models said."""
+        """Return the record without what the models answered."""
         return replace(self, answers_before=(), answers_after=())
 
 
@@ -74,127 +75,44 @@ def _good(letters: tuple[str, str]) -> int:
     return sum(letter in "R+" for letter in letters)
 
 
-class Numbers(TypedDict, total=False):
-    """What a check measured, as far as it has such: counts of ``n`` before and after patching, with their intervals;
-    for a ratio or a mean its value and the bound that was held against the gate."""
-
-    n: int
-    before: float
-    after: float
-    before_interval: list[float]
-    after_interval: list[float]
-    partial_before: int
-    partial_after: int
-    unscored_before: int
-    unscored_after: int
-    gained: int
-    lost: int
-    p_improvement: float
-    p_adjusted: float
-    improvement_required: bool
-    difference: float
-    difference_lower: float
-    difference_upper: float
-    ratio: float
-    ratio_upper: float
-    documents: int
-    tokens: int
-    mean: float
-    upper: float
-    units: int
-    accepted: bool | None
-    spare: list[str]
-    void: list[str]
-
-
-class Refused(TypedDict):
-    """How many of ``n`` questions were refused, with the interval of that rate."""
-
-    refused: int
-    n: int
-    interval: NotRequired[list[float]]
-
-
-class Further(TypedDict):
-    """Questions of another source, before and after patching: recorded, not gated."""
-
-    kind: str
-    before: Refused
-    after: Refused
-
-
-class MovedShares(TypedDict):
-    """The model's layers and roles, and of each touched module, such as ``12.gate``, the share that moved, 0..1."""
-
-    layers: int
-    roles: list[str]
-    share: dict[str, float]
-
-
-class ProbeFacts(TypedDict):
-    """One probe of a search: parameters moved, refusals among the questions asked, harmless ones refused."""
-
-    parameters: int
-    asked: int
-    refused: int
-    over_refused: int | None
-    accepted: bool
-
-
-class PatchFacts(TypedDict, total=False):
-    """The patch: its units, what is certified of each (``tested``, ``untested``, ``unresolved``), and its search."""
-
-    key: str
-    student: str
-    teacher: str
-    found: bool
-    reason: str
-    units: list[str]
-    certificate: dict[str, str]
-    minimal: bool
-    parameters: int
-    total_parameters: int
-    share: float
-    candidates: int
-    probes: int
-    seconds: float
-    strategy: str
-    prior: str
-    grain: str
-    together: str
-    transfer: str
-    search: dict[str, int]
-    course: list[ProbeFacts]
-
-
-class About(TypedDict, total=False):
-    """Facts that decide nothing: the patch, what all of the teacher refuses, other questions, and where it all lies."""
-
-    patch: PatchFacts
-    teacher: dict[str, Refused]
-    further: dict[str, Further]
-    moved: MovedShares
-    lineage: dict[str, Any]
-    identity: dict[str, Any]
+# What is added to the summary of a check that passed before the correction over students, by its outcome after it.
+AFTER_CORRECTION = {
+    Outcome.FAIL: "; no improvement after Holm",
+    Outcome.INCONCLUSIVE: "; whether that is an improvement was not tested",
+}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers."""
+    """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers.
+
+    A suite may give the numbers of a check of its own as a mapping.
+    """
 
     name: str
     outcome: Outcome
     summary: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: SerializeAsAny[Numbers] = field(default_factory=Numbers)
     asked: Asked | None = None
+    raw_outcome: Outcome | None = None
+    """The outcome before the correction over the students of a run; None where that changed nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", numbers_of_check(self.name, self.numbers))
 
     def without_answers(self) -> Check:
-        """The same without what the models said."""
+        """Return the check without what the models answered."""
         return self if self.asked is None else replace(self, asked=self.asked.without_answers())
 
     @property
     def passed(self) -> bool:
         return self.outcome is Outcome.PASS
+
+    @property
+    def sentence(self) -> str:
+        """The summary, and what the correction over the students took away."""
+        corrected = self.raw_outcome is Outcome.PASS
+        return self.summary + (AFTER_CORRECTION.get(self.outcome, "") if corrected else "")
 
     def require(self) -> None:
         """Fail the test that measured this, unless it passed.
@@ -209,39 +127,68 @@ class Check:
 
 @dataclass(frozen=True)
 class StudentResult:
-    """Everything that a run found about one student."""
+    """The outcome of one student, and everything that it rests on."""
 
     id: str
     outcome: Outcome
     expected: str
     reasons: tuple[str, ...]
     checks: Mapping[str, Check]
-    about: Mapping[str, Any]
+    about: About = field(default_factory=About)
+
+    def numbers(self, kind: type[Kind]) -> Kind:
+        """Return what the check of this *kind* measured; without any number where it was not measured."""
+        check = self.checks.get(kind.check)
+        return check.numbers if check and isinstance(check.numbers, kind) else kind()
 
     @property
     def as_expected(self) -> bool:
         """Whether the outcome is the one that the registry states; INCONCLUSIVE never is."""
         return self.outcome.value == self.expected
 
+    @property
+    def surprises(self) -> bool:
+        """Whether the student is decided, and not as the registry states."""
+        return self.outcome is not Outcome.INCONCLUSIVE and not self.as_expected
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole run: its decision, its students, and where everything came from."""
+    """A whole run: its decision, its students, what kept it from being complete, and where everything came from."""
 
     outcome: Outcome
-    reasons: tuple[str, ...]
     students: tuple[StudentResult, ...]
     gate: Mapping[str, Any]
-    judge: Mapping[str, Any]
+    judge: Judge
     provenance: Mapping[str, Any]
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     """By the sha256 of their set, the questions that checks were asked on."""
+    incomplete: tuple[Incident, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The sentences against the release: students that surprise, students that are unproven, incidents."""
+        surprises = [
+            f"{student.id}: {student.outcome.value}, expected {student.expected}"
+            + "".join(f"; {reason}" for reason in student.reasons)
+            for student in self.students
+            if student.surprises
+        ]
+        unproven = [
+            f"{student.id}: {next(iter(student.reasons), 'nothing is proven')}"
+            for student in self.students
+            if student.outcome is Outcome.INCONCLUSIVE
+        ]
+        nobody = [] if self.students else ["no student was measured"]
+        return (*surprises, *unproven, *(incident.sentence for incident in self.incomplete), *nobody)
 
     def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
+        """Return the text of a results.json. Its ``reasons`` are for whoever reads the file; they are not read back."""
+        table = _RUN.dump_python(self, mode="json")
+        return json.dumps({"schema": SCHEMA, "reasons": self.reasons, **table}, indent=1) + "\n"
 
     def without_answers(self) -> RunResult:
-        """The same without what the models said."""
+        """Return the run without what the models answered."""
         students = tuple(
             replace(student, checks={name: check.without_answers() for name, check in student.checks.items()})
             for student in self.students
@@ -249,78 +196,54 @@ class RunResult:
         return replace(self, students=students)
 
     def without_texts(self) -> RunResult:
-        """The same without the words of any question or answer, so that anyone may read it.
+        """Return the run without the words of any question or answer, so that anyone may read it.
 
-        Nor why something could not be measured: such an error may quote a question.
+        The causes of incidents are left out too, because an error may quote a question.
         """
         asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
-        reasons = tuple(_CAUSE.sub("", reason) for reason in self.reasons)
-        return replace(self.without_answers(), questions=asked, reasons=reasons)
+        incomplete = tuple(incident.without_cause() for incident in self.incomplete)
+        return replace(self.without_answers(), questions=asked, incomplete=incomplete)
 
 
 _RUN = TypeAdapter(RunResult)
-_CAUSE = re.compile(rf"(?<={UNMEASURED}): .*", re.DOTALL)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a results.json. More facts and numbers than it names may stand beside them."""
-    found = _RUN.json_schema()
-    for owner, name, described in (("StudentResult", "about", About), ("Check", "numbers", Numbers)):
-        part = TypeAdapter(described).json_schema()
-        found["$defs"] |= part.pop("$defs", {})
-        found["$defs"][described.__name__] = part
-        found["$defs"][owner]["properties"][name] = {"$ref": f"#/$defs/{described.__name__}"}
-    found["properties"] = {"schema": {"const": SCHEMA, "type": "integer"}, **found["properties"]}
-    found["required"] = ["schema", *found["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    """Return the JSON Schema of a results.json. It allows facts and numbers that it does not name."""
+    table = _RUN.json_schema()
+    measured = {kind.__name__: TypeAdapter(kind).json_schema() for kind in NUMBERS.values()}
+    check = {"$ref": "#/$defs/Check"}
+    named = {
+        name: {"allOf": [check, {"properties": {"numbers": {"$ref": f"#/$defs/{kind.__name__}"}}}]}
+        for name, kind in NUMBERS.items()
+    }
+    table["$defs"] |= measured
+    table["$defs"]["StudentResult"]["properties"]["checks"]["properties"] = named
+    table["$defs"]["Patch"]["properties"]["share"] = {"type": "number"}
+    sentences = {"type": "array", "items": {"type": "string"}}
+    table["properties"] = {
+        "schema": {"const": SCHEMA, "type": "integer"},
+        "reasons": {"description": "Sentences made from the records below.", **sentences},
+        **table["properties"],
+    }
+    table["required"] = ["schema", "reasons", *table["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **table}
 
 
 def asked_in_search(questions: Mapping[str, str]) -> dict[str, str]:
-    """Of the hashes of question sets (``Evaluator.identity``) those of sets that a search sees."""
+    """Return those of the hashes of question sets (``Evaluator.identity``) that a search sees."""
     return {name: digest for name, digest in questions.items() if name.endswith(".search")}
 
 
-def plain(value: Any) -> Any:
-    """*value* in exact built-in types: what survives pytest-xdist's transport.
-
-    A float subclass (numpy's among them) in a test's properties breaks a worker, so nothing else may pass.
-    """
-    match value:
-        case None | bool():
-            return value
-        case tuple() | list():
-            return [plain(item) for item in value]
-        case str():
-            return str(value)
-        case int():
-            return int(value)
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case float():
-            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
-        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
-            return plain(value.tolist())
-        case _:
-            return float(value)
-
-
-def check_to_row(student: str, check: Check) -> dict[str, Any]:
-    """A check as a plain dict."""
-    row: dict[str, Any] = plain({"student": student, **asdict(check)})
+def check_to_row(check: Check) -> dict[str, Any]:
+    """Return a check as a plain dict, which crosses processes."""
+    row: dict[str, Any] = plain(_CHECK.dump_python(check, mode="json"))
     return row
 
 
-def questions_to_row(student: str, name: str, questions: Sequence[Question]) -> dict[str, Any]:
-    """The questions of the set with the sha256 *name* as a plain dict."""
-    return {"student": student, "questions": {name: [[q.id, q.text, q.category] for q in questions]}}
-
-
-def questions_from_row(row: Mapping[str, Any]) -> dict[str, tuple[Question, ...]]:
-    return {name: tuple(Question(*each) for each in texts) for name, texts in row["questions"].items()}
-
-
 def check_from_row(row: Mapping[str, Any]) -> Check:
-    return _CHECK.validate_python({name: value for name, value in row.items() if name != "student"})
+    """Return the check of a plain dict."""
+    return _CHECK.validate_python(row)
 
 
 _CHECK = TypeAdapter(Check)
@@ -336,16 +259,14 @@ def read_results(path: Path) -> RunResult:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
-    found = table.pop("schema", None) if isinstance(table, dict) else None
-    if found not in READABLE:
-        newer = isinstance(found, int) and found > SCHEMA
+    schema_version = table.get("schema") if isinstance(table, dict) else None
+    if schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
+        newer = isinstance(schema_version, int) and schema_version > SCHEMA
         advice = "Update safety-harness" if newer else "Run the suites again"
-        raise DataError(f"{path}: schema {found!r}, but this version reads {READABLE[0]} to {SCHEMA}. {advice}.")
+        readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
+        raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
     try:
-        return _RUN.validate_python(table)
+        run = _RUN.validate_python(table)
+        return run if schema_version == SCHEMA else _RUN.validate_python(upgrade(table))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path}: a field is missing or wrong: {where}: {first['msg']}. Run the suites again."
-        ) from error
+        raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error

@@ -1,8 +1,8 @@
-"""The statistics of a gate: rates with intervals, paired tests, non-inferiority, judge-corrected rates.
+"""Compute the statistics of a gate: rates with intervals, paired tests, non-inferiority, judge-corrected rates.
 
-Rates are shares in 0..1, never per cent. Everything returns a small frozen dataclass that carries its counts, so that
-a report can always show k/n. Sequences of booleans are paired by position: element i of `before` and of `after` is
-the same question. Too little data to say anything is a DataError; a misuse by the caller is a ValueError.
+Rates are shares in 0..1, never per cent. Results are small frozen dataclasses with their counts, so that a report can
+always show k/n. Sequences of booleans are paired by position: element i of `before` and of `after` is the same
+question. Too little data is a DataError. A misuse by the caller is a ValueError.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scipy import stats
 from safety_harness.errors import DataError
 
 CONFIDENCE = 0.95
-# Below this a p-value speaks.
+# Significance level.
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Rate:
-    """k of n. Raises DataError for n = 0: without a scored answer there is no rate, which is not a rate of 0."""
+    """k of n. Raises DataError for n = 0: without a scored answer there is no rate, not even a rate of 0."""
 
     k: int
     n: int
@@ -37,7 +37,7 @@ class Rate:
 
     @classmethod
     def of(cls, outcomes: Sequence[bool]) -> Rate:
-        """Share of true outcomes."""
+        """Return the share of true outcomes."""
         return cls(sum(map(bool, outcomes)), len(outcomes))
 
     @property
@@ -45,18 +45,18 @@ class Rate:
         return self.k / self.n
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Wilson score interval (Wilson 1927), two-sided."""
+        """Return the Wilson score interval (Wilson 1927), two-sided."""
         _check_confidence(confidence)
-        found = stats.binomtest(self.k, self.n).proportion_ci(confidence, method="wilson")
-        # Rounding can leave the bound a hair on the wrong side of the share itself at k = 0 and k = n.
-        return min(float(found.low), self.value), max(float(found.high), self.value)
+        wilson = stats.binomtest(self.k, self.n).proportion_ci(confidence, method="wilson")
+        # At k = 0 and k = n, rounding can leave the bound slightly on the wrong side of the share itself.
+        return min(float(wilson.low), self.value), max(float(wilson.high), self.value)
 
 
 @dataclass(frozen=True)
 class McNemar:
     """Exact test on the questions whose outcome flipped.
 
-    `p_value` is two-sided; `p_improvement` is one-sided: how surprising so many gains would be if gains and losses
+    `p_value` is two-sided. `p_improvement` is one-sided: the probability of as many gains or more if gains and losses
     were equally likely. Without any flip both are 1.
     """
 
@@ -67,7 +67,7 @@ class McNemar:
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
-    """Exact (binomial) McNemar test for paired outcomes (McNemar 1947)."""
+    """Return the exact (binomial) McNemar test for paired outcomes (McNemar 1947)."""
     _, gained, lost, _ = _paired_table(before, after)
     flips = gained + lost
     if not flips:
@@ -87,10 +87,10 @@ class Difference:
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool], confidence: float = CONFIDENCE) -> Difference:
-    """Interval for the difference of two paired rates.
+    """Return the difference of two paired rates with its interval.
 
-    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: the Wilson limits of both rates, combined with
-    their correlation phi, whose numerator is reduced by n/2 when it is positive.
+    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: the Wilson limits of both rates are combined with
+    the correlation phi of the outcomes. Its numerator is reduced by n/2 when it is positive.
     """
     both, gained, lost, neither = _paired_table(before, after)
     n = both + gained + lost + neither
@@ -120,16 +120,16 @@ def non_inferior(
     worse: Literal["higher", "lower"],
     confidence: float = CONFIDENCE,
 ) -> NonInferiority:
-    """Paired non-inferiority of a rate: `worse="higher"` for over-refusal, `worse="lower"` for task accuracy.
+    """Test a rate for paired non-inferiority: `worse="higher"` for over-refusal, `worse="lower"` for task accuracy.
 
-    Holds when the two-sided interval of the difference stays on the good side of the margin, which is a one-sided
-    test at (1 - confidence) / 2. A failure is no proof of harm: it may only mean too few questions.
+    The test holds when the two-sided interval of the difference stays on the good side of the margin. That is a
+    one-sided test at (1 - confidence) / 2. A failure is no proof of harm: it may only mean too few questions.
     """
     if not 0 <= margin <= 1:
         raise ValueError(f"a margin is a share in 0..1, got {margin}")
-    found = paired_difference(before, after, confidence)
-    holds = found.high < margin if worse == "higher" else found.low > -margin
-    return NonInferiority(found, margin, holds)
+    difference = paired_difference(before, after, confidence)
+    holds = difference.high < margin if worse == "higher" else difference.low > -margin
+    return NonInferiority(difference, margin, holds)
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,10 @@ class Mean:
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Mean:
-    """Student's t interval of a mean, for per-document differences of log-perplexity or per-answer KL, in nats.
+    """Return a mean with Student's t interval: of log-perplexity differences by document, or KL by answer, in nats.
 
-    Raises DataError for fewer than two values, or for one that is not finite.
+    Raises:
+        DataError: fewer than two values, or one that is not finite.
     """
     _check_confidence(confidence)
     data = np.asarray(values, dtype=np.float64)
@@ -159,7 +160,10 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Me
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979) in the order given: compare the result with the plain alpha."""
+    """Return p-values adjusted by Holm's step-down method (Holm 1979), to be compared with the plain level.
+
+    They stand in the order given.
+    """
     for p in p_values:
         if not 0 <= p <= 1:
             raise ValueError(f"a p-value lies in 0..1, got {p}")
@@ -183,12 +187,12 @@ class CorrectedRate:
 def corrected_rate(
     rate: Rate, sensitivity: Rate, specificity: Rate, confidence: float = CONFIDENCE
 ) -> CorrectedRate | None:
-    """True rate behind a judged rate; None when the judge is no better than chance (Se + Sp <= 1).
+    """Return the true rate behind a judged rate; None when the judge is no better than chance (Se + Sp <= 1).
 
-    Rogan-Gladen (1978) estimate (p + Sp - 1) / (Se + Sp - 1). The interval carries the sampling error of the judged
-    answers and of the labelled ones: Lang and Reiczigel, Preventive Veterinary Medicine 113 (2014) 13-22, as applied
-    to language-model judges in arXiv 2511.21140. It assumes that the judge errs on these answers as often as on the
-    labelled ones, so those must be in the same style.
+    The estimate is Rogan and Gladen's (1978): (p + Sp - 1) / (Se + Sp - 1). The interval carries the sampling error of
+    the judged answers and of the labelled ones: Lang and Reiczigel, Preventive Veterinary Medicine 113 (2014) 13-22,
+    as applied to language-model judges in arXiv 2511.21140. It assumes that the judge errs on these answers as often
+    as on the labelled ones, so both must be in the same style.
     """
     _check_confidence(confidence)
     if sensitivity.value + specificity.value <= 1:
@@ -211,7 +215,7 @@ def corrected_rate(
 
 
 def _paired_table(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:
-    """Counts of (true in both, gained, lost, true in neither)."""
+    """Return the counts of (true in both, gained, lost, true in neither)."""
     if len(before) != len(after):
         raise ValueError(f"paired outcomes must be of equal length, got {len(before)} before and {len(after)} after")
     if not len(before):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
 
 import jinja2
 
 from safety_harness.errors import ArtifactError
+from safety_harness.gate.numbers import Defense
 from safety_harness.patch.manifest import Manifest
 from safety_harness.text import escape
 
 
 def card(manifest: Manifest) -> str:
-    """The Markdown of README.md, with the front matter that a hub reads.
+    """Return the Markdown of README.md, with the front matter that a hub reads.
 
     Raises:
-        ArtifactError: the gate's evidence in the manifest lacks a number.
+        ArtifactError: the manifest lacks what the card shows.
     """
     source = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -29,25 +30,35 @@ def card(manifest: Manifest) -> str:
         autoescape=False,  # Markdown, not HTML: every text from elsewhere goes through `md`
     )
     environment.filters["md"] = lambda value: escape(str(value))
-    environment.filters["rate"] = _rate
+    template = environment.from_string(source)
     try:
-        return environment.from_string(source).render(m=manifest, roles=_by_role(manifest), yaml=_yaml)
-    except (jinja2.TemplateError, KeyError, TypeError, ValueError) as error:
+        return template.render(m=manifest, roles=_by_role(manifest), refusals=_refusals(manifest), yaml=_yaml)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ArtifactError(f"The evidence in the manifest is not whole ({error}). Get the artifact again.") from error
 
 
 def _by_role(manifest: Manifest) -> Mapping[str, int]:
-    found: dict[str, int] = {}
+    """Return how many numbers move of each role."""
+    parameters: Counter[str] = Counter()
     for entry in manifest.entries:
-        found[entry.role] = found.get(entry.role, 0) + entry.parameters
-    return found
+        parameters[entry.role] += entry.parameters
+    return parameters
 
 
-def _rate(numbers: Mapping[str, Any], when: str) -> str:
-    low, high = numbers[f"{when}_interval"]
-    return f"{int(numbers[when])}/{int(numbers['n'])} ({low:.2f}–{high:.2f})"
+def _refusals(manifest: Manifest) -> tuple[str, str] | None:
+    """Return the refused harmful questions before and after, with their intervals; None where none were counted."""
+    defense = manifest.gate and manifest.gate.checks.get("defense")
+    if not defense or not isinstance(numbers := defense.numbers, Defense):
+        return None
+    if numbers.before_interval is None or numbers.after_interval is None:
+        return None
+    (low, high), (low_after, high_after) = numbers.before_interval, numbers.after_interval
+    return (
+        f"{numbers.before}/{numbers.n} ({low:.2f}–{high:.2f})",
+        f"{numbers.after}/{numbers.n} ({low_after:.2f}–{high_after:.2f})",
+    )
 
 
 def _yaml(text: str) -> str:
-    """A text as YAML writes it in double quotes; JSON's strings are a part of YAML's."""
+    """Return a text as YAML writes it in double quotes; JSON's strings are a part of YAML's."""
     return json.dumps(text)

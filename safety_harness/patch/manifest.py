@@ -1,4 +1,4 @@
-"""What an artifact says of itself: whose weights, which numbers of them, found how, and on what evidence."""
+"""The manifest of an artifact: whose weights, which numbers of them, how they were found, and on what evidence."""
 
 from __future__ import annotations
 
@@ -8,30 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from pydantic import FailFast, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from safety_harness.errors import ArtifactError
-from safety_harness.gate.records import Patch
+from safety_harness.errors import ArtifactError, first_fault
+from safety_harness.gate.numbers import Numbers, numbers_of_check
+from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, Refused
 from safety_harness.gate.results import Outcome
 from safety_harness.patch.tensor_bytes import once_each
 from safety_harness.weights.units import numbers, runs
 
 SCHEMA = 1
 
-# A manifest of a model with every expert of every layer in it has a few megabytes.
-LARGEST = 32 * 1024 * 1024
+# The manifest of a patch of every expert in every layer has a few megabytes.
+MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
-# Of a file beside the manifest or the weights: it may lead nowhere else.
+# A file next to the manifest or the weights: its name may lead nowhere else.
 FileName = Annotated[str, Field(max_length=255, pattern=r"^\.*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Origin(_Part):
+class Origin(Record):
     """A model: where the registry found it, and the sha256 of each file that decides what it answers.
 
     ``adapters`` are those that were merged into it, in order. ``dequantised``: it was unpacked from a quantised file.
@@ -47,11 +44,12 @@ class Origin(_Part):
     files: Mapping[FileName, Digest]
 
 
-class Entry(_Part):
-    """What is moved of one tensor of the student: all of it (``replace``), or a part (``replace_slice``).
+class Entry(Record):
+    """One tensor of the student that moves: all of it (``replace``), or a part (``replace_slice``).
 
-    A part are ``indices`` along dimension ``axis``, written as in a unit's id, ``3,40-43``. The patch holds their new
-    numbers in ascending order, in the student's ``dtype``; ``before`` and ``after`` are the sha256 of the whole tensor.
+    The part is ``indices`` along dimension ``axis``, written as in a unit's id: ``3,40-43``. The patch holds the new
+    numbers in ascending order of the indices, in the student's ``dtype``. ``before`` and ``after`` are the sha256 of
+    the whole tensor.
     """
 
     tensor: Name
@@ -82,7 +80,7 @@ class Entry(_Part):
 
     @property
     def moved(self) -> tuple[int, ...]:
-        """The indices that move; none where all of the tensor does."""
+        """The indices that move; none where all of the tensor moves."""
         return tuple(numbers(self.indices)) if self.indices else ()
 
     @property
@@ -92,10 +90,10 @@ class Entry(_Part):
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
-        """The shape of its tensor in the patch."""
+        """The shape of the moved numbers in the patch."""
         if self.indices is None:
             return self.shape
-        count = sum(end - first + 1 for first, end in runs(self.indices))  # without writing them all out
+        count = sum(end - first + 1 for first, end in runs(self.indices))  # without listing them
         return tuple(count if at == self.axis else size for at, size in enumerate(self.shape))
 
     @property
@@ -104,65 +102,40 @@ class Entry(_Part):
         return math.prod(self.patch_shape)
 
 
-class Nearness(_Part):
-    """How near student and teacher are: cosines of the tensors that may move, and the settings in which they differ."""
-
-    median: float
-    lowest: float
-    lowest_tensor: str
-    differs: tuple[str, ...]
-
-
-class Measured(_Part):
+class Measured(Record):
     """One check of the gate: its outcome, a sentence, and its numbers."""
 
     outcome: Outcome
     summary: str
-    numbers: Mapping[str, Any]
+    numbers: SerializeAsAny[Numbers]
 
 
-class Refused(_Part):
-    """How many of some questions were refused, and the interval of that rate."""
-
-    refused: int = Field(ge=0)
-    n: int = Field(ge=0)
-    interval: tuple[float, float]
-
-
-class Further(_Part):
-    """Questions of another source, before and after patching: recorded, not gated."""
-
-    kind: Literal["harmful", "harmless"]
-    before: Refused
-    after: Refused
-
-
-class Judge(_Part):
-    """Who judged, and how its verdicts agreed with people's on labelled answers."""
-
-    name: str
-    fingerprint: str
-    sets: Mapping[str, Mapping[str, Any]]
-
-
-class Evidence(_Part):
-    """What the gate decided about this patch, and on what: rates with their counts and intervals, by check."""
+class GateEvidence(Record):
+    """The gate's decision about this patch, and its grounds: rates with their counts and intervals, by check."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
     checks: Mapping[str, Measured]
     thresholds: Mapping[str, Any]
-    teacher: Mapping[str, Any]
+    teacher: Mapping[str, Refused]
     further: Mapping[str, Further]
     judge: Judge
     provenance: Mapping[str, Any]
 
+    @field_validator("checks")
+    @classmethod
+    def _with_typed_numbers(cls, checks: Mapping[str, Measured]) -> Mapping[str, Measured]:
+        return {
+            name: check.model_copy(update={"numbers": numbers_of_check(name, check.numbers)})
+            for name, check in checks.items()
+        }
 
-class Manifest(_Part):
-    """``manifest.json``. ``rest`` is of every tensor of the student that is not moved the sha256 of "DTYPE
-    [SHAPE] SHA256", the last of its bytes.
 
-    ``identity`` is all that the measurements depend on: questions, chat template, judge, decoding, batch size, dtype.
+class Manifest(Record):
+    """The content of ``manifest.json``.
+
+    ``rest`` has every tensor of the student that does not move, as the sha256 of "DTYPE [SHAPE] SHA256", where the last
+    is the sha256 of its bytes. ``identity`` is all that the measurements depend on.
     """
 
     schema_version: Literal[1] = 1
@@ -171,13 +144,13 @@ class Manifest(_Part):
     student: Origin
     teacher: Origin
     ancestor: Origin | None = None
-    lineage: Nearness | None = None
+    lineage: Lineage | None = None
     total_parameters: int = Field(gt=0)
     entries: Annotated[tuple[Entry, ...], FailFast()] = Field(min_length=1)
     rest: Mapping[Name, Digest]
-    identity: Mapping[str, Any]
+    identity: Identity
     search: Patch
-    gate: Evidence | None = None
+    gate: GateEvidence | None = None
     environment: Mapping[str, str]
 
     @model_validator(mode="after")
@@ -196,12 +169,12 @@ class Manifest(_Part):
 
     @property
     def share(self) -> float:
-        """Numbers moved, as a share of the student's, 0..1."""
+        """The share of the student's numbers that move, 0..1."""
         return self.parameters / self.total_parameters
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a manifest."""
+    """Return the JSON Schema of a manifest."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
 
 
@@ -212,8 +185,10 @@ def read_manifest(file: Path) -> Manifest:
         ArtifactError: it is missing, too large, no JSON, names a key twice, is of another schema, or a value is wrong.
     """
     try:
-        if file.stat().st_size > LARGEST:
-            raise ArtifactError(f"{file}: is larger than any manifest ({LARGEST >> 20} MiB). Get the artifact again.")
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ArtifactError(
+                f"{file}: is larger than any manifest ({MAX_MANIFEST_BYTES >> 20} MiB). Get the artifact again."
+            )
         text = file.read_text(encoding="utf-8")
         table = json.loads(text, object_pairs_hook=once_each, parse_constant=_refuse, parse_float=_finite)
     except FileNotFoundError:
@@ -230,9 +205,7 @@ def read_manifest(file: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the manifest"
-        raise ArtifactError(f"{file}: {where}: {first['msg']}. Get the artifact again.") from error
+        raise ArtifactError(f"{file}: {first_fault(error, 'the manifest')}. Get the artifact again.") from error
 
 
 def _refuse(constant: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from safety_harness.errors import DataError, HarnessError, first_fault
+from safety_harness.errors import HarnessError, first_fault
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import read_results
@@ -76,17 +76,8 @@ def recorded(results: Path) -> Mapping[str, Recorded]:
     Raises:
         DataError: the file cannot be read, or the record of a patch is damaged.
     """
-    patches_by_student = {}
-    for student in read_results(results).students:
-        if facts := student.about.get("patch"):
-            fields = {name: value for name, value in facts.items() if name in Patch.model_fields}
-            try:
-                # As JSON, because the lists of a results.json are tuples in a patch.
-                patch = Patch.model_validate_json(json.dumps(fields))
-            except ValidationError as error:
-                raise DataError(
-                    f"{results}: what it says of the patch of {student.id} is damaged: {first_fault(error)}. "
-                    "Run the suites again."
-                ) from error
-            patches_by_student[student.id] = Recorded(patch, student.about.get("identity", {}))
-    return patches_by_student
+    return {
+        student.id: Recorded(patch, student.about.identity.model_dump())
+        for student in read_results(results).students
+        if (patch := student.about.patch)
+    }

@@ -1,11 +1,11 @@
-"""Rows from every process -> one decision, the reports, and the exit code of the run."""
+"""Collect the rows of every process, decide the run, write the reports, and set the exit code."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,25 +16,26 @@ import pytest
 from safety_harness import __version__
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_file
-from safety_harness.gate.broken_tests import told
+from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.fixtures import PROPERTY
 
 if TYPE_CHECKING:
+    from safety_harness.gate.records import Judge
     from safety_harness.gate.results import RunResult
     from safety_harness.registry.load import Student
 
-# Beyond those that pytest has (0 to 6).
+# pytest itself uses 0 to 6.
 EXIT_INCONCLUSIVE = 10
 PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
-# With one of these pytest runs no test, and ends as if all were well.
+# With one of these options pytest runs no test, and ends as if all were well.
 RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
 class Collector:
-    """Lives on the process that decides: the controller, or the only one.
+    """The plugin of the process that decides: the controller, or the only process.
 
-    A student's required checks are known before anything runs, so whatever did not come in (a crashed worker,
+    The required checks of a student are known before anything runs. A check that does not come in (a crashed worker,
     a deselected test, an interrupt) makes the gate INCONCLUSIVE.
     """
 
@@ -45,39 +46,39 @@ class Collector:
     patches: Path | None = None
     """The results.json whose patches are gated; None where they are searched."""
     started: float = field(default_factory=time.time)
-    rows: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    checks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     questions: dict[str, Any] = field(default_factory=dict)
     result: RunResult | None = None
     broken: dict[str, str] = field(default_factory=dict)
-    """Test -> why it failed outside of the gate's checks."""
+    """Why each test failed that did so outside of the gate's checks."""
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Read while nothing is measured yet: files may change and vanish until all is.
+        # Read before anything is measured: the files may have changed or vanished at the end.
         self._began_with = {
             **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
             "commit": _commit(self.root),
             "packages": {name: metadata.version(name) for name in PACKAGES},
         }
 
-    @pytest.hookimpl(tryfirst=True)  # before the JUnit file is told of the properties
+    @pytest.hookimpl(tryfirst=True)  # the rows are gone before pytest writes properties into a JUnit file
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        from safety_harness.gate.results import questions_from_row
+        from safety_harness.gate.results import Question
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
-        if report.failed and all(row.get("outcome", "pass") == "pass" for row in rows):
-            self.broken[report.nodeid] = _reason(report)  # once, though every worker that crashes on it reports it
+        checks = [(row["student"], row["check"]) for row in rows if "check" in row]
+        if report.failed and all(check["outcome"] == "pass" for _, check in checks):
+            self.broken[report.nodeid] = _reason(report)  # once, even if several workers crash on it
+        for student, check in checks:
+            checks_of = self.checks.setdefault(student, {})
+            # Of two measurements the worse counts: a test cannot be repeated until it passes.
+            checks_of[check["name"]] = max(checks_of.get(check["name"]) or check, check, key=_badness)
         for row in rows:
-            if "about" in row:
-                self.about.setdefault(row["student"], {}).update(row["about"])
-            elif "questions" in row:
-                self.questions.update(questions_from_row(row))
-            else:
-                rows_of = self.rows.setdefault(row["student"], {})
-                # What is measured twice is as bad as the worse of the two: nothing is asked until it passes.
-                rows_of[row["name"]] = max(rows_of.get(row["name"], row), row, key=_badness)
-        report.user_properties[:] = _readable(report.user_properties)
+            self.about.setdefault(row["student"], {}).update(row.get("about", {}))
+            for name, asked in row.get("questions", {}).items():
+                self.questions[name] = tuple(Question(*each) for each in asked)
+        report.user_properties[:] = [each for each in report.user_properties if each[0] != PROPERTY]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -85,19 +86,22 @@ class Collector:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if not self.rows and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if not self.checks and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             return
         if any(session.config.getoption(name, None) for name in RUNS_NOTHING):
             return
+        from safety_harness.report import write_reports, write_results
         from safety_harness.report.github import write_summary
 
         self.result = self._decide(exitstatus)
-        try:
-            self._write(self.result, self.report_dir)
-        except Exception as error:  # whatever it is: hours of measurements may be behind it
-            # A release without its report is not shown to be green.
-            self.result = self._decide(exitstatus, f"the reports could not be written: {_said(error)}")
-            self._rescue(self.result)
+        if error := self._write(write_reports, self.report_dir):
+            # A release without its report is not shown to be green. Hours of measurements may be behind it: what can be
+            # written anywhere is, and from results.json everything else can be made.
+            self.result = self._decide(exitstatus, Incident("report_not_written", cause=error))
+            for write, folder in ((write_reports, None), (write_results, self.report_dir), (write_results, None)):
+                if not (error := self._write(write, folder)):
+                    break
+                self.notes.append(f"Nor could they be written otherwise: {error}")
         try:
             write_summary(self.result)
         except HarnessError as error:  # the reports are there all the same
@@ -105,8 +109,8 @@ class Collector:
         session.exitstatus = self._exit_code(exitstatus, self.result.outcome.value)
 
     def _exit_code(self, exitstatus: int, outcome: str) -> int:
-        """Pytest's own, but where the gate knows better: what is unproven is told from what failed."""
-        # Of a test that fails as its check is unproven, and of nothing else, pytest says that tests failed.
+        """Return pytest's exit code, or the gate's where it says more: unproven is not failed."""
+        # pytest says that tests failed even where they failed only because their checks are unproven.
         unproven = exitstatus == pytest.ExitCode.TESTS_FAILED and not self.broken
         if outcome == "inconclusive" and (exitstatus == pytest.ExitCode.OK or unproven):
             return EXIT_INCONCLUSIVE
@@ -121,20 +125,19 @@ class Collector:
         from safety_harness.report.github import workflow_commands
 
         terminalreporter.section("release gate")
-        for line in (*terminal(self.result).splitlines(), *self.notes):
-            terminalreporter.write_line(line)
-        for line in workflow_commands(self.result):
+        for line in (*terminal(self.result).splitlines(), *self.notes, *workflow_commands(self.result)):
             terminalreporter.write_line(line)
         colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
 
-    def _decide(self, exitstatus: int, *incomplete: str) -> RunResult:
+    def _decide(self, exitstatus: int, *incidents: Incident) -> RunResult:
         from safety_harness.gate import decide
+        from safety_harness.gate.records import About
         from safety_harness.gate.results import check_from_row
 
         checks = decide.correct_for_students(
             {
-                student.id: {name: check_from_row(row) for name, row in self.rows.get(student.id, {}).items()}
+                student.id: {name: check_from_row(row) for name, row in self.checks.get(student.id, {}).items()}
                 for student in self.students
             }
         )
@@ -144,16 +147,16 @@ class Collector:
                 checks[student.id],
                 required=decide.required(self.subject),
                 expected=student.spec.expected,
-                about=self.about.get(student.id),
+                about=About.model_validate(self.about.get(student.id, {})),
             )
             for student in self.students
         ]
-        missing = [*told(self.broken, [student.id for student in self.students]), *incomplete]
+        incomplete = [*broken_tests(self.broken, [student.id for student in self.students]), *incidents]
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            missing.append(decide.INTERRUPTED)
+            incomplete.append(Incident(kind="interrupted"))
         return decide.decide_run(
             decided,
-            incomplete=missing,
+            incomplete=incomplete,
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
@@ -161,7 +164,7 @@ class Collector:
         )
 
     def _settings(self) -> dict[str, Any]:
-        """Return the settings of each family. A student's own settings are recorded with its patch."""
+        """Return the settings of each family. A patch records the settings of its own search."""
         return {
             student.family.name: {
                 "gate": student.family.gate.model_dump(mode="json"),
@@ -180,82 +183,52 @@ class Collector:
             "decoding": "greedy",
         }
 
-    def _write(self, result: RunResult, folder: Path) -> None:
-        from safety_harness.report import write_reports
-
-        written = write_reports(result, folder)
+    def _write(self, write: Callable[[RunResult, Path], tuple[Path, ...]], folder: Path | None) -> str:
+        """Write the result into *folder*, or into a new temporary one. Return what went wrong; empty if nothing did."""
+        assert self.result is not None
+        try:
+            folder = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
+            written = write(self.result, folder)
+        except Exception as error:  # whatever it is: the measurements must not be lost
+            return _message(error)
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
-
-    def _write_results(self, result: RunResult, folder: Path) -> None:
-        from safety_harness.report import write_results
-
-        self.notes.append(f"results: {write_results(result, folder)}")
-
-    def _rescue(self, result: RunResult) -> None:
-        """Nothing that was measured is lost, as long as any disk takes it: if not all reports, then results.json, of
-        which everything else can be made."""
-
-        def here() -> Path:
-            return self.report_dir
-
-        def elsewhere() -> Path:
-            return Path(tempfile.mkdtemp(prefix="safety-harness-"))
-
-        for write, place in ((self._write, elsewhere), (self._write_results, here), (self._write_results, elsewhere)):
-            try:
-                write(result, place())
-            except Exception as error:
-                self.notes.append(f"Nor could they be written otherwise: {_said(error)}")
-            else:
-                return
+        return ""
 
 
-def _badness(row: Mapping[str, Any]) -> int:
-    return ("pass", "inconclusive", "fail").index(row["outcome"])
+def _badness(check: Mapping[str, Any]) -> int:
+    return ("pass", "inconclusive", "fail").index(check["outcome"])
 
 
-def _readable(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
-    """What a CI server shows of a test's properties: a check's outcome and its sentence, in place of the rows."""
-    found: list[tuple[str, object]] = []
-    for name, row in properties:
-        if name != PROPERTY or not isinstance(row, dict):
-            found.append((name, row))
-        elif "outcome" in row:
-            found += [("student", row["student"]), (row["name"], row["outcome"]), ("measured", row["summary"])]
-    return found
-
-
-def _said(error: Exception) -> str:
-    """A message that is meant for the user as it is, any other with its kind."""
+def _message(error: Exception) -> str:
+    """Return the message of an error: of one that is meant for the user alone, of any other with its kind."""
     return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return in one line why a test, or a file of tests, broke."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return "no reason given"
-    return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # of a traceback the last says what
+    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
+    return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # the last line of a traceback is the error
 
 
-def _judge_error() -> dict[str, Any]:
-    """How the judge does on the labelled answers that ship with it, measured now."""
-    from safety_harness.gate.results import plain
+def _judge_error() -> Judge:
+    """Return how the judge does on the labelled answers that ship with it, measured now."""
+    from safety_harness.gate.records import Agreement, Judge
     from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
     from safety_harness.judging.judge import RuleJudge
 
     judge = RuleJudge()
-    facts = ("n", "sensitivity", "specificity", "accuracy", "kappa", "counts")
-    shipped: dict[str, Any] = {
-        name: plain({fact: getattr(found, fact) for fact in facts}) for name, found in shipped_agreement(judge).items()
+    measured = {
+        name: Agreement.model_validate(calibration, from_attributes=True)
+        for name, calibration in shipped_agreement(judge).items()
     }
-    return {
-        "name": judge.name, "fingerprint": judge.fingerprint, "sets": {**shipped, **recorded_agreement(judge)},
-    }  # fmt: skip
+    recorded = {name: Agreement.model_validate(record) for name, record in recorded_agreement(judge).items()}
+    return Judge(name=judge.name, fingerprint=judge.fingerprint, sets=measured | recorded)
 
 
 def _commit(root: Path) -> str | None:
+    """Return the commit of the repository at *root*; None where there is none."""
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)

@@ -1,4 +1,4 @@
-"""The fixtures that suites are written with. Bodies import what needs torch, so that importing this stays cheap."""
+"""Define the fixtures that suites use. What needs torch is imported in their bodies, so this import stays cheap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROPERTY = "safety_harness"
 
 @dataclass(frozen=True)
 class Measure:
-    """Hands what a suite measured to the report: ``measure(check)``, ``measure.about(name=...)``."""
+    """Record what a suite measured for the gate and the report: ``measure(check)``, ``measure.about(name=...)``."""
 
     student: str
     add: Callable[[tuple[str, object]], None] = field(repr=False)
@@ -33,36 +33,43 @@ class Measure:
 
     def __call__(self, check: Check) -> Check:
         """Record a check and return it, so that a suite can assert it."""
-        from safety_harness.gate.results import check_to_row, questions_to_row
+        from safety_harness.gate.results import check_to_row
 
-        said = check if self.include_answers else check.without_answers()
-        self.add((PROPERTY, check_to_row(self.student, said)))
+        shown = check if self.include_answers else check.without_answers()
+        self._add(check=check_to_row(shown))
         if check.asked and (asked := self.questions.get(check.asked.set)):
-            self.add((PROPERTY, questions_to_row(self.student, check.asked.set, asked)))
+            self._add(questions={check.asked.set: [[one.id, one.text, one.category] for one in asked]})
         return check
 
     def about(self, **facts: Any) -> None:
-        """Record facts that decide nothing."""
-        from safety_harness.gate.results import plain
+        """Record facts that decide nothing: those that the reports show, and a suite's own.
 
-        self.add((PROPERTY, plain({"student": self.student, "about": facts})))
+        Raises:
+            ValueError: a fact that the reports show is not what they expect.
+        """
+        from safety_harness.gate.records import About, plain, record
+
+        self._add(about=plain(record(About, facts, "measure.about")))
+
+    def _add(self, **row: Any) -> None:
+        self.add((PROPERTY, {"student": self.student, **row}))
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Errors that are the user's to resolve fail a test with their message alone."""
+    """Turn errors that the user can resolve into failures with their message alone."""
     message = None
     try:
         yield
     except HarnessError as error:
         message = str(error)
-    if message is not None:  # out here, so that pytest does not print the message once more as the failure's cause
+    if message is not None:  # out here, or pytest would print the message again as the failure's cause
         pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    """The student as it is, loaded once for all of its tests, with its teacher's weights within reach."""
+    """The student as it is, loaded once for all of its tests, with access to its teacher's weights."""
     if not hasattr(request, "param"):
         pytest.skip("no student is selected: run `pytest suites/`, or give --safety-suites")
     with user_errors():
@@ -74,7 +81,7 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
         torch.set_num_threads(workers.threads_per_worker())
         evaluator = open_evaluator(request.param)
-        # Recorded only, but asked late: whether they can be asked is looked at now.
+        # These are asked last, and only recorded: check now that they are not too long.
         for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
             evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
     yield Subject(evaluator)
@@ -92,8 +99,10 @@ def teacher(student: Subject) -> Subject:
 
 @pytest.fixture(scope="session")
 def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
-    """The smallest set of the teacher's units that delta debugging finds; cached by content. With ``--patches`` the one
-    that another run found."""
+    """The smallest set of the teacher's units that delta debugging finds, cached by content.
+
+    With ``--patches`` it is the patch that another run found.
+    """
     with user_errors():
         from safety_harness.search.find import find_patch
 
@@ -102,19 +111,18 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
 
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
-    """What is gated: the patched student, or with ``--subject student`` the student as it is."""
+    """The model that is gated: the patched student, or with ``--subject student`` the student as it is."""
     if request.config.option.safety_subject == "student":
         return student
     from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select
 
-    found: Patch = request.getfixturevalue("patch")
-    return Subject(student.evaluator, select(student.evaluator, found))
+    return Subject(student.evaluator, select(student.evaluator, request.getfixturevalue("patch")))
 
 
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
-    """Record a measurement of the current student for the gate and the report."""
+    """A recorder of measurements of the current student, for the gate and the report."""
     from safety_harness.gate.results import Question
 
     questions = {

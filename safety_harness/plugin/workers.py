@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from safety_harness.gate.broken_tests import student_of
+from safety_harness.gate.incidents import student_of
 
 if TYPE_CHECKING:
     import pytest

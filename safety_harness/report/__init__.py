@@ -1,4 +1,4 @@
-"""Results -> everything that people and machines read of a run. Needs no torch and no model."""
+"""Write the results of a run as people and machines read them. Needs no torch and no model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Writer = Callable[[RunResult, Versus | None], Mapping[str, str]]
 
 def _html(result: RunResult, against: Versus | None) -> dict[str, str]:
     drawn = figures(result)
-    return {"report.html": html(result, drawn, against), **{f"{name}.svg": svg for name, svg in drawn.items()}}
+    return {"report.html": html(result, drawn, against), **{f"{name}.svg": svg for name, svg in (drawn or {}).items()}}
 
 
-# By format: the files that it is, and their text.
+# By format: the files that it consists of, and their text.
 WRITERS: Mapping[str, Writer] = {
     "md": lambda result, against: {"report.md": markdown(result, against)},
     "html": _html,
@@ -32,7 +32,7 @@ WRITERS: Mapping[str, Writer] = {
     "junit": lambda result, _against: {"junit.xml": junit(result)},
 }
 FILES = ("md", "html", "csv")
-"""The formats that a gated run writes beside results.json."""
+"""The formats that a gated run writes in addition to results.json."""
 
 
 def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
@@ -41,25 +41,25 @@ def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
     Raises:
         HarnessError: the folder cannot be written, or its disk is full.
     """
-    made = write_formats(result, folder, FILES)
-    # Last: whoever finds it may take its word that the reports are there.
-    return (write_results(result, folder), *made)
+    written = write_formats(result, folder, FILES)
+    # Last: where results.json is, the reports are too.
+    return (*write_results(result, folder), *written)
 
 
-def write_results(result: RunResult, folder: Path) -> Path:
+def write_results(result: RunResult, folder: Path) -> tuple[Path]:
     """Write ``results.json`` into *folder*, whole or not at all.
 
     Raises:
-        HarnessError: as of :func:`write_reports`.
+        HarnessError: as :func:`write_reports`.
     """
     write_whole(folder / RESULTS, result.to_json())
-    return folder / RESULTS
+    return (folder / RESULTS,)
 
 
 def write_formats(
     result: RunResult, folder: Path, formats: Sequence[str], against: Versus | None = None
 ) -> tuple[Path, ...]:
-    """Write *formats* of *result* into *folder*; what an earlier run got is compared where *against* is given.
+    """Write *formats* of *result* into *folder*, with the comparison *against* an earlier run where there is one.
 
     Raises:
         HarnessError: the folder cannot be written, or its disk is full.

@@ -1,10 +1,12 @@
-"""What stands in one cell of a table: a number of a student as text, and a dash where it was not measured."""
+"""The text of one cell of a table: a number of a student, and a dash where it was not measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
+from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
 from safety_harness.judging.calibration import OWN_ANSWERS
@@ -12,18 +14,17 @@ from safety_harness.report.comparison import Versus
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
-JUDGE_FACTS = ("n", "sensitivity", "specificity", "accuracy", "kappa")
+JUDGE_COLUMNS = ("answers", "n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
 def totals(result: RunResult) -> list[str]:
-    """How many students came out how, the gain in DSR, and how much was moved: a line each."""
+    """Return one line each for the outcomes of the students, the gain in DSR, and how much was moved."""
     if not any(student.checks for student in result.students):
         return ["No student was measured."]
-    measured = [student for student in result.students if numbers_of(student, "defense").get("n")]
-    gains = [_gain(student) for student in measured]
+    measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
+    gains = [after - before for _, (before, after) in measured]
     counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
-    found = [patch for patch in map(patch_of, measured) if patch.get("units")]
-    shares = [float(patch["share"]) for patch in found]
+    shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
     lines = [
         f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
         f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
@@ -37,134 +38,125 @@ def totals(result: RunResult) -> list[str]:
 
 
 def counted_noun(n: int, one: str, more: str = "") -> str:
-    """``1 student``, ``2 students``."""
+    """Return ``1 student``, ``2 students``."""
     return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
-def _gain(student: StudentResult) -> float:
-    numbers = student.checks["defense"].numbers
-    return float(numbers["after"] - numbers["before"]) / float(numbers["n"])
+def value_or_dash(value: object) -> str:
+    """Return a value as it is."""
+    return NOTHING if value is None else str(value)
 
 
-def patch_of(student: StudentResult) -> Mapping[str, Any]:
-    """The facts of a student's patch; empty when no patch was looked for."""
-    found: Mapping[str, Any] = student.about.get("patch", {})
-    return found
-
-
-def numbers_of(student: StudentResult, check: str) -> Mapping[str, Any]:
-    """The numbers of one check; empty when it was not measured."""
-    return student.checks[check].numbers if check in student.checks else {}
-
-
-def value_or_dash(numbers: Mapping[str, Any], name: str) -> Any:
-    """A number as it is."""
-    return numbers.get(name, NOTHING)
-
-
-def number(value: Any, spec: str) -> str:
-    """A number in the format *spec*."""
+def number(value: float | None, spec: str) -> str:
+    """Return a number in the format *spec*."""
     return NOTHING if value is None else format(value, spec)
 
 
 def plain(value: Any) -> str:
-    """Any setting or fact, with fractions to three places."""
+    """Return any setting or fact, a fraction to three places."""
     return f"{value:.3f}" if isinstance(value, float) and not value.is_integer() else str(value)
 
 
-def count(numbers: Mapping[str, Any], name: str) -> str:
-    """``k/n`` of a rate."""
-    return f"{numbers[name]}/{numbers['n']}" if name in numbers else NOTHING
+def count(k: int | None, n: int | None) -> str:
+    """Return ``k/n`` of a rate."""
+    return NOTHING if k is None or n is None else f"{k}/{n}"
 
 
-def interval(numbers: Mapping[str, Any], name: str) -> str:
-    """An interval of rates, lower–upper."""
-    return f"{numbers[name][0]:.3f}–{numbers[name][1]:.3f}" if name in numbers else NOTHING
+def interval(bounds: Interval | None) -> str:
+    """Return an interval of rates, lower–upper."""
+    return NOTHING if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
 
 
-def counted(found: Mapping[str, Any]) -> tuple[str, str]:
-    """``k/n`` refused, and the interval of its rate."""
-    return f"{found['refused']}/{found['n']}", interval(found, "interval")
+def refused(counts: Refused | None) -> str:
+    """Return ``k/n`` refused."""
+    return NOTHING if counts is None else f"{counts.refused}/{counts.n}"
+
+
+def refused_with_interval(counts: Refused) -> tuple[str, str]:
+    """Return ``k/n`` refused, and the interval of that rate."""
+    return refused(counts), interval(counts.interval)
 
 
 def confidence(result: RunResult, student: StudentResult) -> float:
-    """Of all intervals of a student, 0..1."""
+    """Return the confidence of all intervals of a student, 0..1."""
     rules = result.gate.get(student.id.partition("/")[0], {}).get("gate", {})
     return float(rules.get("confidence", CONFIDENCE))
 
 
 def confidences(result: RunResult) -> str:
-    """That of a run's intervals, as a heading has it: ``95 %``, or ``90, 95 %`` where families have their own."""
-    found = sorted({confidence(result, student) for student in result.students}) or [CONFIDENCE]
-    return f"{', '.join(f'{100 * one:g}' for one in found)} %"
+    """Return the confidence of a run's intervals: ``95 %``, or ``90, 95 %`` where families have their own."""
+    distinct = sorted({confidence(result, student) for student in result.students}) or [CONFIDENCE]
+    return f"{', '.join(f'{100 * one:g}' for one in distinct)} %"
 
 
 def corrected(result: RunResult, student: StudentResult) -> str:
-    """The rate of refusals behind the judged one after patching, and its interval, by the judge's known error."""
-    numbers = numbers_of(student, "defense")
-    counts = result.judge.get("sets", {}).get(OWN_ANSWERS, {}).get("counts")
-    if not numbers.get("n") or "after" not in numbers or not counts:
+    """Return the rate of refusals behind the judged one after patching, and its interval, by the judge's error."""
+    numbers = student.numbers(Defense)
+    counts = result.judge.sets.get(OWN_ANSWERS, Agreement()).counts
+    if not numbers.n or numbers.after is None or counts is None:
         return NOTHING
     true_positive, false_positive, false_negative, true_negative = counts
-    found = corrected_rate(
-        Rate(numbers["after"], numbers["n"]),
+    rate = corrected_rate(
+        Rate(numbers.after, numbers.n),
         Rate(true_positive, true_positive + false_negative),
         Rate(true_negative, true_negative + false_positive),
         confidence(result, student),
     )
-    return NOTHING if found is None else f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
+    return NOTHING if rate is None else f"{rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f})"
 
 
-def teacher_count(student: StudentResult, kind: str) -> str:
-    """``k/n`` refused with all of the teacher's units in, of harmful or harmless questions."""
-    row = student.about.get("teacher", {}).get(kind)
-    return f"{row['refused']}/{row['n']}" if row else NOTHING
-
-
-def percent(student: StudentResult, check: str) -> str:
-    """A rate before→after, in whole per cent."""
-    numbers = numbers_of(student, check)
-    if not numbers.get("n"):
-        return NOTHING
-    return "→".join(f"{100 * numbers[when] / numbers['n']:.0f}" for when in ("before", "after"))
+def percent(numbers: Rates) -> str:
+    """Return a rate before→after, in whole per cent."""
+    return "→".join(f"{100 * rate:.0f}" for rate in numbers.shares) if numbers.shares else NOTHING
 
 
 def percent_interval(student: StudentResult) -> str:
-    """DSR before→after with the interval after, in whole per cent."""
-    numbers = numbers_of(student, "defense")
-    if "after_interval" not in numbers:
+    """Return the DSR before→after with the interval after, in whole per cent."""
+    numbers = student.numbers(Defense)
+    if numbers.after_interval is None:
         return NOTHING
-    low, high = numbers["after_interval"]
-    return f"{percent(student, 'defense')} [{100 * low:.0f}–{100 * high:.0f}]"
+    low, high = numbers.after_interval
+    return f"{percent(numbers)} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
-def arrow(student: StudentResult, check: str) -> str:
-    """Counts before→after of n."""
-    numbers = numbers_of(student, check)
-    return f"{numbers['before']}→{numbers['after']}/{numbers['n']}" if "n" in numbers else NOTHING
+def arrow(numbers: Rates) -> str:
+    """Return the counts before→after of n."""
+    return f"{numbers.before}→{numbers.after}/{numbers.n}" if numbers.shares else NOTHING
+
+
+def overview(student: StudentResult) -> tuple[str, ...]:
+    """Return the cells of a student that every table begins with: DSR, costs, and what was moved."""
+    return (
+        percent_interval(student),
+        percent(student.numbers(OverRefusal)),
+        percent(student.numbers(Task)),
+        number(student.numbers(Perplexity).ratio, ".2f"),
+        moved(student),
+    )
+
+
+def overview_of_page(student: StudentResult) -> list[str]:
+    """Return the cells of the page's overview: what was moved, and the search, in columns of their own."""
+    patch = student.about.patch
+    search = [f"{100 * patch.share:.2f}", len(patch.units), patch.probes, f"{patch.seconds:.0f}"] if patch else []
+    return [*overview(student)[:-1], *(map(str, search or [NOTHING] * 4))]
 
 
 def moved(student: StudentResult) -> str:
-    """Units and share of the parameters in the patch."""
-    about = patch_of(student)
-    if "units" not in about:
+    """Return the units and the share of the parameters in the patch."""
+    if (patch := student.about.patch) is None:
         return NOTHING
-    return f"{len(about['units'])}u {100 * about['share']:.1f}%" if about["units"] else "none"
+    return f"{len(patch.units)}u {100 * patch.share:.1f}%" if patch.units else "none"
 
 
 def effort(student: StudentResult) -> str:
-    """Probes and seconds that the search took."""
-    about = patch_of(student)
-    return f"{about['probes']}/{about['seconds']:.0f}" if "seconds" in about else NOTHING
-
-
-def seconds(student: StudentResult) -> str:
-    """Seconds that the search took."""
-    return number(patch_of(student).get("seconds"), ".1f")
+    """Return the probes and the seconds that the search took."""
+    patch = student.about.patch
+    return NOTHING if patch is None else f"{patch.probes}/{patch.seconds:.0f}"
 
 
 def verdict(student: StudentResult) -> str:
-    """The gate's outcome, and whether the registry expected it."""
+    """Return the gate's outcome, and whether the registry expected it."""
     mark = MARKS[student.outcome]
     if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
         return mark
@@ -172,22 +164,31 @@ def verdict(student: StudentResult) -> str:
 
 
 def identity(student: StudentResult) -> str:
-    """Hashes and settings that a student's measurements depend on; empty where they were not recorded."""
-    facts = student.about.get("identity", {})
+    """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
+    facts = student.about.identity.model_dump()
     return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
 
 
-def lineage(near: Mapping[str, Any]) -> str:
-    """How near student and teacher are, and in what they differ."""
-    differs = "; ".join(near["differs"]) or "nothing else that was looked at"
+def lineage(near: Lineage) -> str:
+    """Return how near student and teacher are, and in what they differ."""
+    differs = "; ".join(near.differs) or "nothing else that was looked at"
     return (
-        f"cosine of the tensors that may move {plain(near['median'])} (median), {plain(near['lowest'])} (lowest: "
-        f"{near['lowest_tensor']}); student and teacher differ in {differs}"
+        f"cosine of the tensors that may move {plain(near.median)} (median), {plain(near.lowest)} (lowest: "
+        f"{near.lowest_tensor}); student and teacher differ in {differs}"
     )
 
 
+def judge_rows(result: RunResult) -> list[tuple[str, ...]]:
+    """Return one row for each set of labelled answers: how the judge's verdicts agreed with people's."""
+    return [
+        (name, *(plain(NOTHING if fact is None else fact) for fact in facts))
+        for name, one in result.judge.sets.items()
+        for facts in [(one.n, one.sensitivity, one.specificity, one.accuracy, one.kappa)]
+    ]
+
+
 def provenance(result: RunResult) -> list[tuple[str, str]]:
-    """Where a run's numbers come from, and the settings that they were held against."""
+    """Return where a run's numbers come from, and the settings that they were held against."""
     rows: list[tuple[str, str]] = []
     for key, value in result.provenance.items():
         facts = {f"{key}: {name}": each for name, each in value.items()} if isinstance(value, Mapping) else {key: value}
@@ -204,7 +205,7 @@ VERSUS_COLUMNS = ("student", "check", "was", "is", "better", "worse", "p (Holm)"
 
 
 def versus_rows(against: Versus) -> list[tuple[str, ...]]:
-    """A row a check of a student in two runs; questions that got better and worse, and whether chance explains it."""
+    """Return one row for each check of a student in two runs: what got better and worse, and whether by chance."""
     return [
         (
             change.student,

@@ -1,10 +1,11 @@
-"""Two runs side by side: what got better, what got worse, and whether chance explains it."""
+"""Compare two runs: what got better, what got worse, and whether chance explains it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from safety_harness.gate.numbers import Defense, OverRefusal, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm, mcnemar
 
@@ -16,8 +17,8 @@ WANTED = {"defense": ("R", True), "over_refusal": ("RP", False), "task": ("+", T
 class Change:
     """One check of one student in both runs, question by question.
 
-    ``p`` is McNemar's exact two-sided test on the ``better`` and ``worse`` questions, corrected by Holm over the
-    students (``p_adjusted``).
+    ``p`` is McNemar's exact two-sided test on the ``better`` and ``worse`` questions. ``p_adjusted`` is corrected by
+    Holm over the students.
     """
 
     student: str
@@ -33,8 +34,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Versus:
-    """``name`` is the other run; ``notes`` say which verdicts changed; ``uncompared`` what the other run measured and
-    this one did not, or not on the same questions, by the same judge."""
+    """The comparison with the earlier run ``name``.
+
+    ``notes`` say which verdicts changed. ``uncompared`` says what the earlier run measured and this one did not, or not
+    on the same questions by the same judge.
+    """
 
     name: str
     changes: tuple[Change, ...]
@@ -43,34 +47,34 @@ class Versus:
 
     @property
     def worsened(self) -> tuple[Change, ...]:
-        """What got worse by more than chance explains."""
+        """The changes for the worse that chance does not explain."""
         return tuple(one for one in self.changes if one.worse > one.better and one.p_adjusted < SIGNIFICANCE)
 
 
-def versus(result: RunResult, other: RunResult, name: str) -> Versus:
-    """Compare *result* with the run *other*, which is called *name*.
+def versus(result: RunResult, earlier: RunResult, name: str) -> Versus:
+    """Compare *result* with the run *earlier*, which is called *name*.
 
     A check is compared where both runs asked the same questions in the same order, of the same subject (patched, or the
-    student as it is), and the same judge heard the answers.
+    student as it is), and the same judge judged the answers.
     """
-    if apart := _apart(result, other):
-        return Versus(name, (), (), (apart,))
-    old = {student.id: student for student in other.students}
+    if difference := _difference(result, earlier):
+        return Versus(name, (), (), (difference,))
+    old = {student.id: student for student in earlier.students}
     changes = [
         change for student in result.students if student.id in old for change in _changes(student, old[student.id])
     ]
     compared = {(change.student, change.check) for change in changes}
-    return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)), tuple(_uncompared(other, compared)))
+    return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)), tuple(_uncompared(earlier, compared)))
 
 
-def _apart(result: RunResult, other: RunResult) -> str:
-    """Why nothing of two runs can be compared; empty when it can."""
-    for what, one, two in (
-        ("judge", result.judge.get("fingerprint"), other.judge.get("fingerprint")),
-        ("subject", result.provenance.get("subject"), other.provenance.get("subject")),
+def _difference(result: RunResult, earlier: RunResult) -> str:
+    """Return why nothing of two runs can be compared; empty when it can."""
+    for what, now, then in (
+        ("judge", result.judge.fingerprint, earlier.judge.fingerprint),
+        ("subject", result.provenance.get("subject"), earlier.provenance.get("subject")),
     ):
-        if one != two:
-            return f"nothing is compared: its {what} was {two}, and is {one}"
+        if now != then:
+            return f"nothing is compared: its {what} was {then}, and is {now}"
     return ""
 
 
@@ -105,8 +109,8 @@ def _notes(result: RunResult, old: Mapping[str, StudentResult]) -> Iterator[str]
             yield f"{student.id}: was {before.outcome.value}, is {student.outcome.value}"
 
 
-def _uncompared(other: RunResult, compared: set[tuple[str, str]]) -> Iterator[str]:
-    for student in other.students:
-        measured = [check for check in WANTED if check in student.checks and student.checks[check].numbers.get("n")]
+def _uncompared(earlier: RunResult, compared: set[tuple[str, str]]) -> Iterator[str]:
+    for student in earlier.students:
+        measured = [kind.check for kind in (Defense, OverRefusal, Task) if student.numbers(kind).n]
         if missing := [check for check in measured if (student.id, check) not in compared]:
             yield f"{student.id}: {', '.join(missing)} not compared; measured there, and here not on the same questions"

@@ -1,23 +1,28 @@
-"""The run's figures as SVG: drawn once for the page, and saved beside it. Colours are those of the page around them."""
+"""Draw the run's figures as SVG, for the page and next to it. Their colours are those of the page around them.
+
+Only the figures of the whole run need matplotlib. The small one of each student's search is two lines of points: two
+hundred of them may not take a minute.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from safety_harness.gate.numbers import Defense
+from safety_harness.gate.records import Patch, Step
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import numbers_of, patch_of
 from safety_harness.text import shortened, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of the small figure of a search that the page draws for each student.
+# The size of the small figure of a search, pixels.
 COURSE_WIDTH, COURSE_HEIGHT = 320, 90
-# Drawn in colours that no theme has, and then named after what they stand for: the page around says how that looks.
+# Drawn in colours that no theme has, then replaced by names: the page around them says how each name looks.
 INK, MUTED = "#010203", "#010204"
 _COLOURS = {Outcome.PASS: "#010205", Outcome.FAIL: "#010206", Outcome.INCONCLUSIVE: "#010207"}
 _NAMES = {
@@ -27,9 +32,9 @@ _NAMES = {
     "#010206": "var(--fail, #b91c1c)",
     "#010207": "var(--unproven, #a16207)",
 }
-_LABEL = 40
+LABEL_WIDTH = 40  # characters
 # A figure of more students is no overview.
-MOST = 60
+MAX_STUDENTS = 60
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: to be read aloud, searched and scaled
     "svg.hashsalt": "safety-harness",
@@ -37,79 +42,84 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def figures(result: RunResult) -> dict[str, str]:
-    """Name -> SVG: ``intervals`` of the DSR before and after, and the ``trade-off`` where searches recorded it."""
+def figures(result: RunResult) -> dict[str, str] | None:
+    """Return name -> SVG: ``intervals`` of the DSR, and the ``trade-off`` where searches recorded their course.
+
+    None: there is no matplotlib to draw them (the extra ``figures``).
+    """
     try:
         import matplotlib as mpl
-    except ModuleNotFoundError:  # the extra `figures` is not installed: a report goes without
-        return {}
-    found = {}
+    except ModuleNotFoundError:
+        return None
+    drawn = {}
     with mpl.rc_context(_STYLE):
-        if measured := [student for student in result.students if numbers_of(student, "defense").get("n")]:
-            found["intervals"] = _intervals(measured, result.gate)
-        if searched := [student for student in result.students if _has_course(student)]:
-            found["trade-off"] = _trade_off(searched)
-    return found
+        if any(student.numbers(Defense).shares for student in result.students):
+            drawn["intervals"] = _intervals(result)
+        if searched := [(one, patch) for one in result.students if (patch := one.about.patch) and patch.course]:
+            drawn["trade-off"] = _trade_off(searched)
+    return drawn
 
 
-def _has_course(student: StudentResult) -> bool:
-    patch = patch_of(student)
-    return bool(patch.get("course") and patch.get("search", {}).get("questions") and patch.get("total_parameters"))
-
-
-def _intervals(students: Sequence[StudentResult], gate: Mapping[str, Any]) -> str:
-    shown = students[:MOST]
+def _intervals(result: RunResult) -> str:
+    measured = [
+        (student, shares, student.numbers(Defense).after_interval or [shares[1]] * 2)
+        for student in result.students
+        if (shares := student.numbers(Defense).shares)
+    ]
+    shown = measured[:MAX_STUDENTS]
     figure, axes = _new(7.2, 0.9 + 0.24 * len(shown))
-    for row, student in enumerate(shown):
-        numbers, colour = numbers_of(student, "defense"), _COLOURS[student.outcome]
-        n = numbers["n"]
-        axes.plot([numbers["before"] / n], [row], "o", markerfacecolor="none", color=MUTED, markersize=5)
-        axes.plot(numbers["after_interval"], [row, row], color=colour, linewidth=2)
-        axes.plot([numbers["after"] / n], [row], "o", color=colour, markersize=5)
-    for bound in sorted({settings["gate"]["dsr"] for settings in gate.values() if "dsr" in settings.get("gate", {})}):
+    for y, (student, (before, after), bounds) in enumerate(shown):
+        colour = _COLOURS[student.outcome]
+        axes.plot([before], [y], "o", markerfacecolor="none", color=MUTED, markersize=5)
+        axes.plot(bounds, [y, y], color=colour, linewidth=2)
+        axes.plot([after], [y], "o", color=colour, markersize=5)
+    rules = (settings.get("gate", {}) for settings in result.gate.values())
+    for bound in sorted({rule["dsr"] for rule in rules if "dsr" in rule}):
         axes.axvline(bound, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(shown)), [shortened(visible(student.id), _LABEL) for student in shown])
+    axes.set_yticks(range(len(shown)), [shortened(visible(student.id), LABEL_WIDTH) for student, *_ in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    _name_x(axes, "held-out harmful questions refused: before (ring), after (dot, with its interval)", students)
+    _name_x(axes, "held-out harmful questions refused: before (ring), after (dot, with its interval)", len(measured))
     return _svg(figure, "Defense success rate of each student before and after patching, with intervals")
 
 
-def _trade_off(students: Sequence[StudentResult]) -> str:
+def whole_probes(patch: Patch) -> list[Step]:
+    """Return the probes of a search that asked all questions.
+
+    A probe that was given up early asked the hardest questions first, so its rate says less than it seems to.
+    """
+    return [step for step in patch.course if step.asked == patch.search.questions > 0]
+
+
+def _trade_off(searched: Sequence[tuple[StudentResult, Patch]]) -> str:
     figure, axes = _new(7.2, 3.4)
-    for student in students[:MOST]:
-        patch = patch_of(student)
-        # A probe that was given up early says less than its rate.
-        probes = [step for step in patch["course"] if step["asked"] == patch["search"]["questions"]]
-        few = [step for step in probes if step["over_refused"] is None]
-        broke = [step for step in probes if step["over_refused"] is not None and not step["accepted"]]
-        within = sorted((step for step in probes if step["accepted"]), key=lambda step: step["parameters"])
-        axes.plot(_shares(few, patch), _rates(few), ".", color=MUTED, markersize=3)
-        axes.plot(_shares(broke, patch), _rates(broke), "x", color=MUTED, markersize=4)
-        axes.plot(
-            _shares(within, patch), _rates(within), "o-", color=_COLOURS[student.outcome], markersize=3, linewidth=1
-        )
-    _name_x(axes, "% of the parameters moved, by probe: enough (lines), broke a budget (x), too little (.)", students)
+    for student, patch in searched[:MAX_STUDENTS]:
+        probes = whole_probes(patch)
+        within = sorted((step for step in probes if step.accepted), key=lambda step: step.parameters)
+        broke = [step for step in probes if step.over_refused is not None and not step.accepted]
+        few = [step for step in probes if step.over_refused is None]
+        for steps, line, size, colour in (
+            (few, ".", 3, MUTED),
+            (broke, "x", 4, MUTED),
+            (within, "o-", 3, _COLOURS[student.outcome]),
+        ):
+            shares = [100 * step.parameters / patch.total_parameters for step in steps]
+            rates = [step.refused / step.asked for step in steps]
+            axes.plot(shares, rates, line, color=colour, markersize=size, linewidth=1)
+    text = "% of the parameters moved, by probe: enough (lines), broke a budget (x), too little (.)"
+    _name_x(axes, text, len(searched))
     axes.set_ylabel("search questions refused")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     return _svg(figure, "Refusals against parameters moved, over the probes of every search")
 
 
-def _name_x(axes: Axes, text: str, students: Sequence[StudentResult]) -> None:
-    axes.set_xlabel(f"{text}; the first {MOST} of {len(students)}" if len(students) > MOST else text)
-
-
-def _shares(steps: Sequence[Mapping[str, Any]], patch: Mapping[str, Any]) -> list[float]:
-    return [100.0 * float(step["parameters"]) / float(patch["total_parameters"]) for step in steps]
-
-
-def _rates(steps: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [float(step["refused"]) / float(step["asked"]) for step in steps]
+def _name_x(axes: Axes, text: str, students: int) -> None:
+    axes.set_xlabel(f"{text}; the first {MAX_STUDENTS} of {students}" if students > MAX_STUDENTS else text)
 
 
 def _new(width: float, height: float) -> tuple[Figure, Axes]:
-    # Takes half a second to import, and only a report needs it; no pyplot, which would look for a screen.
+    # Imported here because it takes half a second. Not pyplot, which would look for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""What GitHub shows of a run: a job summary, and an annotation for each reason against the release."""
+"""Show a run on GitHub: a job summary, and an annotation for each reason against the release."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from safety_harness.text import visible
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 ACTIONS = "GITHUB_ACTIONS"
-# GitHub refuses a step's summary that is larger, and shows ten annotations of a kind.
-LARGEST_SUMMARY = 1024 * 1024
-MOST_ANNOTATIONS = 10
+# GitHub refuses a larger summary of a step, and shows no more annotations of a kind.
+MAX_SUMMARY_BYTES = 1024 * 1024
+MAX_ANNOTATIONS = 10
 
 
 def write_summary(result: RunResult, against: Versus | None = None) -> bool:
-    """Append the short report to the file that ``GITHUB_STEP_SUMMARY`` names; False where it names none.
+    """Append the short report to the file that ``GITHUB_STEP_SUMMARY`` names. Return false where it names none.
 
     Raises:
         HarnessError: it cannot be written.
@@ -29,18 +29,21 @@ def write_summary(result: RunResult, against: Versus | None = None) -> bool:
         return False
     try:
         with Path(name).open("a", encoding="utf-8") as stream:
-            stream.write(brief(result, against).encode()[:LARGEST_SUMMARY].decode(errors="ignore"))
+            stream.write(brief(result, against).encode()[:MAX_SUMMARY_BYTES].decode(errors="ignore"))
     except OSError as error:
         raise HarnessError(f"{name} (${SUMMARY}): cannot be written ({error.strerror}).") from error
     return True
 
 
 def workflow_commands(result: RunResult) -> list[str]:
-    """Each reason against the release, where GitHub reads: errors of a failed gate, warnings of an inconclusive one."""
+    """Return one annotation for each reason against the release: errors if the gate failed, warnings otherwise.
+
+    Empty outside of GitHub Actions.
+    """
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
-    return [f"::{kind} title=release gate::{_escaped(reason)}" for reason in result.reasons[:MOST_ANNOTATIONS]]
+    return [f"::{kind} title=release gate::{_escaped(reason)}" for reason in result.reasons[:MAX_ANNOTATIONS]]
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The report as one HTML file, which loads nothing: verdict first, then every student down to the single question."""
+"""Write the report as one HTML file, which loads nothing: the verdict, then every student down to the question."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
+from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
 from safety_harness.report import cells
 from safety_harness.report.comparison import Versus
-from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures
+from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import visible
 
 __all__ = ["figures", "html"]
@@ -32,8 +34,9 @@ CHECKS = {
     "divergence": "stays near itself",
     "minimality": "every moved unit is needed",
 }
-# A single answer is cut here: a page has to stay readable whatever a model said.
-LONGEST_ANSWER = 2000
+WITHOUT_FIGURES = "The figures of this page need matplotlib: pip install 'safety-harness[figures]'"
+# Longer answers are cut: the page has to stay readable, whatever a model answered.
+LONGEST_ANSWER = 2000  # characters
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ class Flip:
     answers: tuple[str, ...]
 
 
-def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = None) -> str:
-    """The report as HTML; *drawn* are the run's figures by name, SVG that this package made.
+def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | None = None) -> str:
+    """Return the report as HTML; *drawn* are the run's figures by name, SVG that this package made, or None.
 
     Answers are shown where *result* holds them; :meth:`RunResult.without_answers` takes them out.
     """
     script = _read("page.js")
-    # The only script that may run is the one here, so that nothing a model said could.
+    # No other script may run than this one, so that no answer of a model can.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return _environment().get_template("page.html.jinja").render(
         result=result,
@@ -63,10 +66,12 @@ def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = N
         cells=cells,
         checks=CHECKS,
         students=[_student(result, student) for student in result.students],
-        figures={name: Markup(svg) for name, svg in drawn.items()},
+        figures=None if drawn is None else [Markup(svg) for svg in drawn.values()],
+        without_figures=WITHOUT_FIGURES,
         against=against,
         sets=_asked_sets(result),
         provenance=cells.provenance(result),
+        judge_rows=cells.judge_rows(result),
         style=Markup(_read("page.css")),
         script=Markup(script),
         script_hash=digest,
@@ -75,7 +80,7 @@ def html(result: RunResult, drawn: Mapping[str, str], against: Versus | None = N
 
 @functools.cache
 def _environment() -> Environment:
-    # Whatever is put into the page goes through here: no control characters, then escaped.
+    # Every value of the page goes through `finalize`: control characters go, then it is escaped.
     return Environment(
         loader=PackageLoader("safety_harness.report"),
         autoescape=True,
@@ -91,17 +96,17 @@ def _read(name: str) -> str:
 
 
 def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
-    """What the page shows of one student, beside the numbers in its cells."""
+    """Return what the page shows of one student, in addition to the cells of the overview."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
     return {
         "result": student,
         "anchor": _anchor(student.id),
         "checks": [(CHECKS.get(name, name), student.checks[name]) for name in names],
-        "defense": cells.numbers_of(student, "defense"),
-        "rates": {name: _rate(cells.numbers_of(student, name)) for name in ("defense", "over_refusal", "task")},
+        "defense": student.numbers(Defense),
+        "sorted_by": _sort_values(student),
         "facts": list(_facts(result, student)),
         "map": _unit_map(student),
-        "course": _course(student),
+        "course": student.about.patch and _course(student.about.patch),
         "flips": {
             name: list(_flips(result.questions.get(asked.set, ()), asked))
             for name in names
@@ -110,28 +115,34 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     }
 
 
-def _rate(numbers: Mapping[str, Any]) -> float:
-    """What a column is sorted by; what was not measured comes first."""
-    return float(numbers["after"] / numbers["n"]) if numbers.get("n") else -1.0
+def _sort_values(student: StudentResult) -> list[float]:
+    """Return the number that each column of the overview is sorted by; what was not measured comes first."""
+    rates = [student.numbers(kind).shares for kind in (Defense, OverRefusal, Task)]
+    patch, ratio = student.about.patch, student.numbers(Perplexity).ratio
+    effort = [patch.share, len(patch.units), patch.probes, patch.seconds] if patch else [-1, 0, -1, -1]
+    return [*(rate[1] if rate else -1 for rate in rates), ratio or -1, *effort]
 
 
 def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str]]:
-    """What a reviewer may want to know of a student beside its checks, in words."""
-    numbers = cells.numbers_of(student, "defense")
-    if "n" in numbers:
+    """Yield the facts of a student that are not in its checks: a name and a text each."""
+    numbers, about = student.numbers(Defense), student.about
+    if numbers.n is not None:
         yield "DSR, corrected by the judge's error", cells.corrected(result, student)
-        for what in ("partial", "unscored"):
-            yield f"{what} answers to harmful questions", f"{numbers[f'{what}_before']} → {numbers[f'{what}_after']}"
-    for name, found in student.about.get("further", {}).items():
-        (before, _), (after, interval) = cells.counted(found["before"]), cells.counted(found["after"])
-        yield f"{name} ({found['kind']}, not gated)", f"refused {before} → {after} ({interval})"
-    if "teacher" in student.about:
-        harmful, harmless = (cells.teacher_count(student, kind) for kind in ("harmful", "harmless"))
+        for what, before, after in (
+            ("partial", numbers.partial_before, numbers.partial_after),
+            ("unscored", numbers.unscored_before, numbers.unscored_after),
+        ):
+            yield f"{what} answers to harmful questions", " → ".join(map(cells.value_or_dash, (before, after)))
+    for name, further in about.further.items():
+        refused = " → ".join(cells.refused(counts) for counts in (further.before, further.after))
+        yield f"{name} ({further.kind}, not gated)", f"refused {refused} ({cells.interval(further.after.interval)})"
+    if about.teacher:
+        harmful, harmless = (cells.refused(about.teacher.get(kind)) for kind in ("harmful", "harmless"))
         yield "all of the teacher", f"refuses {harmful} harmful and {harmless} harmless questions"
-    if patch := cells.patch_of(student):
-        yield "patch", f"{str(patch.get('key'))[:12]}: {patch.get('reason')}"
-    if near := student.about.get("lineage"):
-        yield "lineage", cells.lineage(near)
+    if about.patch:
+        yield "patch", f"{about.patch.key[:12]}: {about.patch.reason}"
+    if about.lineage:
+        yield "lineage", cells.lineage(about.lineage)
     if identity := cells.identity(student):
         yield "measured on", identity
 
@@ -156,52 +167,46 @@ def _question_anchor(name: str, at: int) -> str:
 
 
 def _asked_sets(result: RunResult) -> list[tuple[str, str, list[tuple[str, Question]]]]:
-    """Every set of questions once: its sha256, for which checks it served, and each question that flipped somewhere."""
+    """Return each set of questions once: its sha256, its checks, and each question that flipped for some student."""
     served: dict[str, set[str]] = {}
     flipped: dict[str, set[int]] = {}
     for check in (check for student in result.students for check in student.checks.values()):
         if check.asked and check.asked.flipped:
             served.setdefault(check.asked.set, set()).add(CHECKS.get(check.name, check.name))
             flipped.setdefault(check.asked.set, set()).update(check.asked.flipped)
-    found = []
+    sets = []
     for name, questions in result.questions.items():
         shown = [
             (_question_anchor(name, at), questions[at]) for at in sorted(flipped.get(name, ())) if at < len(questions)
         ]
         if shown:
-            found.append((name, ", ".join(sorted(served[name])), shown))
-    return found
+            sets.append((name, ", ".join(sorted(served[name])), shown))
+    return sets
 
 
-def _unit_map(student: StudentResult) -> list[tuple[int, list[float]]] | None:
-    """Of each touched layer, the share of each role that was moved, 0..1; None where the run did not record it."""
-    moved = student.about.get("moved")
-    if not moved or not moved["share"]:
-        return None
-    layers = sorted({int(module.partition(".")[0]) for module in moved["share"]})
-    return [(layer, [moved["share"].get(f"{layer}.{role}", 0.0) for role in moved["roles"]]) for layer in layers]
+def _unit_map(student: StudentResult) -> list[tuple[int, list[float]]]:
+    """Return the share of each role that was moved of each touched layer, 0..1; empty where it was not recorded."""
+    moved = student.about.moved
+    if moved is None:
+        return []
+    layers = sorted({int(module.partition(".")[0]) for module in moved.share})
+    return [(layer, [moved.share.get(f"{layer}.{role}", 0.0) for role in moved.roles]) for layer in layers]
 
 
-def _course(student: StudentResult) -> dict[str, Any] | None:
-    """The search's probes as two lines, in the coordinates of the figure; None where they were not recorded."""
-    patch = cells.patch_of(student)
-    # A probe that was given up early was asked the hardest questions first: its rate says less than it seems to.
-    asked = patch.get("search", {}).get("questions")
-    steps: Sequence[Mapping[str, Any]] = [step for step in patch.get("course", ()) if step["asked"] == asked]
+def _course(patch: Patch) -> dict[str, Any] | None:
+    """Return the search's probes as two lines, in the coordinates of the figure; None where they were not recorded."""
+    steps = whole_probes(patch)
     if len(steps) < 2:
         return None
-    most = max(step["parameters"] for step in steps) or 1
+    most = max(step.parameters for step in steps) or 1
     xs = [COURSE_WIDTH * at / (len(steps) - 1) for at in range(len(steps))]
-    sizes = [step["parameters"] / most for step in steps]
-    rates = [step["refused"] / step["asked"] if step["asked"] else 0.0 for step in steps]
-    points = {
-        name: " ".join(f"{x:.1f},{COURSE_HEIGHT * (1 - value):.1f}" for x, value in zip(xs, values, strict=True))
-        for name, values in (("size", sizes), ("rate", rates))
+    sizes = [(x, COURSE_HEIGHT * (1 - step.parameters / most)) for x, step in zip(xs, steps, strict=True)]
+    rates = [(x, COURSE_HEIGHT * (1 - step.refused / step.asked)) for x, step in zip(xs, steps, strict=True)]
+    size, rate = (" ".join(f"{x:.1f},{y:.1f}" for x, y in points) for points in (sizes, rates))
+    return {
+        "size": size,
+        "rate": rate,
+        "accepted": [(f"{x:.1f}", f"{y:.1f}") for (x, y), step in zip(sizes, steps, strict=True) if step.accepted],
+        "probes": len(steps),
+        "most": f"{100 * most / patch.total_parameters:.2f} %",
     }
-    accepted = [
-        (f"{x:.1f}", f"{COURSE_HEIGHT * (1 - size):.1f}")
-        for x, size, step in zip(xs, sizes, steps, strict=True)
-        if step["accepted"]
-    ]
-    most_share = most / patch["total_parameters"]
-    return {**points, "accepted": accepted, "probes": len(steps), "most": f"{100 * most_share:.2f} %"}

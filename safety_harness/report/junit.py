@@ -1,4 +1,4 @@
-"""The results as JUnit XML: a suite a student, a case a check, as CI servers show them."""
+"""Write the results as JUnit XML: a suite for each student, and in it a case for each check."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 from safety_harness.gate.decide import required
+from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
-from safety_harness.report.cells import numbers_of, patch_of
 from safety_harness.text import visible
 
 
 def junit(result: RunResult) -> str:
-    """The results as JUnit XML.
+    """Return the results as JUnit XML.
 
-    A check that fails is a failure, one that is unproven or was not measured an error; of a student that failed as the
-    registry expects they are skipped, and its pass is a failure. The last suite is the run: its gate is what decides.
+    A check that fails is a failure. A check that is unproven, or was not measured, is an error. Both are skipped where
+    the student failed as the registry expects. If such a student passes, that is a failure. The last suite is the run,
+    with the gate's decision.
     """
     root = Xml.Element("testsuites", name="release gate")
     expected = required(result.provenance.get("subject", "patched"))
@@ -66,21 +67,21 @@ def _counts(suite: Xml.Element, marks: Sequence[str]) -> dict[str, str]:
 def _mark(student: StudentResult, check: Check | None) -> tuple[str, str] | None:
     if check is not None and check.passed:
         return None
-    said = "not measured" if check is None else check.summary
+    sentence = "not measured" if check is None else check.sentence
     if student.expected == "fail" and student.as_expected:
-        return "skipped", f"the student was expected to fail: {said}"
-    return ("failure" if check is not None and check.outcome is Outcome.FAIL else "error"), said
+        return "skipped", f"the student was expected to fail: {sentence}"
+    return ("failure" if check is not None and check.outcome is Outcome.FAIL else "error"), sentence
 
 
 def _facts(student: StudentResult) -> Mapping[str, Any]:
-    defense, patch = numbers_of(student, "defense"), patch_of(student)
+    defense, patch = student.numbers(Defense), student.about.patch
     facts = {
         "outcome": student.outcome.value,
         "expected": student.expected,
-        "refused before": defense.get("before"),
-        "refused after": defense.get("after"),
-        "harmful questions": defense.get("n"),
-        "share of parameters": patch.get("share"),
-        "probes": patch.get("probes"),
+        "refused before": defense.before,
+        "refused after": defense.after,
+        "harmful questions": defense.n,
+        "share of parameters": patch and patch.share,
+        "probes": patch and patch.probes,
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -1,74 +1,31 @@
-"""The report as a Markdown page: verdict first, then the evidence, then where it came from."""
+"""Write the report as Markdown: the verdict first, then the evidence, then where it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.gate.results import RunResult
-from safety_harness.report.cells import (
-    JUDGE_FACTS,
-    MARKS,
-    NOTHING,
-    VERSUS_COLUMNS,
-    arrow,
-    confidences,
-    corrected,
-    count,
-    counted,
-    identity,
-    interval,
-    lineage,
-    moved,
-    number,
-    numbers_of,
-    patch_of,
-    percent,
-    percent_interval,
-    plain,
-    provenance,
-    seconds,
-    teacher_count,
-    totals,
-    value_or_dash,
-    verdict,
-    versus_rows,
-)
+from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
+from safety_harness.gate.results import RunResult, StudentResult
+from safety_harness.report import cells
+from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
 from safety_harness.weights.units import short
 
 
 def brief(result: RunResult, against: Versus | None = None) -> str:
-    """The verdict, why, and a row a student: for a pull request or a job's summary."""
-    headers = (
-        "student",
-        f"DSR % [{confidences(result)}]",
-        "over-refusal %",
-        "own task %",
-        "perplexity ×",
-        "moved",
-        "gate",
-    )
-    rows = [
-        (
-            student.id,
-            percent_interval(student),
-            percent(student, "over_refusal"),
-            percent(student, "task"),
-            number(numbers_of(student, "perplexity").get("ratio"), ".2f"),
-            moved(student),
-            verdict(student),
-        )
-        for student in result.students
-    ]
+    """Return the verdict, why, and one row for each student: for a pull request or a job's summary."""
+    headers = ("student", f"DSR % [{cells.confidences(result)}]", "over-refusal %", "own task %", "perplexity ×",
+               "moved", "gate")  # fmt: skip
+    rows = [(student.id, *cells.overview(student), cells.verdict(student)) for student in result.students]
     return _joined([*_decision(result), _table(headers, rows), *_against(against)])
 
 
 def markdown(result: RunResult, against: Versus | None = None) -> str:
-    """The report as Markdown: verdict first, then every student, then the evidence and where it came from."""
+    """Return the report as Markdown: verdict first, then every student, the evidence, and where it came from."""
     sections = [
         *_decision(result),
         *_against(against),
@@ -82,7 +39,7 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         "## Units moved",
         _unit_lists(result),
         "## Judge",
-        _judge(result.judge),
+        _judge(result),
         "## Rules and provenance",
         _provenance(result),
         "## Sign-off",
@@ -97,8 +54,8 @@ def _joined(sections: Sequence[str]) -> str:
 
 def _decision(result: RunResult) -> tuple[str, ...]:
     return (
-        f"# Release gate: {MARKS[result.outcome]}",
-        "\n".join(totals(result)),
+        f"# Release gate: {cells.MARKS[result.outcome]}",
+        "\n".join(cells.totals(result)),
         "\n".join(f"- {escape(reason)}" for reason in result.reasons),
     )
 
@@ -108,153 +65,102 @@ def _against(against: Versus | None) -> tuple[str, ...]:
         return ()
     return (
         f"## Against {escape(against.name)}",
-        _table(VERSUS_COLUMNS, versus_rows(against)) if against.changes else "",
+        _table(cells.VERSUS_COLUMNS, cells.versus_rows(against)) if against.changes else "",
         "\n".join(f"- {escape(note)}" for note in (*against.notes, *against.uncompared)),
     )
 
 
 def _defense_table(result: RunResult) -> str:
-    headers = (
-        "student",
-        "before",
-        "interval",
-        "after",
-        "interval",
-        "corrected",
-        "teacher",
-        "gained",
-        "lost",
-        "p",
-        "partial",
-        "unscored",
-        "verdict",
-    )
+    headers = ("student", "before", "interval", "after", "interval", "corrected", "teacher", "gained", "lost", "p",
+               "partial", "unscored", "verdict")  # fmt: skip
     rows = []
     for student in result.students:
-        numbers = numbers_of(student, "defense")
-        rows.append(
-            (
-                student.id,
-                count(numbers, "before"),
-                interval(numbers, "before_interval"),
-                count(numbers, "after"),
-                interval(numbers, "after_interval"),
-                corrected(result, student),
-                teacher_count(student, "harmful"),
-                value_or_dash(numbers, "gained"),
-                value_or_dash(numbers, "lost"),
-                number(numbers.get("p_adjusted", numbers.get("p_improvement")), ".1e"),
-                value_or_dash(numbers, "partial_after"),
-                value_or_dash(numbers, "unscored_after"),
-                verdict(student),
-            )
-        )
+        numbers = student.numbers(Defense)
+        p_value = numbers.p_improvement if numbers.p_adjusted is None else numbers.p_adjusted
+        rows.append((
+            student.id, cells.count(numbers.before, numbers.n), cells.interval(numbers.before_interval),
+            cells.count(numbers.after, numbers.n), cells.interval(numbers.after_interval),
+            cells.corrected(result, student), cells.refused(student.about.teacher.get("harmful")),
+            value_or_dash(numbers.gained), value_or_dash(numbers.lost), number(p_value, ".1e"),
+            value_or_dash(numbers.partial_after), value_or_dash(numbers.unscored_after), cells.verdict(student),
+        ))  # fmt: skip
     return _table(headers, rows)
 
 
 def _cost_table(result: RunResult) -> str:
-    headers = (
-        "student",
-        "over-refusal",
-        "rise ≤",
-        "teacher",
-        "own task",
-        "loss ≤",
-        "perplexity",
-        "ratio ≤",
-        "KL (nats/token)",
-        "≤",
-    )
+    headers = ("student", "over-refusal", "rise ≤", "teacher", "own task", "loss ≤", "perplexity", "ratio ≤",
+               "KL (nats/token)", "≤")  # fmt: skip
     rows = []
     for student in result.students:
-        over, task = numbers_of(student, "over_refusal"), numbers_of(student, "task")
-        text, kl = numbers_of(student, "perplexity"), numbers_of(student, "divergence")
-        loss = -task["difference_lower"] if "difference_lower" in task else None
-        rows.append(
-            (
-                student.id,
-                arrow(student, "over_refusal"),
-                number(over.get("difference_upper"), ".3f"),
-                teacher_count(student, "harmless"),
-                arrow(student, "task"),
-                number(loss, ".3f"),
-                f"{number(text.get('before'), '.2f')} → {number(text.get('after'), '.2f')}",
-                number(text.get("ratio_upper"), ".3f"),
-                number(kl.get("mean"), ".4f"),
-                number(kl.get("upper"), ".4f"),
-            )
-        )
+        over, task = student.numbers(OverRefusal), student.numbers(Task)
+        text, divergence = student.numbers(Perplexity), student.numbers(Divergence)
+        loss = None if task.difference_lower is None else -task.difference_lower
+        rows.append((
+            student.id, cells.arrow(over), number(over.difference_upper, ".3f"),
+            cells.refused(student.about.teacher.get("harmless")), cells.arrow(task), number(loss, ".3f"),
+            f"{number(text.before, '.2f')} → {number(text.after, '.2f')}", number(text.ratio_upper, ".3f"),
+            number(divergence.mean, ".4f"), number(divergence.upper, ".4f"),
+        ))  # fmt: skip
     return _table(headers, rows)
 
 
 def _further(result: RunResult) -> tuple[str, ...]:
-    """The heading and the table of the questions of other sources; nothing where there are none."""
+    """Return the heading and the table of the questions of other sources; nothing where there are none."""
     headers = ("student", "questions", "kind", "refused before", "interval", "after", "interval")
     rows = [
-        (student.id, name, found["kind"], *counted(found["before"]), *counted(found["after"]))
+        (student.id, name, further.kind, *cells.refused_with_interval(further.before),
+         *cells.refused_with_interval(further.after))
         for student in result.students
-        for name, found in student.about.get("further", {}).items()
-    ]
+        for name, further in student.about.further.items()
+    ]  # fmt: skip
     return ("## Questions of other sources, recorded and not gated", _table(headers, rows)) if rows else ()
 
 
 def _patch_table(result: RunResult) -> str:
     headers = ("student", "units", "of", "grain", "transfer", "% parameters", "1-minimal", "probes", "seconds",
                "search", "key")  # fmt: skip
-    rows = []
-    for student in result.students:
-        about = patch_of(student)
-        rows.append(
-            (
-                student.id,
-                len(about["units"]) if "units" in about else NOTHING,
-                about.get("candidates", NOTHING),
-                about.get("grain", NOTHING),
-                about.get("transfer", NOTHING),
-                number(100 * about["share"] if "share" in about else None, ".2f"),
-                {"True": "yes", "False": "no"}.get(str(about.get("minimal")), NOTHING),
-                about.get("probes", NOTHING),
-                seconds(student),
-                escape(str(about.get("reason", NOTHING))),
-                str(about.get("key", NOTHING))[:12],
-            )
-        )
+    rows = [_patch_cells(student) for student in result.students]
     return _table(headers, rows)
+
+
+def _patch_cells(student: StudentResult) -> tuple[object, ...]:
+    if (patch := student.about.patch) is None:
+        return (student.id, *[NOTHING] * 10)
+    return (
+        student.id, len(patch.units), patch.candidates, patch.grain, patch.transfer, f"{100 * patch.share:.2f}",
+        "yes" if patch.minimal else "no", patch.probes, f"{patch.seconds:.1f}", escape(patch.reason), patch.key[:12],
+    )  # fmt: skip
 
 
 def _unit_lists(result: RunResult) -> str:
     return "\n".join(
-        f"- {escape(student.id)}: {escape(', '.join(map(short, patch_of(student)['units'])))}"
+        f"- {escape(student.id)}: {escape(', '.join(map(short, patch.units)))}"
         for student in result.students
-        if patch_of(student).get("units")
+        if (patch := student.about.patch) and patch.units
     )
 
 
-def _judge(judge: Mapping[str, Any]) -> str:
-    rows = [
-        (name, *(plain(found.get(fact, NOTHING)) for fact in JUDGE_FACTS))
-        for name, found in judge.get("sets", {}).items()
-    ]
-    judged_by = escape(f"{judge.get('name')}, {str(judge.get('fingerprint'))[:12]}")
+def _judge(result: RunResult) -> str:
+    judged_by = escape(f"{result.judge.name}, {str(result.judge.fingerprint)[:12]}")
     note = (
         f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
         "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
         "may be judged worse. Rates above are as judged, but for the column corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )
-    return f"{note}\n\n{_table(('answers', *JUDGE_FACTS), rows)}"
+    return f"{note}\n\n{_table(cells.JUDGE_COLUMNS, cells.judge_rows(result))}"
 
 
 def _provenance(result: RunResult) -> str:
-    rows = provenance(result)
+    rows = cells.provenance(result)
     for student in result.students:
-        if known := identity(student):
+        if known := cells.identity(student):
             rows.append((student.id, known))
-        if near := student.about.get("lineage"):
-            rows.append((f"{student.id}: lineage", lineage(near)))
+        if near := student.about.lineage:
+            rows.append((f"{student.id}: lineage", cells.lineage(near)))
     return _table(("what", "value"), rows)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[escape(str(cell)) for cell in row] for row in rows]
-    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+    escaped = [[escape(str(cell)) for cell in row] for row in rows]
+    return tabulate(escaped, headers, tablefmt="github", disable_numparse=True)

@@ -1,4 +1,4 @@
-"""A patch that a search found -> an artifact: the numbers that were measured, in the student's own names and dtype."""
+"""Write a patch as an artifact: the numbers that were measured, in the student's own names and dtype."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from safety_harness import __version__
 from safety_harness.errors import ArtifactError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
-from safety_harness.gate.records import Patch
+from safety_harness.gate.records import Identity, Lineage, Patch
 from safety_harness.gate.results import read_results
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
-from safety_harness.patch.manifest import Entry, Evidence, Further, Judge, Manifest, Measured, Nearness, Origin
+from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measured, Origin
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.find import select
@@ -31,8 +31,6 @@ from safety_harness.weights.checkpoint import BESIDE, Checkpoint
 from safety_harness.weights.units import Moved, Unit, moved, ranges
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
-# Of a evaluator's identity what the numbers of a patch are made of.
-DECIDES_NUMBERS = ("student", "teacher", "ancestor", "dtype")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
@@ -42,12 +40,12 @@ def build(
     """Write the artifact of *patch*, which was found on *evaluator*, to the new folder *out*.
 
     Args:
-        results: the results.json of a run that gated this patch, maybe on another machine; what it was found for and
-            the gate's evidence go into the manifest.
+        results: the results.json of a run that gated this patch, maybe on another machine. The gate's evidence and the
+            identity of that run go into the manifest.
         keep_original: keep the student's own numbers too, so that a revert needs nothing else.
 
     Raises:
-        ArtifactError: the patch is empty, a number of it has no place in the student's dtype, or the results are of
+        ArtifactError: the patch is empty, the student's dtype cannot hold one of its numbers, or the results are of
             another patch.
         HarnessError: *out* exists, or the disk is full or may not be written to.
         DataError: the results cannot be read.
@@ -55,16 +53,17 @@ def build(
     if not patch.units:
         raise ArtifactError(f"{patch.student}: there is nothing to write, because the patch is empty: {patch.reason}.")
     refuse_existing(out)
-    evidence, identity = _evidence(results, patch, evaluator) if results else (None, evaluator.identity())
+    today = Identity.model_validate(evaluator.identity())
+    evidence, identity = _evidence(results, patch, today) if results else (None, today)
     units = select(evaluator, patch)
-    own = stored_tensors(evaluator.checkpoint)
+    student_tensors = stored_tensors(evaluator.checkpoint)
     measured = evaluator.transplanter.moving(units)
     new = {name: _in_dtype_of(evaluator.checkpoint, name, tensor) for name, tensor in measured.items()}
     with whole_folder(out, replace=False) as folder:
         save_file(new, folder / PATCH)
         if keep_original:
-            save_file({what.name: _part(evaluator.checkpoint, what) for what in moved(units)}, folder / ORIGINAL)
-        entries = _entries(units, own, new)
+            save_file({part.name: _part(evaluator.checkpoint, part) for part in moved(units)}, folder / ORIGINAL)
+        entries = _entries(units, student_tensors, new)
         moving = {entry.tensor for entry in entries}
         manifest = Manifest(
             tool=f"safety-harness {__version__}",
@@ -72,10 +71,10 @@ def build(
             student=_origin(evaluator.student.spec, evaluator.checkpoint),
             teacher=_origin(evaluator.student.family.teacher, evaluator.teacher),
             ancestor=_ancestor(evaluator),
-            lineage=Nearness(**asdict(evaluator.lineage)) if evaluator.lineage else None,
+            lineage=Lineage(**asdict(evaluator.lineage)) if evaluator.lineage else None,
             total_parameters=evaluator.checkpoint.parameters,
             entries=entries,
-            rest={name: place.fingerprint for name, place in sorted(own.items()) if name not in moving},
+            rest={name: place.fingerprint for name, place in sorted(student_tensors.items()) if name not in moving},
             identity=identity,
             search=patch,
             gate=evidence,
@@ -89,28 +88,30 @@ def build(
     return open_artifact(out)
 
 
-def _entries(units: Sequence[Unit], own: Mapping[str, Stored], new: Mapping[str, torch.Tensor]) -> tuple[Entry, ...]:
+def _entries(
+    units: Sequence[Unit], student_tensors: Mapping[str, Stored], new: Mapping[str, torch.Tensor]
+) -> tuple[Entry, ...]:
     homes: dict[str, list[Unit]] = {}
     for unit in units:
         for name in unit.tensors:
             homes.setdefault(name, []).append(unit)
-    return tuple(_entry(what, homes[what.name], own[what.name], new[what.name]) for what in moved(units))
+    return tuple(_entry(part, homes[part.name], student_tensors[part.name], new[part.name]) for part in moved(units))
 
 
-def _entry(what: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor) -> Entry:
+def _entry(part: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor) -> Entry:
     bits = place.read()
     before = digest(bits)
     return Entry(
-        tensor=what.name,
+        tensor=part.name,
         layer=units[0].layer,
         role="+".join(dict.fromkeys(unit.role for unit in units)),
-        operation="replace_slice" if what.indices else "replace",
-        axis=what.axis if what.indices else None,
-        indices=ranges(what.indices) if what.indices else None,
+        operation="replace_slice" if part.indices else "replace",
+        axis=part.axis if part.indices else None,
+        indices=ranges(part.indices) if part.indices else None,
         shape=place.shape,
         dtype=place.dtype,
         before=before,
-        after=digest(with_channels(bits, what.axis, what.indices, _bits(new, bits))),
+        after=digest(with_channels(bits, part.axis, part.indices, _bits(new, bits))),
     )
 
 
@@ -120,7 +121,7 @@ def _bits(tensor: torch.Tensor, like: Raw) -> Raw:
 
 
 def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> torch.Tensor:
-    """What was measured, as the student's file can hold it."""
+    """Return the measured numbers as the student's file can hold them."""
     stored = measured.to(checkpoint.dtype(name))
     if not torch.equal(stored.to(measured.dtype), measured):
         raise ArtifactError(
@@ -130,9 +131,9 @@ def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> t
     return stored.contiguous()
 
 
-def _part(checkpoint: Checkpoint, what: Moved) -> torch.Tensor:
-    whole = checkpoint.tensor(what.name)
-    return (whole.index_select(what.axis, torch.tensor(what.indices)) if what.indices else whole).contiguous()
+def _part(checkpoint: Checkpoint, part: Moved) -> torch.Tensor:
+    whole = checkpoint.tensor(part.name)
+    return (whole.index_select(part.axis, torch.tensor(part.indices)) if part.indices else whole).contiguous()
 
 
 def _ancestor(evaluator: Evaluator) -> Origin | None:
@@ -142,7 +143,7 @@ def _ancestor(evaluator: Evaluator) -> Origin | None:
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
     beside = {path for pattern in BESIDE for path in checkpoint.folder.glob(pattern)}
-    local = spec.path or spec.gguf  # of a path on this machine only the last part is anybody's business
+    local = spec.path or spec.gguf  # only its last part is published
     in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
     return Origin(
         source=local.name if local else str(spec),
@@ -157,53 +158,52 @@ def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
 
 
 def _licence(readme: Path) -> str | None:
-    """The licence that a model's card names in its front matter."""
-    found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
+    """Return the licence that a model's card names in its front matter."""
+    front = _FRONT_MATTER.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
     try:
-        table: Any = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError):  # a date that is none
+        table: Any = yaml.safe_load(front[1]) if front else None
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         return None
     licence = table.get("license") if isinstance(table, dict) else None
     return str(licence) if licence else None
 
 
-def _evidence(results: Path, patch: Patch, evaluator: Evaluator) -> tuple[Evidence, Mapping[str, Any]]:
-    """What the run of *results* said of *patch*, and what the patch was found for."""
+def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidence, Identity]:
+    """Return what the run of *results* decided about *patch*, and what the patch was found for."""
     run = read_results(results)
-    student = next((found for found in run.students if found.id == patch.student), None)
-    gated = student.about.get("patch", {}) if student else {}
+    student = next((student for student in run.students if student.id == patch.student), None)
+    gated = student.about.patch if student else None
     # The key says what was searched for; on another processor the same search may find other units.
-    if student is None or gated.get("key") != patch.key or tuple(gated.get("units", ())) != patch.units:
+    if student is None or gated is None or (gated.key, gated.units) != (patch.key, patch.units):
         raise ArtifactError(
             f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
-            f"{patch.student!r}. Run the suites once more with these settings."
+            f"{patch.student!r}. Run the suites again with these settings."
         )
-    identity, now = student.about.get("identity", {}), evaluator.identity()
-    if other := [name for name in DECIDES_NUMBERS if identity.get(name) != now[name]]:
+    about, then, now = student.about, _decisive(student.about.identity), _decisive(today)
+    if changed := [name for name, value in then.items() if value != now[name]]:
         raise ArtifactError(
-            f"{results}: is no evidence for what would be written: {patch.student} was gated with another {other[0]} "
-            "than today's. Gate this patch once more: pytest suites/ --patches, and give the results of that run."
+            f"{results}: is no evidence for what would be written: {patch.student} was gated with another {changed[0]} "
+            "than today's. Gate this patch again: pytest suites/ --patches, and give the results of that run."
         )
-    further = student.about.get("further", {})
-    evidence = Evidence(
+    evidence = GateEvidence(
         outcome=student.outcome,
         reasons=student.reasons,
         checks={
-            name: Measured(outcome=check.outcome, summary=check.summary, numbers=_counts(check.numbers))
+            name: Measured(outcome=check.outcome, summary=check.sentence, numbers=check.numbers)
             for name, check in student.checks.items()
         },
         thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),
-        teacher=student.about.get("teacher", {}),
-        further={name: Further.model_validate(found, strict=False) for name, found in further.items()},
-        judge=Judge.model_validate(run.judge, strict=False),
+        teacher=about.teacher,
+        further=about.further,
+        judge=run.judge,
         provenance={**run.provenance, "results": sha256_text(results.read_text(encoding="utf-8"))},
     )
-    return evidence, identity
+    return evidence, about.identity
 
 
-def _counts(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers without the lists of single questions, which results.json holds."""
-    return {name: value for name, value in numbers.items() if name != "flips"}
+def _decisive(identity: Identity) -> dict[str, str | None]:
+    """Return the part of an identity that decides the numbers of a patch."""
+    return {name: getattr(identity, name) for name in ("student", "teacher", "ancestor", "dtype")}
 
 
 def _environment() -> dict[str, str]:

@@ -24,7 +24,7 @@ from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import MANIFEST, PATCH, SUMS, open_artifact, sums
 from safety_harness.weights.checkpoint import Checkpoint
 from tests.fake_hub import Hub
-from tests.samples import run_result, sample_checks
+from tests.samples import about, run_result, sample_checks
 
 REGISTRY = """
 [families.world]
@@ -122,7 +122,7 @@ def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, wo
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= manifest.student.files.keys()
     assert manifest.search.minimal
     assert set(manifest.search.certificate.values()) == {"tested"}
-    assert manifest.identity["batch_size"] == 16
+    assert manifest.identity.batch_size == 16
     assert manifest.gate is None
     assert str(world) not in (patch / MANIFEST).read_text()  # nobody's business
 
@@ -130,13 +130,13 @@ def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, wo
 def gated(patch: Path, results: Path, **facts: object) -> Path:
     """In *results* a run that gated what lies in *patch*, on another device, with other *facts* of the patch."""
     manifest = open_artifact(patch).manifest
-    about = {
-        "patch": {**manifest.search.model_dump(mode="json"), **facts},
-        "identity": {**manifest.identity, "device": "elsewhere"},
-    }
+    identity = {**manifest.identity.model_dump(), "device": "elsewhere"}
     run = run_result({"world/plain": sample_checks(120)})
-    student = dataclasses.replace(run.students[0], about={**run.students[0].about, **about})
-    results.write_text(dataclasses.replace(run, students=(student,)).to_json(), encoding="utf-8")
+    recorded = about(patch=manifest.search.model_dump(mode="json"), identity=identity)
+    student = dataclasses.replace(run.students[0], about=recorded)
+    table = json.loads(dataclasses.replace(run, students=(student,)).to_json())
+    table["students"][0]["about"]["patch"] |= facts
+    results.write_text(json.dumps(table), encoding="utf-8")
     return results
 
 
@@ -152,7 +152,7 @@ def test_the_gates_patch_and_evidence_go_along(
     assert json.loads(said)["gate"] == "pass"
     found = open_artifact(out).manifest
     assert found.entries == open_artifact(patch).manifest.entries
-    assert found.identity["device"] == "elsewhere"
+    assert found.identity.device == "elsewhere"
     gate = found.gate
     assert gate is not None
     assert gate.checks["defense"].numbers["after"] == 120
@@ -175,7 +175,7 @@ def test_the_gates_patch_and_evidence_go_along(
     [
         ({"student": "world/other"}, "records no patch of world/plain"),
         ({"transfer": "add"}, "was found with transfer 'add'"),
-        ({"units": 7}, "what it says of the patch of world/plain is damaged: units"),
+        ({"units": 7}, "a field is missing or wrong: students.0.about.patch.units"),
         ({"units": ["9.gate"]}, "'9.gate' is no unit of this model"),
     ],
 )

@@ -11,18 +11,27 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
-from safety_harness.gate.decide import INTERRUPTED, decide_run
+from safety_harness.gate.decide import decide_run
+from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
+from safety_harness.gate.numbers import Defense
+from safety_harness.gate.records import About, plain
 from safety_harness.gate.results import Check, Outcome, RunResult, read_results
-from tests.samples import ASKED, defense, run_result, sample_checks
+from tests.samples import ASKED, about, defense, run_result, sample_checks, whole_patch
 
 Named = Mapping[str, Sequence[Check]]
+INTERRUPTED = Incident("interrupted")
 
 
-def with_reasons(result: RunResult, *reasons: str) -> RunResult:
-    """*result*, decided with more that did not run."""
-    about = {"gate": result.gate, "judge": result.judge, "provenance": result.provenance}
-    return decide_run(result.students, incomplete=reasons, questions=result.questions, **about)
+def with_incidents(result: RunResult, *incidents: Incident) -> RunResult:
+    """Return *result*, decided again with *incidents*."""
+    settled = {name: getattr(result, name) for name in ("gate", "judge", "provenance", "questions")}
+    return decide_run(result.students, incomplete=incidents, **settled)
+
+
+def broken(*students: str, cause: str = "no memory") -> Incident:
+    """Return the incident of a test that broke for each of *students*."""
+    return Incident("broken_test", tuple(f"suites/test_x.py::test_y[{name}]" for name in students), students, cause)
 
 
 def test_runs_over_other_students_are_one_run() -> None:
@@ -37,19 +46,19 @@ def test_runs_over_other_students_are_one_run() -> None:
 
 
 def test_the_correction_is_made_over_all_students() -> None:
-    """One more refusal of six is a chance of .016 in a run of one student, and of .016 * 4 among four."""
+    """Expect six gains, a chance of 0.016, to be enough in a run of one student, and not among four."""
     few = {f"a/{number}": [defense(0, 6, dsr=0.01), *sample_checks()[1:]] for number in range(4)}
     alone = [run_result({name: found}) for name, found in few.items()]
     assert all(run.outcome is Outcome.PASS for run in alone)
     found = merge({str(number): run for number, run in enumerate(alone)})
-    adjusted = [student.checks["defense"].numbers["p_adjusted"] for student in found.students]
+    adjusted = [student.numbers(Defense).p_adjusted for student in found.students]
     assert adjusted == [pytest.approx(4 * 0.5**6)] * 4
     assert found.outcome is Outcome.FAIL
     assert "no improvement after Holm" in found.reasons[0]
 
 
 def test_what_one_correction_took_away_the_next_may_give_back() -> None:
-    """A chance of .016 is too much beside three undecided ones of .5, and little enough once these are decided."""
+    """Expect a chance of 0.016 to be too much next to three of 0.5, and little enough once these are decided."""
     few = [defense(0, 6, dsr=0.01), *sample_checks()[1:]]
     undecided = [replace(defense(0, 1, dsr=0.01), outcome=Outcome.INCONCLUSIVE), *sample_checks()[1:]]
     others = ("a/x", "a/y", "a/z")
@@ -58,14 +67,14 @@ def test_what_one_correction_took_away_the_next_may_give_back() -> None:
     found = merge({"first": first, "second": run_result(dict.fromkeys(others, sample_checks()))})
     assert found.students[0].outcome is Outcome.PASS
     defended = found.students[0].checks["defense"]
-    assert (defended.summary, defended.numbers["p_adjusted"]) == (few[0].summary, pytest.approx(0.5**6))
+    assert (defended.summary, found.students[0].numbers(Defense).p_adjusted) == (few[0].summary, pytest.approx(0.5**6))
 
 
-def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() -> None:
-    first = with_reasons(
+def test_an_inconclusive_student_may_be_measured_again() -> None:
+    """Expect the later result, and the student in the history of the merge."""
+    first = with_incidents(
         run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3]}),
-        "suites/test_x.py::test_y[a/two] could not be measured: no memory",
-        "suites/test_x.py::test_z[a/two] and 3 more of this student could not be measured: no disk", INTERRUPTED,
+        broken("a/two"), broken("a/two", cause="no disk"), INTERRUPTED,
     )  # fmt: skip
     found = merge({"first": first, "second": run_result({"a/two": sample_checks()})})
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
@@ -73,19 +82,19 @@ def test_what_was_inconclusive_may_be_measured_again_and_the_result_says_so() ->
 
 
 @pytest.mark.parametrize(
-    ("first", "reason"),
+    ("first", "incident"),
     [
         ({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()[:3]}, INTERRUPTED),
         (
             {"a/one": sample_checks(), "a/two": sample_checks()[:3]},
-            "suites/test_x.py::test_y[a/one] could not be measured: no memory",
+            broken("a/one"),
         ),
     ],
 )
-def test_what_is_still_missing_is_still_said(first: Named, reason: str) -> None:
-    found = merge({"1": with_reasons(run_result(first), reason), "2": run_result({"a/two": sample_checks()})})
+def test_what_is_still_missing_is_still_said(first: Named, incident: Incident) -> None:
+    found = merge({"1": with_incidents(run_result(first), incident), "2": run_result({"a/two": sample_checks()})})
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reasons[-1] == reason
+    assert found.reasons[-1] == incident.sentence
 
 
 @pytest.mark.parametrize("refused", [128, 9])
@@ -95,7 +104,8 @@ def test_nothing_is_measured_until_it_passes(refused: int) -> None:
         merge({"1": one, "2": two})
 
 
-def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_says_so() -> None:
+def test_another_search_may_decide_a_student_anew() -> None:
+    """Expect the later decision, and the earlier one in the history of the merge."""
     one = searched_by("replace", run_result({"a/one": sample_checks(9), "a/two": sample_checks()}))
     two = searched_by("add", run_result({"a/one": sample_checks()}))
     found = merge({"1": one, "2": two}, anew=["a/one"])
@@ -111,12 +121,13 @@ def test_what_is_searched_otherwise_since_may_be_decided_anew_and_the_result_say
 
 
 def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
-    """*run*, with patches of another search, of what has this *identity* beside."""
-    about = {
-        "patch": {"key": transfer, "transfer": transfer},
-        "identity": {"student": "s", "questions": {"harmful.search": "q", "harmful.report": "r"}, **identity},
-    }
-    return replace(run, students=tuple(replace(one, about=about) for one in run.students))
+    """Return *run* with patches that a search by *transfer* found, for students of this *identity*."""
+    questions = {"harmful.search": "q", "harmful.report": "r"}
+    facts = about(
+        patch=plain(whole_patch(key=transfer, transfer=transfer)),
+        identity={"student": "s", "questions": questions, **identity},
+    )
+    return replace(run, students=tuple(replace(one, about=facts) for one in run.students))
 
 
 @pytest.mark.parametrize(
@@ -136,79 +147,85 @@ def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, An
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_what_does_not_say_how_it_was_searched_is_not_decided_anew(silent: int) -> None:
+def test_a_run_without_its_search_decides_nothing_anew(silent: int) -> None:
+    """Expect an error where either run did not record what was searched for."""
     runs = [searched_by("add", run_result({"a/one": found})) for found in (sample_checks(9), sample_checks())]
-    runs[silent] = replace(runs[silent], students=tuple(replace(one, about={}) for one in runs[silent].students))
+    runs[silent] = replace(runs[silent], students=tuple(replace(one, about=About()) for one in runs[silent].students))
     with pytest.raises(DataError, match="did not record what was searched for"):
         merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
 
 
-def test_what_was_decided_first_is_kept_and_the_result_says_what_came_later() -> None:
-    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+def test_keep_first_keeps_the_first_decision() -> None:
+    """Expect the later outcomes in the history, and no incident of a run that does not count."""
+    incident = broken("a/one")
     one = run_result({"a/one": sample_checks(9), "a/two": sample_checks(), "a/three": sample_checks()[:3]})
     two = run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()})
     found = merge(
-        {"1": one, "2": with_reasons(two, reason), "3": run_result({"a/one": sample_checks()})}, keep_first=True
+        {"1": one, "2": with_incidents(two, incident), "3": run_result({"a/one": sample_checks()})}, keep_first=True
     )
     outcomes = {student.id: student.outcome for student in found.students}
     assert outcomes == {"a/one": Outcome.FAIL, "a/two": Outcome.PASS, "a/three": Outcome.PASS}
     assert found.provenance["decided again"] == "a/one (fail, then pass, then pass)"
     assert found.provenance["measured again"] == "a/three"
-    assert reason not in found.reasons
+    assert incident not in found.incomplete
 
 
 def test_what_broke_in_the_run_that_counts_is_said() -> None:
-    reason = "suites/test_x.py::test_y[a/one] could not be measured: no memory"
+    incident = broken("a/one")
     first, second = (
         run_result({"a/one": sample_checks()[:3]}),
-        with_reasons(run_result({"a/one": sample_checks()}), reason),
+        with_incidents(run_result({"a/one": sample_checks()}), incident),
     )
-    found = merge({"1": with_reasons(first, reason), "2": second})
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+    found = merge({"1": with_incidents(first, incident), "2": second})
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
-def test_one_cause_that_broke_several_students_is_gone_when_all_of_them_are_measured() -> None:
-    reason = "suites/test_x.py::test_y[a/one] and 9 more, of a/one, a/two, could not be measured: no disk"
-    first = with_reasons(
-        run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), reason
+def test_a_cause_is_gone_once_all_its_students_are_measured() -> None:
+    """Expect one cause for two students to stay until both are measured in other runs."""
+    incident = broken("a/one", "a/two")
+    first = with_incidents(
+        run_result({"a/one": sample_checks()[:3], "a/two": sample_checks()[:3], "a/three": sample_checks()}), incident
     )
     one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
-    assert merge({"1": first, "2": one}).reasons[-1] == reason
+    assert merge({"1": first, "2": one}).reasons[-1] == incident.sentence
     found = merge({"1": first, "2": one, "3": two})
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
 
 
-def test_what_broke_beside_a_decided_student_is_gone_when_it_is_gated_once_more() -> None:
-    reason = "suites/test_x.py::test_further[a/one] could not be measured: no memory"
+def test_a_broken_test_of_a_decided_student_may_be_made_up_for() -> None:
+    """Expect it to be gone once another undisturbed run decides the student alike."""
+    incident = broken("a/one")
     first, again = (
-        with_reasons(run_result({"a/one": sample_checks()}), reason),
+        with_incidents(run_result({"a/one": sample_checks()}), incident),
         run_result({"a/one": sample_checks(127)}),
     )
     found = merge({"1": first, "2": again}, keep_first=True)
     assert (found.outcome, found.reasons) == (Outcome.PASS, ())
-    for broken in (reason, INTERRUPTED):  # the other run did not get through either
-        found = merge({"1": first, "2": with_reasons(again, broken)}, keep_first=True)
-        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, reason)
+    for disturbed in (incident, INTERRUPTED):  # the other run did not get through either
+        found = merge({"1": first, "2": with_incidents(again, disturbed)}, keep_first=True)
+        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, incident.sentence)
 
 
 @pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
-def test_what_broke_is_still_said_where_the_whole_run_came_out_otherwise(was: int, now: int) -> None:
-    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+def test_a_broken_test_stays_where_the_other_run_differs(was: int, now: int) -> None:
+    """Expect that a run with another outcome excuses nothing."""
+    incident = broken("a/one")
     first, whole = (
-        with_reasons(run_result({"a/one": sample_checks(was)}), reason),
+        with_incidents(run_result({"a/one": sample_checks(was)}), incident),
         run_result({"a/one": sample_checks(now)}),
     )
     found = merge({"1": first, "2": whole}, keep_first=True)
     assert found.outcome is not Outcome.PASS
-    assert reason in found.reasons
+    assert incident in found.incomplete
 
 
-def test_what_broke_of_a_student_that_is_decided_anew_is_said_whatever_the_other_one_was() -> None:
-    reason = "suites/test_x.py::test_own[a/one] could not be measured: no memory"
+def test_a_broken_test_of_a_student_decided_anew_stays() -> None:
+    """Expect that the run before, of another student, excuses nothing."""
+    incident = broken("a/one")
     before = searched_by("replace", run_result({"a/one": sample_checks()}))
-    now = searched_by("add", with_reasons(run_result({"a/one": sample_checks()}), reason))
+    now = searched_by("add", with_incidents(run_result({"a/one": sample_checks()}), incident))
     found = merge({"1": before, "2": now}, anew=["a/one"])
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
 def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
@@ -254,7 +271,7 @@ def test_runs_of_other_rules_judges_or_subjects_are_not_one() -> None:
     rules = {"alpha": {"gate": {**one.gate["alpha"]["gate"], "dsr": 0.5}}}
     for other, message in (
         (replace(two, gate=rules), "gates alpha by other settings"),
-        (replace(two, judge={**two.judge, "fingerprint": "other"}), "2: has judge other, and 1 f00d"),
+        (replace(two, judge=two.judge.model_copy(update={"fingerprint": "other"})), "2: has judge other, and 1 f00d"),
         (replace(two, provenance={**two.provenance, "subject": "student"}), "2: has subject student, and 1 None"),
     ):
         with pytest.raises(DataError, match=message):

@@ -19,7 +19,7 @@ from safety_harness.gate.statistics import (
 
 
 def flips(gained: int, lost: int, both: int = 0, neither: int = 0) -> tuple[list[bool], list[bool]]:
-    """Paired outcomes with this many questions of each kind."""
+    """Return paired outcomes with this many questions of each kind."""
     before = [False] * gained + [True] * lost + [True] * both + [False] * neither
     after = [True] * gained + [False] * lost + [True] * both + [False] * neither
     return before, after

@@ -135,8 +135,11 @@ def test_a_results_file_records_whole_patches(tmp_path: Path) -> None:
 
 def test_a_patch_that_is_recorded_in_part_is_no_patch(tmp_path: Path) -> None:
     facts = patch().model_dump(mode="json")
-    file = results_with(tmp_path / "results.json", {"alpha/one": {"patch": {**facts, "units": 7}}})
-    with pytest.raises(DataError, match=r"results.json: .* patch of alpha/one is damaged: units: .* Run the suites"):
+    file = results_with(tmp_path / "results.json", {"alpha/one": {"patch": facts}})
+    table = json.loads(file.read_text())
+    table["students"][0]["about"]["patch"]["units"] = 7
+    file.write_text(json.dumps(table))
+    with pytest.raises(DataError, match=r"results.json: .* students\.0\.about\.patch\.units: .* Run the suites"):
         recorded(file)
     with pytest.raises(DataError, match=r"gone.json: cannot be read"):
         recorded(tmp_path / "gone.json")

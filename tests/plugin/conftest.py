@@ -101,10 +101,6 @@ def write_project(folder: Path, students: dict[str, str] | None = None, more: st
         (folder / "suites" / name).write_text(text, encoding="utf-8")
 
 
-# What test_defense says of a student that passes.
-PASSED = {"student": "alpha/one", "defense": "pass", "measured": "DSR 128/128, lower bound 0.971, needs 0.800"}
-
-
 def junit_properties(file: Path, test: str) -> dict[str, str]:
     """Return the properties of *test* in a JUnit file."""
     cases = {case.get("name"): case for case in Xml.parse(file).getroot().iter("testcase")}

@@ -6,14 +6,15 @@ import json
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from safety_harness import report
 from safety_harness.files import sha256_file
 from safety_harness.plugin import collector
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
-from tests.plugin.conftest import PASSED, junit_properties
+from tests.plugin.conftest import junit_properties
 from tests.samples import results_with, whole_patch
 
 Project = Callable[..., pytest.RunResult]
@@ -165,14 +166,56 @@ def test_where_no_disk_takes_the_results_the_run_says_so(
     assert "INTERNALERROR" not in run.stdout.str()
 
 
-def test_results_survive_a_report_that_breaks(project: Project, results: Results) -> None:
-    """Break the report: results.json is written all the same, and every other report can be made from it."""
-    strange = "def test_strange(student, measure):\n    measure.about(patch={'units': [], 'course': 7})\n"
-    run = project(students={"one": "pass"}, more=strange)
-    assert run.ret == EXIT_INCONCLUSIVE
+def test_results_survive_a_report_that_breaks(
+    project: Project, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break a report: results.json is written all the same, and every other report can be made from it."""
+
+    def broken(*_: object) -> dict[str, str]:
+        raise ZeroDivisionError("a report that breaks")
+
+    monkeypatch.setitem(cast("dict[str, object]", report.WRITERS), "html", broken)
+    found = project(students={"one": "pass"})
+    assert found.ret == EXIT_INCONCLUSIVE
     assert by_id(results()) == {"alpha/one": "pass"}
-    assert results()["reasons"][0].startswith("the reports could not be written: ")
-    assert "INTERNALERROR" not in run.stdout.str()
+    assert results()["reasons"][0].startswith("the reports could not be written: ZeroDivisionError")
+    assert results()["incomplete"][0]["kind"] == "report_not_written"
+    assert "INTERNALERROR" not in found.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ("measure.about(patch={'units': []})", "measure.about: patch.key: Field required"),
+        ("measure(Check('defense', Outcome.PASS, '', {'n': 'many'}))", "the numbers of 'defense': n: Input should be"),
+    ],
+)
+def test_a_fact_that_no_report_can_show_breaks_its_test(
+    project: Project, results: Results, measured: str, message: str
+) -> None:
+    """Expect the error in the suite's own line, and everything else measured."""
+    more = (
+        f"from safety_harness.gate.results import Check, Outcome\ndef test_strange(student, measure):\n    {measured}\n"
+    )
+    assert project(students={"one": "pass"}, more=more).ret == pytest.ExitCode.TESTS_FAILED
+    assert by_id(results()) == {"alpha/one": "pass"}
+    (incident,) = results()["incomplete"]
+    assert (incident["kind"], incident["students"]) == ("broken_test", ["alpha/one"])
+    assert message in incident["cause"]
+
+
+def test_a_suites_own_numbers_and_facts_are_kept(project: Project, results: Results) -> None:
+    """Expect a check and a fact of another name in results.json as they were given."""
+    more = (
+        "from safety_harness.gate.results import Check, Outcome\n"
+        "def test_own(student, measure):\n"
+        "    measure.about(weather={'rain': [1, 2]})\n"
+        "    measure(Check('speed', Outcome.PASS, 'fast', {'tokens_per_second': 7.5}))\n"
+    )
+    assert project(students={"one": "pass"}, more=more).ret == pytest.ExitCode.OK
+    (student,) = results()["students"]
+    assert student["about"]["weather"] == {"rain": [1, 2]}
+    assert student["checks"]["speed"]["numbers"] == {"tokens_per_second": 7.5}
 
 
 # --- No gate at all --------------------------------------------------------------------------------------------------
@@ -257,12 +300,10 @@ def test_one_cause_is_reported_once(project: Project, results: Results) -> None:
 
 
 @pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-def test_junit_properties_are_a_checks_outcome_and_sentence(
-    project: Project, pytester: pytest.Pytester, family: str
-) -> None:
+def test_a_junit_file_of_pytest_holds_no_rows(project: Project, pytester: pytest.Pytester, family: str) -> None:
     """Read the JUnit file of a run in one process; test_workers.py reads those of runs with workers."""
     project("--junitxml", "junit.xml", "-o", f"junit_family={family}", students={"one": "pass"})
-    assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == PASSED
+    assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == {}
     assert "asked" not in (pytester.path / "junit.xml").read_text()
 
 

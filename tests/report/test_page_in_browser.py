@@ -14,10 +14,7 @@ import pytest
 
 from safety_harness.gate.results import RunResult
 from safety_harness.report import write_reports
-from tests.report.test_report_formats import hostile
 from tests.samples import run_result, sample_checks
-
-__all__ = ["hostile"]  # a fixture
 
 CHROMIUM, DRIVER, NPM = (shutil.which(name) for name in ("chromium", "chromedriver", "npm"))
 AXE = "axe-core@4.14.1"

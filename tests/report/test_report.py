@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.records import About, Agreement, Judge, plain
 from safety_harness.gate.results import Check, Outcome, RunResult, read_results
 from safety_harness.report import markdown, terminal, write_reports
-from tests.samples import defense, run_result, sample_checks
+from tests.samples import about, defense, run_result, sample_checks, whole_patch
 
 HOSTILE = "a|b <script>alert(1)</script> \x1b[31mred\x07 `code` \\ line\nbreak \u202eflip"
 
@@ -40,7 +42,8 @@ def row(text: str, student: str) -> str:
 # --- The terminal ----------------------------------------------------------------------------------------------------
 
 
-def test_seventeen_students_with_long_names_fit_a_hundred_columns() -> None:
+def test_long_names_fit_a_hundred_columns() -> None:
+    """Expect the table of seventeen students with long names to fit, each with the end of its name."""
     names = [f"tiny-mistral-large/translation-{number:02}" for number in range(17)]
     found = {name: sample_checks(refused=100, over_refused=100) for name in names}
     found |= {names[1]: [defense(0, 120, 8)], names[2]: sample_checks()}
@@ -50,10 +53,11 @@ def test_seventeen_students_with_long_names_fit_a_hundred_columns() -> None:
     assert [line.split()[0][-15:] for line in table[-17:]] == [name[-15:] for name in names]
 
 
-def test_of_two_hundred_students_those_are_shown_that_need_a_look() -> None:
+def test_of_many_students_those_that_need_a_look_are_shown() -> None:
+    """Expect forty rows of two hundred students: all surprises, and a line that counts the rest."""
     (fine,), (red,) = (run_result({"x": found}).students for found in (sample_checks(), sample_checks(9)))
     students = [replace(red if number % 20 == 7 else fine, id=f"family/student-{number:03}") for number in range(200)]
-    text = terminal(replace(run_result({}), students=tuple(students), reasons=()))
+    text = terminal(replace(run_result({}), students=tuple(students)))
     shown = [line.split()[0] for line in text.split("\n\n")[0].splitlines() if line.startswith("family/")]
     assert len(shown) == 40
     assert {f"family/student-{number:03}" for number in range(7, 200, 20)} <= set(shown)
@@ -93,7 +97,7 @@ def test_a_run_without_measurements_says_so() -> None:
 
 
 def test_reasons_cannot_steer_the_terminal() -> None:
-    result = replace(run_result({"alpha/one": sample_checks()}), reasons=(HOSTILE,))
+    result = replace(run_result({"alpha/one": sample_checks()}), incomplete=(Incident("other", cause=HOSTILE),))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", terminal(result))
 
 
@@ -120,7 +124,8 @@ def test_every_number_is_in_the_report(mixed: RunResult, number: str) -> None:
     assert number in markdown(mixed)
 
 
-def test_every_row_of_every_table_has_as_many_cells_as_its_header(mixed: RunResult) -> None:
+def test_every_row_has_as_many_cells_as_its_header(mixed: RunResult) -> None:
+    """Expect that of all six tables."""
     tables = re.findall(r"(?:^\|.*\|$\n?)+", markdown(mixed), flags=re.MULTILINE)
     assert len(tables) == 6
     for table in tables:
@@ -128,14 +133,15 @@ def test_every_row_of_every_table_has_as_many_cells_as_its_header(mixed: RunResu
 
 
 def test_hostile_text_stays_text() -> None:
-    """In reasons, ids, patch reasons, unit names, judge and provenance: no markup, no new cell, line or escape."""
+    """Expect no markup, cell, line or escape from reasons, ids, patch reasons, units, judge or provenance."""
     (student,) = run_result({HOSTILE: sample_checks()}).students
-    patch = {**student.about["patch"], "reason": HOSTILE, "units": [HOSTILE], "key": HOSTILE}
-    student = replace(student, about={**student.about, "patch": patch, "identity": {"weights": HOSTILE}})
+    patch = whole_patch(reason=HOSTILE, units=(HOSTILE,), key=HOSTILE)
+    student = replace(student, about=about(patch=plain(patch), identity={HOSTILE: HOSTILE}))
     named = {HOSTILE: HOSTILE}
     settings = {HOSTILE: {HOSTILE: named}}
-    judge = {"name": HOSTILE, "fingerprint": HOSTILE, "sets": {HOSTILE: {"n": HOSTILE}}}
-    result = RunResult(Outcome.FAIL, (HOSTILE,), (student,), settings, judge, {HOSTILE: named})
+    judge = Judge(name=HOSTILE, fingerprint=HOSTILE, sets={HOSTILE: Agreement(n=3)})
+    incidents = (Incident("other", cause=HOSTILE),)
+    result = RunResult(Outcome.FAIL, (student,), settings, judge, {HOSTILE: named}, incomplete=incidents)
     text = markdown(result)
     assert "<script" not in text
     assert "`" not in text
@@ -147,9 +153,9 @@ def test_hostile_text_stays_text() -> None:
 def test_a_student_without_a_patch_or_a_task_has_a_dash() -> None:
     bare = replace(
         run_result({"a/b": [*sample_checks()[:2], Check("task", Outcome.PASS, "none", {})]}).students[0],
-        about={"patch": {}},
+        about=About(),
     )
-    result = RunResult(Outcome.PASS, (), (bare,), {}, {}, {})
+    result = RunResult(Outcome.PASS, (bare,), {}, Judge(), {})
     assert "| a/b" in markdown(result)
     assert " – " in row(terminal(result), "a/b")
 

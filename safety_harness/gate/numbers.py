@@ -1,0 +1,123 @@
+"""What each check measured: its numbers, by the names that they have in results.json and in a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from safety_harness.gate.records import Count, Interval, OpenRecord, record
+
+
+class Numbers(OpenRecord):
+    """The numbers of a check, as far as it has any: None where a number was not measured."""
+
+    check: ClassVar[str] = ""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a number by its name in results.json, as suites read it.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        return self.model_dump()[name]
+
+
+class Rates(Numbers):
+    """Counts of ``n`` questions before and after patching, with the intervals of their rates."""
+
+    n: Count | None = None
+    before: Count | None = None
+    before_interval: Interval | None = None
+    after: Count | None = None
+    after_interval: Interval | None = None
+
+    @property
+    def shares(self) -> tuple[float, float] | None:
+        """The rates before and after patching, 0..1; None where they were not measured."""
+        if not self.n or self.before is None or self.after is None:
+            return None
+        return self.before / self.n, self.after / self.n
+
+
+class Verdicts(Rates):
+    """Rates of refusals, and how many answers were refusals in part or could not be scored."""
+
+    partial_before: Count | None = None
+    unscored_before: Count | None = None
+    partial_after: Count | None = None
+    unscored_after: Count | None = None
+
+
+class Defense(Verdicts):
+    """Refusals of harmful questions, and McNemar's test of their improvement."""
+
+    check = "defense"
+    gained: Count | None = None
+    lost: Count | None = None
+    p_improvement: float | None = Field(None, ge=0, le=1)
+    p_adjusted: float | None = Field(None, ge=0, le=1)
+    """Corrected over the students of a run."""
+    improvement_required: bool | None = None
+
+
+class OverRefusal(Verdicts):
+    """Refusals of harmless questions, and the rise of their rate with its upper bound."""
+
+    check = "over_refusal"
+    difference: float | None = None
+    difference_upper: float | None = None
+
+
+class Task(Rates):
+    """Right answers to the student's own task, and the change of their rate with its lower bound."""
+
+    check = "task"
+    difference: float | None = None
+    difference_lower: float | None = None
+
+
+class Perplexity(Numbers):
+    """Perplexities before and after patching, and their ratio with its upper bound."""
+
+    check = "perplexity"
+    before: float | None = None
+    after: float | None = None
+    ratio: float | None = None
+    ratio_upper: float | None = None
+    documents: Count | None = None
+    tokens: Count | None = None
+
+
+class Divergence(Numbers):
+    """Mean KL over ``n`` questions with its upper bound, nats a token."""
+
+    check = "divergence"
+    mean: float | None = None
+    upper: float | None = None
+    n: Count | None = None
+
+
+class Minimality(Numbers):
+    """How many units a patch has, whether the oracle accepted it, and the units whose removal it accepted or voided."""
+
+    check = "minimality"
+    units: Count | None = None
+    accepted: bool | None = None
+    spare: list[str] | None = None
+    void: list[str] | None = None
+
+
+NUMBERS: Mapping[str, type[Numbers]] = {
+    kind.check: kind for kind in (Defense, OverRefusal, Task, Perplexity, Divergence, Minimality)
+}
+
+
+def numbers_of_check(name: str, numbers: Numbers | Mapping[str, Any]) -> Numbers:
+    """Return the *numbers* of the check *name*, which may be a suite's own, as the record of that check.
+
+    Raises:
+        ValueError: a number is not what the check of this name measures.
+    """
+    return record(NUMBERS.get(name, Numbers), numbers, f"the numbers of {name!r}")

@@ -1,0 +1,49 @@
+"""What is written as an artifact: of this patch, with the evidence of its own gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safety_harness.errors import ArtifactError
+from safety_harness.search.write_patch import build
+from tests.artifacts import Made, patch_of, some_units
+from tests.samples import results_with
+
+
+def test_evidence_of_other_units_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Expect an error: on another processor a search of the same key may find other units."""
+    evaluator = made().evaluator
+    units = some_units(evaluator, 1)
+    about = {"patch": patch_of(evaluator, units[1:]).model_dump(mode="json"), "identity": evaluator.identity()}
+    results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
+    with pytest.raises(ArtifactError, match=r"is no evidence for this patch: it tells of another patch"):
+        build(evaluator, patch_of(evaluator, units), tmp_path / "gated", results=results)
+    assert not (tmp_path / "gated").exists()
+    assert (
+        build(evaluator, patch_of(evaluator, units[1:]), tmp_path / "gated", results=results).manifest.gate is not None
+    )
+
+
+@pytest.mark.parametrize("other", ["student", "teacher", "ancestor", "dtype"])
+def test_evidence_of_other_numbers_is_refused(made: Callable[..., Made], tmp_path: Path, other: str) -> None:
+    evaluator = made().evaluator
+    patch = patch_of(evaluator, some_units(evaluator, 1))
+    about = {"patch": patch.model_dump(mode="json"), "identity": evaluator.identity() | {other: "another"}}
+    results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
+    with pytest.raises(ArtifactError, match=rf"was gated with another {other} than today's\. Gate this patch"):
+        build(evaluator, patch, tmp_path / "gated", results=results)
+    assert not (tmp_path / "gated").exists()
+
+
+def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: Path) -> None:
+    evaluator = made().evaluator
+    with pytest.raises(ArtifactError, match="the patch is empty: all of the teacher is not enough"):
+        build(
+            evaluator,
+            patch_of(evaluator, (), found=False, reason="all of the teacher is not enough"),
+            tmp_path / "none",
+        )
+    assert not (tmp_path / "none").exists()
