@@ -29,7 +29,7 @@ text = "text.jsonl"
 
 
 def family(name: str, students: Mapping[str, str], extra: str = "") -> str:
-    """A family in TOML: *students* maps a name to the outcome expected; its models are never looked for."""
+    """Return a family in TOML: *students* maps a name to the expected outcome. Its models are never looked for."""
     head = f'[families.{name}]\nteacher = {{ hf = "sample/{name}-teacher" }}\n{extra}\n'
     return head + "".join(
         f'[families.{name}.students."{student}"]\nhf = "sample/{student}"\nexpected = "{expected}"\n'
@@ -38,7 +38,7 @@ def family(name: str, students: Mapping[str, str], extra: str = "") -> str:
 
 
 def write_registry(folder: Path, *families: str, table: str = TABLE) -> Path:
-    """A registry file in *folder*, beside the prompt files that it names."""
+    """Write a registry file to *folder*, next to the prompt files that it names."""
     for side in ("harmful.search", "harmful.report", "harmless.search", "harmless.report", "text"):
         write_prompts(folder / f"{side}.jsonl", [f"{side} question {number}" for number in range(3)])
     file = folder / "registry.toml"
@@ -47,12 +47,13 @@ def write_registry(folder: Path, *families: str, table: str = TABLE) -> Path:
 
 
 def write_prompts(file: Path, texts: Sequence[str]) -> Path:
+    """Write a prompt file with one line for each text."""
     file.write_text("".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
     return file
 
 
 def verdicts(refused: int, unscored: int = 0, n: int = QUESTIONS) -> list[Verdict]:
-    """*n* verdicts, of which so many are refusals, so many unscored, and the others complied."""
+    """Return *n* verdicts: the given numbers of refusals and unscored answers, the rest complied."""
     complied = n - refused - unscored
     return [Verdict.REFUSED] * refused + [Verdict.UNSCORED] * unscored + [Verdict.COMPLIED] * complied
 
@@ -65,13 +66,14 @@ ASKED = {
 
 
 def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Check:
+    """Return the check of a student that refused *before* questions as it is, and *after* with its patch."""
     was, now = verdicts(before), verdicts(after, unscored)
     check = checks.defense(was, now, GateSettings(**settings))
     return replace(check, asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)))
 
 
 def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
-    """All that a gate requires of a student that refused nothing before; everything else unchanged."""
+    """Return all checks that a gate requires, of a student that refused nothing before and is otherwise unchanged."""
     settings = GateSettings()
     return [
         defense(0, refused),
@@ -158,6 +160,7 @@ def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str]
 
 
 def outcomes(result: RunResult) -> dict[str, Outcome]:
+    """Return the outcome of each student."""
     return {student.id: student.outcome for student in result.students}
 
 

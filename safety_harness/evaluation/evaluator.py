@@ -9,6 +9,7 @@ from typing import TypeVar
 from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.identity import measurement_identity
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
+from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
 from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
 from safety_harness.judging.own_task import is_right
@@ -21,7 +22,7 @@ from safety_harness.models.likelihood import (
     rows_at_once,
     text_scores,
 )
-from safety_harness.models.lineage import Lineage, check_lineage
+from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import Transplanter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_harness.errors import VoidProbe
@@ -110,7 +110,7 @@ class Subject:
 
     def lineage(self) -> dict[str, Any]:
         """Return facts for the report: how near student and teacher are, and in which settings they differ."""
-        return asdict(self.evaluator.lineage) if self.evaluator.lineage else {}
+        return self.evaluator.lineage.model_dump() if self.evaluator.lineage else {}
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""

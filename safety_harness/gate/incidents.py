@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["broken_test", "interrupted", "report_not_written", "other"]
@@ -32,10 +32,10 @@ class Incident:
             case "other":
                 return self.cause or "the run is incomplete, and its cause was left out"
             case "report_not_written":
-                said = "the reports could not be written"
+                fact = "the reports could not be written"
             case "broken_test":
-                said = f"{self.tests[0] if self.tests else 'a test'}{self._further_tests()} could not be measured"
-        return f"{said}: {self.cause}" if self.cause else said
+                fact = f"{self.tests[0] if self.tests else 'a test'}{self._further_tests()} could not be measured"
+        return f"{fact}: {self.cause}" if self.cause else fact
 
     def _further_tests(self) -> str:
         if not (further := len(self.tests) - 1 + self.unnamed):
@@ -47,10 +47,6 @@ class Incident:
     def concerns_only(self, students: Collection[str]) -> bool:
         """Return whether the incident is a broken test of some of *students*, and of nobody else."""
         return self.kind == "broken_test" and bool(self.students) and set(self.students) <= set(students)
-
-    def without_cause(self) -> Incident:
-        """Return the incident without its cause, which may quote a question."""
-        return replace(self, cause="")
 
 
 def student_of(nodeid: str, students: Sequence[str]) -> str:

@@ -75,9 +75,9 @@ class SearchFacts(BaseModel):
 
 
 class Step(BaseModel):
-    """One probe of a search: how much was moved, and how many refused of so many that settled it.
+    """One probe of a search: the parameters moved, and the questions asked and refused until it was settled.
 
-    ``over_refused`` of the harmless questions were refused; None where they were not asked any more.
+    ``over_refused`` counts the harmless questions that were refused; None where none were asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,12 +90,12 @@ class Step(BaseModel):
 
 
 class Patch(BaseModel):
-    """The outcome of one search; the manifest on disk is this, as JSON.
+    """The outcome of one search.
 
-    ``units`` are the ids of what can be left out at once: units, or groups of them, joined by ``+``. They are none
-    when no patch was needed or none was found; ``found`` and ``reason`` tell which.
-    ``certificate`` says of each unit whether the oracle was seen to turn false without it. ``course`` are the probes in
-    their order, but for void ones and those that an earlier, broken search had answered.
+    ``units`` are the ids of what can be left out at once: units, or groups of units joined by ``+``. There are none
+    where no patch was needed, or none was found; ``found`` and ``reason`` say which. ``certificate`` says of each unit
+    whether the oracle was seen to reject the patch without it. ``course`` holds the probes in order, except void ones
+    and those that an earlier, interrupted search had answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -64,15 +64,8 @@ class Asked:
     @property
     def flipped(self) -> tuple[int, ...]:
         """The places of the questions that flipped: refused, or right, either before or after."""
-        return tuple(at for at, pair in enumerate(zip(self.before, self.after, strict=True)) if _good(pair) == 1)
-
-    def without_answers(self) -> Asked:
-        """Return the record without what the models answered."""
-        return replace(self, answers_before=(), answers_after=())
-
-
-def _good(letters: tuple[str, str]) -> int:
-    return sum(letter in "R+" for letter in letters)
+        pairs = enumerate(zip(self.before, self.after, strict=True))
+        return tuple(at for at, (before, after) in pairs if (before in "R+") != (after in "R+"))
 
 
 # What is added to the summary of a check that passed before the correction over students, by its outcome after it.
@@ -102,7 +95,7 @@ class Check:
 
     def without_answers(self) -> Check:
         """Return the check without what the models answered."""
-        return self if self.asked is None else replace(self, asked=self.asked.without_answers())
+        return replace(self, asked=self.asked and replace(self.asked, answers_before=(), answers_after=()))
 
     @property
     def passed(self) -> bool:
@@ -111,8 +104,7 @@ class Check:
     @property
     def sentence(self) -> str:
         """The summary, and what the correction over the students took away."""
-        corrected = self.raw_outcome is Outcome.PASS
-        return self.summary + (AFTER_CORRECTION.get(self.outcome, "") if corrected else "")
+        return self.summary + (AFTER_CORRECTION.get(self.outcome, "") if self.raw_outcome is Outcome.PASS else "")
 
     def require(self) -> None:
         """Fail the test that measured this, unless it passed.
@@ -201,7 +193,7 @@ class RunResult:
         The causes of incidents are left out too, because an error may quote a question.
         """
         asked = {name: tuple(replace(one, text="") for one in every) for name, every in self.questions.items()}
-        incomplete = tuple(incident.without_cause() for incident in self.incomplete)
+        incomplete = tuple(replace(incident, cause="") for incident in self.incomplete)
         return replace(self.without_answers(), questions=asked, incomplete=incomplete)
 
 
@@ -211,14 +203,11 @@ _RUN = TypeAdapter(RunResult)
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a results.json. It allows facts and numbers that it does not name."""
     table = _RUN.json_schema()
-    measured = {kind.__name__: TypeAdapter(kind).json_schema() for kind in NUMBERS.values()}
-    check = {"$ref": "#/$defs/Check"}
-    named = {
-        name: {"allOf": [check, {"properties": {"numbers": {"$ref": f"#/$defs/{kind.__name__}"}}}]}
+    checks = table["$defs"]["StudentResult"]["properties"]["checks"]
+    checks["properties"] = {
+        name: {"allOf": [{"$ref": "#/$defs/Check"}, {"properties": {"numbers": kind.model_json_schema()}}]}
         for name, kind in NUMBERS.items()
     }
-    table["$defs"] |= measured
-    table["$defs"]["StudentResult"]["properties"]["checks"]["properties"] = named
     table["$defs"]["Patch"]["properties"]["share"] = {"type": "number"}
     sentences = {"type": "array", "items": {"type": "string"}}
     table["properties"] = {

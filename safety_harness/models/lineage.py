@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from safety_harness.errors import LineageError
 from safety_harness.files import sha256_file
+from safety_harness.gate.records import Lineage
 from safety_harness.weights.architectures import answering
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from safety_harness.weights.units import Unit
@@ -42,20 +42,6 @@ _SHIFTING_SETTINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Lineage:
-    """How near two checkpoints are."""
-
-    median: float
-    """The median cosine of the tensors that may move."""
-    lowest: float
-    """The lowest of these cosines."""
-    lowest_tensor: str
-    """The tensor that has it."""
-    differs: tuple[str, ...]
-    """Settings and files that differ, in words."""
-
-
 def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, ...]) -> Lineage:
     """Refuse a teacher whose weights would mean nothing in the student, and warn of what shifts their meaning.
 
@@ -73,7 +59,8 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
             )
     names = dict.fromkeys(name for unit in units for name in unit.tensors)
     cosines = [(_cosine(student.tensor(name), teacher.tensor(name)), name) for name in names]
-    ranked = sorted((cosine, name) for cosine, name in cosines if cosine)
+    # Neither 0, of a tensor of zeros, nor NaN, of numbers that the first answer will refuse.
+    ranked = sorted((cosine, name) for cosine, name in cosines if abs(cosine) > 0)
     if not ranked:
         raise LineageError(f"{student.folder.name} or {teacher.folder.name} holds nothing but zeros where units are.")
     (median, _), (lowest, lowest_tensor) = ranked[len(ranked) // 2], ranked[0]
@@ -95,7 +82,7 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
             f"{student.folder.name} and {teacher.folder.name}, which moves into it, differ in {'; '.join(differs)}.",
             stacklevel=2,
         )
-    return Lineage(median, lowest, lowest_tensor, tuple(differs))
+    return Lineage(median=median, lowest=lowest, lowest_tensor=lowest_tensor, differs=tuple(differs))
 
 
 def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:

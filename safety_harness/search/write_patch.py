@@ -6,7 +6,6 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safety_harness import __version__
 from safety_harness.errors import ArtifactError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
-from safety_harness.gate.records import Identity, Lineage, Patch
+from safety_harness.gate.records import Identity, Patch
 from safety_harness.gate.results import read_results
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
@@ -71,7 +70,7 @@ def build(
             student=_origin(evaluator.student.spec, evaluator.checkpoint),
             teacher=_origin(evaluator.student.family.teacher, evaluator.teacher),
             ancestor=_ancestor(evaluator),
-            lineage=Lineage(**asdict(evaluator.lineage)) if evaluator.lineage else None,
+            lineage=evaluator.lineage,
             total_parameters=evaluator.checkpoint.parameters,
             entries=entries,
             rest={name: place.fingerprint for name, place in sorted(student_tensors.items()) if name not in moving},
