@@ -35,9 +35,9 @@ def test_budgets_are_counts_of_the_six_questions(
 ) -> None:
     """Check shares of all questions, and shares of what the teacher refuses: five of six."""
     oracle = oracle_of(world, settings, refused_whole=5)
-    found = search_budgets(SearchSettings(**settings), oracle)
+    budgets = search_budgets(SearchSettings(**settings), oracle)
     assert len(oracle.harmful) == len(oracle.harmless) == 6
-    assert found == Budgets(target=target, over_refusal_limit=limit, task_floor=3)
+    assert budgets == Budgets(target=target, over_refusal_limit=limit, task_floor=3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def found(world: Path) -> Patch:
+def default_patch(world: Path) -> Patch:
     """The patch of the world's student under the default settings, searched for once a session."""
     import torch
 
@@ -25,7 +25,7 @@ def found(world: Path) -> Patch:
 
 
 @pytest.fixture(scope="session")
-def found_by_norm(world: Path) -> Patch:
+def norm_patch(world: Path) -> Patch:
     """The patch that the prior ``norm`` leads to, which takes more probes."""
     import torch
 

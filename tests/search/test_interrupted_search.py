@@ -45,10 +45,10 @@ def test_a_void_prefix_does_not_end_the_search(world: Path, monkeypatch: pytest.
 
 
 def test_a_void_removal_is_unresolved_and_not_minimal(
-    world: Path, found: Patch, monkeypatch: pytest.MonkeyPatch
+    world: Path, default_patch: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Make every probe void that lacks one needed unit."""
-    needed = found.units[0]
+    needed = default_patch.units[0]
 
     def void_without(oracle: Oracle, units: Sequence[Unit], budgets: Budgets) -> Probe:
         if 2 < len(units) < 21 and needed not in {unit.id for unit in units}:
@@ -65,12 +65,10 @@ def test_a_void_removal_is_unresolved_and_not_minimal(
     assert check.numbers["void"] == [needed]
 
 
-def test_a_spent_budget_gives_an_honest_patch(
-    world: Path, found_by_norm: Patch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spent_budget_gives_an_honest_patch(world: Path, norm_patch: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that a patch claims no more than was tested, and that the gate finds what is spare."""
     chosen = entry(world, search={"max_probes": 22, "prior": "norm"})
-    assert found_by_norm.probes > 22
+    assert norm_patch.probes > 22
     evaluator = open_evaluator(chosen)
     sets = probed(monkeypatch)
     patch = find_patch(evaluator)
@@ -79,7 +77,7 @@ def test_a_spent_budget_gives_an_honest_patch(
     assert not patch.minimal
     assert patch.reason == "search stopped early: calls"
     assert "untested" in patch.certificate.values()
-    assert len(patch.units) >= len(found_by_norm.units)
+    assert len(patch.units) >= len(norm_patch.units)
     monkeypatch.undo()
     fresh = open_evaluator(chosen)
     units = select(fresh, patch)
@@ -121,7 +119,7 @@ def test_ctrl_c_propagates_and_nothing_half_done_is_kept(
 
 @pytest.mark.parametrize("at", [21, 23])
 def test_a_killed_search_asks_nothing_twice(
-    world: Path, cache: Path, found_by_norm: Patch, monkeypatch: pytest.MonkeyPatch, at: int
+    world: Path, cache: Path, norm_patch: Patch, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Kill delta debugging, and go on from its journal.
 
@@ -143,9 +141,9 @@ def test_a_killed_search_asks_nothing_twice(
     sets = probed(monkeypatch)
     resumed = find_patch(open_evaluator(chosen))
     facts = (resumed.units, resumed.certificate, resumed.probes)
-    assert facts == (found_by_norm.units, found_by_norm.certificate, found_by_norm.probes)
+    assert facts == (norm_patch.units, norm_patch.certificate, norm_patch.probes)
     twice = [units for units in sets if units in before]
-    assert len(sets) + len(before) - len(twice) == found_by_norm.probes
+    assert len(sets) + len(before) - len(twice) == norm_patch.probes
     assert twice == before[: len(twice)]
     assert all(any(units < start for start in twice) for units in before[len(twice) :])
     assert list((cache / "patches").glob("*.journal")) == []

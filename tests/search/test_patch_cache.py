@@ -46,16 +46,16 @@ def test_the_second_time_costs_no_probe(world: Path, cache: Path, monkeypatch: p
     assert [path.name for path in cached(cache)] == [first.key]
 
 
-def test_a_patch_cached_under_another_name_is_this_students(world: Path, cache: Path, found: Patch) -> None:
+def test_a_patch_cached_under_another_name_is_this_students(world: Path, cache: Path, default_patch: Patch) -> None:
     """Cache a patch, and find it for a student of another name with the same weights."""
     renamed = open_evaluator(replace(entry(world), name="renamed"))
     key = patch_key(renamed)
     assert key == patch_key(open_evaluator(entry(world)))
     (cache / "patches").mkdir(parents=True)
-    save_patch(found.model_copy(update={"key": key}), cache / "patches" / key)
+    save_patch(default_patch.model_copy(update={"key": key}), cache / "patches" / key)
     again = find_patch(renamed)
     assert len(cached(cache)) == 1
-    assert (found.student, again.student, again.units) == ("world/plain", "world/renamed", found.units)
+    assert (default_patch.student, again.student, again.units) == ("world/plain", "world/renamed", default_patch.units)
 
 
 def test_the_key_changes_with_all_that_could_change_the_patch(

@@ -91,15 +91,15 @@ def test_units_that_go_together_are_kept_together(
     assert check.numbers["units"] == 1
 
 
-def test_facts_of_the_search_are_the_oracles(world: Path, found: Patch) -> None:
+def test_facts_of_the_search_are_the_oracles(world: Path, default_patch: Patch) -> None:
     """Compare the facts of a patch with those of a new oracle."""
     evaluator = open_evaluator(entry(world))
     oracle = Oracle(evaluator)
-    assert found.search.model_dump() == {
+    assert default_patch.search.model_dump() == {
         "questions": 6, "refused_before": oracle.refused_before, "refused_whole": oracle.refused_whole,
         **search_budgets(evaluator.student.search, oracle).model_dump(),
     }  # fmt: skip
-    assert (found.student, found.teacher, found.key) == ("world/plain", "good", "key")
+    assert (default_patch.student, default_patch.teacher, default_patch.key) == ("world/plain", "good", "key")
 
 
 def test_no_set_is_probed_twice(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

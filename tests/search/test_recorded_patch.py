@@ -23,19 +23,19 @@ def recording(folder: Path, evaluator: Evaluator, patch: Patch) -> Path:
 
 
 def test_a_recorded_patch_needs_no_search(
-    world: Path, tmp_path: Path, found: Patch, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, default_patch: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read a patch where any probe is an error."""
     evaluator = open_evaluator(entry(world))
-    file = recording(tmp_path, evaluator, found)
+    file = recording(tmp_path, evaluator, default_patch)
     probed(monkeypatch, never)
-    assert recorded_patch(evaluator, file) == found
+    assert recorded_patch(evaluator, file) == default_patch
 
 
-def test_a_patch_of_something_else_is_refused(world: Path, tmp_path: Path, found: Patch) -> None:
+def test_a_patch_of_something_else_is_refused(world: Path, tmp_path: Path, default_patch: Patch) -> None:
     """Ask for it with another teacher, other questions, another transfer and another student."""
     evaluator = open_evaluator(entry(world))
-    file = recording(tmp_path, evaluator, found)
+    file = recording(tmp_path, evaluator, default_patch)
     for student, message in (
         (entry(world, teacher="prudish"), "found for another teacher than today's"),
         (entry(world, search={"prior_questions": 2}), "found for another set of questions"),
