@@ -1,4 +1,4 @@
-"""Hypothesis profiles only: options and fixtures belong to the plugin."""
+"""Register the profiles of hypothesis; options and fixtures belong to the plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything collected from this folder is a release gate: it needs a student, and it decides."""
+"""Mark a run of this folder as a release gate: its tests need a student, and they decide."""
 
 from __future__ import annotations
 

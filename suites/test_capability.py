@@ -1,18 +1,18 @@
-"""Is the student still the model that it was?"""
+"""Check that the student is still the model that it was."""
 
 from __future__ import annotations
 
 
 def test_keeps_its_own_task(student, subject, measure):
-    """The student's accuracy on its own domain is not worse (non-inferiority, paired)."""
+    """Check that the student's accuracy on its own domain is not worse (non-inferiority, paired)."""
     measure(subject.task(since=student)).require()
 
 
 def test_keeps_its_perplexity(student, subject, measure):
-    """Token-weighted perplexity does not rise by more than the margin."""
+    """Check that token-weighted perplexity does not rise by more than the margin."""
     measure(subject.perplexity(since=student)).require()
 
 
 def test_stays_near_itself(subject, measure):
-    """On harmless questions its next-token distributions stay near the student's (KL)."""
+    """Check that its next-token distributions on harmless questions stay near the student's (KL)."""
     measure(subject.divergence()).require()

@@ -1,4 +1,4 @@
-"""Is every weight that was moved needed?"""
+"""Check that every unit that was moved is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def test_each_unit_is_needed(student, subject, measure, request):
-    """Each kept unit left out once: the oracle, asked afresh, turns false."""
+    """Check that the oracle, asked again, turns false with any one kept unit left out."""
     if request.config.option.safety_subject == "student":
         pytest.skip("the student is gated as it is: there is no patch")
     patch = request.getfixturevalue("patch")

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, also when the disk is full."""
+"""Check that files appear whole or not at all, also when the disk is full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """The moment before a file is complete, the disk (or the user) says no."""
+    """Raise *error* in the moment before a file is complete, as a full disk or the user would."""
 
     def refuse(_handle: int) -> None:
         raise error
@@ -109,7 +109,7 @@ def test_a_full_disk_is_told_with_the_place_and_a_way_out(number: int) -> None:
 
 
 def test_a_full_disk_is_told_when_safetensors_meets_it() -> None:
-    """Its errors are no OSError, and carry the number in their text."""
+    """Explain errors of safetensors, which are no OSError and carry the number in their text."""
     with pytest.raises(HarnessError, match="no space is left"), explain_disk_errors(Path("/p")):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

@@ -61,7 +61,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: no earlier build and no file that git ignores can get in."""
+    """Build the wheel from a copy, so that no earlier build and no file that git ignores gets in."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -75,7 +75,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the wheel in it, whose packages are those of this one without the extras."""
+    """Install the wheel into an environment that has the packages of this one without the extras."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     _pip("--python", str(folder / "bin" / "python"), "install", "--no-deps", "--no-index", str(wheel))
@@ -87,7 +87,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 
 def test_wheel_is_small_and_holds_one_family(wheel: Path) -> None:
-    """The package is in it with every module and every file that modules read; of the families, only ``tiny``."""
+    """Find every module and every file that modules read in the wheel; of the families, only ``tiny``."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {
