@@ -48,7 +48,8 @@ class Environment:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the environment's Python in the empty folder, with a cache there and nothing else of this process."""
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+        foreign = ("PYTHON", "PYTEST", "GITHUB")  # would import this source, join this run, write to its summary
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return subprocess.run(
             [self.folder / "bin" / "python", *arguments],
             cwd=self.work,
@@ -108,6 +109,14 @@ def test_every_module_imports_without_extras(environment: Environment) -> None:
     assert done.returncode == 0, done.stderr
     for path in done.stdout.splitlines():
         assert Path(path).is_relative_to(environment.folder)
+
+
+def test_installed_command_lists_the_family(environment: Environment) -> None:
+    """Run the command of the wheel: it knows the students of ``tiny`` and of no other group."""
+    done = environment.run(str(environment.folder / "bin" / "safety-harness"), "list")
+    assert done.returncode == 0, done.stderr
+    assert "tiny-llama/arithmetic" in done.stdout
+    assert "smollm2" not in done.stdout
 
 
 def test_wheel_gates_a_student_from_an_empty_folder(environment: Environment) -> None:
