@@ -124,7 +124,6 @@ def test_wheel_gates_a_student_from_an_empty_folder(environment: Environment) ->
     command = ["-m", "pytest", "--pyargs", "safety_harness.suites", "-n", "auto"]
     done = environment.run(*command, "--family", "tiny", "--student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 worker" in done.stdout
     assert "gate: PASS" in done.stdout
     results = json.loads((environment.work / "reports" / "results.json").read_text(encoding="utf-8"))
     assert results["outcome"] == "pass"
