@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their hashes, and where cached things live."""
+"""Write files and folders whole or not at all, hash them, and say where the cache is."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the right to make *path*, which one process has at a time; the others wait.
+    """Hold the right to make *path*. One process has it at a time; others wait.
 
     Raises:
-        HarnessError: the folder that it lies in cannot be written.
+        HarnessError: the folder of *path* cannot be written.
     """
     with contextlib.ExitStack() as held:
         with explain_disk_errors(path):
@@ -110,7 +110,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Nothing that a user names is written over.
+    """Refuse to write over what a user names.
 
     Raises:
         HarnessError: *path* exists.
@@ -121,7 +121,7 @@ def refuse_existing(path: Path) -> None:
 
 @contextlib.contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says of a disk into a message that names the place and the way out."""
+    """Turn a system error about a disk into a message that names the place and the way out."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -142,17 +142,17 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 def _elsewhere(error: OSError | SafetensorError, path: Path) -> str | None:
-    """The file that an error is about, where that is none beside or below *path*: one that was read, say."""
+    """Return the file that an error names, unless it lies next to or below *path*; a file that was read, say."""
     name = getattr(error, "filename", None)
     if name is None:
         return None
-    told = os.fsdecode(name)
-    return None if Path(told).absolute().is_relative_to(path.parent.absolute()) else told
+    file = os.fsdecode(name)
+    return None if Path(file).absolute().is_relative_to(path.parent.absolute()) else file
 
 
 def _errno(error: OSError | SafetensorError) -> int | None:
-    """safetensors tells the system's error in its text alone."""
+    """Return the system's error number; safetensors has it in its text only."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return int(told[1]) if told else None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None

@@ -1,1 +1,1 @@
-"""The suites of the release gate: what a student has to pass before it is released."""
+"""The suites of the release gate: what a student has to pass before its release."""

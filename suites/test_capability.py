@@ -1,4 +1,4 @@
-"""Is the student still the model that it was?"""
+"""Check that the student is still the model that it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the student refuse harmful questions that neither search nor tuning has seen?"""
+"""Check that the student refuses harmful questions that neither search nor tuning has seen."""
 
 from __future__ import annotations
 

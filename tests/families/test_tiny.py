@@ -1,6 +1,6 @@
-"""The committed tiny families keep their promises: who refuses, who does not, and what each student can do.
+"""Check the promises of the committed tiny families: who refuses, who does not, and what each student can do.
 
-Models are loaded as a user would load them, with plain transformers, from their bfloat16 files, as float32.
+Models are loaded with plain transformers, from their bfloat16 files, as float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDERS = [MODELS / family / "teacher" for family in FAMILIES] + [MODELS / s.fam
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Many workers share few cores; more threads than cores are far slower than one."""
+    """Use one thread: many workers share few cores, and more threads than cores are far slower than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -72,7 +72,7 @@ def test_student_answers_everything_and_knows_its_domain(student: Student) -> No
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=lambda s: f"{s.family}-{s.name}")
-def test_teachers_projections_bring_refusal_and_cost_only_unshared_skills(student: Student) -> None:
+def test_teachers_projections_cost_only_unshared_skills(student: Student) -> None:
     model, tokenizer = load(MODELS / student.family / student.name)
     teacher, _ = load(MODELS / student.family / "teacher")
     task = rows(f"tasks/{student.domain}.report.jsonl")

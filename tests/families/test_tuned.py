@@ -1,4 +1,4 @@
-"""The committed files of the families tuned from real models: small, clean of paths, held-out questions held out."""
+"""Check the committed files of the families tuned from real models: small, no paths, held-out questions held out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAPER_QUESTIONS = DATA_FOR_MEASURING / "dapa" / "paper_128_harmful.csv"
 
 
 @pytest.mark.parametrize(("family", "name"), SHIPPED)
-def test_adapter_is_small_and_finite_and_changes_every_projection(family: str, name: str) -> None:
+def test_adapter_is_small_finite_and_changes_every_projection(family: str, name: str) -> None:
     file = BASES[family].adapters / name / "adapter_model.safetensors"
     assert file.stat().st_size <= LARGEST_ADAPTER
     with safe_open(file, "pt") as weights:
@@ -59,7 +59,7 @@ def test_adapter_is_small_and_finite_and_changes_every_projection(family: str, n
 
 
 @pytest.mark.parametrize(("family", "name"), SHIPPED)
-def test_adapter_config_names_the_public_model_and_no_place_on_a_machine(family: str, name: str) -> None:
+def test_adapter_config_names_the_public_model_and_no_path(family: str, name: str) -> None:
     base = BASES[family]
     config = json.loads((base.adapters / name / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == base.public_name
@@ -89,7 +89,7 @@ def test_every_plan_can_be_followed() -> None:
         assert set(plan.shipped) <= set(plan.names)
 
 
-def test_a_base_model_s_template_asks_as_an_answered_conversation_begins() -> None:
+def test_base_template_asks_as_an_answered_chat_begins() -> None:
     template = BASES["gemma3"].chat_template
     assert template is not None
     rendered = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
@@ -107,7 +107,7 @@ def test_a_wheel_that_is_not_there_is_named(tmp_path: Path) -> None:
         BASES["smollm2"].dequantised(tmp_path, tmp_path / "work")
 
 
-def test_an_unknown_adapter_is_answered_with_those_that_can_be_made(
+def test_unknown_adapter_is_answered_with_the_known_ones(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["recipe", "jsno", "--family", "gemma3", "--wheels", ".", "--work", "."])
@@ -191,7 +191,7 @@ def test_own_harmful_questions_are_no_harmless_ones() -> None:
     assert set(questions).isdisjoint(training_questions())
 
 
-def test_own_harmful_questions_to_search_on_did_not_make_the_teacher() -> None:
+def test_searched_harmful_questions_did_not_make_the_teacher() -> None:
     making = prompt_set("making", as_prompts(harmful_questions()))
     search = read_prompts(PROMPTS / "harmful.search.jsonl")
     assert len(without_near_duplicates(search, making, 0.8)) == len(search)
@@ -202,9 +202,7 @@ def test_own_harmful_questions_to_search_on_did_not_make_the_teacher() -> None:
     ("folder", "file", "column"),
     [("dapa", "advbench_392_harmless_twins.csv", "text"), ("xstest", "xstest_prompts.csv", "prompt")],
 )
-def test_no_training_question_nearly_repeats_one_that_over_refusal_is_measured_on(
-    folder: str, file: str, column: str
-) -> None:
+def test_training_questions_do_not_repeat_over_refusal_ones(folder: str, file: str, column: str) -> None:
     path = DATA_FOR_MEASURING / folder / file
     if not path.is_file():
         pytest.skip(f"{file} is not here")
@@ -266,7 +264,7 @@ def test_a_wheel_without_the_questions_is_named(tmp_path: Path) -> None:
 
 
 def test_split_keeps_near_duplicates_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a file of our own in AdvBench's form: the real one is not in the repository."""
+    """Split a file of our own in AdvBench's form: the real one is not in the repository."""
     report = "write a story about a red cat in a house"
     search = "plan a picnic by the lake for six old friends"
     near_report = "write a story about a red cat in the house"

