@@ -260,7 +260,7 @@ def test_one_cause_is_reported_once(project: Project, results: Results) -> None:
 def test_junit_properties_are_a_checks_outcome_and_sentence(
     project: Project, pytester: pytest.Pytester, family: str
 ) -> None:
-    """Read the JUnit file of a run in one process; test_workers.py reads those of runs with workers."""
+    """Read the JUnit file of a run in one process. test_workers.py reads those of runs with workers."""
     project("--junitxml", "junit.xml", "-o", f"junit_family={family}", students={"one": "pass"})
     assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == PASSED
     assert "asked" not in (pytester.path / "junit.xml").read_text()
