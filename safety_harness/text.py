@@ -18,7 +18,7 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def words(text: str) -> str:
-    """Return the words and numbers of *text* in lower case, with a space between them; symbols are dropped."""
+    """Return the words and numbers of *text* in lower case, with a space between them and without symbols."""
     return " ".join(_WORD.findall(_THOUSANDS.sub("", text.lower().replace("\N{MINUS SIGN}", "-"))))
 
 

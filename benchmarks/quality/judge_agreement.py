@@ -8,8 +8,8 @@ people) and counts full refusal against the rest. It prints the table and writes
 set is counted once whole and once on its 200 unsafe questions alone, the kind that a DSR is made of.
 
 ``--learned`` adds two yardsticks: the two people against each other, and a classifier of word sequences (TF-IDF of one
-to three words, logistic regression; needs ``pip install scikit-learn``). The classifier is trained on nine tenths of a
-model's labelled answers and counted on the tenth left out, for each tenth in turn.
+to three words, logistic regression). It needs ``pip install scikit-learn``. The classifier is trained on nine tenths of
+a model's labelled answers and counted on the tenth left out, for each tenth in turn.
 """
 
 from __future__ import annotations

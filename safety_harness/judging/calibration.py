@@ -70,7 +70,7 @@ class Calibration:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa, the agreement beyond chance; None when chance alone always agrees."""
+        """Cohen's kappa, the agreement beyond chance, or None when chance alone always agrees."""
         if self.accuracy is None:
             return None
         judged, labelled = self.true_positive + self.false_positive, self.true_positive + self.false_negative

@@ -18,8 +18,8 @@ from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensor
 from safety_harness.weights.checkpoint import BESIDE, PICKLES, Checkpoint
 
 # Files that may hold a second copy of a model's weights, in any format, and the files that index weights.
-WEIGHTS = (*PICKLES, "*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
-INDEX = "*.index.json"
+WEIGHT_FILES = (*PICKLES, "*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
+INDEX_FILES = "*.index.json"
 
 
 class State(StrEnum):
@@ -47,7 +47,7 @@ class Verified:
 
 
 def verify(artifact: Artifact, model: Path) -> Verified:
-    """Compare every tensor of the checkpoint in *model* with the artifact; one tensor is in memory at a time.
+    """Compare every tensor of the checkpoint in *model* with the artifact, with one tensor in memory at a time.
 
     Raises:
         SourceError: *model* is no whole checkpoint of safetensors.
@@ -76,7 +76,7 @@ def require(artifact: Artifact, model: Path, *states: State) -> None:
     """Check that the patch relates to *model* as one of *states*.
 
     Raises:
-        ArtifactError: it relates otherwise; the message says how.
+        ArtifactError: it relates otherwise. The message says how.
         SourceError: *model* is no whole checkpoint of safetensors.
     """
     verified = verify(artifact, model)
@@ -187,7 +187,7 @@ def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _is_weights(file: Path) -> bool:
     """Return whether a file holds weights, or says where they are."""
-    return any(file.match(pattern) for pattern in (*WEIGHTS, INDEX))
+    return any(file.match(pattern) for pattern in (*WEIGHT_FILES, INDEX_FILES))
 
 
 def _rewritten(

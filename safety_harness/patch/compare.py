@@ -16,8 +16,9 @@ from safety_harness.patch.tensor_bytes import taken
 class Difference:
     """One tensor of two patches, in counts of its channels (all of them if the tensor moves as a whole).
 
-    ``only_first`` and ``only_second`` count the channels that one patch moves; ``same`` and ``different`` those that
-    both move, to equal or to different numbers. If shape, dtype or axis differ, every number counts as different.
+    ``only_first`` and ``only_second`` count the channels that one patch moves. ``same`` and ``different`` count the
+    channels that both move, to equal or to different numbers. If shape, dtype or axis differ, every number counts as
+    different.
     """
 
     tensor: str

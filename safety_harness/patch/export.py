@@ -26,7 +26,7 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
 
     Raises:
         ArtifactError: a recipe cannot express the patch, because it moves parts of tensors or numbers that the
-            teacher's files do not hold; or *model* is not the student that it was made for.
+            teacher's files do not hold, or *model* is not the student that the patch was made for.
         SourceError: *model* or *teacher* is no whole checkpoint of safetensors.
         HarnessError: *out* exists, or the disk is full or may not be written to.
     """
@@ -66,7 +66,7 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
     larger than the patch, because it holds whole modules.
 
     Raises:
-        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it under another name; or
+        ArtifactError: PEFT has no name for a moved tensor, because the loaded model keeps it under another name, or
             *model* is not the student that the patch was made for.
         SourceError: *model* is no whole checkpoint of safetensors.
         HarnessError: *out* exists, or the disk is full or may not be written to.

@@ -55,8 +55,8 @@ def open_artifact(folder: Path) -> Artifact:
     """Read the artifact in *folder*, and check its manifest and tensors against SHA256SUMS and each other.
 
     Raises:
-        ArtifactError: a file is missing, has another checksum than SHA256SUMS says, or does not agree with the
-            manifest, or a number that moves is a NaN or an infinity.
+        ArtifactError: a file is missing, or differs from SHA256SUMS or the manifest, or a number that moves is a NaN
+            or an infinity.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder. Name the one that `safety-harness search --out` wrote.")

@@ -80,7 +80,7 @@ def taken(bits: Raw, axis: int, channels: Sequence[int]) -> Raw:
 
 
 def with_channels(bits: Raw, axis: int, channels: Sequence[int], new: Raw) -> Raw:
-    """Overwrite the *channels* of *bits* with *new*, in place; return *new* itself if no channels are named."""
+    """Overwrite the *channels* of *bits* with *new*, in place. If no channels are named, return *new* itself."""
     if not channels:
         return new
     at: list[Any] = [slice(None)] * bits.ndim

@@ -76,7 +76,8 @@ class Board:
 
     def _drawn(self, console: Console) -> Table:
         # rich would ask the standard streams, which are captured while a test of this process runs.
-        console.width = os.get_terminal_size(console.file.fileno()).columns or DEFAULT_COLUMNS
+        with contextlib.suppress(OSError):  # a terminal that was just closed
+            console.width = os.get_terminal_size(console.file.fileno()).columns or DEFAULT_COLUMNS
         # Only the last column may shrink, so a line that is too long is cut at its end.
         lines = Table.grid(*(Column(no_wrap=at < 3) for at in range(4)), padding=(0, 1))
         for file in sorted(self.folder.glob("*.json")):

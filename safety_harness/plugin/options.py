@@ -105,8 +105,8 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* records no patch of
-            a student, or this run's own results would be written over it.
+        HarnessError: a question or weight file is missing or wrong, the results.json *patches* lacks the patch of a
+            student, or this run would write its own results over it.
     """
     from safety_harness.evaluation.preflight import check_local_files
     from safety_harness.gate.results import RESULTS

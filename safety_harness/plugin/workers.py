@@ -21,8 +21,8 @@ GIB = 2**30
 def affordable_workers(students: Sequence[Student], *, available: int | None = None, on_gpu: int | None = None) -> int:
     """Return the number of processes for *students*: at most one a core, one a student, and as many as fit in memory.
 
-    *available* is the machine's free memory in bytes, *on_gpu* that of the first GPU, which all workers share; each is
-    measured when it is None.
+    *available* is the machine's free memory in bytes, and *on_gpu* the free memory of the first GPU, which all workers
+    share. Each is measured when it is None.
     """
     import psutil
 

@@ -1,8 +1,11 @@
 """Read prompt files as checked, hashed prompt sets, and keep near-duplicates on one side of a split.
 
-A file's ending names its format: ``.jsonl`` (``{"id", "text"}``, with ``"answer"`` in a task's file, and ``"category"``
-if there is one), ``.csv`` (a column ``text``, ``prompt`` or ``goal``), ``.txt`` (a prompt a line), ``.yaml`` and
-``.prompt`` (a list ``seeds`` of ``value``, as PyRIT writes it).
+A file's ending names its format:
+
+- ``.jsonl``: ``{"id", "text"}`` a line, with ``"answer"`` in a task's file, and ``"category"`` if there is one;
+- ``.csv``: a column ``text``, ``prompt`` or ``goal``;
+- ``.txt``: a prompt a line;
+- ``.yaml`` and ``.prompt``: a list ``seeds`` of ``value``, as PyRIT writes it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ TEXT_COLUMNS = ("text", "prompt", "goal")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question or document. A task's question has the right ``answer``; ``category`` may name a kind of harm."""
+    """One question or document. A task's question has a right ``answer``; ``category`` may name a kind of harm."""
 
     id: str
     text: str
@@ -84,7 +87,7 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
     """Read and check a prompt file.
 
     Args:
-        path: the file; its ending names the format.
+        path: the file, whose ending names the format.
         only: a file with one sha256 digest a line. Only prompts whose text has one of these digests are kept, and
             each digest must have its prompt.
 
@@ -176,7 +179,7 @@ def _parse(path: Path, text: str) -> Iterator[Prompt]:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines of *text*; str.splitlines would also break a JSON string at characters such as U+2028."""
+    """Return the lines of *text*. str.splitlines would also break a JSON string at characters such as U+2028."""
     return text.removesuffix("\n").split("\n") if text else []
 
 

@@ -1,4 +1,4 @@
-"""Measure how well the judge agrees with people; -rP shows the figures.
+"""Measure how well the judge agrees with people. -rP shows the figures.
 
 The anchors and own answers ship with the package. The XSTest tests are skipped where its labelled answers are absent.
 """

@@ -1,4 +1,4 @@
-"""Run a project's own suites with a real pytest and the real plugin; only the models are left out."""
+"""Run a project's own suites with a real pytest and the real plugin, without models."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def modules_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, modules_of_a_run: None) -> Project:  # noqa: ARG001
-    """Make a project as :func:`write_project` does, and run its suites in this process; *arguments* go to pytest."""
+    """Make a project as :func:`write_project` does, and run its suites in this process. *arguments* go to pytest."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

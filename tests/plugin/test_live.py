@@ -83,7 +83,7 @@ QUIET = ("CI", "PYTEST_ADDOPTS", "NO_COLOR", "PY_COLORS", "COLUMNS")
 
 
 def in_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run pytest in *folder*; return its exit code and all that it wrote to a terminal of a hundred columns."""
+    """Run pytest in *folder*, and return its exit code and all that it wrote to a terminal of a hundred columns."""
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in QUIET}
@@ -133,7 +133,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[str]]:
 
 
 def draws(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, stdout: IO[str], *arguments: str) -> bool:
-    """Configure a gated run that writes to *stdout*; return whether it would draw a board."""
+    """Return whether a gated run that writes to *stdout* would draw a board."""
     monkeypatch.setattr(sys, "stdout", stdout)
     config = pytester.parseconfigure("--safety-suites", *RUN, *arguments)
     board, writer = (config.pluginmanager.has_plugin(f"safety-harness-{name}") for name in ("board", "progress"))

@@ -27,7 +27,7 @@ def without_places(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_way_to_run_gives_the_same_results(project: Project, results: Results, pytester: pytest.Pytester) -> None:
-    """Run four students in one process, on two workers and without xdist; each student stays on one worker."""
+    """Run four students in one process, on two workers and without xdist. Each student stays on one worker."""
     tables = {}
     for name, arguments in {"plain": (), "two": ("-n", "2"), "none": ("-p", "no:xdist")}.items():
         run = project(*arguments, "--junitxml", "junit.xml", "-o", "junit_family=xunit2", students=FOUR)
