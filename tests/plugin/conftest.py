@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, modules_
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(tempfile, "tempdir", str(pytester.path))  # where a run saves results that it cannot write
 
     def run(*arguments: str, **parts: Any) -> pytest.RunResult:
         write_project(pytester.path, **parts)
@@ -95,6 +97,7 @@ def write_project(folder: Path, students: dict[str, str] | None = None, more: st
     *more* is a suite that runs before the others. *last* is added to the last student's table.
     """
     write_registry(folder, family("alpha", students or {"one": "pass", "two": "pass"}) + last)
+    (folder / "pytest.ini").write_text("[pytest]\n")  # or pytest looks for one in the folders above
     files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
     (folder / "suites").mkdir(exist_ok=True)
     for name, text in files.items():
