@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -202,6 +203,16 @@ def test_a_fact_that_no_report_can_show_breaks_its_test(
     (incident,) = results()["incomplete"]
     assert (incident["kind"], incident["students"]) == ("broken_test", ["alpha/one"])
     assert message in incident["cause"]
+
+
+def test_a_run_without_matplotlib_is_as_green(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take matplotlib away: every report is written, without figures."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert project(students={"one": "pass"}).ret == pytest.ExitCode.OK
+    names = {path.name for path in (pytester.path / "reports").iterdir()}
+    assert names == {"results.json", "report.md", "report.html", "report.csv"}
 
 
 def test_a_suites_own_numbers_and_facts_are_kept(project: Project, results: Results) -> None:
