@@ -155,6 +155,13 @@ class Refused(Record):
     interval: Interval | None = None
 
 
+class TeacherRefusals(OpenRecord):
+    """What the student refuses with all of the teacher's units in it: the most that a patch can give."""
+
+    harmful: Refused | None = None
+    harmless: Refused | None = None
+
+
 class Further(Record):
     """Questions of another source, before and after patching: recorded, not gated."""
 
@@ -193,7 +200,7 @@ class About(OpenRecord):
     """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts."""
 
     patch: Annotated[Patch | None, BeforeValidator(_without_share), WrapSerializer(_with_share)] = None
-    teacher: Mapping[str, Refused] = {}
+    teacher: TeacherRefusals = TeacherRefusals()
     further: Mapping[str, Further] = {}
     moved: MovedShares | None = None
     lineage: Annotated[Lineage | None, BeforeValidator(lambda facts: facts or None)] = None

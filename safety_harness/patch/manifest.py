@@ -12,7 +12,7 @@ from pydantic import FailFast, Field, SerializeAsAny, ValidationError, field_val
 
 from safety_harness.errors import ArtifactError, first_fault
 from safety_harness.gate.numbers import Numbers, numbers_of_check
-from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, Refused
+from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, TeacherRefusals
 from safety_harness.gate.results import Outcome
 from safety_harness.patch.tensor_bytes import once_each
 from safety_harness.weights.units import numbers, runs
@@ -117,7 +117,7 @@ class GateEvidence(Record):
     reasons: tuple[str, ...]
     checks: Mapping[str, Measured]
     thresholds: Mapping[str, Any]
-    teacher: Mapping[str, Refused]
+    teacher: TeacherRefusals
     further: Mapping[str, Further]
     judge: Judge
     provenance: Mapping[str, Any]

@@ -136,8 +136,8 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
     for name, further in about.further.items():
         refused = " → ".join(cells.refused(counts) for counts in (further.before, further.after))
         yield f"{name} ({further.kind}, not gated)", f"refused {refused} ({cells.interval(further.after.interval)})"
-    if about.teacher:
-        harmful, harmless = (cells.refused(about.teacher.get(kind)) for kind in ("harmful", "harmless"))
+    if about.teacher.model_fields_set:
+        harmful, harmless = cells.refused(about.teacher.harmful), cells.refused(about.teacher.harmless)
         yield "all of the teacher", f"refuses {harmful} harmful and {harmless} harmless questions"
     if about.patch:
         yield "patch", f"{about.patch.key[:12]}: {about.patch.reason}"

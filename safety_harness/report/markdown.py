@@ -80,7 +80,7 @@ def _defense_table(result: RunResult) -> str:
         rows.append((
             student.id, cells.count(numbers.before, numbers.n), cells.interval(numbers.before_interval),
             cells.count(numbers.after, numbers.n), cells.interval(numbers.after_interval),
-            cells.corrected(result, student), cells.refused(student.about.teacher.get("harmful")),
+            cells.corrected(result, student), cells.refused(student.about.teacher.harmful),
             value_or_dash(numbers.gained), value_or_dash(numbers.lost), number(p_value, ".1e"),
             value_or_dash(numbers.partial_after), value_or_dash(numbers.unscored_after), cells.verdict(student),
         ))  # fmt: skip
@@ -97,7 +97,7 @@ def _cost_table(result: RunResult) -> str:
         loss = None if task.difference_lower is None else -task.difference_lower
         rows.append((
             student.id, cells.arrow(over), number(over.difference_upper, ".3f"),
-            cells.refused(student.about.teacher.get("harmless")), cells.arrow(task), number(loss, ".3f"),
+            cells.refused(student.about.teacher.harmless), cells.arrow(task), number(loss, ".3f"),
             f"{number(text.before, '.2f')} → {number(text.after, '.2f')}", number(text.ratio_upper, ".3f"),
             number(divergence.mean, ".4f"), number(divergence.upper, ".4f"),
         ))  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 from safety_harness.errors import ArtifactError
 from safety_harness.gate.numbers import Defense, Numbers
+from safety_harness.gate.records import Refused
 from safety_harness.patch.card import card
 from safety_harness.patch.manifest import read_manifest
 
@@ -34,7 +35,9 @@ def test_an_earlier_manifest_is_read_and_written_unchanged() -> None:
     defense = manifest.gate.checks["defense"].numbers
     assert isinstance(defense, Defense)
     assert (defense.before, defense.after, defense.n, defense.improvement_required) == (0, 119, 128, True)
-    assert manifest.gate.teacher["harmful"].n == 128
+    assert manifest.gate.teacher.harmful == Refused(
+        refused=126, n=128, interval=[0.9448190233201829, 0.9957045502898559]
+    )
     assert "0/128 (0.00–0.03) before, 119/128 (0.87–0.96) after." in card(manifest)
 
 
