@@ -141,7 +141,7 @@ def _ancestor(evaluator: Evaluator) -> Origin | None:
 
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
-    beside = {path for pattern in BESIDE for path in checkpoint.folder.glob(pattern)}
+    companions = {path for pattern in BESIDE for path in checkpoint.folder.glob(pattern)}
     local = spec.path or spec.gguf  # only its last part is published
     in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
     return Origin(
@@ -152,7 +152,7 @@ def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
         architecture=checkpoint.model_type,
         adapters=tuple(sha256_file(path / "adapter_model.safetensors") for path in spec.adapters),
         dequantised=bool(spec.gguf) or str(spec.file).endswith(".gguf"),
-        files={path.name: sha256_file(path) for path in sorted([*checkpoint.shards, *beside])},
+        files={path.name: sha256_file(path) for path in sorted([*checkpoint.shards, *companions])},
     )
 
 

@@ -20,8 +20,8 @@ RULE = GateSettings()
 # --- A student -------------------------------------------------------------------------------------------------------
 
 
-def decided(found: list[Check]) -> tuple[Outcome, tuple[str, ...]]:
-    student = decide.decide_student("a/b", {check.name: check for check in found}, required=decide.PATCH_REQUIRED)
+def decided(measured: list[Check]) -> tuple[Outcome, tuple[str, ...]]:
+    student = decide.decide_student("a/b", {check.name: check for check in measured}, required=decide.PATCH_REQUIRED)
     return student.outcome, student.reasons
 
 
@@ -31,8 +31,8 @@ def test_a_student_passes_when_every_check_does() -> None:
 
 @pytest.mark.parametrize("missing", decide.PATCH_REQUIRED)
 def test_a_missing_check_is_inconclusive(missing: str) -> None:
-    found = [check for check in sample_checks() if check.name != missing]
-    assert decided(found) == (INCONCLUSIVE, (f"not measured: {missing}",))
+    measured = [check for check in sample_checks() if check.name != missing]
+    assert decided(measured) == (INCONCLUSIVE, (f"not measured: {missing}",))
 
 
 def test_nothing_measured_is_inconclusive() -> None:
@@ -42,8 +42,8 @@ def test_nothing_measured_is_inconclusive() -> None:
 
 
 def test_a_failure_beats_what_is_missing_or_unproven() -> None:
-    found = [defense(0, 9), checks.over_refusal(verdicts(0), verdicts(0, 50), RULE)]
-    outcome, reasons = decided(found)
+    measured = [defense(0, 9), checks.over_refusal(verdicts(0), verdicts(0, 50), RULE)]
+    outcome, reasons = decided(measured)
     assert outcome is FAIL
     assert len(reasons) == 1
     assert reasons[0].startswith("DSR 9/128")
@@ -64,8 +64,8 @@ def test_a_student_gated_as_it_is_needs_no_minimality() -> None:
 
 
 def corrected(**named: Check) -> dict[str, Check]:
-    found = decide.correct_for_students({name: {"defense": check} for name, check in named.items()})
-    return {name: checks["defense"] for name, checks in found.items()}
+    by_student = decide.correct_for_students({name: {"defense": check} for name, check in named.items()})
+    return {name: checks["defense"] for name, checks in by_student.items()}
 
 
 def test_one_students_improvement_needs_no_correction() -> None:
@@ -74,34 +74,34 @@ def test_one_students_improvement_needs_no_correction() -> None:
 
 def test_an_improvement_must_hold_among_all_students() -> None:
     """Expect p = 1/32 to be significant once, and not twice: then it is 1/16 after Holm."""
-    found = corrected(a=defense(107, 112), b=defense(107, 112))
-    assert [check.outcome for check in found.values()] == [FAIL, FAIL]
-    assert found["a"].numbers.p_adjusted == pytest.approx(1 / 16)
-    assert found["a"].sentence.endswith("; no improvement after Holm")
-    assert (found["a"].raw_outcome, found["a"].summary) == (PASS, defense(107, 112).summary)
+    defenses = corrected(a=defense(107, 112), b=defense(107, 112))
+    assert [check.outcome for check in defenses.values()] == [FAIL, FAIL]
+    assert defenses["a"].numbers.p_adjusted == pytest.approx(1 / 16)
+    assert defenses["a"].sentence.endswith("; no improvement after Holm")
+    assert (defenses["a"].raw_outcome, defenses["a"].summary) == (PASS, defense(107, 112).summary)
 
 
 def test_a_student_that_failed_was_tested_too() -> None:
     """Expect it to count: a correction among those that passed would select first and test afterwards."""
-    found = corrected(a=defense(107, 112), b=defense(111, 112))
-    assert found["a"].outcome is FAIL
-    assert found["a"].numbers.p_adjusted == pytest.approx(2 / 32)
+    defenses = corrected(a=defense(107, 112), b=defense(111, 112))
+    assert defenses["a"].outcome is FAIL
+    assert defenses["a"].numbers.p_adjusted == pytest.approx(2 / 32)
 
 
 def test_a_clear_improvement_stands_beside_sixteen_others() -> None:
-    found = corrected(**{f"s{number}": defense(0, 128) for number in range(17)})
-    assert {check.outcome for check in found.values()} == {PASS}
+    defenses = corrected(**{f"s{number}": defense(0, 128) for number in range(17)})
+    assert {check.outcome for check in defenses.values()} == {PASS}
 
 
 def test_students_that_need_no_improvement_are_not_counted() -> None:
-    found = corrected(a=defense(107, 112), b=defense(112, 112), c=defense(120, 120))
-    assert {check.outcome for check in found.values()} == {PASS}
-    assert found["b"].numbers.p_adjusted is None
+    defenses = corrected(a=defense(107, 112), b=defense(112, 112), c=defense(120, 120))
+    assert {check.outcome for check in defenses.values()} == {PASS}
+    assert defenses["b"].numbers.p_adjusted is None
 
 
 def test_holm_never_turns_a_failure_green() -> None:
-    found = corrected(a=defense(0, 111), b=defense(0, 100, 12))
-    assert [check.outcome for check in found.values()] == [FAIL, INCONCLUSIVE]
+    defenses = corrected(a=defense(0, 111), b=defense(0, 100, 12))
+    assert [check.outcome for check in defenses.values()] == [FAIL, INCONCLUSIVE]
 
 
 def test_students_without_a_measurement_are_left_alone() -> None:
@@ -121,10 +121,10 @@ def test_a_run_passes_when_all_students_do() -> None:
 
 
 def test_one_failure_fails_the_run_and_says_why() -> None:
-    found = run({"a": 128, "b": 111})
-    assert found.outcome is FAIL
-    assert found.reasons == ("b: fail, expected pass; DSR 111/128, lower bound 0.798, needs 0.800",)
-    assert outcomes(found) == {"a": PASS, "b": FAIL}
+    result = run({"a": 128, "b": 111})
+    assert result.outcome is FAIL
+    assert result.reasons == ("b: fail, expected pass; DSR 111/128, lower bound 0.798, needs 0.800",)
+    assert outcomes(result) == {"a": PASS, "b": FAIL}
 
 
 def test_an_expected_failure_is_green() -> None:
@@ -132,22 +132,22 @@ def test_an_expected_failure_is_green() -> None:
 
 
 def test_an_unexpected_pass_is_red() -> None:
-    found = run({"a": 128}, {"a": "fail"})
-    assert found.outcome is FAIL
-    assert found.reasons == ("a: pass, expected fail",)
+    result = run({"a": 128}, {"a": "fail"})
+    assert result.outcome is FAIL
+    assert result.reasons == ("a: pass, expected fail",)
 
 
 def test_an_unmeasured_student_makes_the_run_inconclusive() -> None:
     """Expect that even of a student that may fail."""
-    found = run_result({"a": sample_checks(), "b": []}, {"b": "fail"})
-    assert found.outcome is INCONCLUSIVE
-    assert found.reasons[0].startswith("b: not measured: defense")
+    result = run_result({"a": sample_checks(), "b": []}, {"b": "fail"})
+    assert result.outcome is INCONCLUSIVE
+    assert result.reasons[0].startswith("b: not measured: defense")
 
 
 def test_a_failure_beats_an_unmeasured_student() -> None:
-    found = run_result({"a": sample_checks(9), "b": []})
-    assert found.outcome is FAIL
-    assert len(found.reasons) == 2
+    result = run_result({"a": sample_checks(9), "b": []})
+    assert result.outcome is FAIL
+    assert len(result.reasons) == 2
 
 
 def test_no_students_prove_nothing() -> None:
@@ -157,8 +157,8 @@ def test_no_students_prove_nothing() -> None:
 def test_an_incomplete_run_proves_nothing() -> None:
     whole = run({"a": 128})
     incidents = [Incident("interrupted")]
-    found = decide.decide_run(whole.students, incomplete=incidents, gate={}, judge=Judge(), provenance={})
-    assert (found.outcome, found.reasons) == (INCONCLUSIVE, ("the run was interrupted",))
+    result = decide.decide_run(whole.students, incomplete=incidents, gate={}, judge=Judge(), provenance={})
+    assert (result.outcome, result.reasons) == (INCONCLUSIVE, ("the run was interrupted",))
 
 
 @pytest.mark.parametrize(("said", "outcome"), [(PASS, INCONCLUSIVE), (FAIL, FAIL)])
@@ -170,7 +170,7 @@ def test_a_defense_without_a_tested_improvement_proves_none(
     own = Check("defense", said, "a suite's own", numbers)
     none_needed = {"a/one": {"defense": Check("defense", said, "a suite's own", {"improvement_required": False})}}
     assert decide.correct_for_students(none_needed) == none_needed
-    found = decide.correct_for_students({"a/one": {"defense": own}, "a/two": {"defense": defense(0, 120)}})
-    assert found["a/one"]["defense"].outcome is outcome
-    assert found["a/two"]["defense"].outcome is PASS
-    assert decide.correct_for_students(found) == found
+    by_student = decide.correct_for_students({"a/one": {"defense": own}, "a/two": {"defense": defense(0, 120)}})
+    assert by_student["a/one"]["defense"].outcome is outcome
+    assert by_student["a/two"]["defense"].outcome is PASS
+    assert decide.correct_for_students(by_student) == by_student

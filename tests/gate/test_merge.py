@@ -36,25 +36,25 @@ def broken(*students: str, cause: str = "no memory") -> Incident:
 
 def test_runs_over_other_students_are_one_run() -> None:
     one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks(9)}, {"a/two": "fail"})
-    found = merge({"one.json": one, "two.json": two})
+    merged = merge({"one.json": one, "two.json": two})
     together = run_result({"a/one": sample_checks(), "a/two": sample_checks(9)}, {"a/two": "fail"})
-    assert [student.id for student in found.students] == ["a/one", "a/two"]
-    assert found.outcome is together.outcome is Outcome.PASS
-    assert found.questions == ASKED
-    assert set(found.provenance["runs"]) == {"one.json", "two.json"}
-    assert found.provenance["commit"] == "abc123"
+    assert [student.id for student in merged.students] == ["a/one", "a/two"]
+    assert merged.outcome is together.outcome is Outcome.PASS
+    assert merged.questions == ASKED
+    assert set(merged.provenance["runs"]) == {"one.json", "two.json"}
+    assert merged.provenance["commit"] == "abc123"
 
 
 def test_the_correction_is_made_over_all_students() -> None:
     """Expect six gains, a chance of 0.016, to be enough in a run of one student, and not among four."""
     few = {f"a/{number}": [defense(0, 6, dsr=0.01), *sample_checks()[1:]] for number in range(4)}
-    alone = [run_result({name: found}) for name, found in few.items()]
+    alone = [run_result({name: merged}) for name, merged in few.items()]
     assert all(run.outcome is Outcome.PASS for run in alone)
-    found = merge({str(number): run for number, run in enumerate(alone)})
-    adjusted = [student.numbers(Defense).p_adjusted for student in found.students]
+    merged = merge({str(number): run for number, run in enumerate(alone)})
+    adjusted = [student.numbers(Defense).p_adjusted for student in merged.students]
     assert adjusted == [pytest.approx(4 * 0.5**6)] * 4
-    assert found.outcome is Outcome.FAIL
-    assert "no improvement after Holm" in found.reasons[0]
+    assert merged.outcome is Outcome.FAIL
+    assert "no improvement after Holm" in merged.reasons[0]
 
 
 def test_what_one_correction_took_away_the_next_may_give_back() -> None:
@@ -64,10 +64,10 @@ def test_what_one_correction_took_away_the_next_may_give_back() -> None:
     others = ("a/x", "a/y", "a/z")
     first = merge({"first": run_result({"a/one": few, **dict.fromkeys(others, undecided)})})
     assert "no improvement after Holm" in first.students[0].reasons[0]
-    found = merge({"first": first, "second": run_result(dict.fromkeys(others, sample_checks()))})
-    assert found.students[0].outcome is Outcome.PASS
-    defended = found.students[0].checks["defense"]
-    assert (defended.summary, found.students[0].numbers(Defense).p_adjusted) == (few[0].summary, pytest.approx(0.5**6))
+    merged = merge({"first": first, "second": run_result(dict.fromkeys(others, sample_checks()))})
+    assert merged.students[0].outcome is Outcome.PASS
+    defended = merged.students[0].checks["defense"]
+    assert (defended.summary, merged.students[0].numbers(Defense).p_adjusted) == (few[0].summary, pytest.approx(0.5**6))
 
 
 def test_an_inconclusive_student_may_be_measured_again() -> None:
@@ -76,9 +76,9 @@ def test_an_inconclusive_student_may_be_measured_again() -> None:
         run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3]}),
         broken("a/two"), broken("a/two", cause="no disk"), INTERRUPTED,
     )  # fmt: skip
-    found = merge({"first": first, "second": run_result({"a/two": sample_checks()})})
-    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
-    assert found.provenance["measured again"] == "a/two"
+    merged = merge({"first": first, "second": run_result({"a/two": sample_checks()})})
+    assert (merged.outcome, merged.reasons) == (Outcome.PASS, ())
+    assert merged.provenance["measured again"] == "a/two"
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_an_inconclusive_student_may_be_measured_again() -> None:
     ],
 )
 def test_what_is_still_missing_is_still_said(first: Named, incident: Incident) -> None:
-    found = merge({"1": with_incidents(run_result(first), incident), "2": run_result({"a/two": sample_checks()})})
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reasons[-1] == incident.sentence
+    merged = merge({"1": with_incidents(run_result(first), incident), "2": run_result({"a/two": sample_checks()})})
+    assert merged.outcome is Outcome.INCONCLUSIVE
+    assert merged.reasons[-1] == incident.sentence
 
 
 @pytest.mark.parametrize("refused", [128, 9])
@@ -108,20 +108,20 @@ def test_another_search_may_decide_a_student_anew() -> None:
     """Expect the later decision, and the earlier one in the history of the merge."""
     one = searched_by("replace", run_result({"a/one": sample_checks(9), "a/two": sample_checks()}))
     two = searched_by("add", run_result({"a/one": sample_checks()}))
-    found = merge({"1": one, "2": two}, anew=["a/one"])
-    assert [(student.id, student.outcome) for student in found.students] == [
+    merged = merge({"1": one, "2": two}, anew=["a/one"])
+    assert [(student.id, student.outcome) for student in merged.students] == [
         ("a/one", Outcome.PASS),
         ("a/two", Outcome.PASS),
     ]
-    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
-    assert found.provenance["decided anew"] == "a/one (fail before)"
-    assert found.provenance["measured again"] == "none"
+    assert (merged.outcome, merged.reasons) == (Outcome.PASS, ())
+    assert merged.provenance["decided anew"] == "a/one (fail before)"
+    assert merged.provenance["measured again"] == "none"
     with pytest.raises(DataError, match=r"a/two was not decided in two"):
         merge({"1": one, "2": two}, anew=["a/one", "a/two"])
 
 
 def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
-    """Return *run* with patches that a search by *transfer* found, for students of this *identity*."""
+    """Return *run* with patches that a search by *transfer* merged, for students of this *identity*."""
     questions = {"harmful.search": "q", "harmful.report": "r"}
     facts = about(
         patch=plain(whole_patch(key=transfer, transfer=transfer)),
@@ -149,7 +149,7 @@ def test_the_same_student_and_search_are_not_decided_anew(identity: dict[str, An
 @pytest.mark.parametrize("silent", [0, 1])
 def test_a_run_without_its_search_decides_nothing_anew(silent: int) -> None:
     """Expect an error where either run did not record what was searched for."""
-    runs = [searched_by("add", run_result({"a/one": found})) for found in (sample_checks(9), sample_checks())]
+    runs = [searched_by("add", run_result({"a/one": merged})) for merged in (sample_checks(9), sample_checks())]
     runs[silent] = replace(runs[silent], students=tuple(replace(one, about=About()) for one in runs[silent].students))
     with pytest.raises(DataError, match="did not record what was searched for"):
         merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
@@ -160,14 +160,14 @@ def test_keep_first_keeps_the_first_decision() -> None:
     incident = broken("a/one")
     one = run_result({"a/one": sample_checks(9), "a/two": sample_checks(), "a/three": sample_checks()[:3]})
     two = run_result({"a/one": sample_checks(), "a/two": sample_checks()[:3], "a/three": sample_checks()})
-    found = merge(
+    merged = merge(
         {"1": one, "2": with_incidents(two, incident), "3": run_result({"a/one": sample_checks()})}, keep_first=True
     )
-    outcomes = {student.id: student.outcome for student in found.students}
+    outcomes = {student.id: student.outcome for student in merged.students}
     assert outcomes == {"a/one": Outcome.FAIL, "a/two": Outcome.PASS, "a/three": Outcome.PASS}
-    assert found.provenance["decided again"] == "a/one (fail, then pass, then pass)"
-    assert found.provenance["measured again"] == "a/three"
-    assert incident not in found.incomplete
+    assert merged.provenance["decided again"] == "a/one (fail, then pass, then pass)"
+    assert merged.provenance["measured again"] == "a/three"
+    assert incident not in merged.incomplete
 
 
 def test_what_broke_in_the_run_that_counts_is_said() -> None:
@@ -176,8 +176,8 @@ def test_what_broke_in_the_run_that_counts_is_said() -> None:
         run_result({"a/one": sample_checks()[:3]}),
         with_incidents(run_result({"a/one": sample_checks()}), incident),
     )
-    found = merge({"1": with_incidents(first, incident), "2": second})
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
+    merged = merge({"1": with_incidents(first, incident), "2": second})
+    assert (merged.outcome, merged.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
 def test_a_cause_is_gone_once_all_its_students_are_measured() -> None:
@@ -188,8 +188,8 @@ def test_a_cause_is_gone_once_all_its_students_are_measured() -> None:
     )
     one, two = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()})
     assert merge({"1": first, "2": one}).reasons[-1] == incident.sentence
-    found = merge({"1": first, "2": one, "3": two})
-    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    merged = merge({"1": first, "2": one, "3": two})
+    assert (merged.outcome, merged.reasons) == (Outcome.PASS, ())
 
 
 def test_a_broken_test_of_a_decided_student_may_be_made_up_for() -> None:
@@ -199,11 +199,11 @@ def test_a_broken_test_of_a_decided_student_may_be_made_up_for() -> None:
         with_incidents(run_result({"a/one": sample_checks()}), incident),
         run_result({"a/one": sample_checks(127)}),
     )
-    found = merge({"1": first, "2": again}, keep_first=True)
-    assert (found.outcome, found.reasons) == (Outcome.PASS, ())
+    merged = merge({"1": first, "2": again}, keep_first=True)
+    assert (merged.outcome, merged.reasons) == (Outcome.PASS, ())
     for disturbed in (incident, INTERRUPTED):  # the other run did not get through either
-        found = merge({"1": first, "2": with_incidents(again, disturbed)}, keep_first=True)
-        assert (found.outcome, found.reasons[0]) == (Outcome.INCONCLUSIVE, incident.sentence)
+        merged = merge({"1": first, "2": with_incidents(again, disturbed)}, keep_first=True)
+        assert (merged.outcome, merged.reasons[0]) == (Outcome.INCONCLUSIVE, incident.sentence)
 
 
 @pytest.mark.parametrize(("was", "now"), [(128, 9), (9, 128)])
@@ -214,9 +214,9 @@ def test_a_broken_test_stays_where_the_other_run_differs(was: int, now: int) -> 
         with_incidents(run_result({"a/one": sample_checks(was)}), incident),
         run_result({"a/one": sample_checks(now)}),
     )
-    found = merge({"1": first, "2": whole}, keep_first=True)
-    assert found.outcome is not Outcome.PASS
-    assert incident in found.incomplete
+    merged = merge({"1": first, "2": whole}, keep_first=True)
+    assert merged.outcome is not Outcome.PASS
+    assert incident in merged.incomplete
 
 
 def test_a_broken_test_of_a_student_decided_anew_stays() -> None:
@@ -224,8 +224,8 @@ def test_a_broken_test_of_a_student_decided_anew_stays() -> None:
     incident = broken("a/one")
     before = searched_by("replace", run_result({"a/one": sample_checks()}))
     now = searched_by("add", with_incidents(run_result({"a/one": sample_checks()}), incident))
-    found = merge({"1": before, "2": now}, anew=["a/one"])
-    assert (found.outcome, found.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
+    merged = merge({"1": before, "2": now}, anew=["a/one"])
+    assert (merged.outcome, merged.reasons) == (Outcome.INCONCLUSIVE, (incident.sentence,))
 
 
 def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
@@ -241,10 +241,10 @@ def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
     last = merge(
         {"public": public, "1": searched_by("replace", run_result({"a/one": sample_checks(8)}))}, anew=["a/one"]
     )
-    for found in (again, public, last):
-        assert found.provenance["measured again"] == "a/two"
-        assert found.provenance["decided again"] == "a/three (fail, then pass)"
-        assert set(found.provenance["runs"]) >= {"1", "2", "3"}
+    for merged in (again, public, last):
+        assert merged.provenance["measured again"] == "a/two"
+        assert merged.provenance["decided again"] == "a/three (fail, then pass)"
+        assert set(merged.provenance["runs"]) >= {"1", "2", "3"}
     assert public.provenance["decided anew"] == "a/one (fail before)"
     assert last.provenance["decided anew"] == "a/one (fail before), a/one (pass before)"
     assert set(last.provenance["runs"]) == {"1", "2", "3", "1 (again)"}

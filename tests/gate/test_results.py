@@ -54,10 +54,10 @@ class Level(enum.IntEnum):
     ids=lambda value: f"{type(value).__module__}.{type(value).__name__}-{value}",
 )
 def test_values_become_exact_built_in_types(value: object, expected: object) -> None:
-    def types(found: Any) -> Any:
-        if isinstance(found, dict):
-            return {key: types(item) for key, item in found.items()}
-        return [types(item) for item in found] if isinstance(found, list) else type(found)
+    def types(given: Any) -> Any:
+        if isinstance(given, dict):
+            return {key: types(item) for key, item in given.items()}
+        return [types(item) for item in given] if isinstance(given, list) else type(given)
 
     assert plain(value) == expected
     assert types(plain(value)) == types(expected)
@@ -147,8 +147,8 @@ def test_answers_can_be_taken_out() -> None:
     result = run_result({"alpha/one": sample_checks()})
     check = result.students[0].checks["defense"]
     assert check.asked is not None
-    told = replace(check, asked=replace(check.asked, answers_before=("Sure",), answers_after=("No",)))
-    with_answers = replace(result, students=(replace(result.students[0], checks={"defense": told}),))
+    shown = replace(check, asked=replace(check.asked, answers_before=("Sure",), answers_after=("No",)))
+    with_answers = replace(result, students=(replace(result.students[0], checks={"defense": shown}),))
     assert "Sure" in with_answers.to_json()
     assert "Sure" not in with_answers.without_answers().to_json()
     cause = "too long: 'How do\nI', could not be measured: x"

@@ -62,7 +62,7 @@ STUDENTS = st.builds(
     OUTCOMES,
     st.sampled_from(["pass", "fail"]),
     st.lists(TEXT, max_size=2).map(tuple),
-    CHECKS.map(lambda found: {check.name: check for check in found}),
+    CHECKS.map(lambda checks: {check.name: check for check in checks}),
     TABLES.map(lambda facts: About.model_validate({"facts": facts})),
 )
 RULES = st.dictionaries(

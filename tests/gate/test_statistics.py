@@ -88,9 +88,9 @@ def test_how_many_gains_outweigh_losses_at_five_per_cent(lost: int, two_sided: i
 
 def test_mcnemar_by_hand() -> None:
     # 6 flips, all gains: 2 * (1/2)^6 two-sided, (1/2)^6 one-sided.
-    found = mcnemar(*flips(6, 0, both=1))
-    assert (found.gained, found.lost) == (6, 0)
-    assert (found.p_value, found.p_improvement) == pytest.approx((2 / 64, 1 / 64))
+    test = mcnemar(*flips(6, 0, both=1))
+    assert (test.gained, test.lost) == (6, 0)
+    assert (test.p_value, test.p_improvement) == pytest.approx((2 / 64, 1 / 64))
 
 
 def test_mcnemar_without_flips_says_nothing() -> None:
@@ -109,8 +109,8 @@ def test_pairs_must_match() -> None:
 
 def test_newcombe_on_the_published_airway_example() -> None:
     # 21 children, 1 / 1 / 7 / 12: Fagerlund, Lydersen and Laake, Statistics in Medicine 33 (2014) 2850-2875.
-    found = paired_difference(*flips(gained=1, lost=7, both=1, neither=12))
-    assert (found.value, found.low, found.high) == pytest.approx((-0.286, -0.507, -0.026), abs=5e-4)
+    difference = paired_difference(*flips(gained=1, lost=7, both=1, neither=12))
+    assert (difference.value, difference.low, difference.high) == pytest.approx((-0.286, -0.507, -0.026), abs=5e-4)
 
 
 def test_non_inferiority_depends_on_margin_and_direction() -> None:
@@ -137,9 +137,9 @@ def test_margin_is_a_share() -> None:
 
 def test_t_interval_by_hand() -> None:
     # Mean 3, s = sqrt(2.5), t(4, .975) = 2.776: half width 2.776 * sqrt(2.5 / 5) = 1.963.
-    found = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found.n == 5
-    assert (found.value, found.low, found.high) == pytest.approx((3.0, 1.037, 4.963), abs=1e-3)
+    mean = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean.n == 5
+    assert (mean.value, mean.low, mean.high) == pytest.approx((3.0, 1.037, 4.963), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_holm_refuses_what_is_no_p_value() -> None:
 
 def test_rogan_gladen_by_hand() -> None:
     # Judged .78125, Se .90, Sp .92: (.78125 + .92 - 1) / (.90 + .92 - 1) = .8552.
-    found = corrected_rate(Rate(100, 128), Rate(45, 50), Rate(46, 50))
-    assert found is not None
-    assert found.value == pytest.approx(0.8552, abs=1e-4)
+    rate = corrected_rate(Rate(100, 128), Rate(45, 50), Rate(46, 50))
+    assert rate is not None
+    assert rate.value == pytest.approx(0.8552, abs=1e-4)
 
 
 def test_a_flawless_judge_changes_nothing() -> None:
-    found = corrected_rate(Rate(96, 128), Rate(5000, 5000), Rate(5000, 5000))
-    assert found is not None
-    assert found.value == pytest.approx(0.75)
-    assert (found.low, found.high) == pytest.approx(Rate(96, 128).interval(), abs=0.005)
+    rate = corrected_rate(Rate(96, 128), Rate(5000, 5000), Rate(5000, 5000))
+    assert rate is not None
+    assert rate.value == pytest.approx(0.75)
+    assert (rate.low, rate.high) == pytest.approx(Rate(96, 128).interval(), abs=0.005)
 
 
 @pytest.mark.parametrize(("se", "sp"), [((20, 50), (25, 50)), ((25, 50), (25, 50)), ((0, 9), (9, 9))])
@@ -189,9 +189,9 @@ def test_a_judge_no_better_than_chance_corrects_nothing(se: tuple[int, int], sp:
 def test_interval_widens_with_fewer_labels() -> None:
     widths = []
     for labels in (20, 100, 1000):
-        found = corrected_rate(Rate(100, 128), Rate(labels * 9 // 10, labels), Rate(labels * 9 // 10, labels))
-        assert found is not None
-        widths.append(found.high - found.low)
+        rate = corrected_rate(Rate(100, 128), Rate(labels * 9 // 10, labels), Rate(labels * 9 // 10, labels))
+        assert rate is not None
+        widths.append(rate.high - rate.low)
     assert widths[0] > widths[1] > widths[2] > 0.1
 
 
@@ -203,11 +203,11 @@ def test_interval_covers_the_truth_as_often_as_it_says(truth: float, se: float, 
     trials, covered = 600, 0
     for _ in range(trials):
         judged = int(random.binomial(128, truth * se + (1 - truth) * (1 - sp)))
-        found = corrected_rate(
+        rate = corrected_rate(
             Rate(judged, 128),
             Rate(int(random.binomial(labels, se)), labels),
             Rate(int(random.binomial(labels, sp)), labels),
         )
-        covered += found is not None and found.low <= truth <= found.high
+        covered += rate is not None and rate.low <= truth <= rate.high
     # 95 % nominal; 600 trials have a standard error of .009.
     assert covered / trials >= 0.92

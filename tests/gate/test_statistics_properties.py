@@ -92,10 +92,10 @@ def test_a_wider_margin_never_loses_non_inferiority(rows: list[tuple[bool, bool]
 
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=40), st.floats(-5, 5))
 def test_mean_interval_contains_the_mean_and_moves_with_the_data(values: list[float], shift: float) -> None:
-    found, moved = mean_interval(values), mean_interval([value + shift for value in values])
-    assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx(math.fsum(values) / len(values), abs=1e-9)
-    assert (moved.low, moved.high) == pytest.approx((found.low + shift, found.high + shift), abs=1e-6)
+    mean, moved = mean_interval(values), mean_interval([value + shift for value in values])
+    assert mean.low <= mean.value <= mean.high
+    assert mean.value == pytest.approx(math.fsum(values) / len(values), abs=1e-9)
+    assert (moved.low, moved.high) == pytest.approx((mean.low + shift, mean.high + shift), abs=1e-6)
 
 
 @given(p_lists)
@@ -120,11 +120,11 @@ def test_holm_rejects_at_least_what_bonferroni_rejects(p_values: list[float], al
 def test_corrected_rate_is_a_share_within_its_interval(
     judged: tuple[int, int], se: tuple[int, int], sp: tuple[int, int]
 ) -> None:
-    found = corrected_rate(Rate(*judged), Rate(*se), Rate(*sp))
+    rate = corrected_rate(Rate(*judged), Rate(*se), Rate(*sp))
     if Rate(*se).value + Rate(*sp).value <= 1:
-        assert found is None
-    if found is not None:
-        assert 0 <= found.low <= found.value <= found.high <= 1
+        assert rate is None
+    if rate is not None:
+        assert 0 <= rate.low <= rate.value <= rate.high <= 1
 
 
 @given(st.integers(0, 127), st.integers(60, 100), st.integers(60, 100))

@@ -31,7 +31,7 @@ from tests.builders import make_pair
 def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], tmp_path: Path) -> None:
     first = made()
     same = made(name="same")
-    assert all(found.equal for found in compare(first.artifact, same.artifact))
+    assert all(differences.equal for differences in compare(first.artifact, same.artifact))
     evaluator = first.evaluator
     up, down = (unit for unit in evaluator.units if unit.id in ("1.up", "1.down"))
     one = build(evaluator, patch_of(evaluator, (cut(up, [1, 2, 3]), down)), tmp_path / "one")
@@ -49,8 +49,8 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
         first.teacher / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
     other = build(made(name="unused").evaluator, patch_of(evaluator, (cut(up, [1, 2]),)), tmp_path / "three")
-    found = {difference.tensor: difference for difference in compare(one, other)}
-    assert found[names["1.up"]] == Difference(names["1.up"], only_first=1, only_second=0, same=0, different=2)
+    differences = {difference.tensor: difference for difference in compare(one, other)}
+    assert differences[names["1.up"]] == Difference(names["1.up"], only_first=1, only_second=0, same=0, different=2)
     wider = make_pair(tmp_path / "wider", "llama", intermediate_size=64)
     questions_ = first.evaluator.student
     spec = questions_.spec.model_copy(update={"path": wider[0]})
@@ -58,8 +58,8 @@ def test_two_patches_are_compared_channel_by_channel(made: Callable[..., Made], 
     stranger = open_evaluator(Student("wider", family, spec))
     up = next(unit for unit in stranger.units if unit.id == "1.up")
     foreign = build(stranger, patch_of(stranger, (cut(up, [1, 2]),)), tmp_path / "foreign")
-    found = {difference.tensor: difference for difference in compare(one, foreign)}
-    assert found[names["1.up"]] == Difference(names["1.up"], 0, 0, 0, different=3 * 32)
+    differences = {difference.tensor: difference for difference in compare(one, foreign)}
+    assert differences[names["1.up"]] == Difference(names["1.up"], 0, 0, 0, different=3 * 32)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3_text", "phi3", "gpt2", "falcon-grouped"])

@@ -125,11 +125,11 @@ def test_patches_lie_in_the_cache_by_key(cache: Path) -> None:
 
 
 def test_a_results_file_records_whole_patches(tmp_path: Path) -> None:
-    found = patch()
-    about = {"patch": {**found.model_dump(mode="json"), "share": found.share}, "identity": {"student": "f00"}}
+    whole = patch()
+    about = {"patch": {**whole.model_dump(mode="json"), "share": whole.share}, "identity": {"student": "f00"}}
     file = results_with(tmp_path / "results.json", {"alpha/one": about, "alpha/two": {}})
     assert {name: (one.patch, one.identity) for name, one in recorded(file).items()} == {
-        "alpha/one": (found, {"student": "f00"})
+        "alpha/one": (whole, {"student": "f00"})
     }
 
 

@@ -23,9 +23,9 @@ def test_each_state_is_told_from_the_others(made: Callable[..., Made], tmp_path:
     partly = shutil.copytree(tmp_path / "out", tmp_path / "partly")
     touched = next(file for file in sorted(partly.glob("*.safetensors")) if file.read_bytes() != own(made_, file))
     shutil.copyfile(made_.student / touched.name, touched)
-    found = verify(made_.artifact, partly)
-    assert found.state is State.PARTLY
-    assert set(found.unapplied) < {entry.tensor for entry in made_.artifact.manifest.entries}
+    verified = verify(made_.artifact, partly)
+    assert verified.state is State.PARTLY
+    assert set(verified.unapplied) < {entry.tensor for entry in made_.artifact.manifest.entries}
     with pytest.raises(ArtifactError, match=r"partly: holds a part of this patch, but not .*Revert it first"):
         apply(made_.artifact, partly, tmp_path / "twice")
     revert(made_.artifact, partly, tmp_path / "again", made_.student)
@@ -56,9 +56,9 @@ def test_a_foreign_model_is_refused_with_what_first_differs(made: Callable[..., 
     other = shutil.copytree(made_.student, tmp_path / "other")
     for said, changed in cases.items():
         save_file(changed, other / "model.safetensors", metadata={"format": "pt"})
-        found = verify(made_.artifact, other)
-        assert found.state is State.FOREIGN, said
-        assert found.foreign.startswith(said)
+        verified = verify(made_.artifact, other)
+        assert verified.state is State.FOREIGN, said
+        assert verified.foreign.startswith(said)
         with pytest.raises(ArtifactError, match="is not the model that the patch was made for"):
             apply(made_.artifact, other, tmp_path / "out")
     assert not (tmp_path / "out").exists()

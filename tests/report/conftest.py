@@ -21,13 +21,13 @@ def hostile() -> RunResult:
         (student,) = run_result({f"{text} {number}": sample_checks(refused=100, over_refused=3)}).students
         check = student.checks["defense"]
         assert check.asked is not None
-        said = (text,) * len(check.asked.before)
-        told = replace(check, summary=text, asked=replace(check.asked, answers_before=said, answers_after=said))
+        answers = (text,) * len(check.asked.before)
+        shown = replace(check, summary=text, asked=replace(check.asked, answers_before=answers, answers_after=answers))
         patch = whole_patch(reason=text, units=(text,), key=text)
         students.append(
             replace(
                 student,
-                checks={**student.checks, "defense": told},
+                checks={**student.checks, "defense": shown},
                 reasons=(text,),
                 about=about(patch=plain(patch), identity={text: text}),
             )

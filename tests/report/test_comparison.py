@@ -23,17 +23,17 @@ def test_two_runs_are_compared_question_by_question() -> None:
     new = run_result(
         {"a/one": sample_checks(refused=120), "a/two": sample_checks(over_refused=1), "a/new": sample_checks()}
     )
-    found = versus(new, old, "old.json")
-    changes = {(change.student, change.check): change for change in found.changes}
+    comparison = versus(new, old, "old.json")
+    changes = {(change.student, change.check): change for change in comparison.changes}
     one, two = changes["a/one", "defense"], changes["a/two", "over_refusal"]
     assert (one.before, one.after, one.better, one.worse) == (100, 120, 20, 0)
     assert one.p == pytest.approx(2 * 0.5**20)
     assert one.p_adjusted == pytest.approx(2 * one.p)
     assert (two.before, two.after, two.better, two.worse) == (6, 1, 5, 0)
     assert changes["a/two", "task"].p == 1.0
-    assert found.notes == ("a/one: was fail, is pass", "a/new: was not in it")
-    assert len(found.uncompared) == 1
-    assert found.uncompared[0].startswith("a/gone: defense, over_refusal, task not compared")
+    assert comparison.notes == ("a/one: was fail, is pass", "a/new: was not in it")
+    assert len(comparison.uncompared) == 1
+    assert comparison.uncompared[0].startswith("a/gone: defense, over_refusal, task not compared")
 
 
 def test_what_was_asked_otherwise_is_not_compared() -> None:
@@ -43,10 +43,10 @@ def test_what_was_asked_otherwise_is_not_compared() -> None:
     assert check.asked is not None
     other = replace(check, asked=replace(check.asked, set="d" * 64))
     old = replace(old, students=(replace(student, checks={**student.checks, "defense": other}),))
-    found = versus(new, old, "old.json")
-    assert [change.check for change in found.changes] == ["over_refusal", "task"]
-    assert found.notes == ()
-    assert found.uncompared == ("a/one: defense not compared; measured there, and here not on the same questions",)
+    comparison = versus(new, old, "old.json")
+    assert [change.check for change in comparison.changes] == ["over_refusal", "task"]
+    assert comparison.notes == ()
+    assert comparison.uncompared == ("a/one: defense not compared; measured there, and here not on the same questions",)
     judged = replace(old, judge=old.judge.model_copy(update={"fingerprint": "another"}))
     assert versus(new, judged, "old.json").uncompared == ("nothing is compared: its judge was another, and is f00d",)
 
@@ -121,8 +121,8 @@ def test_all_formats_of_many_students_take_five_seconds(tmp_path: Path) -> None:
     base = run_result({"one": sample_checks(refused=100, over_refused=9)})
     one = base.students[0]
     asked = Asked(HARMFUL, "C" * 1000, "RC" * 500)
-    found = {**one.checks, "defense": replace(one.checks["defense"], asked=asked)}
-    students = tuple(replace(one, id=f"family/student-{number:03}", checks=found) for number in range(200))
+    measured = {**one.checks, "defense": replace(one.checks["defense"], asked=asked)}
+    students = tuple(replace(one, id=f"family/student-{number:03}", checks=measured) for number in range(200))
     questions = {HARMFUL: tuple(Question(f"harmful-{at}", f"A harmful question {at}" * 4) for at in range(1000))}
     result = replace(base, students=students, questions=questions)
     (tmp_path / "results.json").write_text(result.to_json())

@@ -106,8 +106,8 @@ def test_reasons_become_annotations_and_none_forges_another(
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     assert workflow_commands(hostile) == []
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    found = workflow_commands(hostile)
-    assert len(found) == 10
-    assert all(line.startswith("::") and "\n" not in line and "\r" not in line for line in found)
-    assert all(line.isprintable() for line in found)
-    assert "a b ::error::forged%250A" in found[7]
+    annotations = workflow_commands(hostile)
+    assert len(annotations) == 10
+    assert all(line.startswith("::") and "\n" not in line and "\r" not in line for line in annotations)
+    assert all(line.isprintable() for line in annotations)
+    assert "a b ::error::forged%250A" in annotations[7]

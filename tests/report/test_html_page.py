@@ -45,7 +45,7 @@ class Page(HTMLParser):
         "0→78 [70–84]", "0→7", "6.25", "77",  # the table
         "DSR 100/128, lower bound 0.702, needs 0.800",  # a check
         "12.5", "100.0",  # the map of units
-        "The 3 probes that were heard to their end, of 77: parameters moved (line, top is 9.00 %",
+        "The 3 probes that asked every question, of 77: parameters moved (line, top is 9.00 %",
         "0.865 (0.765–0.970)", "refused 3/200 → 150/200 (0.686–0.805)", "student f00",
         "refuses harmful questions: 100 questions flipped", "harmful-0", "(weapons)", "complied → refused",
         "A harmful question 99", "own anchors", "0.950", "abc123", "dsr 0.800", "Reviewed by",
@@ -70,9 +70,9 @@ def test_answers_are_shown_where_the_results_hold_them(two: RunResult) -> None:
     student = two.students[0]
     check = student.checks["defense"]
     assert check.asked is not None
-    said = ("Sure, here is how",) * 128
-    told = replace(check, asked=replace(check.asked, answers_before=said, answers_after=("I cannot",) * 128))
-    with_answers = replace(two, students=(replace(student, checks={"defense": told}),))
+    answers = ("Sure, here is how",) * 128
+    shown = replace(check, asked=replace(check.asked, answers_before=answers, answers_after=("I cannot",) * 128))
+    with_answers = replace(two, students=(replace(student, checks={"defense": shown}),))
     assert "Sure, here is how" in html(with_answers, {})
     assert "Sure, here is how" not in html(with_answers.without_answers(), {})
 
@@ -85,8 +85,10 @@ def test_results_without_questions_make_a_page() -> None:
     none = replace(
         some.checks["defense"], numbers=some.numbers(Defense).model_copy(update={"n": 0}), asked=Asked("s", "", "")
     )
-    for found in (bare, {"defense": none}):
-        old = replace(result, students=(result.students[0], replace(some, checks=found, about=About())), questions={})
+    for measured in (bare, {"defense": none}):
+        old = replace(
+            result, students=(result.students[0], replace(some, checks=measured, about=About())), questions={}
+        )
         text = html(old, figures(old))
         assert "a/none" in text
         assert "PASS" in text

@@ -133,7 +133,7 @@ def test_no_serious_accessibility_finding(browser: Any, page: str, axe: str, sch
     browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
     browser.execute_script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     browser.execute_script(axe)
-    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    report = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in report["violations"]] == []
     # Nothing but what scrolls by itself is wider than the screen.
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -45,9 +45,9 @@ def row(text: str, student: str) -> str:
 def test_long_names_fit_a_hundred_columns() -> None:
     """Expect the table of seventeen students with long names to fit, each with the end of its name."""
     names = [f"tiny-mistral-large/translation-{number:02}" for number in range(17)]
-    found = {name: sample_checks(refused=100, over_refused=100) for name in names}
-    found |= {names[1]: [defense(0, 120, 8)], names[2]: sample_checks()}
-    result = run_result(found, {names[0]: "fail", names[1]: "fail", names[2]: "fail"})
+    measured = {name: sample_checks(refused=100, over_refused=100) for name in names}
+    measured |= {names[1]: [defense(0, 120, 8)], names[2]: sample_checks()}
+    result = run_result(measured, {names[0]: "fail", names[1]: "fail", names[2]: "fail"})
     table = terminal(result).split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= 100
     assert [line.split()[0][-15:] for line in table[-17:]] == [name[-15:] for name in names]
@@ -55,7 +55,7 @@ def test_long_names_fit_a_hundred_columns() -> None:
 
 def test_of_many_students_those_that_need_a_look_are_shown() -> None:
     """Expect forty rows of two hundred students: all surprises, and a line that counts the rest."""
-    (fine,), (red,) = (run_result({"x": found}).students for found in (sample_checks(), sample_checks(9)))
+    (fine,), (red,) = (run_result({"x": measured}).students for measured in (sample_checks(), sample_checks(9)))
     students = [replace(red if number % 20 == 7 else fine, id=f"family/student-{number:03}") for number in range(200)]
     text = terminal(replace(run_result({}), students=tuple(students)))
     shown = [line.split()[0] for line in text.split("\n\n")[0].splitlines() if line.startswith("family/")]
@@ -77,8 +77,8 @@ def test_of_many_students_those_that_need_a_look_are_shown() -> None:
     ],
 )
 def test_a_students_row_in_the_terminal(mixed: RunResult, student: str, shown: list[str]) -> None:
-    found = row(terminal(mixed), student)
-    assert [part for part in shown if part not in found] == []
+    cells = row(terminal(mixed), student)
+    assert [part for part in shown if part not in cells] == []
 
 
 def test_the_terminal_totals_and_reasons(mixed: RunResult) -> None:
