@@ -177,7 +177,8 @@ class RunResult:
     def to_json(self) -> str:
         """Return the text of a results.json. Its ``reasons`` are for whoever reads the file; they are not read back."""
         table = _RUN.dump_python(self, mode="json")
-        return json.dumps({"schema": SCHEMA, "reasons": self.reasons, **table}, indent=1) + "\n"
+        first = {"outcome": table["outcome"], "reasons": self.reasons, "incomplete": table["incomplete"]}
+        return json.dumps({"schema": SCHEMA, **first, **table}, indent=1) + "\n"
 
     def without_answers(self) -> RunResult:
         """Return the run without what the models answered."""
