@@ -176,6 +176,7 @@ def _resolving(course: Course, budgets: Budgets) -> Callable[[tuple[Group, ...]]
     """Return the oracle as delta debugging sees it: a void probe is unresolved, never false."""
 
     def accepted(groups: tuple[Group, ...]) -> bool:
+        """Return whether *groups* keep the budgets."""
         try:
             return course.probe(flat(groups), budgets).accepted
         except VoidProbe as error:
