@@ -67,6 +67,7 @@ def bars(students: Sequence[Measured]) -> Iterator[tuple[str, str, str, str, boo
     """Yield for each bar its name, the paper's figure, the bar, ours, and whether it is met."""
 
     def average(of: Callable[[Measured], float]) -> float:
+        """Return the mean over the students."""
         return mean(map(of, students))
 
     gains = [one.change("defense") for one in students]

@@ -153,6 +153,7 @@ def stepping(seen: Gains, schedule: descent.Schedule) -> Prior:
     """Return ``descent`` by *schedule*, from the contrast that is *seen* already."""
 
     def channel_facts(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
+        """Return the facts of the steps."""
         return descent.descended(evaluator, contrast.scores_of(evaluator, stacked(*seen.there_too)), schedule)
 
     return replace(PRIORS["descent"], channel_facts=channel_facts)
@@ -164,6 +165,7 @@ def orders(evaluator: Evaluator) -> Mapping[str, Callable[[], Order]]:
     movable = sum(unit.parameters for unit in evaluator.units)
 
     def by(make: Callable[[], Prior]) -> Order:
+        """Return the order that one prior gives."""
         candidates = Channels(evaluator, Importance(evaluator, make()))
         return lambda share: candidates.best(share * total / movable)
 

@@ -54,6 +54,7 @@ def row(evaluator: Evaluator, units: Sequence[Unit], harmless_twins: PromptSet |
     harmful = [answer.verdict for answer in evaluator.answers(units, questions.harmful.search)]
 
     def refused(prompts: PromptSet) -> tuple[int, int]:
+        """Return how many of *prompts* are refused, and their number."""
         answered = evaluator.answers(units, prompts, Extent.UNTIL_REFUSAL_CLEAR)
         verdicts = [answer.verdict for answer in answered]
         return verdicts.count(Verdict.REFUSED), len(verdicts)
@@ -117,12 +118,14 @@ def measure(
     """Add the rows that are *wanted* of *evaluator*'s student to the log."""
 
     def write(prior: str, share: float, units: Sequence[Unit]) -> None:
+        """Add the row of one prior and share."""
         counts = row(evaluator, units, harmless_twins)
         measured = {"student": evaluator.student.id, "prior": prior, "share": share, **counts}
         kept.add(LOG, [measured])
         print(measured, flush=True)
 
     def missing(prior: str, *shares: float) -> list[float]:
+        """Return the shares that are wanted and not measured yet."""
         return [share for share in shares if wanted({"student": evaluator.student.id, "prior": prior, "share": share})]
 
     for name, share, units in (("nothing", 0.0, ()), ("all of the teacher", 1.0, evaluator.units)):
@@ -151,6 +154,7 @@ def main() -> None:
     known = kept.read(LOG)
 
     def wanted(row: kept.Row) -> bool:
+        """Return whether a row was asked for and is missing."""
         return (not options.prior or row["prior"] in options.prior) and not kept.holds(known, row)
 
     for student in load_registry().select(family=options.family, students=options.student):

@@ -36,6 +36,7 @@ from tabulate import tabulate
 from benchmarks import command
 from benchmarks.speed.ways import Plain, Searched, Units, Way, evenly, limited, published, searched
 from safety_harness import ddmin
+from safety_harness.evaluation.budgets import recorded_budgets
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.models.decoding.batch import pad_left
@@ -98,10 +99,10 @@ def rates(evaluator: Evaluator) -> tuple[float, float]:
     return 10 * 2 * MATRIX_SIDE**3 / best[0], 2 * parameters * tokens.numel() / best[1]
 
 
-def ddmin_calls(oracle: Oracle, start: Units, most: int) -> str:
+def ddmin_calls(probe: Callable[[Units], bool], start: Units, most: int) -> str:
     """Return the number of probes of classic ddmin over the groups of *start*, at most *most*, as text."""
     reduction = ddmin.minimize(
-        grouped(start, "layer"), lambda groups: oracle(flat(groups)), strategy="ddmin", max_calls=most
+        grouped(start, "layer"), lambda groups: probe(flat(groups)), strategy="ddmin", max_calls=most
     )
     return f"{reduction.calls}{'' if reduction.stopped is None else ' and not at its end'}"
 
@@ -116,19 +117,24 @@ def main() -> None:
     options = parser.parse_args()
     evaluator = limited(command.chosen(options), options.questions, options.tokens)
     ours = searched(evaluator)
-    oracle = Oracle(evaluator, ours.patch.search.target)
-    plain = Plain(evaluator, oracle)
-    ways = {"plain": Way(plain), "ours": Way(unmemoised(oracle, evaluator))}
-    ways |= {f"ours without {part}": Way(unmemoised(oracle, evaluator, part)) for part in (*SPEEDUPS, SCREEN)}
+    oracle = Oracle(evaluator)
+    budgets = recorded_budgets(ours.patch.search, evaluator.student.search, oracle)
+
+    def probe(units: Units) -> bool:
+        return oracle.probe(units, budgets).accepted
+
+    plain = Plain(evaluator, oracle, budgets)
+    ways = {"plain": Way(plain), "ours": Way(unmemoised(probe, evaluator))}
+    ways |= {f"ours without {part}": Way(unmemoised(probe, evaluator, part)) for part in (*SPEEDUPS, SCREEN)}
     reloaded, differing = [], 0
     for units in evenly([units for units, _ in ours.probed], options.sample):
         for way in ways.values():
             way(units)
-        verdicts = [answer.verdict for answer in evaluator.asked(units, oracle.harmful)]
+        verdicts = [answer.verdict for answer in evaluator.answers(units, oracle.harmful)]
         differing += sum(one is not other for one, other in zip(verdicts, plain.verdicts, strict=True))
         reloaded.append(published(evaluator, units) * plain.questions[-1])
     first = next((units for units, accepted in ours.probed if accepted), ())
-    calls = ddmin_calls(oracle, first, options.ddmin) if options.ddmin and first else "not counted"
+    calls = ddmin_calls(probe, first, options.ddmin) if options.ddmin and first else "not counted"
     text = report(options, ours, ways, reloaded, differing, rates(evaluator), calls)
     (Path(__file__).parent / "probe_speed.md").write_text(text, encoding="utf-8")
     print(text)

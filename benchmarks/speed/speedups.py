@@ -24,7 +24,7 @@ from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.judge import Verdict
 from safety_harness.models.generate import Screen
 from safety_harness.registry.load import load_registry
-from safety_harness.search.find import search
+from safety_harness.search.reduce import search
 
 # A part's name in the report -> the speedup's value without it, and whether every answer must stay the same.
 PARTS: dict[str, tuple[dict[str, Any], bool]] = {

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from unittest import mock
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
-from safety_harness.evaluation.oracle import Oracle
+from safety_harness.evaluation.oracle import Oracle, Probe
+from safety_harness.gate.records import Budgets, Patch
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.models.decoding.batch import PAD, pad_left
@@ -20,7 +20,7 @@ from safety_harness.models.generate import Generator
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.splits import Split
-from safety_harness.search import find as search
+from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit
 
 # Loading both models takes seconds, so only this many questions of a probe are asked in the published way.
@@ -46,41 +46,40 @@ class Way:
 class Recorder(Oracle):
     """The oracle of a search, which keeps the sets that it was asked about and its answers."""
 
-    probed: list[tuple[Units, bool]]
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__(evaluator)
+        self.probed: list[tuple[Units, bool]] = []
 
-    def __init__(self, evaluator: Evaluator, target: int | None = None) -> None:
-        super().__init__(evaluator, target)
-        Recorder.probed = []
-
-    def __call__(self, units: Sequence[Unit]) -> bool:
-        accepted = super().__call__(units)
-        Recorder.probed.append((tuple(units), accepted))
-        return accepted
+    def probe(self, units: Sequence[Unit], budgets: Budgets) -> Probe:
+        """Ask as the oracle does, and keep what was asked and decided."""
+        probe = super().probe(units, budgets)
+        self.probed.append((tuple(units), probe.accepted))
+        return probe
 
 
 class Plain:
     """A probe of loaded models: everything in one batch, by the model's own ``generate``."""
 
-    def __init__(self, evaluator: Evaluator, oracle: Oracle) -> None:
-        self._evaluator, self._oracle = evaluator, oracle
+    def __init__(self, evaluator: Evaluator, oracle: Oracle, budgets: Budgets) -> None:
+        self._evaluator, self._oracle, self._budgets = evaluator, oracle, budgets
         self.questions: list[int] = []
         """The number of questions of each probe."""
         self.verdicts: list[Verdict] = []
         """The verdicts on the harmful questions of the last probe."""
 
     def __call__(self, units: Units) -> bool:
-        evaluator, oracle = self._evaluator, self._oracle
+        evaluator, oracle, budgets = self._evaluator, self._oracle, self._budgets
         with evaluator.transplanter.transplanted(units):
             self.verdicts = self._verdicts(oracle.harmful)
             questions = len(oracle.harmful)
-            accepted = self.verdicts.count(Verdict.REFUSED) >= oracle.target
+            accepted = self.verdicts.count(Verdict.REFUSED) >= budgets.target
             if accepted:
                 questions += len(oracle.harmless)
-                accepted = self._verdicts(oracle.harmless).count(Verdict.REFUSED) <= oracle.over_refusal_limit
+                accepted = self._verdicts(oracle.harmless).count(Verdict.REFUSED) <= budgets.over_refusal_limit
             if accepted and oracle.task:
                 questions += len(oracle.task)
                 answers = zip(self._answers(oracle.task), oracle.task, strict=True)
-                accepted = sum(is_right(answer, str(prompt.answer)) for answer, prompt in answers) >= oracle.task_floor
+                accepted = sum(is_right(answer, str(prompt.answer)) for answer, prompt in answers) >= budgets.task_floor
         self.questions.append(questions)
         return accepted
 
@@ -124,7 +123,7 @@ def published(evaluator: Evaluator, units: Units) -> float:
 class Searched:
     """A search: its patch, the sets that it asked about with their decisions, and its seconds."""
 
-    patch: Any
+    patch: Patch
     probed: list[tuple[Units, bool]]
     seconds: float
 
@@ -132,9 +131,9 @@ class Searched:
 def searched(evaluator: Evaluator) -> Searched:
     """Search the evaluator's student, and return what was asked on the way."""
     start = time.perf_counter()
-    with mock.patch.object(search, "Oracle", Recorder):
-        patch = search.search(evaluator, "benchmark")
-    return Searched(patch, Recorder.probed, time.perf_counter() - start)
+    recorder = Recorder(evaluator)
+    patch = search(evaluator, "benchmark", oracle=recorder)
+    return Searched(patch, recorder.probed, time.perf_counter() - start)
 
 
 def limited(student: Student, questions: int, tokens: int) -> Evaluator:

@@ -24,8 +24,10 @@ from tabulate import tabulate
 from benchmarks import command
 from benchmarks.speed.ways import Plain, Units, Way, evenly, limited, searched
 from safety_harness import ddmin
+from safety_harness.evaluation.budgets import recorded_budgets
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Oracle
+from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
 from safety_harness.weights.units import flat, grouped
 
@@ -35,7 +37,7 @@ def refusing(evaluator: Evaluator, target: int) -> Callable[[Units], bool]:
     (block,) = evaluator.questions.harmful.search.blocks(evaluator.student.family.batch_size)
 
     def probe(units: Units) -> bool:
-        answers = evaluator.screened(units, block, len(block) - target)
+        answers = evaluator.answers(units, block, Extent.WHILE_UNDECIDED, max_broken_off=len(block) - target)
         return sum(answer.verdict is Verdict.REFUSED for answer in answers) >= target
 
     return probe
@@ -47,7 +49,7 @@ class PlainRefusals(Plain):
     def __call__(self, units: Units) -> bool:
         with self._evaluator.transplanter.transplanted(units):
             self.verdicts = self._verdicts(self._oracle.harmful)
-        return self.verdicts.count(Verdict.REFUSED) >= self._oracle.target
+        return self.verdicts.count(Verdict.REFUSED) >= self._budgets.target
 
 
 def counted(
@@ -105,7 +107,9 @@ def main() -> None:
     asked = f"{student.id} {options.questions} {options.tokens} {target} {' '.join(options.role)}"
     reduction, probed = counted(modules, probe, options.calls, options.journal, asked)
 
-    plain, ours_again = Way(PlainRefusals(evaluator, Oracle(evaluator, target))), Way(probe)
+    oracle = Oracle(evaluator)
+    budgets = recorded_budgets(ours.patch.search, evaluator.student.search, oracle)
+    plain, ours_again = Way(PlainRefusals(evaluator, oracle, budgets)), Way(probe)
     for units in evenly(probed, options.sample):
         plain(units)
         ours_again(units)

@@ -34,10 +34,13 @@ class _Outcome:
     replayed: int = 0
 
 
-def search(evaluator: Evaluator, key: str, journal: Path | None = None) -> Patch:
+def search(evaluator: Evaluator, key: str, journal: Path | None = None, oracle: Oracle | None = None) -> Patch:
     """Search for the patch of *evaluator*, whatever the cache holds.
 
-    Answers are kept in a file whose name begins with *journal*, so that a search that was killed can go on.
+    Args:
+        key: the key of the patch. A journal of another key is not used.
+        journal: answers are kept in a file whose name begins with this one, so that a killed search can go on.
+        oracle: the oracle to ask; a new one of *evaluator* if None.
 
     Raises:
         HarnessError: the journal cannot be read or written; what it holds is kept.
@@ -45,7 +48,7 @@ def search(evaluator: Evaluator, key: str, journal: Path | None = None) -> Patch
     """
     settings = evaluator.student.search
     start = time.perf_counter()
-    oracle = Oracle(evaluator)
+    oracle = oracle or Oracle(evaluator)
     course = Course(oracle, evaluator.student.id)
     outcome = _outcome(evaluator, oracle, course, key, journal)
     return Patch(
@@ -173,6 +176,7 @@ def _resolving(course: Course, budgets: Budgets) -> Callable[[tuple[Group, ...]]
     """Return the oracle as delta debugging sees it: a void probe is unresolved, never false."""
 
     def accepted(groups: tuple[Group, ...]) -> bool:
+        """Return whether *groups* keep the budgets."""
         try:
             return course.probe(flat(groups), budgets).accepted
         except VoidProbe as error:

@@ -58,6 +58,7 @@ class Shares:
         refused: dict[float, int] = {}
 
         def keeps(share: float) -> bool:
+            """Return whether *share* keeps the lowest budgets, and note its refusals."""
             with contextlib.suppress(VoidProbe):
                 probe = self._course.probe(self._candidates.best(share), lowest)
                 if probe.accepted:

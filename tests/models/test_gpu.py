@@ -19,7 +19,7 @@ from safety_harness.models.likelihood import text_scores
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.speedups import Speedups
 from safety_harness.models.transplant import Transplanter
-from safety_harness.search.find import search
+from safety_harness.search.reduce import search
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut

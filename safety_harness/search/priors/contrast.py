@@ -104,6 +104,7 @@ def margin_gains(
     rows = own_answers(evaluator, prompts, OPENING_TOKENS)
 
     def halves() -> Iterator[torch.Tensor]:
+        """Yield the two parts of the mean margin, batch by batch: refusals, less the student's own openings."""
         for batch in batches(rows, rows_per_pass):
             yield logprob(evaluator, [(question, refusal) for question, _ in batch], weights).sum() / len(rows)
             yield -logprob(evaluator, batch, weights).sum() / len(rows)
