@@ -15,7 +15,7 @@ import pytest
 from safety_harness.errors import HarnessError
 from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.collector import Collector
-from safety_harness.plugin.fixtures import measure, patch, student, subject, teacher
+from safety_harness.plugin.fixtures import NO_STUDENT, measure, patch, student, subject, teacher
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
@@ -65,6 +65,17 @@ def pytest_configure(config: pytest.Config) -> None:
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
         config.pluginmanager.register(writer, "safety-harness-progress")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End with 5, pytest's code for no tests, when a run skipped its suites for want of a student and ran nothing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus != pytest.ExitCode.OK or reporter is None:
+        return
+    ran = any(reporter.stats.get(kind) for kind in ("passed", "xfailed", "xpassed"))
+    if not ran and any(NO_STUDENT in str(report.longrepr) for report in reporter.stats.get("skipped", ())):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:

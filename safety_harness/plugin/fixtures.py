@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from safety_harness.gate.results import Check, Question
 
 PROPERTY = "safety_harness"
+NO_STUDENT = "no student is selected: run `pytest suites/`, or give --safety-suites"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def user_errors() -> Iterator[None]:
 def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """The student as it is, loaded once for all of its tests, with access to its teacher's weights."""
     if not hasattr(request, "param"):
-        pytest.skip("no student is selected: run `pytest suites/`, or give --safety-suites")
+        pytest.skip(NO_STUDENT)
     with user_errors():
         import torch
 

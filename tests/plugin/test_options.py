@@ -97,6 +97,13 @@ def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> 
     run.stdout.fnmatch_lines(["*no student is selected*"])
 
 
+@pytest.mark.parametrize("arguments", [(), ("-n", "1")])
+def test_run_that_only_skips_suites_is_not_green(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    """Skip the suites of a run that no option and no conftest.py marks: nobody may take that for a gate that passed."""
+    pytester.makepyfile("def test_wants_a_student(student): ...")
+    assert pytester.runpytest(*arguments).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:
     """Call the hook that xdist calls, without starting workers."""
     plain = pytester.parseconfigure(*LOAD)
