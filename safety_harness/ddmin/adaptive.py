@@ -1,9 +1,9 @@
 """Remove runs whose length follows the evidence, and bisect where a run fails: the core of the default search.
 
-This is adaptive group testing, as Hwang's generalized binary splitting (A Method for Detecting All Defective Members
-in a Population by Group Testing, JASA 67, 1972). Hwang's method must know how many members are defective; here the rate
-of required units is learnt on the way. Each refused run costs a binary search. It ends at one required unit, together
-with a witness: everything still held, without that unit, was refused.
+This is adaptive group testing, similar to generalized binary splitting: Hwang, A Method for Detecting All Defective
+Members in a Population by Group Testing, JASA 67, 1972. Hwang's method must know how many members are defective. Here
+the rate of required units is learnt on the way. Each refused run costs a binary search. It ends at one required unit,
+together with a witness: everything still held, without that unit, was refused.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ class _Line:
 
 def _run_length(forecast: RunForecast, limit: int) -> int:
     """Return the longest run with at least an even chance to go; 1 if there is none."""
-    # An answer with an even chance carries one bit, the most that a yes or no can. Limits of 0.4 and 0.6 shift calls
-    # between scattered units and thresholds: -2 and +2 %, +5 and -1 %.
+    # An answer with an even chance carries one bit, the most that a yes or no can. On the cells of benchmarks/ddmin, a
+    # chance of 0.4 saves scattered units 2 % of the calls and costs thresholds 2 %. 0.6 costs 5 % and saves 1 %.
     good, bad = 1, limit + 1
     while bad - good > 1:
         middle = (good + bad) // 2

@@ -59,7 +59,7 @@ class Guided:
 
     def tell(self, answer: Answer) -> None:
         if self._doubts:
-            # The plan is not told: it stays at its own question, and goes on there if the doubts come to nothing.
+            # The plan gets no answer: it stays at its own question, and goes on there if the doubts come to nothing.
             smaller, self._doubts = self.kept ^ self._doubts[0], self._doubts[1:]
             if answer is Answer.TRUE:
                 self._plan = EitherHalf(self._original(smaller), _lighter_first)

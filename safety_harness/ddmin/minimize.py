@@ -40,9 +40,11 @@ def minimize(
     has no answer. Any other exception, from `on_event` as well, propagates unchanged and carries the best set so far:
     `partial_result(error)`.
 
-    Raises ArgumentError for arguments that cannot be used, NotReproduced if the oracle does not accept the full set,
-    BadAnswer if it returns neither a bool nor, where one is expected, a score, and JournalError if the journal cannot
-    be used.
+    Raises:
+        ArgumentError: an argument cannot be used.
+        NotReproduced: the oracle does not accept the full set.
+        BadAnswer: the oracle returned neither a bool nor, where one is expected, a score.
+        JournalError: the journal cannot be used.
     """
     check_workers(workers)
     reducer = Reducer(units, **options)

@@ -2,8 +2,9 @@
 
 Refused sets cost one question each: a wrong refusal leaves a unit too many, and nothing worse. Accepted sets are taken
 on credit. The search goes on from them at once, and each further success is evidence for the sets before it. When
-successes fail to come, and at the end, the latest set is asked about again, until the answers for it lead by enough or
-it is refuted. After a refutation the search goes back to the state before that set. `sprt.py` says how much is enough.
+successes fail to come, and at the end, the latest set is asked about again. That ends when the answers for it lead by
+enough, or when it is refuted. A refutation takes the search back to the state before that set. `sprt.py` says how much
+is enough.
 """
 
 from __future__ import annotations
@@ -173,8 +174,8 @@ class NoisyCourse:
     def _go_on(self) -> None:
         """Confirm what the evidence allows, use answers at hand, and choose what to ask next.
 
-        Each round may make the next one possible: a confirmed set ends a doubt, and an answer at hand, such as one to a
-        question that was asked before the search went back, opens the next question.
+        Each round may make the next one possible. A confirmed set ends a doubt. A question that was asked before the
+        search went back is settled without a call, and opens the next question.
         """
         while True:
             self._confirm()

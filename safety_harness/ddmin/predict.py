@@ -108,7 +108,7 @@ class _Clustered(_Even):
 
 
 class RunForecast:
-    """A forecast of the run of removable units ahead. It is told of every removal and of every required unit.
+    """A forecast of the run of removable units ahead. It takes note of every removal and of every required unit.
 
     first_within: the first required unit is one of the next `first_within`, with equal chance; 0: nothing is known.
     """

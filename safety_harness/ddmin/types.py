@@ -70,9 +70,12 @@ Strategy: TypeAlias = Callable[[Question, PriorOrder], Plan]
 class Event:
     """One step of a running reduction.
 
-    kind: "phase" (a phase begins), "asked" (the oracle is about to be called), "answered" (it has answered),
-        "accepted" (a smaller set is now the best), "distrusted" (an answer showed that the oracle is not monotone:
-        from here on only explicit tests count). Answers already known cause no "asked" and no "answered".
+    kind:
+        "phase": a phase begins;
+        "asked": the oracle is about to be called. Answers already known cause no "asked" and no "answered";
+        "answered": the oracle has answered;
+        "accepted": a smaller set is now the best;
+        "distrusted": an answer showed that the oracle is not monotone. From here on only explicit tests count.
     size: units in the set concerned ("phase", "distrusted": in the best set; 0 before there is one).
     calls: oracle calls begun so far, this one included.
     answer: for "answered": True, False, or None if unresolved; otherwise None. A score counts as True from the
