@@ -1,4 +1,4 @@
-"""Putting a patch in as a process of its own: what it takes, and what is left when it is killed."""
+"""Apply a patch in a process of its own: check its memory, and what is left when it is killed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.patch.test_artifact import Made, made, questions
 
 from safety_harness.patch.apply import State, apply, verify
 from safety_harness.patch.folder import PATCH
 from tests.builders import make_pair
-from tests.patch.test_artifact import Made, made, questions
 
 __all__ = ["made", "questions"]  # fixtures
 
 MIB = 1 << 20
-# What hashing, copying and small objects may take beside the tensors.
-SLACK = 2 * MIB
+# What hashing, copying and small objects may take in addition to the tensors.
+SLACK_BYTES = 2 * MIB
 KILLS = 6
 PROGRAM = "import sys; from safety_harness.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture
 def large(made: Callable[..., Made], tmp_path: Path) -> Made:
-    """A patch of a third of the modules for 50 MiB of weights, the larger tensors in a shard each."""
+    """A patch of a third of the modules, for 50 MiB of weights with each larger tensor in a shard of its own."""
     sizes = {"hidden_size": 128, "intermediate_size": 2**13, "num_hidden_layers": 4}
     make_pair(tmp_path / "llama", "llama", shard="5MB", **sizes)
     return made("llama")
@@ -36,13 +36,14 @@ def large(made: Callable[..., Made], tmp_path: Path) -> Made:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process from /proc")
 def test_memory_stays_below_one_shard_and_the_patch(large: Made, tmp_path: Path) -> None:
+    """Measure the peak of a process from its imports on."""
     program = (
         "import re, sys; from pathlib import Path\n"
         "from safety_harness.cli import main, patch\n"
         "from safety_harness.patch import apply, folder\n"
         "proc = Path('/proc/self')\n"
         "kib = lambda what: int(re.search(rf'{what}:\\s+(\\d+)', (proc / 'status').read_text())[1])\n"
-        "(proc / 'clear_refs').write_text('5')\n"  # the peak is that of what follows
+        "(proc / 'clear_refs').write_text('5')\n"  # forgets the peak so far
         "before = kib('VmRSS'); code = main.main(sys.argv[1:]); print(kib('VmHWM') - before); sys.exit(code)"
     )
     command = [sys.executable, "-c", program, "apply", large.artifact.folder, large.student, "--out", tmp_path / "out"]
@@ -51,20 +52,21 @@ def test_memory_stays_below_one_shard_and_the_patch(large: Made, tmp_path: Path)
     assert verify(large.artifact, tmp_path / "out").state is State.APPLIED
     shards = sorted(file.stat().st_size for file in large.student.glob("*.safetensors"))
     assert sum(shards) > 10 * shards[-1]
-    assert taken < shards[-1] + (large.artifact.folder / PATCH).stat().st_size + SLACK
+    assert taken < shards[-1] + (large.artifact.folder / PATCH).stat().st_size + SLACK_BYTES
 
 
 def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Path) -> None:
+    """Kill the process several times while it writes, and let the last run end."""
     out, rng, killed = tmp_path / "out", random.Random(0), 0
     command = [sys.executable, "-c", PROGRAM, "apply", large.artifact.folder, large.student, "--out", out]
     start = time.perf_counter()
-    apply(large.artifact, large.student, tmp_path / "usual")
-    usual = time.perf_counter() - start
+    apply(large.artifact, large.student, tmp_path / "timed")
+    seconds = time.perf_counter() - start
     for _ in range(KILLS):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not begun(tmp_path, out) and running.poll() is None:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, usual))
+        time.sleep(rng.uniform(0.0, seconds))
         running.send_signal(signal.SIGKILL)
         killed += running.wait() == -signal.SIGKILL
         if out.exists():
@@ -78,5 +80,5 @@ def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Pat
 
 
 def begun(folder: Path, out: Path) -> list[Path]:
-    """What is being written on the way to *out*."""
+    """List what is being written on the way to *out*."""
     return list(folder.glob(f".{out.name}.*"))

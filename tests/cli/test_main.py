@@ -1,4 +1,4 @@
-"""``safety-harness``: what it prints where, and its exit codes."""
+"""Check what ``safety-harness`` prints on which stream, and its exit codes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_list_shows_every_student_with_its_group_and_expectation(
 
 def test_list_reads_several_registries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b").mkdir()
-    one, other = write_registry(tmp_path), write_registry(tmp_path / "b", family("beta", {"one": "pass"}))
-    assert main(["list", "--registry", str(one), "--registry", str(other)]) == 0
+    first, second = write_registry(tmp_path), write_registry(tmp_path / "b", family("beta", {"one": "pass"}))
+    assert main(["list", "--registry", str(first), "--registry", str(second)]) == 0
     assert "beta/one" in capsys.readouterr().out
 
 

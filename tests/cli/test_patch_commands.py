@@ -1,4 +1,4 @@
-"""From a search to a released model, as a release engineer types it."""
+"""Check the way from a search to a released model, as a release engineer types it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ task = {{ search = "{world}/task.search.jsonl", report = "{world}/task.report.js
 path = "{world}/good"
 """
 
-Say = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run the command; its exit code, and what it printed on either stream."""
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command: called with its arguments, it gives its exit code and what it printed on either stream."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main(list(map(str, arguments)))
@@ -58,64 +58,80 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 
 @pytest.fixture
 def registry(world: Path, tmp_path: Path) -> Path:
-    file = tmp_path / "registry.toml"
+    """A registry with a student to patch, and with the teacher itself as another."""
+    return write_world_registry(tmp_path, world)
+
+
+def write_world_registry(folder: Path, world: Path) -> Path:
+    """Write a registry of the trained models. Return its file."""
+    file = folder / "registry.toml"
     file.write_text(REGISTRY.format(world=world), encoding="utf-8")
     return file
 
 
+@pytest.fixture(scope="module")
+def written_patch(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a patch that the command searched and wrote, once for all tests; read only."""
+    root = tmp_path_factory.mktemp("written")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SAFETY_HARNESS_CACHE", str(root / "cache"))
+        registry = write_world_registry(root, world)
+        assert main(["search", "world/plain", "--registry", str(registry), "--out", str(root / "patch")]) == 0
+    return root / "patch"
+
+
 @pytest.fixture
-def patch(say: Say, registry: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "patch"
-    assert say("search", "world/plain", "--registry", registry, "--out", folder)[0] == 0
-    return folder
+def patch(written_patch: Path, tmp_path: Path) -> Path:
+    """A copy of the patch, to be changed at will."""
+    return shutil.copytree(written_patch, tmp_path / "patch")
 
 
-def test_from_search_to_release_and_back(say: Say, registry: Path, world: Path, tmp_path: Path) -> None:
+def test_from_search_to_release_and_back(command: Command, registry: Path, world: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "patch", tmp_path / "released"
-    code, said, _ = say("search", "plain", "--registry", registry, "--out", folder, "--with-original")
+    code, printed, _ = command("search", "plain", "--registry", registry, "--out", folder, "--with-original")
     assert code == 0
-    assert re.fullmatch(rf"{folder}: world/plain, \d+\.\d\d% of the parameters, not gated\n", said)
+    assert re.fullmatch(rf"{folder}: world/plain, \d+\.\d\d% of the parameters, not gated\n", printed)
     student = world / "student"
-    assert say("verify", folder, student)[:2] == (1, f"{student}: clean\n")
-    assert say("verify", folder, student, "--expect", "clean")[0] == 0
-    code, said, _ = say("apply", folder, student, "--dry-run")
+    assert command("verify", folder, student)[:2] == (1, f"{student}: clean\n")
+    assert command("verify", folder, student, "--expect", "clean")[0] == 0
+    code, printed, _ = command("apply", folder, student, "--dry-run")
     assert code == 0
-    assert re.fullmatch(rf"{student}: clean; \d+ parameters would change\n", said)
-    assert say("apply", folder, student, "--out", out)[:2] == (0, f"{out}: written and read back\n")
-    assert say("verify", folder, out)[:2] == (0, f"{out}: applied\n")
-    assert say("apply", folder, student, "--out", out)[:2] == (
+    assert re.fullmatch(rf"{student}: clean; \d+ parameters would change\n", printed)
+    assert command("apply", folder, student, "--out", out)[:2] == (0, f"{out}: written and read back\n")
+    assert command("verify", folder, out)[:2] == (0, f"{out}: applied\n")
+    assert command("apply", folder, student, "--out", out)[:2] == (
         0,
         f"{out}: already holds this patch. Nothing was written\n",
     )
-    assert say("apply", folder, out, "--dry-run")[0] == 1
-    assert say("revert", folder, out, "--dry-run")[:2] == (0, f"{out}: applied\n")
-    assert say("revert", folder, out, "--dry-run", "--out", student)[0] == 2
-    assert say("apply", folder, student, "--dry-run", "--out", out)[0] == 0  # which holds it already
-    assert say("apply", folder, student, "--dry-run", "--out", folder)[0] == 2
-    assert say("revert", folder, out, "--out", tmp_path / "again")[0] == 0
+    assert command("apply", folder, out, "--dry-run")[0] == 1
+    assert command("revert", folder, out, "--dry-run")[:2] == (0, f"{out}: applied\n")
+    assert command("revert", folder, out, "--dry-run", "--out", student)[0] == 2
+    assert command("apply", folder, student, "--dry-run", "--out", out)[0] == 0  # which holds it already
+    assert command("apply", folder, student, "--dry-run", "--out", folder)[0] == 2
+    assert command("revert", folder, out, "--out", tmp_path / "again")[0] == 0
     for file in student.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
     (out / "generation_config.json").write_text("{}")
-    assert say("verify", folder, out)[:2] == (
+    assert command("verify", folder, out)[:2] == (
         1,
         f"{out}: applied\nnot what the gate saw: generation_config.json\n",
     )
-    assert say("verify", folder, out, "--weights-only")[0] == 0
+    assert command("verify", folder, out, "--weights-only")[0] == 0
     shutil.copyfile(student / "generation_config.json", out / "generation_config.json")
-    assert json.loads(say("verify", folder, out, "--json")[1]) == {
+    assert json.loads(command("verify", folder, out, "--json")[1]) == {
         "model": str(out), "state": "applied", "foreign": "", "unapplied": [], "beside": [],
     }  # fmt: skip
 
 
-def test_the_manifest_keeps_to_its_published_schema(say: Say, patch: Path) -> None:
-    code, said, _ = say("card", "--schema")
+def test_the_manifest_keeps_to_its_published_schema(command: Command, patch: Path) -> None:
+    code, printed, _ = command("card", "--schema")
     assert code == 0
-    jsonschema.validate(json.loads((patch / MANIFEST).read_text()), json.loads(said))
+    jsonschema.validate(json.loads((patch / MANIFEST).read_text()), json.loads(printed))
     published = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
-    assert published.read_text() == said, "write it again: safety-harness card --schema > docs/manifest.schema.json"
+    assert published.read_text() == printed, "write it again: safety-harness card --schema > docs/manifest.schema.json"
 
 
-def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, world: Path) -> None:
+def test_the_manifest_names_the_weights_and_the_search(patch: Path, world: Path) -> None:
     manifest = open_artifact(patch).manifest
     assert (manifest.student.source, manifest.teacher.source) == ("student", "good")
     assert manifest.teacher.licence == "llama2"
@@ -124,11 +140,11 @@ def test_the_manifest_says_whose_weights_and_how_they_were_found(patch: Path, wo
     assert set(manifest.search.certificate.values()) == {"tested"}
     assert manifest.identity.batch_size == 16
     assert manifest.gate is None
-    assert str(world) not in (patch / MANIFEST).read_text()  # nobody's business
+    assert str(world) not in (patch / MANIFEST).read_text()  # where models lie on this machine is private
 
 
 def gated(patch: Path, results: Path, **facts: object) -> Path:
-    """In *results* a run that gated what lies in *patch*, on another device, with other *facts* of the patch."""
+    """Write a run that gated *patch* on another device, with other *facts* of it. Return the file, *results*."""
     manifest = open_artifact(patch).manifest
     identity = {**manifest.identity.model_dump(), "device": "elsewhere"}
     run = run_result({"world/plain": sample_checks(120)})
@@ -141,25 +157,25 @@ def gated(patch: Path, results: Path, **facts: object) -> Path:
 
 
 def test_the_gates_patch_and_evidence_go_along(
-    say: Say, registry: Path, patch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, registry: Path, patch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = gated(patch, tmp_path / "results.json")
     monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("safety_harness.search.find.search", lambda *_: pytest.fail("a search"))
     out = tmp_path / "gated"
-    code, said, _ = say("search", "plain", "--registry", registry, "--out", out, "--results", results, "--json")
+    code, printed, _ = command("search", "plain", "--registry", registry, "--out", out, "--results", results, "--json")
     assert code == 0
-    assert json.loads(said)["gate"] == "pass"
-    found = open_artifact(out).manifest
-    assert found.entries == open_artifact(patch).manifest.entries
-    assert found.identity.device == "elsewhere"
-    gate = found.gate
+    assert json.loads(printed)["gate"] == "pass"
+    manifest = open_artifact(out).manifest
+    assert manifest.entries == open_artifact(patch).manifest.entries
+    assert manifest.identity.device == "elsewhere"
+    gate = manifest.gate
     assert gate is not None
     assert gate.checks["defense"].numbers["after"] == 120
     assert "flips" not in gate.checks["defense"].numbers
-    code, said, _ = say("card", out)
+    code, printed, _ = command("card", out)
     assert code == 0
-    assert said == (out / "README.md").read_text()
+    assert printed == (out / "README.md").read_text()
     sentences = (
         "**PASS**",
         "with the 95 % interval: 0/128 (0.00–0.03) before, 120/128",
@@ -167,7 +183,7 @@ def test_the_gates_patch_and_evidence_go_along(
         "llama2",
     )
     for sentence in sentences:
-        assert sentence in said
+        assert sentence in printed
 
 
 @pytest.mark.parametrize(
@@ -180,42 +196,42 @@ def test_the_gates_patch_and_evidence_go_along(
     ],
 )
 def test_what_is_no_patch_of_this_student_is_refused(
-    say: Say, registry: Path, patch: Path, tmp_path: Path, facts: dict[str, Any], message: str
+    command: Command, registry: Path, patch: Path, tmp_path: Path, facts: dict[str, Any], message: str
 ) -> None:
     results = gated(patch, tmp_path / "results.json", **facts)
     results.write_text(results.read_text().replace('"world/plain"', f'"{facts.get("student", "world/plain")}"'))
     out = tmp_path / "gated"
-    code, _, error = say("search", "plain", "--registry", registry, "--out", out, "--results", results)
+    code, _, error = command("search", "plain", "--registry", registry, "--out", out, "--results", results)
     assert code == 2
     assert message in error
     assert not out.exists()
     assert patch.exists()
 
 
-def test_a_card_without_evidence_says_so(say: Say, patch: Path) -> None:
-    said = say("card", patch)[1]
-    assert "**Nothing: no gate has seen this patch.**" in said
-    assert said.startswith("---\nlibrary_name: transformers\n")
-    assert 'license: "llama2"' in said
+def test_a_card_without_evidence_says_so(command: Command, patch: Path) -> None:
+    printed = command("card", patch)[1]
+    assert "**Nothing: no gate has seen this patch.**" in printed
+    assert printed.startswith("---\nlibrary_name: transformers\n")
+    assert 'license: "llama2"' in printed
 
 
-def test_no_patch_is_exit_1(say: Say, registry: Path, tmp_path: Path) -> None:
-    """The teacher itself as the student: it refuses enough."""
-    code, said, _ = say("search", "taught", "--registry", registry, "--out", tmp_path / "none")
+def test_no_patch_is_exit_1(command: Command, registry: Path, tmp_path: Path) -> None:
+    """Take the teacher itself as the student: it refuses enough."""
+    code, printed, _ = command("search", "taught", "--registry", registry, "--out", tmp_path / "none")
     assert code == 1
-    assert said.startswith("world/taught: no patch is written: the student refuses enough as it is")
+    assert printed.startswith("world/taught: no patch is written: the student refuses enough as it is")
     assert not (tmp_path / "none").exists()
 
 
-def test_two_patches(say: Say, registry: Path, patch: Path, tmp_path: Path) -> None:
-    assert say("search", "plain", "--registry", registry, "--out", tmp_path / "same")[0] == 0
-    code, said, _ = say("diff", patch, tmp_path / "same")
+def test_a_second_search_finds_the_same_patch(command: Command, registry: Path, patch: Path, tmp_path: Path) -> None:
+    assert command("search", "plain", "--registry", registry, "--out", tmp_path / "same")[0] == 0
+    code, printed, _ = command("diff", patch, tmp_path / "same")
     assert code == 0
-    assert re.fullmatch(r"(\d+) of \1 tensors are moved alike\n", said)
+    assert re.fullmatch(r"(\d+) of \1 tensors are moved alike\n", printed)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("verify", "{tmp}/none", "{student}"), "no such folder"),
         (("verify", "{patch}", "{tmp}/none"), "no such model folder"),
@@ -224,44 +240,44 @@ def test_two_patches(say: Say, registry: Path, patch: Path, tmp_path: Path) -> N
         (("apply", "{patch}", "{student}", "--out", "{student}"), "which is never changed. Choose another --out"),
         (("apply", "{patch}", "{student}", "--out", "{tmp}"), "exists. Choose another place"),
         (("apply", "{patch}", "{tmp}/none", "--out", "{tmp}/x"), "no such model folder"),
-        (("search", "plain", "--registry", "{tmp}/registry.toml", "--out", "{tmp}"), "exists"),
+        (("search", "plain", "--registry", "{registry}", "--out", "{tmp}"), "exists"),
         (("revert", "{patch}", "{student}", "--out", "{tmp}/x"), "does not hold this patch"),
         (("export", "{patch}", "{student}", "--to", "mergekit", "--out", "{tmp}/x"), "--teacher is missing"),
         (("card",), "Name a patch"),
-        (("search", "plian", "--registry", "{tmp}/registry.toml", "--out", "{tmp}/x"), "Did you mean"),
+        (("search", "plian", "--registry", "{registry}", "--out", "{tmp}/x"), "Did you mean"),
     ],
 )
-def test_wrong_input_is_exit_2_and_says_what(
-    say: Say, patch: Path, world: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+def test_wrong_input_is_exit_2_and_names_what_is_wrong(
+    command: Command, registry: Path, patch: Path, world: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    places = {"tmp": tmp_path, "patch": patch, "student": world / "student"}
-    code, _, error = say(*(argument.format(**places) for argument in arguments))
+    places = {"tmp": tmp_path, "patch": patch, "student": world / "student", "registry": registry}
+    code, _, error = command(*(argument.format(**places) for argument in arguments))
     assert code == 2
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
-def test_a_dry_run_asks_where_the_students_numbers_would_come_from(
-    say: Say, patch: Path, world: Path, tmp_path: Path
+def test_a_dry_run_checks_where_the_original_would_come_from(
+    command: Command, patch: Path, world: Path, tmp_path: Path
 ) -> None:
     student, out = world / "student", tmp_path / "released"
-    assert say("apply", patch, student, "--out", out)[0] == 0
-    code, _, error = say("revert", patch, out, "--dry-run")
+    assert command("apply", patch, student, "--out", out)[0] == 0
+    code, _, error = command("revert", patch, out, "--dry-run")
     assert (code, "Name the student's folder with --student" in error) == (2, True)
-    assert say("revert", patch, out, "--dry-run", "--student", student)[0] == 0
+    assert command("revert", patch, out, "--dry-run", "--student", student)[0] == 0
 
 
-def test_exports(say: Say, patch: Path, world: Path, tmp_path: Path) -> None:
+def test_an_export_in_full_holds_the_patch(command: Command, patch: Path, world: Path, tmp_path: Path) -> None:
     student = world / "student"
-    assert say("export", patch, student, "--to", "full", "--out", tmp_path / "full")[0] == 0
-    assert say("verify", patch, tmp_path / "full")[0] == 0
+    assert command("export", patch, student, "--to", "full", "--out", tmp_path / "full")[0] == 0
+    assert command("verify", patch, tmp_path / "full")[0] == 0
 
 
-def test_a_patch_goes_to_a_hub_and_comes_back_whole(say: Say, patch: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_patch_goes_to_a_hub_and_comes_back_whole(command: Command, patch: Path, hub: Hub, tmp_path: Path) -> None:
     (patch / "notes.txt").write_text("nobody's business")
-    code, said, _ = say("upload", patch, "org/patch", "--json")
+    code, printed, _ = command("upload", patch, "org/patch", "--json")
     assert code == 0
-    commit = json.loads(said)["commit"]
+    commit = json.loads(printed)["commit"]
     assert commit.startswith(f"{hub.url}/org/patch/commit/")
     assert hub.visibility == {"org/patch": "private"}
     files = hub.commit("org/patch", commit.rpartition("/")[2]).files
@@ -273,35 +289,35 @@ def test_a_patch_goes_to_a_hub_and_comes_back_whole(say: Say, patch: Path, hub: 
     assert open_artifact(back).manifest == open_artifact(patch).manifest
 
 
-def test_an_original_that_an_earlier_patch_left_on_the_hub_goes(say: Say, patch: Path, hub: Hub) -> None:
+def test_upload_removes_the_original_of_an_earlier_patch(command: Command, patch: Path, hub: Hub) -> None:
     hub.add("org/patch", {"original.safetensors": b"of an earlier one", "LICENSE": b"stays"})
-    assert say("upload", patch, "org/patch")[0] == 0
+    assert command("upload", patch, "org/patch")[0] == 0
     files = hub.commit("org/patch", "main").files
     assert files.keys() == {"manifest.json", "patch.safetensors", "README.md", "SHA256SUMS", "LICENSE"}
 
 
-def test_a_hub_that_refuses_is_an_error(say: Say, patch: Path, hub: Hub) -> None:
+def test_a_hub_that_refuses_is_an_error(command: Command, patch: Path, hub: Hub) -> None:
     hub.gated.add("org/mine")
     for name in ("org/mine", "no name"):
-        code, _, error = say("upload", patch, name)
+        code, _, error = command("upload", patch, name)
         assert code == 2
         assert f"{name}: the hub did not take it" in error
 
 
-def test_putting_a_patch_in_needs_no_torch(patch: Path, world: Path, tmp_path: Path) -> None:
-    """A release job has no reason to install it."""
+def test_applying_a_patch_needs_no_torch(patch: Path, world: Path, tmp_path: Path) -> None:
+    """Apply in a process of its own: a release job has no reason to install torch."""
     program = (
         "import sys; from safety_harness.cli.main import main; code = main(sys.argv[1:])\n"
         "print(*({'torch', 'transformers', 'scipy'} & sys.modules.keys())); sys.exit(code)"
     )
-    command = [sys.executable, "-c", program, "apply", patch, world / "student", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = [sys.executable, "-c", program, "apply", patch, world / "student", "--out", tmp_path / "out"]
+    done = subprocess.run(process, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [f"{tmp_path / 'out'}: written and read back", ""]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """*data* with a few of its bytes changed, cut out, doubled or put in: more often in its beginning, the header."""
+    """Change, cut out, double or insert a few bytes of *data*, more often in its beginning, the header."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(min(len(changed), rng.choice((16, 400, len(changed))))) if changed else 0
@@ -324,16 +340,16 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [MANIFEST, PATCH, SUMS])
-def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
+def test_a_mutated_patch_is_an_error_or_does_what_it_says(
     patch: Path, world: Path, tmp_path: Path, name: str, count: int
 ) -> None:
-    """Whatever is done to a file, with sums that were made to fit: no crash, and nothing else is ever written."""
+    """Change a file in any way, with sums made to fit: nothing crashes, and nothing but the patch is ever written."""
     rng = random.Random(20261125)
     file = patch / name
     whole, true_sums = file.read_bytes(), (patch / SUMS).read_bytes()
     sound = open_artifact(shutil.copytree(patch, tmp_path / "sound"))
     manifest = sound.manifest
-    whole_story = manifest.entries, manifest.rest
+    described = manifest.entries, manifest.rest
     refused = 0
     for number in range(count):
         file.write_bytes(mutated(whole, rng))
@@ -343,7 +359,7 @@ def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
             artifact = open_artifact(patch)
             card(artifact.manifest)
             compare(artifact, sound)
-            if (artifact.manifest.entries, artifact.manifest.rest) != whole_story or name == PATCH:
+            if (artifact.manifest.entries, artifact.manifest.rest) != described or name == PATCH:
                 apply(artifact, world / "student", tmp_path / "out")
                 assert verify(sound, tmp_path / "out").state is State.APPLIED, number  # as if nothing had been changed
                 shutil.rmtree(tmp_path / "out")
@@ -361,6 +377,7 @@ def test_a_mutated_artifact_is_an_error_or_does_what_the_manifest_says(
 def test_a_mutated_model_is_an_error_foreign_or_the_same(
     patch: Path, world: Path, tmp_path: Path, name: str, count: int
 ) -> None:
+    """Change a model's file in any way: the patch is put into it, or it is refused, and nothing crashes."""
     rng = random.Random(20261125)
     artifact = open_artifact(patch)
     model = shutil.copytree(world / "student", tmp_path / "model")
@@ -370,15 +387,15 @@ def test_a_mutated_model_is_an_error_foreign_or_the_same(
         (model / name).write_text(json.dumps(index))
     whole = (model / name).read_bytes()
     assert verify(artifact, model).state is State.CLEAN
-    told = {State.CLEAN: 0, State.FOREIGN: 0}
+    verdicts = {State.CLEAN: 0, State.FOREIGN: 0}
     for _ in range(count):
         (model / name).write_bytes(mutated(whole, rng))
         try:
-            told[verify(artifact, model).state] += 1
+            verdicts[verify(artifact, model).state] += 1
             apply(artifact, model, tmp_path / "out")
             shutil.rmtree(tmp_path / "out")
         except HarnessError:
             assert not (tmp_path / "out").exists()
-    assert told[State.FOREIGN] or name != "model.safetensors"
+    assert verdicts[State.FOREIGN] or name != "model.safetensors"
     if name == "model.safetensors":  # a header's metadata may change, and nothing else
-        assert told[State.CLEAN] < count / 100
+        assert verdicts[State.CLEAN] < count / 100
