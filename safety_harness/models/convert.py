@@ -8,6 +8,7 @@ Nothing here downloads. Both functions write next to their target and rename, so
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
     Raises:
         SourceError: `gguf` is missing or cut short, or there is no chat template.
     """
-    try:
-        import gguf as _reader  # noqa: F401  # transformers imports it, and its own error names no extra
-    except ModuleNotFoundError as error:
-        raise missing_extra("gguf", "gguf", f"{gguf}: reading a GGUF file") from error
+    for package in ("gguf", "accelerate"):  # transformers reads with them, and its own errors name no extra
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise missing_extra(package, "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
     with whole_folder(out) as folder:
         try:

@@ -25,6 +25,7 @@ EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(
     [
         ("peft", lambda folder: merge_adapter(folder, folder / "lora", folder / "out"), "lora: merging a LoRA adapter"),
         ("gguf", lambda folder: from_gguf(folder / "m.gguf", folder / "out"), r"m\.gguf: reading a GGUF file"),
+        ("accelerate", lambda folder: from_gguf(folder / "m.gguf", folder / "out"), r"m\.gguf: reading a GGUF file"),
         (
             "datasets",
             lambda _: resolve_prompts(PromptSource(hf="org/set", column="question")),
@@ -41,5 +42,5 @@ def test_missing_extra_names_the_command(
         act(tmp_path)
     command = re.search(r"pip install 'safety-harness\[(\w+)\]'$", str(error.value))
     assert command
-    assert [name.partition(">")[0] for name in EXTRAS[command[1]]] == [package]
+    assert package in [name.partition(">")[0] for name in EXTRAS[command[1]]]
     assert not (tmp_path / "out").exists()

@@ -28,7 +28,8 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "safety_harness", "suites")
 # The packages that only an extra brings.
 EXTRAS = {
     requirement.partition(">")[0]
-    for extra, (requirement, *_) in PROJECT["project"]["optional-dependencies"].items()
+    for extra, requirements in PROJECT["project"]["optional-dependencies"].items()
+    for requirement in requirements
     if extra not in ("all", "dev")
 }
 IMPORT_EVERYTHING = """

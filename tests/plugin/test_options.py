@@ -11,7 +11,7 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
 from safety_harness.registry.settings import GateSettings, SearchSettings
-from tests.plugin.conftest import RUN, write_project
+from tests.plugin.conftest import ROOT, RUN, write_project
 from tests.samples import write_registry
 
 Project = Callable[..., pytest.RunResult]
@@ -113,8 +113,9 @@ def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) 
     assert type(gated.hook.pytest_xdist_make_scheduler(config=gated, log=None)).__name__ == "StudentScheduling"
 
 
-def test_pytest_starts_without_torch(pytester: pytest.Pytester) -> None:
+def test_pytest_starts_without_torch(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start pytest in a fresh interpreter: for its help, for tests without a gate, and for a gate without models."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     write_project(pytester.path)
     pytester.mkdir("tests").joinpath("test_plain.py").write_text("def test(): ...\n")
     script = f"""
