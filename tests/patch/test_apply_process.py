@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.patch.test_artifact import Made, made, questions
 
 from safety_harness.patch.apply import State, apply, verify
 from safety_harness.patch.folder import PATCH
+from tests.artifacts import Made
 from tests.builders import make_pair
-
-__all__ = ["made", "questions"]  # fixtures
 
 MIB = 1 << 20
 # What hashing, copying and small objects may take in addition to the tensors.
