@@ -54,13 +54,18 @@ def test_memory_stays_below_one_shard_and_the_patch(large: Made, tmp_path: Path)
 
 
 def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Path) -> None:
-    """Kill the process several times while it writes, and let the last run end."""
+    """Kill the process several times while it writes, and let the last run end.
+
+    On a busy machine a process may end before its kill, and is then started again.
+    """
     out, rng, killed = tmp_path / "out", random.Random(0), 0
     command = [sys.executable, "-c", PROGRAM, "apply", large.artifact.folder, large.student, "--out", out]
     start = time.perf_counter()
     apply(large.artifact, large.student, tmp_path / "timed")
     seconds = time.perf_counter() - start
-    for _ in range(KILLS):
+    for _ in range(4 * KILLS):
+        if killed == KILLS:
+            break
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not begun(tmp_path, out) and running.poll() is None:
             time.sleep(0.001)
@@ -69,10 +74,10 @@ def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Pat
         killed += running.wait() == -signal.SIGKILL
         if out.exists():
             assert verify(large.artifact, out).state is State.APPLIED
-            out.rename(tmp_path / f"whole-{killed}")
+            out.rename(tmp_path / f"whole-{len(list(tmp_path.iterdir()))}")
         for left in begun(tmp_path, out):
             left.rename(tmp_path / f"left-{len(list(tmp_path.iterdir()))}")
-    assert killed > KILLS // 2
+    assert killed == KILLS
     assert subprocess.run(command, check=False).returncode == 0
     assert verify(large.artifact, out).state is State.APPLIED
 
