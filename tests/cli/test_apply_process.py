@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.patch.test_artifact import Made, made, questions
 
 from safety_harness.patch.apply import State, apply, verify
 from safety_harness.patch.folder import PATCH
+from tests.artifacts import Made
 from tests.builders import make_pair
+from tests.patch.conftest import made, questions
 
 __all__ = ["made", "questions"]  # fixtures
 
