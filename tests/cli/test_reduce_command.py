@@ -70,7 +70,7 @@ def test_candidates_keep_their_name_in_a_directory_of_their_own(file: Path) -> N
     assert (file.parent / "input.reduced.txt").read_bytes() == b"line 05\n"
 
 
-def test_a_script_given_to_an_interpreter_is_found_from_everywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_given_to_an_interpreter_is_found_anywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give both names relative to where the command starts; candidates lie elsewhere."""
     (file.parent / "check.sh").write_text(needs(5))
     monkeypatch.chdir(file.parent)

@@ -69,7 +69,7 @@ class Measuring:
     st.sampled_from(["none", "monotone", "explicit", "confidence"]),
     st.integers(1, 3),
 )
-def test_what_is_returned_measured_above_the_middle_of_the_margin(
+def test_what_is_returned_measured_above_the_margins_middle(
     n: int, threshold: float, seed: int, spread: float, certificate: Any, workers: int
 ) -> None:
     """Check for any spread, true or not: the oracle has a spread of its own."""

@@ -16,7 +16,6 @@ from safety_harness.patch.apply import State, apply, verify
 from safety_harness.patch.folder import PATCH
 from tests.artifacts import Made
 from tests.builders import make_pair
-from tests.patch.conftest import made, questions
 
 MIB = 1 << 20
 # What hashing, copying and small objects may take in addition to the tensors.
