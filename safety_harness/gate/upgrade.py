@@ -67,6 +67,7 @@ def _incident(sentence: str, ids: Sequence[str]) -> Incident:
     owners = broken["students"].split(", ") if broken["students"] else [owner]
     if owner in owners and set(owners) <= set(ids):
         return Incident(kind="broken_test", tests=(test,), students=tuple(owners), cause=cause, unnamed=further)
-    # A test that belongs to no student stands among the owners by its own name.
-    tests = tuple(dict.fromkeys((test, *(name for name in owners if name not in ids))))
+    if set(owners) & set(ids):  # of students and of nobody: no incident of this schema is both
+        return Incident(kind="other", cause=sentence)
+    tests = tuple(dict.fromkeys((test, *owners)))  # a test that belongs to no student is its own owner
     return Incident(kind="broken_test", tests=tests, cause=cause, unnamed=max(0, further + 1 - len(tests)))
