@@ -96,4 +96,4 @@ def decide_run(
     unproven = bool(incomplete) or not students or any(one.outcome is Outcome.INCONCLUSIVE for one in students)
     surprising = any(student.surprises for student in students)
     outcome = Outcome.FAIL if surprising else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
-    return RunResult(outcome, tuple(students), gate, judge, provenance, questions or {}, tuple(incomplete))
+    return RunResult(outcome, tuple(students), gate, judge, provenance, tuple(incomplete), questions or {})

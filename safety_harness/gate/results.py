@@ -153,9 +153,9 @@ class RunResult:
     gate: Mapping[str, Any]
     judge: Judge
     provenance: Mapping[str, Any]
+    incomplete: tuple[Incident, ...]
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     """By the sha256 of their set, the questions that checks were asked on."""
-    incomplete: tuple[Incident, ...] = ()
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -256,7 +256,9 @@ def read_results(path: Path) -> RunResult:
         readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
         raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
     try:
-        run = _RUN.validate_python(table)
-        return run if schema_version == SCHEMA else _RUN.validate_python(upgrade(table))
+        if schema_version != SCHEMA:
+            _RUN.validate_python({**table, "incomplete": ()})  # the upgrade needs its shape
+            table = upgrade(table)
+        return _RUN.validate_python(table)
     except ValidationError as error:
         raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error

@@ -31,7 +31,7 @@ def upgrade(table: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValidationError: its reasons are no sentences.
     """
-    reasons = TypeAdapter(list[str]).validate_python(table.get("reasons", []))
+    reasons = TypeAdapter(list[str]).validate_python(table.get("reasons"))
     students = [_with_raw_outcome(student) for student in table["students"]]
     ids = [student["id"] for student in students]
     # These follow from the students themselves.
@@ -40,17 +40,14 @@ def upgrade(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**table, "students": students, "incomplete": [asdict(incident) for incident in incidents]}
 
 
-def _with_raw_outcome(student: Mapping[str, Any]) -> dict[str, Any]:
+def _with_raw_outcome(student: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return *student* with the outcome that its defense had before the correction."""
-    checks = dict(student["checks"])
-    for name, check in checks.items():  # schema 1 had the flipped questions among the numbers
-        checks[name] = {**check, "numbers": {key: value for key, value in check["numbers"].items() if key != "flips"}}
-    if defense := checks.get("defense"):
-        ending = _CORRECTED.get(defense["outcome"], "")
-        if ending and defense["summary"].endswith(ending):
-            summary = defense["summary"].removesuffix(ending)
-            checks["defense"] = {**defense, "summary": summary, "raw_outcome": "pass"}
-    return {**student, "checks": checks}
+    defense = student["checks"].get("defense")
+    ending = defense and _CORRECTED.get(defense["outcome"])
+    if not ending or not defense["summary"].endswith(ending):
+        return student
+    before = {**defense, "summary": defense["summary"].removesuffix(ending), "raw_outcome": "pass"}
+    return {**student, "checks": {**student["checks"], "defense": before}}
 
 
 def _incident(sentence: str, ids: Sequence[str]) -> Incident:

@@ -101,6 +101,7 @@ DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 3"),
     "newer": (lambda text: text.replace('"schema": 3', '"schema": 4'), "schema 4, but this version reads 1 to 3"),
     "misspelt": (lambda text: text.replace('"provenance"', '"origin"'), "a field is missing or wrong"),
+    "no incidents": (lambda text: text.replace('"incomplete"', '"broken"'), "a field is missing or wrong: incomplete"),
     "unknown outcome": (lambda text: text.replace('"pass"', '"fine"'), "a field is missing or wrong"),
     "checks in a list": (
         lambda text: json.dumps(json.loads(text) | {"students": [LISTED]}),

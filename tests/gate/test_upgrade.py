@@ -11,7 +11,7 @@ import pytest
 from safety_harness.errors import DataError
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
-from safety_harness.gate.results import Outcome, RunResult, read_results
+from safety_harness.gate.results import Check, Outcome, RunResult, read_results
 from safety_harness.report import WRITERS, terminal
 from tests.samples import run_result, sample_checks
 
@@ -128,8 +128,21 @@ def test_the_first_schema_is_still_read(tmp_path: Path) -> None:
     assert (defense.summary[:10], defense.asked) == ("DSR 90/128", None)
 
 
-def test_reasons_that_are_no_sentences_are_refused(tmp_path: Path) -> None:
-    """Expect an error with what to do, not a guess."""
-    file = old_file(tmp_path / "old.json", run_result({"a/one": sample_checks()}), reasons=[7])
+def test_a_suites_own_numbers_of_an_old_file_are_kept(tmp_path: Path) -> None:
+    """Expect no number to be taken for a part of schema 1, and a check without numbers to be read."""
+    run = run_result({"a/one": [Check("own", Outcome.PASS, "", {"flips": 3}), Check("bare", Outcome.PASS, "")]})
+    table = json.loads(run.to_json())
+    del table["students"][0]["checks"]["bare"]["numbers"]
+    upgraded = read_results(old_file(tmp_path / "old.json", run, students=table["students"]))
+    assert upgraded.students == run.students
+
+
+@pytest.mark.parametrize("reasons", [{"reasons": [7]}, {}], ids=["numbers", "missing"])
+def test_reasons_that_are_no_sentences_are_refused(tmp_path: Path, reasons: dict[str, Any]) -> None:
+    """Expect an error with what to do, not a guess that the run was complete."""
+    file = old_file(tmp_path / "old.json", run_result({"a/one": sample_checks()}))
+    table = json.loads(file.read_text())
+    del table["reasons"]
+    file.write_text(json.dumps(table | reasons))
     with pytest.raises(DataError, match=r"old\.json: a field is missing or wrong: .* Run the suites again"):
         read_results(file)

@@ -141,7 +141,7 @@ def test_hostile_text_stays_text() -> None:
     settings = {HOSTILE: {HOSTILE: named}}
     judge = Judge(name=HOSTILE, fingerprint=HOSTILE, sets={HOSTILE: Agreement(n=3)})
     incidents = (Incident("other", cause=HOSTILE),)
-    result = RunResult(Outcome.FAIL, (student,), settings, judge, {HOSTILE: named}, incomplete=incidents)
+    result = RunResult(Outcome.FAIL, (student,), settings, judge, {HOSTILE: named}, incidents)
     text = markdown(result)
     assert "<script" not in text
     assert "`" not in text
@@ -155,7 +155,7 @@ def test_a_student_without_a_patch_or_a_task_has_a_dash() -> None:
         run_result({"a/b": [*sample_checks()[:2], Check("task", Outcome.PASS, "none", {})]}).students[0],
         about=About(),
     )
-    result = RunResult(Outcome.PASS, (bare,), {}, Judge(), {})
+    result = RunResult(Outcome.PASS, (bare,), {}, Judge(), {}, ())
     assert "| a/b" in markdown(result)
     assert " – " in row(terminal(result), "a/b")
 
