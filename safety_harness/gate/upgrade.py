@@ -28,11 +28,16 @@ _CORRECTED = {"fail": "; no improvement after Holm", "inconclusive": "; whether 
 def upgrade(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return *table*, which has the shape of a results.json but the sentences of an old one, as one of schema 3.
 
+    The numbers of *table* may be changed in place.
+
     Raises:
         ValidationError: its reasons are no sentences.
     """
     reasons = TypeAdapter(list[str]).validate_python(table.get("reasons"))
     students = [_with_raw_outcome(student) for student in table["students"]]
+    if table["schema"] == 1:  # its numbers held the ids of the flipped questions
+        for check in (check for student in students for check in student["checks"].values()):
+            check.get("numbers", {}).pop("flips", None)
     ids = [student["id"] for student in students]
     # These follow from the students themselves.
     about_students = ("no student was measured", *(f"{name}: " for name in ids))

@@ -122,10 +122,13 @@ def test_old_causes_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_the_first_schema_is_still_read(tmp_path: Path) -> None:
-    """Expect the numbers of a file that does not know its questions."""
-    run = read_results(old_file(tmp_path / "old.json", run_result({"a/one": sample_checks(refused=90)}), schema=1))
-    defense = run.students[0].checks["defense"]
+    """Expect the numbers of a file that does not know its questions, without the ids of those that flipped."""
+    old = run_result({"a/one": sample_checks(refused=90)})
+    table = json.loads(old.to_json())["students"]
+    table[0]["checks"]["defense"] |= {"numbers": {"n": 128, "flips": ["q1"]}, "asked": None}
+    defense = read_results(old_file(tmp_path / "old.json", old, students=table, schema=1)).students[0].checks["defense"]
     assert (defense.summary[:10], defense.asked) == ("DSR 90/128", None)
+    assert defense.numbers.model_dump() == {"n": 128}
 
 
 def test_a_suites_own_numbers_of_an_old_file_are_kept(tmp_path: Path) -> None:
