@@ -78,14 +78,15 @@ def test_answers_are_shown_where_the_results_hold_them(two: RunResult) -> None:
 
 
 def test_results_without_questions_make_a_page() -> None:
-    """Expect a page of results of an earlier schema, and of a check without questions."""
+    """Expect a page of results of an earlier schema, of a check without questions, and of a suite's own defense."""
     result = run_result({"a/none": [], "a/some": sample_checks()})
     some = result.students[1]
     bare = {name: replace(check, asked=None) for name, check in some.checks.items()}
     none = replace(
         some.checks["defense"], numbers=some.numbers(Defense).model_copy(update={"n": 0}), asked=Asked("s", "", "")
     )
-    for measured in (bare, {"defense": none}):
+    gains = replace(none, numbers=Defense(gained=1, lost=0))
+    for measured in (bare, {"defense": none}, {"defense": gains}):
         old = replace(
             result, students=(result.students[0], replace(some, checks=measured, about=About())), questions={}
         )
