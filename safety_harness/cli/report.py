@@ -24,10 +24,10 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     merged = commands.add_parser(
         "merge",
         help="make one results.json of several runs, as if all of their students had been gated in one",
-        description="A student that was inconclusive may stand in a later run again. Exit codes as those of `report`.",
+        description="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
     )
     merged.set_defaults(run=_merge)
-    merged.add_argument("results", type=Path, nargs="+", help="results.json of runs over other students each, in order")
+    merged.add_argument("results", type=Path, nargs="+", help="the results.json of each run, in order")
     merged.add_argument("--out", type=Path, required=True, help="the results.json to write")
     merged.add_argument(
         "--anew",
@@ -40,13 +40,13 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     merged.add_argument(
         "--keep-first",
         action="store_true",
-        help="a student may be decided in several runs, on other machines, say: the first decision counts, and the "
-        "result says what the others were",
+        help="a student may be decided in several runs, say on several machines: the first decision counts, and the "
+        "result lists the later ones",
     )
     merged.add_argument(
         "--without-texts",
         action="store_true",
-        help="leave out the words of questions and answers, so that the result may be published; one run will do",
+        help="leave out the texts of questions and answers, so that the result may be published; also of a single run",
     )
     report = commands.add_parser(
         "report",
@@ -55,17 +55,19 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
-    report.add_argument("--to", metavar="FORMATS", help="some of md, html, csv, junit, github, joined by commas")
-    report.add_argument("--out", type=Path, help="folder for what is written (default: that of the results)")
+    report.add_argument(
+        "--to", metavar="FORMATS", help="formats to write, separated by commas: md, html, csv, junit, github"
+    )
+    report.add_argument("--out", type=Path, help="folder for the files (default: the folder of the results)")
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
     report.add_argument(
         "--not-worse",
         action="store_true",
-        help="exit 1, too, if refusals, over-refusals or task are worse, or not compared",
+        help="exit 1 also if refusals, over-refusals or the own task are worse, or were not compared",
     )
-    report.add_argument("--include-answers", action="store_true", help="show what the models said, if the run kept it")
+    report.add_argument("--include-answers", action="store_true", help="show the models' answers, if the run kept them")
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
 
