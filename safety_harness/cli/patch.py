@@ -183,11 +183,7 @@ def _print_written(options: argparse.Namespace, out: Path, artifact: Artifact, l
         lines.append(f"not what the gate saw: {', '.join(unseen_files)}")
     if artifact.manifest.student.dequantised:
         lines.append("its weights were unpacked from a quantised file, and are written unpacked")
-    _print(
-        options,
-        {"out": str(out), "written": True, "left_out": left_out, "beside": unseen_files},
-        "\n".join(lines),
-    )
+    _print(options, {"out": str(out), "written": True, "left_out": left_out, "beside": unseen_files}, "\n".join(lines))
 
 
 def _print_state(options: argparse.Namespace, verified: Verified, more: str) -> None:

@@ -97,9 +97,7 @@ def task(before: Sequence[bool], after: Sequence[bool], gate: GateSettings) -> C
     difference = test.difference
     rate_before, rate = Rate.of(before), Rate.of(after)
     numbers = Task(
-        **_rates(rate_before, rate, gate.confidence),
-        difference=difference.value,
-        difference_lower=difference.low,
+        **_rates(rate_before, rate, gate.confidence), difference=difference.value, difference_lower=difference.low
     )
     summary = (
         f"own task {rate_before.k} -> {rate.k} of {rate.n}, loss at most {-difference.low:.3f}, allowed {gate.task:.3f}"

@@ -45,7 +45,11 @@ def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str,
     them out would choose the students first and test them afterwards. A defense that passes without a test of its
     improvement (a suite's own check, say) is not proven. An earlier correction, over other students, is undone first.
     """
-    defenses = {student: _uncorrected(named["defense"]) for student, named in checks.items() if "defense" in named}
+    defenses = {
+        student: replace(defense, outcome=defense.raw_outcome or defense.outcome, raw_outcome=None)
+        for student, named in checks.items()
+        if (defense := named.get("defense"))
+    }
     p_values = {student: p for student, check in defenses.items() if (p := _p_value(check)) is not None}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     for student, check in defenses.items():
@@ -59,10 +63,6 @@ def correct_for_students(checks: Mapping[str, Mapping[str, Check]]) -> dict[str,
         student: {**named, **({"defense": defenses[student]} if student in defenses else {})}
         for student, named in checks.items()
     }
-
-
-def _uncorrected(defense: Check) -> Check:
-    return replace(defense, outcome=defense.raw_outcome or defense.outcome, raw_outcome=None)
 
 
 def _corrected(defense: Check, outcome: Outcome) -> Check:

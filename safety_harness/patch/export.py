@@ -15,7 +15,7 @@ from safety_harness.errors import ArtifactError
 from safety_harness.files import refuse_existing, whole_folder, write_whole
 from safety_harness.patch.apply import State, require
 from safety_harness.patch.folder import Artifact
-from safety_harness.patch.tensor_bytes import Raw, digest, stored_tensors, with_channels
+from safety_harness.patch.tensor_bytes import digest, stored_tensors, with_channels
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit
@@ -94,7 +94,8 @@ def peft_adapter(artifact: Artifact, model: Path, out: Path) -> None:
             bits = place.read()
             if entry := entries.get(name):
                 bits = with_channels(bits, entry.along, entry.moved, artifact.new(entry))
-            tensors[f"base_model.model.{name}"] = _tensor(bits, checkpoint.dtype(name))
+            flat = torch.from_numpy(bits.reshape(-1).view("u1").copy()).view(checkpoint.dtype(name))
+            tensors[f"base_model.model.{name}"] = flat.reshape(bits.shape)
     spot = carrier.parts[0].disk
     stem, dtype = spot.name.removesuffix(".weight"), checkpoint.dtype(spot.name)
     tensors[f"base_model.model.{stem}.lora_A.weight"] = torch.zeros(1, spot.shape[spot.axis], dtype=dtype)
@@ -138,7 +139,3 @@ def _one_dtype(artifact: Artifact) -> str:
             f"mergekit writes one of {', '.join(names.values())}, this patch holds {', '.join(dtypes)}. Use `apply`."
         )
     return names[dtypes[0]]
-
-
-def _tensor(bits: Raw, dtype: torch.dtype) -> torch.Tensor:
-    return torch.from_numpy(bits.reshape(-1).view("u1").copy()).view(dtype).reshape(bits.shape)

@@ -24,9 +24,8 @@ def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
             repo_id=repository,
             folder_path=artifact.folder,
             allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, SUMS],
-            delete_patterns=None
-            if artifact.original
-            else [ORIGINAL],  # an earlier patch's numbers would be in no checksum
+            # The numbers of an earlier patch would be in no checksum.
+            delete_patterns=None if artifact.original else [ORIGINAL],
             commit_message=f"Safety patch for {artifact.manifest.search.student}",
         )
     except Exception as error:  # the client passes on the errors of its transports, which share no base class

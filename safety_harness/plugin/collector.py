@@ -190,18 +190,13 @@ class Collector:
             folder = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
             written = write(self.result, folder)
         except Exception as error:  # whatever it is: the measurements must not be lost
-            return _message(error)
+            return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
         return ""
 
 
 def _badness(check: Mapping[str, Any]) -> int:
     return ("pass", "inconclusive", "fail").index(check["outcome"])
-
-
-def _message(error: Exception) -> str:
-    """Return the message of an error: of one that is meant for the user alone, of any other with its kind."""
-    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -27,7 +27,7 @@ def totals(result: RunResult) -> list[str]:
     shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
     lines = [
         f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
-        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected.",
+        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected."
     ]
     if gains:
         lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")

@@ -142,8 +142,5 @@ def _svg(figure: Figure, title: str) -> str:
     for drawn, named in _NAMES.items():
         text = text.replace(drawn, named)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" style="{_DEFAULTS}" ', 1)
-
-
-# Of a figure that stands alone; the page sets its own.
-_DEFAULTS = "max-width:100%;height:auto"
+    style = "max-width:100%;height:auto"  # for a figure that stands alone; the page sets its own
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" style="{style}" ', 1)

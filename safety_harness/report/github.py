@@ -43,8 +43,5 @@ def workflow_commands(result: RunResult) -> list[str]:
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
-    return [f"::{kind} title=release gate::{_escaped(reason)}" for reason in result.reasons[:MAX_ANNOTATIONS]]
-
-
-def _escaped(text: str) -> str:
-    return visible(text).replace("%", "%25")
+    texts = (visible(reason).replace("%", "%25") for reason in result.reasons[:MAX_ANNOTATIONS])
+    return [f"::{kind} title=release gate::{text}" for text in texts]

@@ -100,7 +100,7 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
     return {
         "result": student,
-        "anchor": _anchor(student.id),
+        "anchor": hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12],
         "checks": [(CHECKS.get(name, name), student.checks[name]) for name in names],
         "defense": student.numbers(Defense),
         "sorted_by": _sort_values(student),
@@ -145,10 +145,6 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
         yield "lineage", cells.lineage(about.lineage)
     if identity := cells.identity(student):
         yield "measured on", identity
-
-
-def _anchor(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _flips(questions: Sequence[Question], asked: Asked) -> Iterator[Flip]:
