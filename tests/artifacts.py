@@ -18,7 +18,7 @@ from safety_harness.search.write_patch import build
 from safety_harness.weights.units import Unit, cut, group_id
 from tests.builders import make_pair
 from tests.refusal_world import entry
-from tests.samples import SEARCH
+from tests.samples import whole_patch
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,12 @@ def some_units(evaluator: Evaluator, seed: int, *, whole: bool = False) -> tuple
 def patch_of(evaluator: Evaluator, units: Sequence[Unit], **changes: Any) -> Patch:
     """Return a patch of *units*, as a search finds one."""
     ids = tuple(group_id((unit,)) for unit in units)
-    facts: dict[str, Any] = {
-        "key": "k", "student": evaluator.student.id, "teacher": "t", "found": True, "reason": "found", "units": ids,
-        "certificate": dict.fromkeys(ids, "tested"), "minimal": True, "probes": 9, "seconds": 1.5,
+    facts = {
+        "student": evaluator.student.id, "units": ids, "certificate": dict.fromkeys(ids, "tested"), "minimal": True,
         "parameters": sum(unit.parameters for unit in units), "total_parameters": evaluator.checkpoint.parameters,
-        "candidates": 21, "strategy": "adaptive", "prior": "contrast", "grain": "channel", "together": "module",
-        "transfer": "replace", "search": SEARCH,
+        "prior": "contrast", "grain": "channel",
     }  # fmt: skip
-    return Patch(**{**facts, **changes})
+    return whole_patch(**{**facts, **changes})
 
 
 def bits(folder: Path) -> dict[str, bytes]:

@@ -52,6 +52,11 @@ def build(root: Path) -> Path:
         teacher = copy.deepcopy(base)
         train(teacher, tokenizer, replies, steps=60, rate=3e-3, only="_proj")
         save(teacher, tokenizer, root / name)
+    return write_questions(root)
+
+
+def write_questions(root: Path) -> Path:
+    """Write the question files of every student here to *root*. Return *root*."""
     for name, texts in {"harmful": HARMFUL, "harmless": HARMLESS, "task": tuple(TASK), "text": TEXT}.items():
         write_prompts(root / f"{name}.search.jsonl", texts[::2])
         write_prompts(root / f"{name}.report.jsonl", texts[1::2])

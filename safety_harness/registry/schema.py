@@ -15,7 +15,12 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 def _in_registry(path: Path, info: ValidationInfo) -> Path:
     """Return *path* relative to the registry file, whose folder is the context of a validation."""
-    return path if info.context is None else info.context / path.expanduser()
+    if info.context is None:
+        return path
+    try:
+        return Path(info.context / path.expanduser())
+    except RuntimeError:  # of a user that this machine does not know; pydantic reports a ValueError only
+        raise ValueError("no home folder is known for `~` here") from None
 
 
 RegistryPath = Annotated[Path, AfterValidator(_in_registry)]
@@ -234,7 +239,10 @@ def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
     """Return *spec*, or the *ancestor* with the adapters of *spec* on top when it names adapters and no source."""
     if not isinstance(spec, dict) or "adapters" not in spec or any(kind in spec for kind in KINDS):
         return spec
-    return ancestor | spec | {"adapters": [*ancestor.get("adapters", ()), *spec["adapters"]]}
+    lower, upper = ancestor.get("adapters", ()), spec["adapters"]
+    if isinstance(lower, list | tuple) and isinstance(upper, list | tuple):  # what is no list is left to be refused
+        spec = spec | {"adapters": [*lower, *upper]}
+    return ancestor | spec
 
 
 def _plain(kind: str, name: str) -> str:

@@ -1,34 +1,24 @@
-"""Check fixed cases of `safety_harness.ddmin`: exact call counts, both ends, bad input, stops."""
+"""Check fixed cases of `safety_harness.ddmin`: exact call counts, both ends, bad input, proofs."""
 
 from __future__ import annotations
 
 import ast
 import pickle
 import random
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
 
 import safety_harness.ddmin as package
-from safety_harness.ddmin import Answer, Event, partial_result, reducer
+from safety_harness.ddmin import Answer, Event
 from safety_harness.ddmin.certify import Certify
-from safety_harness.ddmin.errors import ArgumentError, BadAnswer, DdminError, NotReproduced, Unresolved
+from safety_harness.ddmin.errors import ArgumentError, DdminError, NotReproduced, Unresolved
 from safety_harness.ddmin.options import OptionArguments, Options
-
-minimize = partial(package.minimize, certificate="explicit", check_empty=True)
-EACH = pytest.mark.parametrize("strategy", ["adaptive", "halving", "ddmin"])
-
-
-def needs(*required: int) -> Callable[[tuple[int, ...]], bool]:
-    """Return an oracle that accepts the sets that hold all of these units."""
-    return lambda subset: set(required) <= set(subset)
+from tests.ddmin.shared import EACH, minimize, needs
 
 
 def additive(n: int, share: float, seed: int) -> tuple[list[float], Callable[[tuple[int, ...]], bool]]:
@@ -93,28 +83,6 @@ def test_empty_set_accepted_is_found_in_two_calls_and_said(strategy: str) -> Non
 
 
 @EACH
-def test_false_on_the_full_set_is_not_reproduced(strategy: str) -> None:
-    with pytest.raises(NotReproduced, match="is false on the full set of 5 units") as caught:
-        minimize(range(5), lambda _: False, strategy=strategy)
-    assert partial_result(caught.value) is None
-
-
-@pytest.mark.parametrize(
-    ("raised", "leaves", "message"),
-    [(Unresolved(), NotReproduced, "has no answer"), (KeyboardInterrupt("now"), KeyboardInterrupt, "now")],
-)
-def test_without_the_full_set_there_is_nothing_to_return(
-    raised: BaseException, leaves: type[BaseException], message: str
-) -> None:
-    def oracle(_: tuple[int, ...]) -> bool:
-        raise raised
-
-    with pytest.raises(leaves, match=message) as caught:
-        minimize(range(5), oracle)
-    assert partial_result(caught.value) is None
-
-
-@EACH
 def test_no_units(strategy: str) -> None:
     none: tuple[str, ...] = ()
     result = minimize(none, lambda _: True, strategy=strategy)
@@ -149,88 +117,6 @@ def test_bad_arguments_are_refused_before_any_call(arguments: dict[str, Any], me
         minimize(arguments.pop("units", "abc"), oracle, **arguments)
     assert isinstance(caught.value, DdminError)
     assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize("answer", [None, 1, "yes"])
-def test_an_oracle_that_returns_no_bool_keeps_the_best_so_far(answer: object) -> None:
-    def oracle(subset: tuple[int, ...]) -> Any:
-        return True if len(subset) >= 6 else answer if subset else False
-
-    with pytest.raises(BadAnswer, match="must return True or False") as caught:
-        minimize(range(8), oracle, strategy="ddmin")
-    partial = partial_result(caught.value)
-    assert partial is not None
-    assert len(partial.kept) == 8
-    assert "best so far: 8 of 8 units, not proven minimal" in caught.value.__notes__[0]
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Let SIGINT interrupt, also where this process was started in the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_a_real_interrupt_keeps_the_best_so_far() -> None:
-    def oracle(subset: tuple[int, ...]) -> bool:
-        if len(subset) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return {3, 5} <= set(subset)
-
-    result = minimize(range(8), oracle, strategy="ddmin")
-    assert result.stopped == "interrupted"
-    assert {3, 5} <= set(result.kept)
-    assert str(result) == f"{len(result.kept)} of 8 units, not proven minimal, stopped: interrupted"
-
-
-@pytest.mark.parametrize("error", [StopIteration("oracle"), GeneratorExit("oracle"), SystemExit(3)])
-def test_odd_exceptions_of_the_oracle_propagate_too(error: BaseException) -> None:
-    def oracle(subset: tuple[int, ...]) -> bool:
-        if 0 < len(subset) < 8:
-            raise error
-        return len(subset) == 8
-
-    with pytest.raises(type(error)) as caught:
-        minimize(range(8), oracle)
-    partial = partial_result(caught.value)
-    assert partial is not None
-    assert partial.kept == tuple(range(8))
-
-
-def test_an_exception_of_the_listener_keeps_the_best_so_far() -> None:
-    def listener(event: Event) -> None:
-        if event.kind == "accepted" and event.size < 8:
-            raise BrokenPipeError
-
-    with pytest.raises(BrokenPipeError) as caught:
-        minimize(range(8), needs(7), on_event=listener)
-    partial = partial_result(caught.value)
-    assert partial is not None
-    assert len(partial.kept) < 8
-
-
-@EACH
-def test_seconds_stop_before_the_next_call(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(reducer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    def oracle(subset: tuple[int, ...]) -> bool:
-        now[0] += 4.0
-        return {3, 40} <= set(subset)
-
-    result = minimize(range(56), oracle, strategy=strategy, max_seconds=10.0)
-    assert (result.calls, result.seconds, result.stopped) == (3, 12.0, "seconds")
-    assert {3, 40} <= set(result.kept)
-    assert not result.minimal
-
-
-def test_budget_of_one_call_returns_the_full_set_untested() -> None:
-    result = minimize("abc", lambda subset: "b" in subset, max_calls=1)
-    assert (result.kept, result.calls, result.stopped) == (("a", "b", "c"), 1, "calls")
-    assert result.certificate == dict.fromkeys("abc", "untested")
-    assert not result.minimal
 
 
 def test_assumed_ends_cost_no_call() -> None:
@@ -354,12 +240,6 @@ def test_a_heavy_unit_left_out_early_is_taken_back() -> None:
     assert len(result.kept) == 208  # the least possible: unit 3, and units of weight 1 for the 206.5 that are missing
 
 
-def test_target_size_ends_the_search() -> None:
-    result = package.minimize(range(100), needs(3), target_size=20)
-    assert result.stopped == "size"
-    assert 1 <= len(result.kept) <= 20
-
-
 def test_a_second_answer_to_a_question_is_ignored() -> None:
     core = package.Reducer(range(8))
     ask = core.ask()
@@ -369,11 +249,6 @@ def test_a_second_answer_to_a_question_is_ignored() -> None:
     assert core.result().kept == tuple(range(8))
     core.stop("interrupted")
     assert core.ask() is None
-
-
-def test_there_is_no_result_before_a_set_was_accepted() -> None:
-    with pytest.raises(ValueError, match="no set has been accepted"):
-        package.Reducer(range(8)).result()
 
 
 def test_options_and_their_keyword_types_agree() -> None:

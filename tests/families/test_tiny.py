@@ -6,7 +6,6 @@ Models are loaded with plain transformers, from their bfloat16 files, as float32
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ FILES = {
 }  # fmt: skip
 CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "gemma": "GemmaForCausalLM"}
 FOLDERS = [MODELS / family / "teacher" for family in FAMILIES] + [MODELS / s.family / s.name for s in STUDENTS]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: many workers share few cores, and more threads than cores are far slower than one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rows(name: str) -> list[dict[str, str]]:

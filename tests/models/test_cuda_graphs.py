@@ -100,6 +100,21 @@ def test_a_common_beginning_is_read_from_a_graph(pairs: Pairs) -> None:
     assert replayed.answers(questions, NEW) == changed != plain
 
 
+@pytest.mark.parametrize("replayed", [True, False])
+def test_questions_that_differ_in_their_last_token_alone(pairs: Pairs, replayed: bool) -> None:
+    """Read one token a row after the common beginning, as many as a decoding step reads."""
+    loaded = endless(pairs)
+    loaded.tokenizer.chat_template = None
+    asked = generator(loaded, GraphCache(loaded.model) if replayed else None, batch_size=16)
+    rows = {text: asked.encode(text) for text in (f"{LONG} {digit}" for digit in "0123456789")}
+    questions = [text for text, row in rows.items() if len(row) == len(rows[f"{LONG} 0"])]
+    assert len(questions) > 3
+    assert asked.shared_prefix([rows[text] for text in questions], NEW) == len(rows[f"{LONG} 0"]) - 1
+    alone = generator(loaded, None, batch_size=16)
+    alone.speedups = replace(alone.speedups, min_prefill_tokens_saved=None)
+    assert asked.answers(questions, NEW) == alone.answers(questions, NEW)
+
+
 def test_rows_that_are_cut_off_change_no_other_row(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every other answer stop early, then all but one: graphs of seven, three and one row are replayed."""
     monkeypatch.setattr(safety_harness.models.decoding.batch, "MIN_GRAPH_ROWS", 1)

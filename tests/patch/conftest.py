@@ -10,17 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts import Made, make_artifact
-from tests.refusal_world import HARMFUL, HARMLESS, TASK, TEXT, write_prompts
+from tests.refusal_world import write_questions
 
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the questions that every student here is asked."""
-    root = tmp_path_factory.mktemp("questions")
-    for name, texts in {"harmful": HARMFUL, "harmless": HARMLESS, "task": tuple(TASK), "text": TEXT}.items():
-        write_prompts(root / f"{name}.search.jsonl", texts[::2])
-        write_prompts(root / f"{name}.report.jsonl", texts[1::2])
-    return root
+    return write_questions(tmp_path_factory.mktemp("questions"))
 
 
 @pytest.fixture

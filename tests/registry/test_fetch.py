@@ -33,9 +33,6 @@ def write_wheel(folder: Path, name: str = "sample_data", version: str = "1.0") -
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-pytestmark = pytest.mark.usefixtures("cache")
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the one folder that pip looks into."""

@@ -37,6 +37,12 @@ def with_task(report: str) -> str:
     return with_student(f'path = "x"\ntask = {{ search = "t.jsonl", report = {{ {report} }} }}')
 
 
+def with_tuned(adapters: str, base: str = "[]") -> str:
+    """Return a registry with one student that is its ancestor with *adapters* on top of the *base* adapters."""
+    ancestor = f'[families.a.ancestor]\npath = "base"\nadapters = {base}\n'
+    return with_student(f"adapters = {adapters}\n{ancestor}")
+
+
 # --- What is read ----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +195,10 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (with_task('path = "q.csv", column = "q"'), "task.report: Value error, `column` is for hf datasets"),
         (with_student('path = "x"\nsha256 = "abc"'), "families.a.students.s.sha256: String should match pattern"),
         (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: Extra inputs"),
+        (with_student('path = "~nobody-here/x"'), "families.a.students.s.path: Value error, no home folder is known"),
+        (with_tuned("'lora/one'"), "families.a.students.s.adapters: Input should be a valid tuple (given: 'lora/one')"),
+        (with_tuned("3"), "families.a.students.s.adapters: Input should be a valid tuple (given: 3)"),
+        (with_tuned("[]", base="'lora/one'"), "families.a.ancestor.adapters: Input should be a valid tuple"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_file_and_place(tmp_path: Path, text: str, message: str) -> None:
