@@ -1,6 +1,6 @@
 """Estimate what gating a student needs, from its config and its tensors' shapes: disk, memory, probes and time.
 
-Nothing is loaded, and of a hub only headers are read. The arithmetic stands next to each figure.
+No weights are loaded. A hub is asked for headers alone. The arithmetic stands next to each figure.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Shape, Unit, grouped
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of one number, by dtype."""
+"""Bytes of one number, by dtype."""
 # Rows of one backward pass of a prior (search/priors/gradients.py).
 ROWS_PER_PASS = 16
 # Numbers that a backward pass remembers for each token, layer and hidden channel.
 ACTIVATIONS_PER_TOKEN = 34
-# Of a batch's keys and values: the cache that reads the questions, and CUDA graphs for all, half, … of the rows
-# (models/decoding/cuda_graphs.py).
+# Copies of a batch's keys and values: the cache that reads the questions, and the CUDA graphs of all rows, of half of
+# them and so on, which together hold twice as much (models/decoding/cuda_graphs.py).
 CACHES = 3
-# Rows that a prior takes backward: two answers to 64 harmful and 128 harmless questions in three places. A descent adds
-# the questions of its steps (search/priors/descent.py).
+# Rows of all backward passes of a prior: two answers to each of 64 harmful and 128 harmless questions, at three points.
+# A descent adds the questions of its 32 steps (search/priors/descent.py).
 BACKWARD_ROWS = {"norm": 0, "contrast": 3 * 2 * (64 + 128), "descent": 3 * 2 * (64 + 128) + 32 * (8 + 32 + 8)}
 # Tokens of each harmless answer, and of each answer to the task, for which a descent keeps the student's logits.
 KEPT_TOKENS = 8
-# Probes that searches took, in multiples of what is left out at once: 48 to 105 with 28 to 56 of it (reports/).
+# Probes of a search for each group of units that is left out at once. Searches took 48 to 105 probes for 28 to 56
+# groups (reports/).
 MIN_PROBES_PER_GROUP, MAX_PROBES_PER_GROUP = 1, 4
 # Questions of a search.
 HARMFUL_QUESTIONS, HARMLESS_QUESTIONS, TASK_QUESTIONS = 128, 128, 64
@@ -161,11 +162,6 @@ def _hidden(model: Sketch) -> int:
     return int(next(config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config))
 
 
-def _layers(units: tuple[Unit, ...]) -> int:
-    """Return how many layers a model with these *units* has."""
-    return 1 + max(unit.layer for unit in units)
-
-
 def _memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
     """Estimate the memory in bytes: the student, the teacher's movable tensors, and a batch or the prior's gradients.
 
@@ -174,7 +170,7 @@ def _memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
     family = student.family
     width = BYTES[family.dtype]
     movable = sum(unit.parameters for unit in units)
-    layers = _layers(units)
+    layers = 1 + max(unit.layer for unit in units)
     keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(model))
     vocabulary = int(answering(model.config).get("vocab_size", 0))
     tokens = QUESTION_TOKENS + family.max_new_tokens

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
-from safety_harness.evaluation.identity import measurement_identity
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
+from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
 from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
 from safety_harness.judging.own_task import is_right
-from safety_harness.models.generate import Generator, Screen
+from safety_harness.models.generate import DECODING, Generator, Screen
 from safety_harness.models.likelihood import (
     TextScore,
     answer_logprobs,
@@ -150,16 +150,25 @@ class Evaluator:
         return tuple(divergences)
 
     def identity(self) -> dict[str, object]:
-        """Return everything that a measurement of this evaluator depends on, as plain values."""
-        return measurement_identity(
-            self.student.family,
-            self.questions,
-            self.judge,
-            self.generator,
-            student=self.checkpoint,
-            teacher=self.teacher,
-            ancestor=self.ancestor,
-        )
+        """Return everything that a measurement of this evaluator depends on, as plain values.
+
+        Two measurements are comparable if all of these are equal. Patches are cached by them.
+        """
+        family, generator = self.student.family, self.generator
+        return {
+            "student": self.checkpoint.fingerprint,
+            "teacher": self.teacher.fingerprint,
+            "ancestor": self.ancestor and self.ancestor.fingerprint,
+            "questions": self.questions.hashes,
+            "judge": self.judge.fingerprint,
+            "decoding": DECODING,
+            "dtype": family.dtype,
+            "device": generator.model.device.type,
+            "batch_size": generator.batch_size,
+            "max_new_tokens": family.max_new_tokens,
+            "screen_tokens": family.screen_tokens,
+            "template": sha256_text(generator.chat.template or ""),
+        }
 
     def forget(self) -> None:
         """Drop every memoised measurement, so that the next one is made again."""

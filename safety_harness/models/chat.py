@@ -15,7 +15,7 @@ from safety_harness.errors import SourceError
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
-_TOTEMPLATE_DATE = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
+_CALL_FOR_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 _THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
 
 
@@ -100,7 +100,7 @@ def _template(tokenizer: Any) -> str | None:
             f"{tokenizer.name_or_path}: has chat templates named {', '.join(tokenizer.chat_template)}, and none is "
             "called default. Keep the one to ask with, as chat_template.jinja."
         ) from error
-    undated = _TOTEMPLATE_DATE.sub(lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), template)
+    undated = _CALL_FOR_TODAY.sub(lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), template)
     if "strftime_now(" in undated:
         raise SourceError(
             f"{tokenizer.name_or_path}: its chat template asks for today's date in a way that cannot be replaced, so "

@@ -119,7 +119,7 @@ def _once(identity: str, make: Callable[[Path], None]) -> Path:
 
 
 def _from_gguf(gguf: Path, chat_template: str | None, out: Path) -> None:
-    # Imported here so that a model that needs no converting does not pay for peft.
+    # Imported here, because it takes seconds, and most models need no conversion.
     from safety_harness.models.convert import from_gguf
 
     from_gguf(gguf, out, chat_template)

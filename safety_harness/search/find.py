@@ -37,7 +37,8 @@ def find_patch(evaluator: Evaluator, results: Path | None = None) -> Patch:
     folder = patch_folder(key)
     with locked(folder):
         if cached := load_patch(folder):
-            return _renamed(evaluator, cached)
+            # The key knows weights only, which may have had other names before.
+            return cached.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
         return _kept(evaluator, search(evaluator, key, folder), folder)
 
 
@@ -73,11 +74,6 @@ def _belongs_to(identity: Mapping[str, Any]) -> dict[str, Any]:
         "teacher": identity.get("teacher"),
         "set of questions": asked_in_search(identity.get("questions", {})),
     }
-
-
-def _renamed(evaluator: Evaluator, patch: Patch) -> Patch:
-    """Return *patch* under today's names. Its key knows weights only, which may have had other names before."""
-    return patch.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
 
 
 def _kept(evaluator: Evaluator, patch: Patch, folder: Path) -> Patch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import time
@@ -99,7 +100,8 @@ def _entries(
 
 def _entry(part: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor) -> Entry:
     bits = place.read()
-    before = digest(bits)
+    before = digest(bits)  # now, because `with_channels` overwrites them
+    new_bits: Raw = new.contiguous().view(torch.uint8).numpy().view(bits.dtype).reshape(new.shape)
     return Entry(
         tensor=part.name,
         layer=units[0].layer,
@@ -110,13 +112,8 @@ def _entry(part: Moved, units: Sequence[Unit], place: Stored, new: torch.Tensor)
         shape=place.shape,
         dtype=place.dtype,
         before=before,
-        after=digest(with_channels(bits, part.axis, part.indices, _bits(new, bits))),
+        after=digest(with_channels(bits, part.axis, part.indices, new_bits)),
     )
-
-
-def _bits(tensor: torch.Tensor, like: Raw) -> Raw:
-    raw: Raw = tensor.contiguous().view(torch.uint8).numpy().view(like.dtype).reshape(tensor.shape)
-    return raw
 
 
 def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> torch.Tensor:
@@ -175,7 +172,7 @@ def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidenc
     # The key says what was searched for; on another processor the same search may find other units.
     if student is None or gated is None or (gated.key, gated.units) != (patch.key, patch.units):
         raise ArtifactError(
-            f"{results}: is no evidence for this patch: it tells of {'another patch of' if student else 'no student'} "
+            f"{results}: is no evidence for this patch: it records {'another patch of' if student else 'no student'} "
             f"{patch.student!r}. Run the suites again with these settings."
         )
     about, then, now = student.about, _decisive(student.about.identity), _decisive(today)
@@ -206,5 +203,8 @@ def _decisive(identity: Identity) -> dict[str, str | None]:
 
 
 def _environment() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # an extra that is not installed
+            versions[name] = metadata.version(name)
     return {"python": platform.python_version(), "machine": platform.machine(), **versions}

@@ -89,13 +89,7 @@ class Part:
     @property
     def alike(self) -> bool:
         """Whether the tensor is laid out equally on disk and in memory, under any name."""
-        disk, memory = self.disk, self.memory
-        return (disk.shape, disk.axis, disk.places, disk.within) == (
-            memory.shape,
-            memory.axis,
-            memory.places,
-            memory.within,
-        )
+        return replace(self.disk, name=self.memory.name) == self.memory
 
 
 @dataclass(frozen=True, order=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_evidence_of_other_units_is_refused(made: Callable[..., Made], tmp_path:
     units = some_units(evaluator, 1)
     about = {"patch": patch_of(evaluator, units[1:]).model_dump(mode="json"), "identity": evaluator.identity()}
     results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
-    with pytest.raises(ArtifactError, match=r"is no evidence for this patch: it tells of another patch"):
+    with pytest.raises(ArtifactError, match=r"is no evidence for this patch: it records another patch"):
         build(evaluator, patch_of(evaluator, units), tmp_path / "gated", results=results)
     assert not (tmp_path / "gated").exists()
     assert (
@@ -47,3 +48,20 @@ def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: P
             tmp_path / "none",
         )
     assert not (tmp_path / "none").exists()
+
+
+def test_a_patch_is_written_without_the_extras(
+    made: Callable[..., Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write an artifact where peft is not installed: the manifest records the packages that are there."""
+    evaluator, version = made().evaluator, metadata.version
+
+    def without_peft(name: str) -> str:
+        if name == "peft":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_peft)
+    artifact = build(evaluator, patch_of(evaluator, some_units(evaluator, 1)), tmp_path / "small")
+    assert artifact.manifest.environment["torch"] == version("torch")
+    assert "peft" not in artifact.manifest.environment

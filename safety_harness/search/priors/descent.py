@@ -162,10 +162,18 @@ def _objective(evaluator: Evaluator, asked: StepRows, schedule: Schedule) -> Ite
             yield -cost * _diverging(evaluator, batch).sum() / len(rows)
 
 
+@torch.no_grad()
 def _kept(evaluator: Evaluator, prompts: PromptSet, rows_per_pass: int) -> list[Kept]:
-    """Return each question of *prompts* with the student's own answer and its log-probabilities there."""
+    """Return each question of *prompts* with the student's own answer and its log-probabilities there.
+
+    These have the shape (tokens, vocabulary), and are bfloat16 to save room.
+    """
     rows = own_answers(evaluator, prompts, KEPT_TOKENS)
-    return [Kept(*pair) for pair in zip(rows, _answer_logprobs(evaluator, rows, rows_per_pass), strict=True)]
+    return [
+        Kept(row, logprobs.bfloat16())
+        for batch in batches(rows, rows_per_pass)
+        for row, logprobs in zip(batch, _row_by_row(evaluator, batch), strict=True)
+    ]
 
 
 def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
@@ -173,12 +181,6 @@ def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
     while items:
         shuffled.shuffle(items)
         yield from items
-
-
-@torch.no_grad()
-def _answer_logprobs(evaluator: Evaluator, rows: Sequence[Row], rows_per_pass: int) -> list[torch.Tensor]:
-    """Return the student's log-probabilities at its own answers: shape (tokens, vocabulary), bfloat16 to save room."""
-    return [logprobs.bfloat16() for batch in batches(rows, rows_per_pass) for logprobs in _row_by_row(evaluator, batch)]
 
 
 def _refusing(evaluator: Evaluator, rows: Sequence[Row]) -> torch.Tensor:
