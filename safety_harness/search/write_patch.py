@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -206,5 +207,9 @@ def _decisive(identity: Identity) -> dict[str, str | None]:
 
 
 def _environment() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "machine": platform.machine(), **versions}
+    """Return the Python, the machine and the versions of the packages that are installed."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # peft comes with an extra
+            versions[package] = metadata.version(package)
+    return versions

@@ -168,11 +168,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (TABLE + "[families.a]\n", "families.a.teacher: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\n", "families.a.students: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\nstudents = {}\n", "families.a.students: "),
-        (TABLE + family("a", BOTH, "batchsize = 3"), "families.a.batchsize: Extra inputs are not permitted (given: 3)"),
+        (TABLE + family("a", BOTH, "batchsize = 3"), "families.a.batchsize: unknown key (given: 3)"),
         (TABLE + family("a", BOTH, "dtype = 'int8'"), "families.a.dtype: Input should be 'float32'"),
         (TABLE + family("a", BOTH, "gate = { dsr = 1.5 }"), "families.a.gate.dsr: Input should be less than or equal"),
         (TABLE + family("a", BOTH, "gate = { dsr = -1 }"), "families.a.gate.dsr: Input should be greater than"),
-        (TABLE + family("a", BOTH, "gate = { drs = 0.5 }"), "families.a.gate.drs: Extra inputs"),
+        (TABLE + family("a", BOTH, "gate = { drs = 0.5 }"), "families.a.gate.drs: unknown key"),
         (TABLE + family("a", BOTH, "search = { strategy = 'fast' }"), "families.a.search.strategy: Input should be"),
         (with_student('path = "x"').replace(".s]", '."a b"]'), "student name 'a b'"),
         (TABLE + '[families."a[b]"]\nteacher = "t"\nstudents = { s = "s" }\n', "family name 'a[b]': use ASCII letters"),
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (with_task('hf = "a/b", column = "q", file = "q.jsonl"'), "task.report: Value error, an hf question set needs"),
         (with_task('path = "q.csv", column = "q"'), "task.report: Value error, `column` is for hf datasets"),
         (with_student('path = "x"\nsha256 = "abc"'), "families.a.students.s.sha256: String should match pattern"),
-        (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: Extra inputs"),
+        (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: unknown key"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_file_and_place(tmp_path: Path, text: str, message: str) -> None:
