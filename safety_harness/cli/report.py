@@ -41,7 +41,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--keep-first",
         action="store_true",
         help="a student may be decided in several runs, on other machines, say: the first decision counts, and the "
-        "result says what the others were",
+        "result says what the later ones were",
     )
     merged.add_argument(
         "--without-texts",
