@@ -69,7 +69,8 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
         if fault["type"] == "json_invalid" or isinstance(fault["input"], dict)
         else f" (given: {fault['input']!r:.80})"
     )
-    return f"{field}: {fault['msg']}{given}"
+    message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+    return f"{field}: {message}{given}"
 
 
 def missing_extra(package: str, extra: str, what: str) -> HarnessError:

@@ -114,13 +114,14 @@ def _worse(against: Versus) -> list[str]:
 def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.gate.merge import merge
+    from safety_harness.report.cells import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
     result = merge(runs, options.anew, keep_first=options.keep_first)
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())
-    print(f"{options.out}: {len(result.students)} students, gate: {result.outcome.value}")
+    print(f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}")
     return 0 if result.outcome is Outcome.PASS else 1
 
 

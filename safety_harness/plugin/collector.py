@@ -191,7 +191,7 @@ class Collector:
             written = write(self.result, folder)
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        self.notes.append(f"reports: {folder}: " + ", ".join(path.name for path in written))
+        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}")
         return ""
 
 

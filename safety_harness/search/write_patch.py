@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,9 @@ def _decisive(identity: Identity) -> dict[str, str | None]:
 
 
 def _environment() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):  # an extra that is not installed
-            versions[name] = metadata.version(name)
-    return {"python": platform.python_version(), "machine": platform.machine(), **versions}
+    """Return the Python, the machine and the versions of the packages that are installed."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # peft comes with an extra
+            versions[package] = metadata.version(package)
+    return versions

@@ -120,8 +120,8 @@ def test_installed_command_lists_the_family(environment: Environment) -> None:
     assert "smollm2" not in done.stdout
 
 
-def test_wheel_gates_a_student_from_an_empty_folder(environment: Environment) -> None:
-    """Search and gate one tiny student in a worker, without a clone and without extras."""
+def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) -> None:
+    """Search and gate one tiny student in a worker, and take its patch out, without a clone and without extras."""
     command = ["-m", "pytest", "--pyargs", "safety_harness.suites", "-n", "auto"]
     done = environment.run(*command, "--family", "tiny", "--student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -129,6 +129,12 @@ def test_wheel_gates_a_student_from_an_empty_folder(environment: Environment) ->
     results = json.loads((environment.work / "reports" / "results.json").read_text(encoding="utf-8"))
     assert results["outcome"] == "pass"
     assert [student["id"] for student in results["students"]] == ["tiny-gemma/capitals"]
+    student, command = "tiny-gemma/capitals", str(environment.folder / "bin" / "safety-harness")
+    done = environment.run(command, "search", student, "--results", "reports/results.json", "--out", "patch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    recorded = json.loads((environment.work / "patch" / "manifest.json").read_text(encoding="utf-8"))["environment"]
+    assert "torch" in recorded
+    assert "peft" not in recorded
 
 
 @pytest.mark.parametrize("module", ["safety_harness", "safety_harness.suites", "safety_harness.suites.test_defense"])
