@@ -122,6 +122,6 @@ def _plan(options: argparse.Namespace) -> int:
     ]
     headers = ("student", "M parameters", "may move", "download GiB", "memory GiB", "probes", "minutes")
     print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6)))
-    print(f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s.")
-    print("The sums: safety_harness/evaluation/estimate.py")
+    device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
+    print(f"{device_text}. The sums: safety_harness/evaluation/estimate.py")
     return 0
