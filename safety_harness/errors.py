@@ -58,19 +58,27 @@ class VoidProbe(HarnessError):
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:
-    """Return ``FIELD: message (given: VALUE)`` for the first fault of *error*, without the value if that is a table.
+    """Return ``FIELD: message (given: VALUE)`` for the first fault of *error*.
 
     A fault of no field, such as text that is no JSON, is one of the *whole*.
     """
+    field, message = field_and_message(error)
+    return f"{field or whole}: {message}"
+
+
+def field_and_message(error: ValidationError) -> tuple[str, str]:
+    """Return the field of the first fault of *error*, and what is wrong with the value given.
+
+    The field is empty for a fault of no field. A table is not quoted.
+    """
     fault = error.errors()[0]
-    field = ".".join(map(str, fault["loc"])) or whole
     given = (
         ""
         if fault["type"] == "json_invalid" or isinstance(fault["input"], dict)
         else f" (given: {fault['input']!r:.80})"
     )
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-    return f"{field}: {message}{given}"
+    return ".".join(map(str, fault["loc"])), f"{message}{given}"
 
 
 def missing_extra(package: str, extra: str, what: str) -> HarnessError:

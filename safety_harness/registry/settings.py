@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from safety_harness.errors import ConfigError, first_fault
+from safety_harness.errors import ConfigError, field_and_message
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -105,5 +105,5 @@ def parse_overrides(settings: type[BaseModel], prefix: str, given: Mapping[str, 
     try:
         return settings.model_validate(dict(given)).model_dump(include=set(given))
     except ValidationError as error:
-        field, _, fault = first_fault(error).partition(": ")
-        raise ConfigError(f"--{prefix}-{field.replace('_', '-')}: {fault}.") from error
+        field, message = field_and_message(error)
+        raise ConfigError(f"--{prefix}-{field.replace('_', '-')}: {message}.") from error

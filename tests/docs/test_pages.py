@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -35,14 +35,9 @@ MAX_CHANGELOG_WORDS = 25
 
 
 @pytest.fixture(scope="module")
-def counter() -> ModuleType:
+def counter(docs_script: Callable[[str], ModuleType]) -> ModuleType:
     """Return docs/sentences.py as a module."""
-    spec = importlib.util.spec_from_file_location("sentences", ROOT / "docs" / "sentences.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_script("sentences")
 
 
 def running_text(page: Path) -> str:
