@@ -15,6 +15,7 @@ Each message says what is wrong, with which file or value, and what to do next.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ class NotFinite(HarnessError):
 
 class VoidProbe(HarnessError):
     """A probe has too many unscored answers to be true or false."""
+
+
+class Remark(UserWarning):
+    """Something that a reader of the report should know. It ends nothing, whatever the filters of warnings are."""
+
+
+def remark(message: str) -> None:
+    """Warn of *message*. A filter that turns warnings into errors, as in many a project, does not apply to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Remark)
+        warnings.warn(message, Remark, stacklevel=3)
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safety_harness.gate import checks, decide
 from safety_harness.gate.records import About, Agreement, Judge, Patch, Step, plain
-from safety_harness.gate.results import Asked, Check, Outcome, Question, RunResult
+from safety_harness.gate.results import Asked, Check, Expected, Outcome, Question, RunResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -137,22 +137,28 @@ def about(**changes: Any) -> About:
     return About.model_validate({**facts, **changes})
 
 
-def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, str] | None = None) -> RunResult:
+def run_result(named: Mapping[str, Sequence[Check]], expected: Mapping[str, Expected] | None = None) -> RunResult:
     """Return a whole run over the students *named*, decided by the real gate."""
+    corrected = decide.correct_for_students(
+        {name: {check.name: check for check in measured} for name, measured in named.items()}
+    )
     students = [
         decide.decide_student(
             name,
-            {check.name: check for check in measured},
+            corrected[name],
             required=decide.PATCH_REQUIRED,
             expected=(expected or {}).get(name, "pass"),
             about=about(),
         )
-        for name, measured in named.items()
+        for name in named
     ]
     return decide.decide_run(
         students,
         incomplete=[],
-        gate={"alpha": {"gate": GateSettings().model_dump(mode="json")}},
+        gate={
+            family: {"gate": GateSettings().model_dump(mode="json")}
+            for family in dict.fromkeys(["alpha", *(name.partition("/")[0] for name in named)])
+        },
         judge=JUDGE,
         provenance={"commit": "abc123", "packages": {"torch": "2.13"}},
         questions=ASKED,
@@ -166,7 +172,26 @@ def outcomes(result: RunResult) -> dict[str, Outcome]:
 
 def results_with(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write to *file* a results.json of students of whom the run recorded the plain *facts*, and nothing else."""
-    run = run_result({name: sample_checks() for name in facts})
-    students = tuple(replace(student, about=About.model_validate(facts[student.id])) for student in run.students)
-    file.write_text(replace(run, students=students).to_json(), encoding="utf-8")
+    known = {name: About.model_validate(one) for name, one in facts.items()}
+    run = run_result({name: checks_of(one) for name, one in known.items()})
+    students = tuple(replace(student, about=known[student.id]) for student in run.students)
+    judges = [one.identity.judge for one in known.values() if one.identity.judge]
+    judge = JUDGE.model_copy(update={"fingerprint": judges[0]}) if judges else JUDGE
+    file.write_text(replace(run, students=students, judge=judge).to_json(), encoding="utf-8")
     return file
+
+
+def checks_of(facts: About) -> list[Check]:
+    """Return checks of a student that agree with the *facts* that a run recorded about it."""
+    sets = {"defense": "harmful.report", "over_refusal": "harmless.report", "task": "task.report"}
+    units = dict.fromkeys(facts.patch.units, False) if facts.patch else {}
+    found = facts.patch is None or facts.patch.found
+    minimality = checks.minimality(units, accepted=True, found=found, reason="enough")
+    return [
+        replace(check, asked=replace(check.asked, set=facts.identity.questions.get(sets[check.name], check.asked.set)))
+        if check.asked
+        else minimality
+        if check.name == "minimality"
+        else check
+        for check in sample_checks()
+    ]

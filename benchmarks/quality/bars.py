@@ -20,8 +20,9 @@ from tabulate import tabulate
 
 from benchmarks.kept import Row, patch_name
 from benchmarks.quality.over_refusal import known_rows, rise
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Patch
-from safety_harness.gate.results import StudentResult, read_results
+from safety_harness.gate.results import StudentResult
 from safety_harness.report.cells import verdict
 
 HERE = Path(__file__).parent

@@ -125,3 +125,7 @@ def _plan(options: argparse.Namespace) -> int:
     device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
     print(f"{device_text}. The sums: safety_harness/evaluation/estimate.py")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

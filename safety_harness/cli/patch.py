@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from safety_harness.errors import ArtifactError, ConfigError, SourceError
 from safety_harness.files import refuse_existing
-from safety_harness.gate.results import read_results
+from safety_harness.gate.reading import read_results
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
@@ -262,3 +262,7 @@ def _upload(options: argparse.Namespace) -> int:
 def _print(options: argparse.Namespace, facts: Mapping[str, Any], text: str) -> None:
     """Print the facts as JSON if asked for, otherwise the text."""
     print(json.dumps(facts, indent=1) if options.json else text)
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

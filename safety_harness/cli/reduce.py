@@ -101,3 +101,7 @@ def _minimize(parts: list[bytes], script: Script, options: argparse.Namespace) -
 def _write(path: Path, parts: list[bytes], result: ddmin.Reduction[int]) -> None:
     """Write the pieces that were kept."""
     write_whole(path, b"".join(parts[i] for i in result.kept))
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_harness.errors import ConfigError
-from safety_harness.gate.results import Outcome, RunResult, read_results, schema
+from safety_harness.gate.reading import read_results
+from safety_harness.gate.results import Outcome, RunResult, schema
 
 if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
@@ -133,3 +134,7 @@ def _formats(text: str | None) -> list[str]:
     if unknown := [name for name in formats if name not in known]:
         raise ConfigError(f"report --to: {unknown[0]!r} is no format. Known are {', '.join(known)}.")
     return formats
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

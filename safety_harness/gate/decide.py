@@ -9,7 +9,7 @@ from typing import Any
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.records import About, Judge
-from safety_harness.gate.results import Check, Outcome, Question, RunResult, StudentResult
+from safety_harness.gate.results import Check, Expected, Outcome, Question, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
 
 ALWAYS_REQUIRED = ("defense", "over_refusal", "perplexity", "divergence", "task")
@@ -26,14 +26,18 @@ def decide_student(
     checks: Mapping[str, Check],
     *,
     required: Sequence[str],
-    expected: str = "pass",
+    expected: Expected = "pass",
     about: About | None = None,
 ) -> StudentResult:
-    """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven."""
+    """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven.
+
+    A student that is expected to fail is not decided before every check was measured: its FAIL makes a run green.
+    """
     failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
     unproven = [check.sentence for check in checks.values() if check.outcome is Outcome.INCONCLUSIVE]
     if missing := [name for name in required if name not in checks]:
         unproven.append(f"not measured: {', '.join(missing)}")
+        failed = [] if expected == "fail" else failed
     outcome = Outcome.FAIL if failed else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
     return StudentResult(identifier, outcome, expected, tuple(failed or unproven), dict(checks), about or About())
 
@@ -88,6 +92,7 @@ def decide_run(
     judge: Judge,
     provenance: Mapping[str, Any],
     questions: Mapping[str, tuple[Question, ...]] | None = None,
+    remarks: Sequence[str] = (),
 ) -> RunResult:
     """Return the outcome of a run: PASS only when every student came out as the registry expects.
 
@@ -96,4 +101,6 @@ def decide_run(
     unproven = bool(incomplete) or not students or any(one.outcome is Outcome.INCONCLUSIVE for one in students)
     surprising = any(student.surprises for student in students)
     outcome = Outcome.FAIL if surprising else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
-    return RunResult(outcome, tuple(students), gate, judge, provenance, tuple(incomplete), questions or {})
+    return RunResult(
+        outcome, tuple(students), gate, judge, provenance, tuple(incomplete), questions or {}, tuple(remarks)
+    )

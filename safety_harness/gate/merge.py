@@ -70,6 +70,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
             **{key: history for key, entries in now.items() if (history := _history(runs, key, entries))},
         },
         questions=_questions(runs),
+        remarks=list(dict.fromkeys(remark for run in runs.values() for remark in run.remarks)),
     )
 
 

@@ -6,23 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import SerializeAsAny, TypeAdapter, ValidationError
+from pydantic import SerializeAsAny, TypeAdapter
 
-from safety_harness.errors import DataError, first_fault
+from safety_harness.files import sha256_text
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
 from safety_harness.gate.records import About, Judge, plain
-from safety_harness.gate.upgrade import upgrade
 
 RESULTS = "results.json"
 """The file that a run writes in its folder of reports."""
-SCHEMA = 3
-OLDEST_SCHEMA = 1
+SCHEMA = 4
 
 Kind = TypeVar("Kind", bound=Numbers)
+Expected = Literal["pass", "fail"]
 
 
 class Outcome(StrEnum):
@@ -123,7 +121,7 @@ class StudentResult:
 
     id: str
     outcome: Outcome
-    expected: str
+    expected: Expected
     reasons: tuple[str, ...]
     checks: Mapping[str, Check]
     about: About = field(default_factory=About)
@@ -156,6 +154,19 @@ class RunResult:
     incomplete: tuple[Incident, ...]
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     """By the sha256 of their set, the questions that checks were asked on."""
+    remarks: tuple[str, ...] = ()
+    """What a reader should know and what decides nothing, such as settings in which student and teacher differ."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was measured and decided.
+
+        It leaves out where and when that was, and all words that a copy for the public leaves out.
+        """
+        table = _RUN.dump_python(self.without_texts(), mode="json", exclude={"provenance", "remarks"})
+        for student in table["students"]:
+            student["about"].get("patch", {}).pop("seconds", None)
+        return sha256_text(json.dumps([self.provenance.get("subject"), table], sort_keys=True))
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -178,7 +189,7 @@ class RunResult:
         """Return the text of a results.json. Its ``reasons`` are for whoever reads the file; they are not read back."""
         table = _RUN.dump_python(self, mode="json")
         first = {"outcome": table["outcome"], "reasons": self.reasons, "incomplete": table["incomplete"]}
-        return json.dumps({"schema": SCHEMA, **first, **table}, indent=1) + "\n"
+        return json.dumps({"schema": SCHEMA, "sha256": self.sha256, **first, **table}, indent=1) + "\n"
 
     def without_answers(self) -> RunResult:
         """Return the run without what the models answered."""
@@ -213,10 +224,11 @@ def schema() -> dict[str, Any]:
     sentences = {"type": "array", "items": {"type": "string"}}
     table["properties"] = {
         "schema": {"const": SCHEMA, "type": "integer"},
+        "sha256": {"description": "Digest of everything but the words of questions and answers.", "type": "string"},
         "reasons": {"description": "Sentences made from the records below.", **sentences},
         **table["properties"],
     }
-    table["required"] = ["schema", "reasons", *table["required"]]
+    table["required"] = ["schema", "sha256", "reasons", *table["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **table}
 
 
@@ -231,34 +243,18 @@ def check_to_row(check: Check) -> dict[str, Any]:
     return row
 
 
+def run_from_table(table: Mapping[str, Any]) -> RunResult:
+    """Return the run of a plain dict, as a results.json of this schema holds it.
+
+    Raises:
+        ValidationError: a field is missing or wrong.
+    """
+    return _RUN.validate_python(table)
+
+
 def check_from_row(row: Mapping[str, Any]) -> Check:
     """Return the check of a plain dict."""
     return _CHECK.validate_python(row)
 
 
 _CHECK = TypeAdapter(Check)
-
-
-def read_results(path: Path) -> RunResult:
-    """Read a results.json of this schema or an older one.
-
-    Raises:
-        DataError: missing, cut short, of a newer schema, or a field is missing or wrong.
-    """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
-    schema_version = table.get("schema") if isinstance(table, dict) else None
-    if schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
-        newer = isinstance(schema_version, int) and schema_version > SCHEMA
-        advice = "Update safety-harness" if newer else "Run the suites again"
-        readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
-        raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
-    try:
-        if schema_version != SCHEMA:
-            _RUN.validate_python({**table, "incomplete": ()})  # the upgrade needs its shape
-            table = upgrade(table)
-        return _RUN.validate_python(table)
-    except ValidationError as error:
-        raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from safety_harness.errors import DataError
+from safety_harness.errors import DataError, remark
 from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.decoding.cuda_graphs import GraphCache
@@ -101,10 +100,9 @@ class Generator:
     def _halve(self, rows: int) -> None:
         """Go on with smaller batches, and warn: in bfloat16 an answer depends on its batch."""
         self.batch_size = rows // 2
-        warnings.warn(
+        remark(
             f"Out of memory with {rows} questions at once; going on with {self.batch_size}. Set `batch_size = "
-            f"{self.batch_size}` in the registry, so that other runs ask alike.",
-            stacklevel=2,
+            f"{self.batch_size}` in the registry, so that other runs ask alike."
         )
 
     def decode(

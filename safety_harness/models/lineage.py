@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from safety_harness.errors import LineageError
+from safety_harness.errors import LineageError, remark
 from safety_harness.files import sha256_file
 from safety_harness.gate.records import Lineage
 from safety_harness.weights.architectures import answering
@@ -78,10 +77,7 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
         file for file in ("tokenizer.json", "tokenizer.model") if _digest(student, file) != _digest(teacher, file)
     ]
     if differs:
-        warnings.warn(
-            f"{student.folder.name} and {teacher.folder.name}, which moves into it, differ in {'; '.join(differs)}.",
-            stacklevel=2,
-        )
+        remark(f"{student.folder.name} and {teacher.folder.name}, which moves into it, differ in {'; '.join(differs)}.")
     return Lineage(median=median, lowest=lowest, lowest_tensor=lowest_tensor, differs=tuple(differs))
 
 

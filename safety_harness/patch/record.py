@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from safety_harness.errors import HarnessError, first_fault
 from safety_harness.files import cache_dir, sha256_text, whole_folder
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Patch
-from safety_harness.gate.results import read_results
 
 # Raised when a search would find another patch from the same inputs: patches of an older search are then not reused.
 ALGORITHM = 11

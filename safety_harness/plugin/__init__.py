@@ -6,6 +6,7 @@ that names what to gate. Fixtures import what needs torch, in the process that r
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 from safety_harness.errors import HarnessError
 from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.collector import Collector
-from safety_harness.plugin.fixtures import NO_STUDENT, measure, patch, student, subject, teacher
+from safety_harness.plugin.fixtures import EXPLAINED, NO_STUDENT, PROPERTY, measure, patch, student, subject, teacher
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["measure", "patch", "student", "subject", "teacher"]
 
 SUITES = "safety_harness.suites"
+COLLECTOR = "safety-harness-collector"
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -39,6 +41,23 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """
     if options.names_students(config) or _names_packaged_suites(config):
         config.option.safety_suites = True
+    if not config.option.pyargs:
+        _require_suites(config)
+
+
+def _require_suites(config: pytest.Config) -> None:
+    """Refuse a folder of suites that is not there. With workers pytest would say for a minute nothing, and end with 5.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    for argument in config.args:
+        path = config.invocation_params.dir / argument.partition("::")[0]
+        if not path.exists() and (config.option.safety_suites or path.name == "suites"):
+            raise pytest.UsageError(
+                f"{argument}: no such file or folder. In a clone, run in its top folder. Anywhere else the suites are "
+                f"those of the package: pytest --pyargs {SUITES}"
+            )
 
 
 def _names_packaged_suites(config: pytest.Config) -> bool:
@@ -57,7 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
         collector = Collector(
             students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches
         )
-        config.pluginmanager.register(collector, "safety-harness-collector")
+        if config.pluginmanager.register(collector, COLLECTOR) is None:
+            raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         if board := live.open_board(config):
             config.pluginmanager.register(board, "safety-harness-board")
             if not config.getoption("numprocesses", None):
@@ -98,18 +118,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("student", students, ids=ids, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let warnings be warnings while a student is measured, whatever the project's filters make of them.
+
+    pytest sets the filters anew for each test. A remark of torch must not end hours of measurements.
+    """
+    if "student" in getattr(item, "fixturenames", ()):
+        warnings.simplefilter("default")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a failed check of a student that is expected to fail as xfailed, which does not turn the run red."""
+    """Mark a failure that a check of this test explains; of a student that is expected to fail, report it as xfailed.
+
+    An assertion about anything else is a broken test, also of a student that is expected to fail.
+    """
     report = yield
     params = getattr(getattr(item, "callspec", None), "params", {})
-    spec = getattr(params.get("student"), "spec", None)
-    failed = call.excinfo is not None and call.excinfo.errisinstance(AssertionError)
-    if failed and report.when == "call" and getattr(spec, "expected", "pass") == "fail":
-        report.outcome = "skipped"
-        report.wasxfail = "the registry expects this student to fail its gate"
+    student = params.get("student")
+    asserted = report.when == "call" and call.excinfo is not None and call.excinfo.errisinstance(AssertionError)
+    rows = [row for name, row in item.user_properties if name == PROPERTY and isinstance(row, dict)]
+    if asserted and any(row["check"]["outcome"] != "pass" for row in rows if "check" in row):
+        report.user_properties.append((PROPERTY, EXPLAINED))
+        if student is not None and student.spec.expected == "fail":
+            report.outcome = "skipped"
+            report.wasxfail = "the registry expects this student to fail its gate"
     return report
 
 

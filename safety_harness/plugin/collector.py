@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness import __version__
-from safety_harness.errors import HarnessError
+from safety_harness.errors import HarnessError, Remark
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
-from safety_harness.plugin.fixtures import PROPERTY
+from safety_harness.plugin.fixtures import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
     from safety_harness.gate.records import Judge
@@ -53,6 +54,9 @@ class Collector:
     broken: dict[str, str] = field(default_factory=dict)
     """Why each test failed that did so outside of the gate's checks."""
     notes: list[str] = field(default_factory=list)
+    remarks: dict[str, None] = field(default_factory=dict)
+    """What the harness remarked, each once and in order."""
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         # Read before anything is measured: the files may have changed or vanished at the end.
@@ -68,17 +72,26 @@ class Collector:
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
-        if report.failed and all(check["outcome"] == "pass" for _, check in checks):
+        if report.failed and EXPLAINED not in rows:
             self.broken[report.nodeid] = _reason(report)  # once, even if several workers crash on it
         for student, check in checks:
             checks_of = self.checks.setdefault(student, {})
             # Of two measurements the worse counts: a test cannot be repeated until it passes.
             checks_of[check["name"]] = max(checks_of.get(check["name"]) or check, check, key=_badness)
-        for row in rows:
+        for row in (row for row in rows if "student" in row):
             self.about.setdefault(row["student"], {}).update(row.get("about", {}))
             for name, asked in row.get("questions", {}).items():
                 self.questions[name] = tuple(Question(*each) for each in asked)
         report.user_properties[:] = [each for each in report.user_properties if each[0] != PROPERTY]
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Keep what the harness remarks, here or in a worker; pytest shows it among all other warnings."""
+        if issubclass(warning_message.category, Remark):
+            self.remarks[str(warning_message.message)] = None
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Note that the run was cut short; ``pytest.exit`` may choose any exit code, 0 too."""
+        self.interrupted = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -108,6 +121,13 @@ class Collector:
             self.notes.append(str(error))
         session.exitstatus = self._exit_code(exitstatus, self.result.outcome.value)
 
+    @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
+    def last_word(self, session: pytest.Session) -> Generator[None]:
+        """Set the exit code after everybody else: no other plugin turns a release red or green."""
+        yield
+        if self.result is not None:
+            session.exitstatus = self._exit_code(session.exitstatus, self.result.outcome.value)
+
     def _exit_code(self, exitstatus: int, outcome: str) -> int:
         """Return pytest's exit code, or the gate's where it says more: unproven is not failed."""
         # pytest says that tests failed even where they failed only because their checks are unproven.
@@ -131,29 +151,52 @@ class Collector:
         terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
 
     def _decide(self, exitstatus: int, *incidents: Incident) -> RunResult:
+        """Decide the run. A student whose facts contradict each other counts as not measured."""
+        from safety_harness.gate.recheck import student_faults
+
+        incomplete = [*broken_tests(self.broken, [student.id for student in self.students]), *incidents]
+        if self.interrupted or exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+            incomplete.append(Incident(kind="interrupted"))
+        result = self._decided(self.checks, self.about, incomplete)
+        if not (faults := student_faults(result)):
+            return result
+        checks, about = (
+            {student: facts for student, facts in rows.items() if student not in faults}
+            for rows in (self.checks, self.about)
+        )
+        contradicted = [
+            Incident(kind="other", cause=f"{student}: what was measured contradicts itself: {fault}")
+            for student, fault in faults.items()
+        ]
+        return self._decided(checks, about, [*incomplete, *contradicted])
+
+    def _decided(
+        self,
+        checks: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        about: Mapping[str, Mapping[str, Any]],
+        incomplete: Sequence[Incident],
+    ) -> RunResult:
+        """Return the decided run of the rows *checks* and *about*, by student."""
         from safety_harness.gate import decide
         from safety_harness.gate.records import About
         from safety_harness.gate.results import check_from_row
 
-        checks = decide.correct_for_students(
+        corrected = decide.correct_for_students(
             {
-                student.id: {name: check_from_row(row) for name, row in self.checks.get(student.id, {}).items()}
+                student.id: {name: check_from_row(row) for name, row in checks.get(student.id, {}).items()}
                 for student in self.students
             }
         )
         decided = [
             decide.decide_student(
                 student.id,
-                checks[student.id],
+                corrected[student.id],
                 required=decide.required(self.subject),
                 expected=student.spec.expected,
-                about=About.model_validate(self.about.get(student.id, {})),
+                about=About.model_validate(about.get(student.id, {})),
             )
             for student in self.students
         ]
-        incomplete = [*broken_tests(self.broken, [student.id for student in self.students]), *incidents]
-        if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
-            incomplete.append(Incident(kind="interrupted"))
         return decide.decide_run(
             decided,
             incomplete=incomplete,
@@ -161,6 +204,7 @@ class Collector:
             judge=_judge_error(),
             provenance=self._provenance(),
             questions=self.questions,
+            remarks=tuple(self.remarks),
         )
 
     def _settings(self) -> dict[str, Any]:

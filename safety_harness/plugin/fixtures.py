@@ -12,6 +12,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.plugin import workers
+from safety_harness.registry.settings import GateSettings
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.subject import Subject
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from safety_harness.gate.results import Check, Question
 
 PROPERTY = "safety_harness"
+EXPLAINED = {"explained": True}
+"""The row of a test that failed because a check of its own did not pass."""
 NO_STUDENT = "no student is selected: run `pytest suites/`, or give --safety-suites"
 
 
@@ -30,12 +33,21 @@ class Measure:
     add: Callable[[tuple[str, object]], None] = field(repr=False)
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict, repr=False)
     """By the sha256 of their set, the questions whose texts the report shows."""
+    gate: GateSettings = field(default_factory=GateSettings, repr=False)
+    """The thresholds that the student is gated by."""
     include_answers: bool = False
 
     def __call__(self, check: Check) -> Check:
-        """Record a check and return it, so that a suite can assert it."""
+        """Record a check and return it, so that a suite can assert it.
+
+        Raises:
+            ValueError: the check cannot have come out of its own letters and numbers.
+        """
+        from safety_harness.gate.recheck import check_fault
         from safety_harness.gate.results import check_to_row
 
+        if fault := check_fault(check, self.gate):
+            raise ValueError(f"measure: {fault}")
         shown = check if self.include_answers else check.without_answers()
         self._add(check=check_to_row(shown))
         if check.asked and (asked := self.questions.get(check.asked.set)):
@@ -130,5 +142,6 @@ def measure(request: pytest.FixtureRequest, student: Subject) -> Measure:
         prompts.sha256: tuple(Question(prompt.id, prompt.text, prompt.category) for prompt in prompts)
         for prompts in student.evaluator.questions.reported
     }
+    measured = student.evaluator.student
     answers = request.config.option.safety_include_answers
-    return Measure(student.evaluator.student.id, request.node.user_properties.append, questions, answers)
+    return Measure(measured.id, request.node.user_properties.append, questions, measured.gate, answers)

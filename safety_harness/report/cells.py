@@ -189,7 +189,7 @@ def judge_rows(result: RunResult) -> list[tuple[str, ...]]:
 
 def provenance(result: RunResult) -> list[tuple[str, str]]:
     """Return where a run's numbers come from, and the settings that they were held against."""
-    rows: list[tuple[str, str]] = []
+    rows = [("sha256 of these results", result.sha256), *(("remark", remark) for remark in result.remarks)]
     for key, value in result.provenance.items():
         facts = {f"{key}: {name}": each for name, each in value.items()} if isinstance(value, Mapping) else {key: value}
         rows += [(name, plain(each)) for name, each in facts.items()]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import DataError, HarnessError
+from safety_harness.errors import DataError, HarnessError, remark
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
 from safety_harness.gate.records import Patch
@@ -80,13 +79,13 @@ def _kept(evaluator: Evaluator, patch: Patch, folder: Path) -> Patch:
     """Cache *patch* in *folder* if that is possible, and return it either way."""
     if patch_key(evaluator) != patch.key:
         message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
-        warnings.warn(message, stacklevel=2)
+        remark(message)
         _forget_journals(folder)
         return patch
     try:
         save_patch(patch, folder)
     except HarnessError as error:
-        warnings.warn(f"The patch of {patch.student} is used, but could not be kept. {error}", stacklevel=2)
+        remark(f"The patch of {patch.student} is used, but could not be kept. {error}")
     else:
         _forget_journals(folder)
     return patch

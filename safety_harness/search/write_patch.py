@@ -19,8 +19,8 @@ from safety_harness import __version__
 from safety_harness.errors import ArtifactError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Identity, Patch
-from safety_harness.gate.results import read_results
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
 from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measured, Origin

@@ -15,9 +15,10 @@ from safety_harness.gate.decide import decide_run
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, plain
-from safety_harness.gate.results import Check, Outcome, RunResult, read_results
-from tests.samples import ASKED, about, defense, run_result, sample_checks, whole_patch
+from safety_harness.gate.results import Check, Outcome, RunResult
+from tests.samples import ASKED, HARMFUL, about, defense, run_result, sample_checks, whole_patch
 
 Named = Mapping[str, Sequence[Check]]
 INTERRUPTED = Incident("interrupted")
@@ -122,7 +123,7 @@ def test_another_search_may_decide_a_student_anew() -> None:
 
 def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
     """Return *run* with patches that a search by *transfer* merged, for students of this *identity*."""
-    questions = {"harmful.search": "q", "harmful.report": "r"}
+    questions = {"harmful.search": "q", "harmful.report": HARMFUL}
     facts = about(
         patch=plain(whole_patch(key=transfer, transfer=transfer)),
         identity={"student": "s", "questions": questions, **identity},

@@ -17,9 +17,11 @@ from safety_harness.gate.decide import PATCH_REQUIRED, correct_for_students, dec
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Judge
-from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult, read_results
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE
+from safety_harness.registry.settings import GateSettings
 
 Checks = Mapping[str, Check]
 BADNESS = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL].index
@@ -39,6 +41,7 @@ PROVEN = st.builds(
 )
 
 
+RULES = {family: {"gate": GateSettings().model_dump(mode="json")} for family in "ab"}
 ALL_GREEN = {name: Check(name, Outcome.PASS, f"a {name}") for name in PATCH_REQUIRED}
 ALL_GREEN["defense"] = Check("defense", Outcome.PASS, "", {"improvement_required": True, "p_improvement": 1e-9})
 
@@ -69,7 +72,7 @@ def decided(measured: Mapping[str, Checks], incomplete: Sequence[Incident] = ())
     """Return the run that measured the checks of some students, decided as the plugin does."""
     corrected = correct_for_students(measured)
     students = [decide_student(name, corrected[name], required=PATCH_REQUIRED) for name in measured]
-    return decide_run(students, incomplete=incomplete, gate={}, judge=Judge(), provenance={})
+    return decide_run(students, incomplete=incomplete, gate=RULES, judge=Judge(), provenance={})
 
 
 @st.composite

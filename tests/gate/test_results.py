@@ -15,8 +15,9 @@ import pytest
 
 from safety_harness.errors import DataError
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import plain
-from safety_harness.gate.results import Asked, Check, Outcome, check_from_row, check_to_row, read_results, schema
+from safety_harness.gate.results import Asked, Check, Outcome, check_from_row, check_to_row, schema
 from tests.samples import run_result, sample_checks
 
 
@@ -98,8 +99,8 @@ LISTED = {"id": "a", "outcome": "pass", "expected": "pass", "reasons": [], "chec
 DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     "cut short": (lambda text: text[:-40], "cannot be read as results"),
     "empty": (lambda _: "", "cannot be read as results"),
-    "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 3"),
-    "newer": (lambda text: text.replace('"schema": 3', '"schema": 4'), "schema 4, but this version reads 1 to 3"),
+    "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 4"),
+    "newer": (lambda text: text.replace('"schema": 4', '"schema": 5'), "schema 5, but this version reads 1 to 4"),
     "misspelt": (lambda text: text.replace('"provenance"', '"origin"'), "a field is missing or wrong"),
     "no incidents": (lambda text: text.replace('"incomplete"', '"broken"'), "a field is missing or wrong: incomplete"),
     "unknown outcome": (lambda text: text.replace('"pass"', '"fine"'), "a field is missing or wrong"),

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from safety_harness.cli.main import main
+from safety_harness.gate import checks
 from safety_harness.gate.results import Asked, Question, RunResult
+from safety_harness.judging.judge import Verdict
+from safety_harness.registry.settings import GateSettings
 from safety_harness.report import write_reports
 from safety_harness.report.comparison import versus
 from tests.samples import HARMFUL, run_result, sample_checks
@@ -118,13 +121,12 @@ def test_wrong_input_of_the_command_says_what(
 @pytest.mark.slow  # a measurement: 3.1 s on a free core, three times as long under coverage
 def test_all_formats_of_many_students_take_five_seconds(tmp_path: Path) -> None:
     """Expect five processor seconds for 200 students and 1,000 questions, and a page that a browser still opens."""
-    base = run_result({"one": sample_checks(refused=100, over_refused=9)})
-    one = base.students[0]
-    asked = Asked(HARMFUL, "C" * 1000, "RC" * 500)
-    measured = {**one.checks, "defense": replace(one.checks["defense"], asked=asked)}
-    students = tuple(replace(one, id=f"family/student-{number:03}", checks=measured) for number in range(200))
+    was, now = [Verdict.COMPLIED] * 1000, [Verdict.REFUSED, Verdict.COMPLIED] * 500
+    letters = Asked(HARMFUL, checks.letters(was), checks.letters(now))
+    measured = [replace(checks.defense(was, now, GateSettings()), asked=letters), *sample_checks(over_refused=9)[1:]]
+    base = run_result({f"family/student-{number:03}": measured for number in range(200)})
     questions = {HARMFUL: tuple(Question(f"harmful-{at}", f"A harmful question {at}" * 4) for at in range(1000))}
-    result = replace(base, students=students, questions=questions)
+    result = replace(base, questions={**base.questions, **questions})
     (tmp_path / "results.json").write_text(result.to_json())
     start = time.process_time()
     assert main(["report", str(tmp_path / "results.json"), "--to", "md,html,csv,junit"]) == 1

@@ -1,0 +1,51 @@
+"""Read a results.json of this schema or an older one, and refuse one that contradicts itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from safety_harness.errors import DataError, first_fault
+from safety_harness.gate.recheck import contradiction
+from safety_harness.gate.results import SCHEMA, RunResult, run_from_table
+from safety_harness.gate.upgrade import upgrade
+
+OLDEST_SCHEMA = 1
+# From this schema on a file holds the digest of what was measured.
+DIGEST_SINCE = 4
+
+
+def read_results(path: Path) -> RunResult:
+    """Read a results.json, decide it again, and return it.
+
+    Raises:
+        DataError: missing, cut short, of a newer schema, or a field is missing or wrong. Or the file was changed after
+            it was written, or contradicts itself.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
+    schema_version = table.get("schema") if isinstance(table, dict) else None
+    if not isinstance(schema_version, int) or schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
+        newer = isinstance(schema_version, int) and schema_version > SCHEMA
+        advice = "Update safety-harness" if newer else "Run the suites again"
+        readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
+        raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
+    try:
+        if schema_version < 3:
+            run_from_table({**table, "incomplete": ()})  # the upgrade needs its shape
+            table = upgrade(table)
+        run = run_from_table(table)
+    except ValidationError as error:
+        raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error
+    if schema_version >= DIGEST_SINCE and table.get("sha256") != run.sha256:
+        raise DataError(
+            f"{path}: was changed after it was written: its sha256 says {table.get('sha256')}, and what it holds has "
+            f"{run.sha256}. Take the file as the run wrote it, or run the suites again."
+        )
+    if fault := contradiction(run):
+        raise DataError(f"{path}: contradicts itself: {fault}. Take the file as the run wrote it, or run again.")
+    return run
