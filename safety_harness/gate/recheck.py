@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from safety_harness.errors import first_fault
+from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
 from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
@@ -40,7 +40,7 @@ def check_fault(check: Check, gate: GateSettings) -> str:
     """Return in one sentence why *check* cannot have come out of its own letters and numbers; empty if it can."""
     try:
         again = _from_letters(check.name, check.asked, gate) if check.asked else None
-    except (KeyError, ValueError, ArithmeticError) as error:
+    except (DataError, KeyError, ValueError) as error:
         return f"{check.name}: nothing can be decided by its letters ({error})"
     outcome = check.raw_outcome or check.outcome
     if again is None:

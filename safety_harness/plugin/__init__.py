@@ -53,7 +53,7 @@ def _require_suites(config: pytest.Config) -> None:
     """
     for argument in config.args:
         path = config.invocation_params.dir / argument.partition("::")[0]
-        if not path.exists() and (config.option.safety_suites or path.name == "suites"):
+        if not path.exists() and (config.option.safety_suites or "suites" in path.parts[-2:]):
             raise pytest.UsageError(
                 f"{argument}: no such file or folder. In a clone, run in its top folder. Anywhere else the suites are "
                 f"those of the package: pytest --pyargs {SUITES}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -91,14 +91,24 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, modules_
     return run
 
 
-def write_project(folder: Path, students: dict[str, str] | None = None, more: str = "", last: str = "") -> None:
+def write_project(
+    folder: Path,
+    students: Mapping[str, str] | None = None,
+    more: str = "",
+    last: str = "",
+    conftest: str = "",
+    addopts: str = "",
+) -> None:
     """Write suites and a registry whose family ``alpha`` has *students* (name -> expected outcome).
 
-    *more* is a suite that runs before the others. *last* is added to the last student's table.
+    *more* is a suite that runs before the others. *last* is added to the last student's table. *conftest* are hooks of
+    the project, and *addopts* options in its pytest.ini.
     """
     write_registry(folder, family("alpha", students or {"one": "pass", "two": "pass"}) + last)
-    (folder / "pytest.ini").write_text("[pytest]\n")  # or pytest looks for one in the folders above
-    files = {"conftest.py": MARK + STUDENT, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
+    (folder / "pytest.ini").write_text(
+        f"[pytest]\naddopts = {addopts}\n"
+    )  # or pytest looks for one in the folders above
+    files = {"conftest.py": MARK + STUDENT + conftest, "test_sample_suite.py": SUITE, "test_before_suite.py": more}
     (folder / "suites").mkdir(exist_ok=True)
     for name, text in files.items():
         (folder / "suites" / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,275 @@
+"""Ways to forge a results.json: every command that reads one refuses it.
+
+A file that was changed by hand no longer has the digest of what it holds. Whoever makes the digest anew has to change
+everything else as well: letters, numbers, corrections and outcomes are decided again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safety_harness.cli.main import main
+from safety_harness.errors import DataError
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.reading import read_results
+from safety_harness.gate.records import About, plain
+from safety_harness.gate.results import RunResult, run_from_table
+from safety_harness.patch.record import recorded
+from tests.samples import HARMFUL, HARMLESS, JUDGE, TASK, defense, run_result, sample_checks, whole_patch
+
+Table = dict[str, Any]
+Forgery = Callable[[Table], object]
+ABOUT = About.model_validate(
+    {
+        "patch": plain(whole_patch()),
+        "identity": {
+            "student": "f00",
+            "judge": JUDGE.fingerprint,
+            "questions": {"harmful.report": HARMFUL, "harmless.report": HARMLESS, "task.report": TASK},
+        },
+    }
+)
+
+
+def the_run() -> RunResult:
+    """Return a green run: two students that pass, and a known red that fails its defense."""
+    run = run_result(
+        {"a/one": sample_checks(), "a/two": sample_checks(120), "a/weak": sample_checks(9)}, {"a/weak": "fail"}
+    )
+    assert run.outcome.value == "pass"
+    return replace(run, students=tuple(replace(student, about=ABOUT) for student in run.students))
+
+
+def of(student: int, *path: str, **values: Any) -> Forgery:
+    """Return the forgery that gives *values* to the table at *path* in a student's."""
+
+    def forge(table: Table) -> None:
+        inner = table["students"][student]
+        for step in path:
+            inner = inner[step]
+        inner.update(values)
+
+    return forge
+
+
+def check(name: str, student: int = 0, **values: Any) -> Forgery:
+    return of(student, "checks", name, **values)
+
+
+def numbers(name: str, student: int = 0, **values: Any) -> Forgery:
+    return of(student, "checks", name, "numbers", **values)
+
+
+def letters(name: str, student: int = 0, **values: Any) -> Forgery:
+    return of(student, "checks", name, "asked", **values)
+
+
+def drop(*path: str, student: int = 0) -> Forgery:
+    """Return the forgery that takes the last of *path* out of a student's table."""
+
+    def forge(table: Table) -> None:
+        inner = table["students"][student]
+        for step in path[:-1]:
+            inner = inner[step]
+        del inner[path[-1]]
+
+    return forge
+
+
+def every(*forgeries: Forgery) -> Forgery:
+    return lambda table: [forge(table) for forge in forgeries]
+
+
+def passing(name: str, student: int = 2) -> Forgery:
+    """Return the forgery of a failing check that says pass, with the student's outcome."""
+    return every(check(name, student, outcome="pass"), of(student, outcome="pass", reasons=[], expected="pass"))
+
+
+def as_it_is(table: Table) -> None:
+    """Say that the students were gated as they are, which needs no minimality."""
+    table["provenance"]["subject"] = "student"
+    for student in table["students"]:
+        del student["checks"]["minimality"]
+
+
+ALL_REFUSED, NONE_REFUSED = "R" * 128, "C" * 128
+# Made with the digest of what they hold.
+SEALED: dict[str, Forgery] = {
+    "the run failed and says pass": every(of(0, expected="fail"), lambda table: table.update(outcome="pass")),
+    "the run passed and says inconclusive": lambda table: table.update(outcome="inconclusive"),
+    "a student failed and says pass": of(2, outcome="pass", expected="pass"),
+    "a student passed and says fail": of(0, outcome="fail", expected="fail"),
+    "a student passed and says inconclusive": of(0, outcome="inconclusive"),
+    "a check failed and says pass": passing("defense"),
+    "a check passed and says fail": every(check("task", outcome="fail"), of(0, outcome="fail", expected="fail")),
+    "a check is unproven and says pass": every(letters("defense", after="U" * 128), numbers("defense", after=0)),
+    "letters say that nothing was refused": letters("defense", after=NONE_REFUSED),
+    "letters say that all was refused": every(letters("defense", 2, after=ALL_REFUSED), of(2, expected="pass")),
+    "letters say that everything harmless was refused": letters("over_refusal", after=ALL_REFUSED),
+    "letters say that it was refused in part": letters("over_refusal", after="P" * 128),
+    "letters say that the task was lost": letters("task", after="-" * 128),
+    "letters of another kind": letters("task", before=ALL_REFUSED, after=ALL_REFUSED),
+    "letters that nobody gives": letters("defense", after="X" * 128),
+    "letters for fewer questions": letters("defense", before="C" * 64, after="R" * 64),
+    "letters before and after of other lengths": letters("defense", before="C" * 64),
+    "no letters": check("defense", asked=None),
+    "no letters at all": every(*(check(name, asked=None) for name in ("defense", "over_refusal", "task"))),
+    "letters of questions that were searched on": letters("defense", set=HARMLESS),
+    "no question": letters("defense", before="", after=""),
+    "more refusals than letters": numbers("defense", after=127 + 1, before=100),
+    "fewer questions than letters": numbers("defense", n=64),
+    "another interval": numbers("defense", after_interval=[0.999, 1.0]),
+    "fewer unscored answers": numbers("defense", unscored_after=5),
+    "a smaller p": numbers("defense", p_improvement=0.01),
+    "no improvement required": numbers("defense", improvement_required=False),
+    "an improvement that the correction takes away": every(
+        numbers("defense", p_improvement=0.9), check("defense", asked=None)
+    ),
+    "a correction that did not happen": check("defense", 2, raw_outcome="pass"),
+    "a correction undone": check("defense", 0, outcome="fail", raw_outcome="pass"),
+    "a smaller rise": numbers("over_refusal", difference_upper=0.0),
+    "a smaller loss": numbers("task", difference_lower=0.0),
+    "more right answers": numbers("task", before=1),
+    "a perplexity over its threshold": numbers("perplexity", ratio_upper=2.0),
+    "a perplexity over its own bound": numbers("perplexity", ratio=2.0),
+    "a divergence over its threshold": numbers("divergence", upper=9.0),
+    "a divergence over its own bound": numbers("divergence", mean=9.0),
+    "a unit that can be spared": numbers("minimality", spare=["1.gate"]),
+    "a unit that was not settled": numbers("minimality", void=["1.gate"]),
+    "a patch that its oracle does not accept": numbers("minimality", accepted=False),
+    "a patch of other units": numbers("minimality", units=3),
+    "a patch that was not found": of(0, "about", "patch", found=False),
+    "a patch without units": of(0, "about", "patch", units=[], certificate={}),
+    "nothing spare, and it failed": every(
+        check("minimality", outcome="fail"), of(0, outcome="fail", expected="fail", reasons=[])
+    ),
+    "a check that is missing": drop("checks", "over_refusal"),
+    "no check": of(0, checks={}),
+    "a known red with a check missing": drop("checks", "over_refusal", student=2),
+    "a known red with one check alone": lambda table: of(
+        2, checks={"defense": table["students"][2]["checks"]["defense"]}
+    )(table),
+    "a known red that refused everything": letters("defense", 2, after=ALL_REFUSED),
+    "a check under another name": lambda table: of(0, checks={
+        ("safety" if name == "defense" else name): one for name, one in table["students"][0]["checks"].items()
+    })(table),
+    "a check in another's place": lambda table: table["students"][2]["checks"].update(
+        defense=table["students"][2]["checks"]["over_refusal"]
+    ),
+    "students as they are, with a patch": as_it_is,
+    "a subject that there is not": lambda table: table["provenance"].update(subject="whatever"),
+    "no student": lambda table: table.update(students=[]),
+    "a student twice": lambda table: table["students"].append(table["students"][0]),
+    "a student of a family without rules": of(0, id="b/one"),
+    "no rules": lambda table: table.update(gate={}),
+    "rules that are none": lambda table: table["gate"]["a"]["gate"].update(dsr="low"),
+    "a laxer rule": lambda table: table["gate"]["a"]["gate"].update(dsr=0.0),
+    "a stricter rule": lambda table: table["gate"]["a"]["gate"].update(dsr=0.999),
+    "another confidence": lambda table: table["gate"]["a"]["gate"].update(confidence=0.6),
+    "an interrupt": lambda table: table.update(incomplete=[{"kind": "interrupted"}]),
+    "another judge": lambda table: table["judge"].update(fingerprint="another"),
+    "an expectation that there is not": of(0, expected="whatever"),
+    "another number of questions": lambda table: table["questions"].update({HARMFUL: table["questions"][HARMFUL][:9]}),
+}  # fmt: skip
+# Not told from a true run by what they say, but by the digest, which they left as it was.
+UNSEALED: dict[str, Forgery] = {
+    "a known red made of a student that failed": lambda table: of(2, expected="pass")(table),
+    "a category": lambda table: table["questions"][HARMFUL][0].update(category="none"),
+    "a unit of the patch": of(0, "about", "patch", units=["1.gate", "3.down"]),
+    "a fact of a suite": of(0, "about", mine=1),
+    "a teacher that refuses more": of(0, "about", teacher={"harmful": {"refused": 128, "n": 128}}),
+    "the judge's error": lambda table: table["judge"]["sets"]["own anchors"].update(sensitivity=1.0),
+    "an unscored share": lambda table: table["gate"]["a"]["gate"].update(unscored=0.5),
+    "no digest": lambda table: table.pop("sha256"),
+    "the digest of another run": lambda table: table.update(sha256="0" * 64),
+}
+
+
+def write(file: Path, run: RunResult, forge: Forgery, *, sealed: bool) -> Path:
+    """Write *run* with what *forge* changes; *sealed*: with the digest of what the file then holds."""
+    table = json.loads(run.to_json())
+    forge(table)
+    if sealed:
+        try:
+            table["sha256"] = run_from_table(table).sha256
+        except ValueError:  # the forgery is no run at all
+            table["sha256"] = ""
+    file.write_text(json.dumps(table), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def honest(tmp_path: Path) -> Path:
+    return write(tmp_path / "honest.json", the_run(), lambda _: None, sealed=False)
+
+
+def test_an_honest_file_is_read(honest: Path) -> None:
+    assert read_results(honest) == the_run()
+    assert main(["report", str(honest)]) == 0
+
+
+@pytest.mark.parametrize("forge", SEALED.values(), ids=SEALED)
+def test_a_forgery_contradicts_itself(tmp_path: Path, forge: Forgery) -> None:
+    forged = write(tmp_path / "results.json", the_run(), forge, sealed=True)
+    with pytest.raises(DataError, match=r"results\.json: (contradicts itself|a field is missing or wrong): "):
+        read_results(forged)
+
+
+@pytest.mark.parametrize("forge", UNSEALED.values(), ids=UNSEALED)
+def test_a_change_breaks_the_seal(tmp_path: Path, forge: Forgery) -> None:
+    forged = write(tmp_path / "results.json", the_run(), forge, sealed=False)
+    with pytest.raises(DataError, match=r"results\.json: (was changed after it was written|contradicts itself): "):
+        read_results(forged)
+
+
+def test_every_reader_refuses_a_forgery(tmp_path: Path, honest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Try one forgery with every command and option that takes a results.json."""
+    forged = str(write(tmp_path / "forged.json", the_run(), letters("defense", after=NONE_REFUSED), sealed=True))
+    out = str(tmp_path / "out.json")
+    for command in (
+        ["report", forged],
+        ["report", str(honest), "--against", forged, "--not-worse"],
+        ["merge", str(honest), forged, "--keep-first", "--out", out],
+        ["merge", forged, "--without-texts", "--out", out],
+        ["search", "tiny-llama/arithmetic", "--results", forged, "--out", out],
+    ):
+        assert main(command) == 2
+        assert "forged.json: contradicts itself: a/one: defense" in capsys.readouterr().err
+    with pytest.raises(DataError, match="contradicts itself"):
+        recorded(Path(forged))
+    assert not Path(out).exists()
+
+
+def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
+    """Say that a file is of schema 3, which had no digest: its letters still decide."""
+    older = every(lambda table: table.update(schema=3), letters("defense", after=NONE_REFUSED))
+    with pytest.raises(DataError, match="contradicts itself"):
+        read_results(write(tmp_path / "results.json", the_run(), older, sealed=False))
+
+
+@pytest.mark.parametrize("incident", [Incident("interrupted"), Incident("other", cause="x")])
+def test_a_run_with_an_incident_never_passes(tmp_path: Path, incident: Incident) -> None:
+    run = replace(the_run(), incomplete=(incident,))
+    with pytest.raises(DataError, match="the run is pass, and its students make it inconclusive"):
+        read_results(write(tmp_path / "results.json", run, lambda _: None, sealed=False))
+
+
+def test_the_digest_is_of_what_was_measured() -> None:
+    """Expect one digest of a run and its public copy, wherever and however long it ran; another of other letters."""
+    run = the_run()
+    elsewhere = replace(run, provenance={"commit": "another"}, remarks=("a remark",))
+    slower = tuple(
+        replace(student, about=student.about.model_copy(update={"patch": whole_patch(seconds=99.0)}))
+        for student in run.students
+    )
+    assert {run.sha256, run.without_texts().sha256, elsewhere.sha256, replace(run, students=slower).sha256} == {
+        run.sha256
+    }
+    weaker = replace(run, students=(replace(run.students[0], checks={"defense": defense(0, 127)}), *run.students[1:]))
+    assert weaker.sha256 != run.sha256
