@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from safety_harness import __version__
+from safety_harness import __version__, cli
 from safety_harness.cli.main import main
 from tests.samples import family, run_result, sample_checks, write_registry
 
@@ -72,6 +74,22 @@ def test_wrong_usage_is_two_with_the_usage(capsys: pytest.CaptureFixture[str], a
         main(arguments)
     assert caught.value.code == 2
     assert "usage: safety-harness" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["safety_harness", "safety_harness.cli", "safety_harness.cli.main"])
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["report", "gone.json"], 2), ([], 2)])
+def test_python_m_runs_the_command(module: str, arguments: list[str], code: int) -> None:
+    """Expect of ``python -m`` what the script prints; a step of CI that checks nothing would be green for ever."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, bool(done.stdout + done.stderr)) == (code, True)
+
+
+@pytest.mark.parametrize("file", sorted(Path(cli.__file__).parent.glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_no_part_of_the_command_runs_without_a_word(file: Path) -> None:
+    command = [sys.executable, "-m", f"safety_harness.cli.{file.stem}", "verify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "safety" in done.stderr
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -231,6 +232,26 @@ def test_a_suites_own_numbers_and_facts_are_kept(project: Project, results: Resu
     (student,) = results()["students"]
     assert student["about"]["weather"] == {"rain": [1, 2]}
     assert student["checks"]["speed"]["numbers"] == {"tokens_per_second": 7.5}
+
+
+@pytest.mark.parametrize("arguments", [("-W", "error"), ("-o", "filterwarnings=error"), ("-n", "1", "-W", "error")])
+def test_a_warning_ends_no_measurement(project: Project, results: Results, arguments: tuple[str, ...]) -> None:
+    """Turn warnings into errors, as many projects do: remarks of the harness reach the report, and end nothing."""
+    more = (
+        "import warnings\nfrom safety_harness.errors import remark\n"
+        "def test_mine(student):\n    warnings.warn('from a library')\n    remark('they differ in rope_theta')\n"
+    )
+    run = project(*arguments, students={"one": "pass"}, more=more)
+    assert run.ret == pytest.ExitCode.OK
+    assert results()["remarks"] == ["they differ in rope_theta"]
+    assert "they differ in rope_theta" in (Path("reports") / "report.md").read_text()
+    assert "they differ in rope_theta" in (Path("reports") / "report.html").read_text()
+
+
+def test_a_projects_own_tests_keep_their_filters(project: Project) -> None:
+    """Expect the error that a project asks for in a test that measures no student."""
+    more = "import warnings\ndef test_mine():\n    warnings.warn('mine')\n"
+    assert project("-W", "error", students={"one": "pass"}, more=more).ret == pytest.ExitCode.TESTS_FAILED
 
 
 # --- No gate at all --------------------------------------------------------------------------------------------------

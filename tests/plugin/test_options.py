@@ -126,3 +126,13 @@ def test_pytest_starts_without_torch(pytester: pytest.Pytester, monkeypatch: pyt
         """
     run = pytester.run(sys.executable, "-c", textwrap.dedent(script))
     assert [line for line in run.outlines if line.startswith("ended:")] == ["ended: OK []"] * 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [("suites/",), ("suites",), ("suites/test_defense.py", "-n", "2"), ("mine", "--family", "tiny")]
+)
+def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    """Expect the way out. With workers, pytest alone would say nothing and end with 5, as for no tests."""
+    run = pytester.runpytest(*arguments, "-n", "2")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"*{arguments[0]}: no such file or folder.*pytest --pyargs safety_harness.suites"])
