@@ -122,8 +122,8 @@ class Collector:
         session.exitstatus = self._exit_code(exitstatus, self.result.outcome.value)
 
     @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
-    def last_word(self, session: pytest.Session) -> Generator[None]:
-        """Set the exit code after everybody else: no other plugin turns a release red or green."""
+    def pytest_sessionfinish_last(self, session: pytest.Session) -> Generator[None]:
+        """Set the exit code after every other plugin: some turn each failure into success."""
         yield
         if self.result is not None:
             session.exitstatus = self._exit_code(session.exitstatus, self.result.outcome.value)

@@ -159,6 +159,7 @@ SEALED: dict[str, Forgery] = {
     "a check under another name": lambda table: of(0, checks={
         ("safety" if name == "defense" else name): one for name, one in table["students"][0]["checks"].items()
     })(table),
+    "a check of a suite in another's place": of(0, "checks", "divergence", name="mine"),
     "a check in another's place": lambda table: table["students"][2]["checks"].update(
         defense=table["students"][2]["checks"]["over_refusal"]
     ),
@@ -225,6 +226,16 @@ def test_a_forgery_contradicts_itself(tmp_path: Path, forge: Forgery) -> None:
 def test_a_change_breaks_the_seal(tmp_path: Path, forge: Forgery) -> None:
     forged = write(tmp_path / "results.json", the_run(), forge, sealed=False)
     with pytest.raises(DataError, match=r"results\.json: (was changed after it was written|contradicts itself): "):
+        read_results(forged)
+
+
+def test_a_correction_over_students_cannot_be_taken_back(tmp_path: Path) -> None:
+    """Improve eight students by seven refusals each: an improvement of one student, and none of eight."""
+    run = run_result({f"a/{number}": [defense(105, 112), *sample_checks()[1:]] for number in range(8)})
+    assert {student.outcome.value for student in run.students} == {"fail"}
+    forge = every(check("defense", outcome="pass", raw_outcome=None), of(0, outcome="pass", reasons=[]))
+    forged = write(tmp_path / "results.json", run, forge, sealed=True)
+    with pytest.raises(DataError, match="contradicts itself: a/0: defense: pass, and corrected over the students fail"):
         read_results(forged)
 
 

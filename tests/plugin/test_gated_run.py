@@ -193,6 +193,10 @@ def test_results_survive_a_report_that_breaks(
     ("measured", "message"),
     [
         ("measure.about(patch={'units': []})", "measure.about: patch.key: Field required"),
+        (
+            "measure(Check('perplexity', Outcome.PASS, '', {'ratio_upper': 9.0}))",
+            "measure: perplexity: pass, and its numbers say otherwise",
+        ),
         ("measure(Check('defense', Outcome.PASS, '', {'n': 'many'}))", "the numbers of 'defense': n: Input should be"),
     ],
 )

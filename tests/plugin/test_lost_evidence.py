@@ -142,6 +142,10 @@ A_KNOWN_RED = {
         f"@pytest.fixture\ndef bad():\n    yield\n    1 / 0\n{FAILS.replace('measure)', 'measure, bad)')}"
         "    measure(weak).require()\n"
     ),
+    "with an assertion after its failing check": known_red(
+        f"@pytest.fixture\ndef bad():\n    yield\n    assert 0\n{FAILS.replace('measure)', 'measure, bad)')}"
+        "    measure(weak).require()\n"
+    ),
     "that fails by an assertion alone": Way(
         "def test_other(student):\n    assert not student\n", students={"one": "fail"}
     ),
@@ -211,7 +215,8 @@ FORGED = {
         "    report = yield\n    report.user_properties = []\n    return report\n"
     ),
     "an exit code of another plugin": Way(
-        conftest="@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
+        conftest="@pytest.hookimpl(wrapper=True)\ndef pytest_sessionfinish(session):\n"
+        "    yield\n    session.exitstatus = 0\n",
         students={"weak": "pass"},
     ),
     "that exit code, over a run that proves nothing": Way(
