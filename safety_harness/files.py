@@ -62,9 +62,9 @@ def write_whole(path: Path, data: str | bytes) -> None:
     Raises:
         HarnessError: no space is left, or the folder cannot be written; the old file stands.
     """
-    with explain_disk_errors(path), _staging(path) as stage:
-        _write(stage / path.name, data)
-        (stage / path.name).replace(path)
+    with explain_disk_errors(path), staging(path) as stage:
+        _write(stage / "new", data)
+        (stage / "new").replace(path)
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     if not replace:
         refuse_existing(path)
-    with explain_disk_errors(path), _staging(path) as stage:
+    with explain_disk_errors(path), staging(path) as stage:
         temporary, aside = stage / "new", stage / _ASIDE
         temporary.mkdir()
         temporary.chmod(0o755)
@@ -101,7 +101,7 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
         HarnessError: the folder cannot be written, or its disk is full.
     """
     last = next(reversed(files))
-    with explain_disk_errors(folder / last), _staging(folder / last) as stage:
+    with explain_disk_errors(folder / last), staging(folder / last) as stage:
         new, old = stage / "new", stage / "old"
         new.mkdir()
         old.mkdir()
@@ -119,6 +119,22 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
 
 
 @contextlib.contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder next to *path*, for what is not whole yet, and remove it at the end.
+
+    A lock in it shows that its process lives. What dead processes left next to *path* is cleared away first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_debris(path.parent)
+    with contextlib.ExitStack() as held:
+        stage = _locked_stage(path, held)
+        try:
+            yield stage
+        finally:
+            _dissolve(stage)
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the right to make *path*. One process has it at a time; others wait.
 
@@ -129,8 +145,18 @@ def locked(path: Path) -> Iterator[None]:
         with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(f"{path}.lock"))
-            _clear(path.parent)
+            clear_debris(path.parent)
         yield
+
+
+def clear_debris(folder: Path) -> None:
+    """Remove what processes that were killed have left in *folder*, and put back what they had set aside."""
+    for stage in folder.glob(f".*{_PARTIAL}"):
+        # A process that lives holds the lock, and another user's files cannot be removed.
+        with contextlib.suppress(OSError):
+            if _STAGE.fullmatch(stage.name) and stage.is_dir() and not stage.is_symlink():
+                with FileLock(stage / _LOCK, timeout=0):
+                    _dissolve(stage)
 
 
 def refuse_existing(path: Path) -> None:
@@ -182,22 +208,6 @@ def _errno(error: OSError | SafetensorError) -> int | None:
     return int(number[1]) if number else None
 
 
-@contextlib.contextmanager
-def _staging(path: Path) -> Iterator[Path]:
-    """Yield a new hidden folder next to *path*, for what is not whole yet, and remove it at the end.
-
-    A lock in it shows that its process lives. What dead processes left next to *path* is cleared away first.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear(path.parent)
-    with contextlib.ExitStack() as held:
-        stage = _locked_stage(path, held)
-        try:
-            yield stage
-        finally:
-            _dissolve(stage)
-
-
 def _locked_stage(path: Path, held: contextlib.ExitStack) -> Path:
     while True:
         # The name is cut, because a name has at most 255 bytes.
@@ -207,16 +217,6 @@ def _locked_stage(path: Path, held: contextlib.ExitStack) -> Path:
             held.enter_context(FileLock(stage / _LOCK, timeout=0))
             if (stage / _LOCK).exists():
                 return stage
-
-
-def _clear(folder: Path) -> None:
-    """Remove what dead processes have left in *folder*."""
-    for stage in folder.glob(f".*{_PARTIAL}"):
-        # A process that lives holds the lock, and another user's files cannot be removed.
-        with contextlib.suppress(OSError):
-            if _STAGE.fullmatch(stage.name) and stage.is_dir() and not stage.is_symlink():
-                with FileLock(stage / _LOCK, timeout=0):
-                    _dissolve(stage)
 
 
 def _dissolve(stage: Path) -> None:
