@@ -8,19 +8,28 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
 
+if sys.platform != "win32":
+    import fcntl
+
 _FORBIDDEN = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG)
 )
+
+# A staging folder, by its name, and what lies in it.
+_PARTIAL = "-partial"
+_STAGE = re.compile(rf"\..+\.\w{{8}}{_PARTIAL}", re.DOTALL)
+_LOCK, _ASIDE = "lock", "aside"
 
 CACHE_VARIABLE = "SAFETY_HARNESS_CACHE"
 
@@ -53,46 +62,76 @@ def write_whole(path: Path, data: str | bytes) -> None:
     Raises:
         HarnessError: no space is left, or the folder cannot be written; the old file stands.
     """
-    raw = data.encode() if isinstance(data, str) else data
-    with explain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(raw)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with explain_disk_errors(path), staging(path) as stage:
+        _write(stage / "new", data)
+        (stage / "new").replace(path)
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a temporary sibling folder that becomes *path* when the block ends well, and vanishes when not.
+    """Yield a temporary folder that becomes *path* when the block ends well, and vanishes when not.
+
+    If the process is killed before the new folder is in place, the next writer or :func:`locked` puts the old one back.
 
     Raises:
         HarnessError: *path* exists and it may not *replace* that, or the disk is full or may not be written to.
     """
     if not replace:
         refuse_existing(path)
-    with explain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with explain_disk_errors(path), staging(path) as stage:
+        temporary, aside = stage / "new", stage / _ASIDE
+        temporary.mkdir()
+        temporary.chmod(0o755)
+        yield temporary
+        if not replace:
+            refuse_existing(path)
+        elif path.exists() or path.is_symlink():
+            aside.mkdir()
+            path.rename(aside / path.name)
+        temporary.rename(path)
+
+
+def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str] = ()) -> tuple[Path, ...]:
+    """Write *files* (name -> text) into *folder* as one set, instead of an earlier set with the names *instead_of*.
+
+    *folder* may hold other files. At any moment it holds files of one set only, and the last of *files* is there only
+    if all of its set is. An error keeps the earlier set, whole.
+
+    Raises:
+        HarnessError: the folder cannot be written, or its disk is full.
+    """
+    last = next(reversed(files))
+    with explain_disk_errors(folder / last), staging(folder / last) as stage:
+        new, old = stage / "new", stage / "old"
+        new.mkdir()
+        old.mkdir()
+        for name, text in files.items():
+            with explain_disk_errors(folder / name):
+                _write(new / name, text)
+        with _alone_in(folder), contextlib.ExitStack() as undo:
+            for name in dict.fromkeys([*reversed(files), *instead_of]):  # the last goes first
+                if (folder / name).is_symlink() or (folder / name).is_file():
+                    _move(folder / name, old / name, undo)
+            for name in files:
+                _move(new / name, folder / name, undo)
+            undo.pop_all()
+    return tuple(folder / name for name in files)
+
+
+@contextlib.contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder next to *path*, for what is not whole yet, and remove it at the end.
+
+    A lock in it shows that its process lives. What dead processes left next to *path* is cleared away first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_debris(path.parent)
+    with contextlib.ExitStack() as held:
+        stage = _locked_stage(path, held)
         try:
-            temporary.chmod(0o755)
-            yield temporary
-            if replace and path.exists():
-                shutil.rmtree(path)
-            elif not replace:
-                refuse_existing(path)
-            temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            yield stage
+        finally:
+            _dissolve(stage)
 
 
 @contextlib.contextmanager
@@ -106,7 +145,18 @@ def locked(path: Path) -> Iterator[None]:
         with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(f"{path}.lock"))
+            clear_debris(path.parent)
         yield
+
+
+def clear_debris(folder: Path) -> None:
+    """Remove what processes that were killed have left in *folder*, and put back what they had set aside."""
+    for stage in folder.glob(f".*{_PARTIAL}"):
+        # A process that lives holds the lock, and another user's files cannot be removed.
+        with contextlib.suppress(OSError):
+            if _STAGE.fullmatch(stage.name) and stage.is_dir() and not stage.is_symlink():
+                with FileLock(stage / _LOCK, timeout=0):
+                    _dissolve(stage)
 
 
 def refuse_existing(path: Path) -> None:
@@ -156,3 +206,51 @@ def _errno(error: OSError | SafetensorError) -> int | None:
         return error.errno
     number = re.search(r"\(os error (\d+)\)", str(error))
     return int(number[1]) if number else None
+
+
+def _locked_stage(path: Path, held: contextlib.ExitStack) -> Path:
+    while True:
+        # The name is cut, because a name has at most 255 bytes.
+        stage = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_PARTIAL))
+        # Before it is locked, another process may take it for a dead one's and remove it.
+        with contextlib.suppress(Timeout):
+            held.enter_context(FileLock(stage / _LOCK, timeout=0))
+            if (stage / _LOCK).exists():
+                return stage
+
+
+def _dissolve(stage: Path) -> None:
+    """Remove a staging folder, after what was set aside in it is put back where nothing took its place."""
+    for aside in (stage / _ASIDE).glob("*"):
+        if not (stage.parent / aside.name).exists():
+            aside.rename(stage.parent / aside.name)
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write(path: Path, data: str | bytes) -> None:
+    """Write a new file, and wait until it is on disk."""
+    with path.open("xb") as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    path.chmod(0o644)
+
+
+def _move(path: Path, to: Path, undo: contextlib.ExitStack) -> None:
+    path.rename(to)
+    undo.callback(to.rename, path)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold *folder* against other processes that ask for it, without a file that stays; on Windows do nothing."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot lock a folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -11,7 +11,17 @@ import pytest
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_file, sha256_text, whole_folder, write_whole
+from safety_harness.files import (
+    cache_dir,
+    explain_disk_errors,
+    locked,
+    sha256_file,
+    sha256_text,
+    whole_folder,
+    write_set,
+    write_whole,
+)
+from tests.deaths import deaths, died_in_write
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -95,6 +105,152 @@ def test_the_old_folder_stands_when_the_block_fails(tmp_path: Path, error: BaseE
         spoil()
     assert names(tmp_path) == ["out"]
     assert names(tmp_path / "out") == ["old"]
+
+
+# --- A set of files --------------------------------------------------------------------------------------------------
+
+OLD = {"a": "old a", "b": "old b", "old only": "x", "verdict": "old verdict"}
+NEW = {"a": "new a", "b": "new b", "verdict": "new verdict"}
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Return the text of each file in *folder*; what is hidden is no file of a set."""
+    return {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_a_set_takes_the_place_of_the_earlier_one(tmp_path: Path) -> None:
+    """Expect what the new set lacks to be gone, and what belongs to no set to be left."""
+    (tmp_path / "README.md").write_text("mine")
+    write_set(tmp_path, OLD)
+    assert write_set(tmp_path, NEW, list(OLD)) == tuple(tmp_path / name for name in NEW)
+    assert texts(tmp_path) == {**NEW, "README.md": "mine"}
+    assert len(names(tmp_path)) == 4
+
+
+def test_a_full_disk_keeps_the_earlier_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path, OLD)
+    fail_with(monkeypatch, FULL)
+    with pytest.raises(HarnessError, match="/a: no space is left"):
+        write_set(tmp_path, NEW, list(OLD))
+    assert names(tmp_path) == sorted(OLD)
+    assert texts(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
+@pytest.mark.parametrize("at", range(7))
+def test_a_fault_among_the_moves_keeps_the_earlier_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: int
+) -> None:
+    """Let each of the four withdrawals and three moves fail in turn."""
+    write_set(tmp_path, OLD)
+    rename, calls = Path.rename, []
+
+    def fail(path: Path, to: Path) -> Path:
+        calls.append(path)
+        if len(calls) == at + 1:
+            raise error
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises((HarnessError, KeyboardInterrupt)):
+        write_set(tmp_path, NEW, list(OLD))
+    assert names(tmp_path) == sorted(OLD)
+    assert texts(tmp_path) == OLD
+
+
+def test_a_folder_with_a_name_of_the_set_is_not_removed(tmp_path: Path) -> None:
+    write_set(tmp_path, {"verdict": "old"})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").touch()
+    with pytest.raises(HarnessError, match=r"cannot be written \(Is a directory"):
+        write_set(tmp_path, NEW)
+    assert names(tmp_path) == ["a", "verdict"]
+    assert names(tmp_path / "a") == ["mine"]
+    assert (tmp_path / "verdict").read_text() == "old"
+
+
+# --- Deaths ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_death_at_any_change_leaves_one_set_and_no_verdict_of_another(tmp_path: Path) -> None:
+    """Expect old files or new ones, never both, a verdict only with its whole set, and whole files."""
+    folder, seen = tmp_path / "reports", set()
+    write_set(folder, OLD)
+    for _ in deaths(lambda: write_set(folder, NEW, list(OLD))):
+        there = texts(folder)
+        whole = [one for one in (OLD, NEW) if there.items() <= one.items()]
+        assert whole
+        assert "verdict" not in there or there in whole
+        seen.add(tuple(sorted(there)))
+        write_set(folder, OLD, list(NEW))  # the next run
+        assert names(folder) == sorted(OLD)
+    assert len(seen) >= 7
+    assert texts(folder) == NEW
+    assert len(names(folder)) == 3
+
+
+def test_a_death_at_any_change_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", "old")
+    for _ in deaths(lambda: write_whole(tmp_path / "a", "new")):
+        assert (tmp_path / "a").read_text() in ("old", "new")
+        write_whole(tmp_path / "a", "old")
+        assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_death_in_the_midst_of_a_write_keeps_the_old(tmp_path: Path, size: int) -> None:
+    def fill() -> None:
+        with whole_folder(tmp_path / "out") as temporary:
+            (temporary / "a").write_text("new")
+
+    with whole_folder(tmp_path / "out") as temporary:
+        (temporary / "a").write_text("old")
+    for action in (fill, lambda: write_whole(tmp_path / "a", "new"), lambda: write_set(tmp_path, NEW)):
+        assert died_in_write(action, size)
+        assert [name for name in names(tmp_path) if not name.startswith(".")] == ["out"]
+        assert texts(tmp_path / "out") == {"a": "old"}
+    write_whole(tmp_path / "a", "new")
+    assert names(tmp_path) == ["a", "out"]
+
+
+def test_a_death_at_any_change_loses_no_old_folder(tmp_path: Path) -> None:
+    """Expect the old folder or the new one, at once or as soon as anyone asks for the right to make it."""
+
+    def replace(text: str) -> None:
+        with whole_folder(tmp_path / "out") as temporary:
+            (temporary / "a").write_text(text)
+            (temporary / "b").write_text(text)
+
+    replace("old")
+    set_aside = 0
+    for _ in deaths(lambda: replace("new")):
+        set_aside += not (tmp_path / "out").exists()
+        with locked(tmp_path / "out"):
+            assert texts(tmp_path / "out") in [dict.fromkeys("ab", "old"), dict.fromkeys("ab", "new")]
+        assert names(tmp_path) == ["out", "out.lock"]
+        replace("old")
+    assert set_aside == 1
+    assert texts(tmp_path / "out") == dict.fromkeys("ab", "new")
+
+
+def test_what_a_living_process_is_writing_is_left(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "slow") as temporary:
+        (temporary / "a").touch()
+        write_whole(tmp_path / "quick", "x")
+        assert (temporary / "a").exists()
+    assert names(tmp_path) == ["quick", "slow"]
+    assert names(tmp_path / "slow") == ["a"]
+
+
+def test_hidden_files_of_others_are_left(tmp_path: Path) -> None:
+    for name in (".git", ".my-partial", ".out.tmpfiles", ".results.json.swp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".out.12345678-partial").touch()
+    before = names(tmp_path)
+    write_whole(tmp_path / "a", "x")
+    assert names(tmp_path) == sorted([*before, "a"])
+    assert not list(tmp_path.glob("*/*"))
 
 
 # --- Messages --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from safety_harness.errors import ArtifactError, ConfigError, SourceError
-from safety_harness.files import refuse_existing
+from safety_harness.files import clear_debris, refuse_existing
 from safety_harness.gate.reading import read_results
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
@@ -132,6 +132,7 @@ def _apply(options: argparse.Namespace) -> int:
         return 0 if verified.state is State.CLEAN else 1
     out = _out(options)
     if _holds(artifact, out) and verify(artifact, options.model).state is State.CLEAN:
+        clear_debris(out.parent)
         _print(options, {"out": str(out), "written": False}, f"{out}: already holds this patch. Nothing was written")
         return 0
     _print_written(options, out, artifact, apply(artifact, options.model, out, link=options.link))

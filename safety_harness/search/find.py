@@ -36,6 +36,7 @@ def find_patch(evaluator: Evaluator, results: Path | None = None) -> Patch:
     folder = patch_folder(key)
     with locked(folder):
         if cached := load_patch(folder):
+            _forget_journals(folder)  # a kill may have left them
             # The key knows weights only, which may have had other names before.
             return cached.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
         return _kept(evaluator, search(evaluator, key, folder), folder)

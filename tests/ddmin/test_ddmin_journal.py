@@ -28,6 +28,7 @@ from safety_harness.ddmin import (
     partial_result,
 )
 from tests.ddmin.shared import comparable
+from tests.deaths import deaths
 
 Oracle = Callable[[tuple[int, ...]], bool]
 
@@ -116,6 +117,19 @@ def test_cut_at_every_byte(tmp_path: Path) -> None:
         assert comparable(got) == comparable(expected)
         assert (got.replayed, oracle.asked.total()) == (kept, expected.calls - kept)
         assert path.read_bytes() == content
+
+
+def test_a_death_at_any_change_of_the_file_loses_no_answer(tmp_path: Path) -> None:
+    """Die when the file is made, when its head is synced, and when each answer is: what was written is not asked."""
+    n, seed, path, died = 9, 3, tmp_path / "answers", 0
+    options: dict[str, Any] = {"journal": path, "certificate": "explicit"}
+    expected = minimize(range(n), Counting(n, seed), certificate="explicit")
+    for died in deaths(lambda: minimize(range(n), Counting(n, seed), **options)):
+        oracle = Counting(n, seed)
+        assert comparable(minimize(range(n), oracle, **options)) == comparable(expected)
+        assert oracle.asked.total() == expected.calls - max(0, died - 2)
+        path.unlink()
+    assert died == expected.calls + 2
 
 
 @given(st.integers(2, 12), st.integers(0, 2**32), st.integers(1, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from safety_harness.patch.apply import State, apply, verify
-from safety_harness.patch.folder import PATCH
-from tests.artifacts import Made
+from safety_harness.files import clear_debris
+from safety_harness.patch.apply import State, apply, revert, verify
+from safety_harness.patch.export import mergekit, peft_adapter
+from safety_harness.patch.folder import CARD, MANIFEST, PATCH, SUMS
+from safety_harness.search.write_patch import build
+from tests.artifacts import Made, files
 from tests.builders import make_pair
+from tests.deaths import deaths
 
 MIB = 1 << 20
 # What hashing, copying and small objects may take in addition to the tensors.
@@ -75,11 +80,50 @@ def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Pat
         if out.exists():
             assert verify(large.artifact, out).state is State.APPLIED
             out.rename(tmp_path / f"whole-{len(list(tmp_path.iterdir()))}")
-        for left in begun(tmp_path, out):
-            left.rename(tmp_path / f"left-{len(list(tmp_path.iterdir()))}")
+        assert len(begun(tmp_path, out)) <= 1
     assert killed == KILLS
     assert subprocess.run(command, check=False).returncode == 0
     assert verify(large.artifact, out).state is State.APPLIED
+    assert begun(tmp_path, out) == []
+
+
+def test_a_death_at_any_change_leaves_a_whole_release_or_none(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Die at each change of the disk, and write again: nothing that is half done, nothing that stays."""
+    made_ = made(whole=True, keep_original=True)
+    apply(made_.artifact, made_.student, tmp_path / "patched")
+    for number, write in enumerate(
+        (
+            lambda out: apply(made_.artifact, made_.student, out),
+            lambda out: revert(made_.artifact, tmp_path / "patched", out),
+            lambda out: peft_adapter(made_.artifact, made_.student, out),
+            lambda out: mergekit(made_.artifact, made_.student, made_.teacher, out),
+            lambda out: build(made_.evaluator, made_.artifact.manifest.search, out, keep_original=True),
+        )
+    ):
+        out = tmp_path / str(number) / "out"
+        write(out)
+        expected, died = content(out), 0
+        shutil.rmtree(out.parent)
+        for _ in deaths(lambda write=write, out=out: write(out)):
+            died += 1
+            if out.exists():
+                assert content(out) == expected
+                clear_debris(out.parent)
+            else:
+                write(out)
+                assert content(out) == expected
+            assert list(out.parent.iterdir()) == [out]
+            shutil.rmtree(out.parent)
+        assert died > 8
+        assert content(out) == expected
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Return the bytes of a file, or of each file in a folder; those that hold the date of a patch are empty."""
+    if path.is_file():
+        return {path.name: path.read_bytes()}
+    dated = (MANIFEST, CARD, SUMS)
+    return {name: b"" if name in dated else raw for name, raw in files(path).items()}
 
 
 def begun(folder: Path, out: Path) -> list[Path]:

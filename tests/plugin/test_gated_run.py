@@ -16,7 +16,7 @@ from safety_harness import report
 from safety_harness.files import sha256_file
 from safety_harness.plugin import collector
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
-from tests.plugin.conftest import junit_properties
+from tests.plugin.conftest import RUN, junit_properties, write_project
 from tests.samples import results_with, whole_patch
 
 Project = Callable[..., pytest.RunResult]
@@ -135,6 +135,16 @@ def test_an_interrupt_keeps_the_students_that_were_finished(project: Project, re
     assert by_id(results()) == {"alpha/one": "pass", "alpha/two": "inconclusive"}
     assert results()["reasons"][-1] == "the run was interrupted"
     run.stdout.fnmatch_lines(["*release gate*", "gate: INCONCLUSIVE"])
+
+
+def test_a_killed_run_leaves_no_earlier_pass(project: Project, results: Results, pytester: pytest.Pytester) -> None:
+    """Kill a run where an earlier one passed: its results say that nothing is proven, and its pages are gone."""
+    assert project(students={"one": "pass"}).ret == pytest.ExitCode.OK
+    write_project(pytester.path, {"one": "pass"}, "import os\ndef test_mine(student):\n    os.kill(os.getpid(), 9)\n")
+    assert pytester.runpytest_subprocess(*RUN).ret not in (0, 1)
+    assert results()["outcome"] == "inconclusive"
+    assert "the run was interrupted" in results()["reasons"]
+    assert not (pytester.path / "reports" / "report.md").exists()
 
 
 def test_a_report_that_cannot_be_written_is_saved_elsewhere(

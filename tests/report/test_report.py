@@ -7,17 +7,21 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from safety_harness import report
 from safety_harness.errors import HarnessError
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, Agreement, Judge, plain
 from safety_harness.gate.results import Check, Outcome, RunResult
-from safety_harness.report import markdown, terminal, write_reports
+from safety_harness.report import markdown, terminal, write_reports, write_results
+from safety_harness.report.figures import FIGURES, figures
+from tests.deaths import deaths
 from tests.samples import about, defense, run_result, sample_checks, whole_patch
 
 HOSTILE = "a|b <script>alert(1)</script> \x1b[31mred\x07 `code` \\ line\nbreak \u202eflip"
@@ -182,6 +186,50 @@ def test_a_full_disk_names_the_report_and_the_option(
     with pytest.raises(HarnessError, match=r"report\.md: no space is left.*--report-dir"):
         write_reports(mixed, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = ["report.md", "report.html", "intervals.svg", "trade-off.svg", "report.csv", "results.json"]
+
+
+@pytest.mark.parametrize("write", [write_reports, write_results])
+def test_a_run_leaves_nothing_of_an_earlier_one(
+    tmp_path: Path, mixed: RunResult, write: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expect only the new run's files, also where it draws no figures; other files stay."""
+    (tmp_path / "recorded.json").write_text("mine")
+    write_reports(mixed, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in NAMES}
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write(run_result({"alpha/other": sample_checks()}), tmp_path)
+    written = {path.name for path in tmp_path.iterdir()} - {"recorded.json"}
+    assert written == ({"results.json"} if write is write_results else {*NAMES} - {"intervals.svg", "trade-off.svg"})
+    assert not any((tmp_path / name).read_bytes() == before[name] for name in written)
+
+
+def test_a_death_while_writing_never_mixes_two_runs(
+    tmp_path: Path, mixed: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die at each change of the disk: all files are of one run, and results.json is there only with all of them."""
+    other = run_result({"alpha/other": sample_checks()})
+    runs = []
+    for number, result in enumerate((mixed, other)):
+        runs.append({path.name: path.read_bytes() for path in write_reports(result, tmp_path / str(number))})
+    drawn = {id(mixed): figures(mixed), id(other): figures(other)}
+    monkeypatch.setattr(report, "figures", lambda result: drawn[id(result)])  # once, because they take a while
+    died, folder = 0, tmp_path / "reports"
+    write_reports(mixed, folder)
+    for _ in deaths(lambda: write_reports(other, folder)):
+        died += 1
+        there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        (of,) = [run for run in runs if there.items() <= run.items()] if there else [there]
+        assert "results.json" not in there or there == of
+        write_reports(mixed, folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == runs[0]
+    assert died > 2 * len(NAMES)
+
+
+def test_every_figure_has_a_known_name(mixed: RunResult) -> None:
+    assert tuple(figures(mixed) or ()) == FIGURES
 
 
 def test_reports_and_the_command_line_need_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safety_harness.search.find import find_patch, select
 from safety_harness.search.progress import Progress, subscribe, unsubscribe
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit
+from tests.deaths import deaths
 from tests.evaluation.scripted import COMPLIED, REFUSED, UNSCORED, Scripted
 from tests.refusal_world import entry
 from tests.search.probing import ASK, accepted_by, cached, direct_minimality, probed
@@ -147,6 +149,27 @@ def test_a_killed_search_asks_nothing_twice(
     assert twice == before[: len(twice)]
     assert all(any(units < start for start in twice) for units in before[len(twice) :])
     assert list((cache / "patches").glob("*.journal")) == []
+
+
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_search_that_dies_at_any_change_is_resumed(
+    world: Path, cache: Path, norm_patch: Patch, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Expect the same patch from the next search, no question that the journal holds, and nothing left over."""
+    chosen, sets, died = entry(world, search={"prior": "norm"}), probed(monkeypatch), 0
+    volatile = {"key", "seconds", "course"}  # the course has no probe of the search that was killed
+    folder = cache / "patches"
+    for _ in deaths(lambda: find_patch(open_evaluator(chosen)), every=every):
+        died += every
+        answered = [journal.read_bytes().count(b"\n") - 1 for journal in folder.glob("*.journal")]
+        kept = bool(list(folder.glob("*/patch.json")))
+        sets.clear()
+        patch = find_patch(open_evaluator(chosen))
+        assert patch.model_dump(exclude=volatile) == norm_patch.model_dump(exclude=volatile)
+        assert len(sets) == (0 if kept else norm_patch.probes - max([0, *answered]))
+        assert sorted(path.name for path in folder.iterdir()) == [patch.key, f"{patch.key}.lock"]
+        shutil.rmtree(cache)
+    assert died > 50
 
 
 # --- What is kept of the probes -------------------------------------------------------------------
