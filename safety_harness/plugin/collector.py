@@ -59,6 +59,7 @@ class Collector:
     """What the harness remarked, each once and in order."""
     interrupted: bool = False
     begun: bool = False
+    runs_nothing: bool = False
 
     def __post_init__(self) -> None:
         # Read before anything is measured: the files may have changed or vanished at the end.
@@ -68,9 +69,12 @@ class Collector:
             "packages": {name: metadata.version(name) for name in PACKAGES},
         }
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.runs_nothing = any(session.config.getoption(name, None) for name in RUNS_NOTHING)
+
     def pytest_runtest_logstart(self) -> None:
         """Replace the results of an earlier run once the first test begins: a killed run must not leave its PASS."""
-        if self.begun:
+        if self.begun or self.runs_nothing:
             return
         self.begun = True
         from safety_harness.report import write_results
@@ -113,7 +117,7 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if not self.checks and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             return
-        if any(session.config.getoption(name, None) for name in RUNS_NOTHING):
+        if self.runs_nothing:
             return
         from safety_harness.report import write_reports, write_results
         from safety_harness.report.github import write_summary
