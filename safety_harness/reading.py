@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import stat
 import tomllib
@@ -35,12 +36,13 @@ _LONG_NUMBER = re.compile(r"\b(?:0[xob])?(?:_?[0-9a-fA-F]){200,}")
 class Reader:
     """How one kind of file is read, and what is said when it cannot be: an *error*, with an *advice* at its end.
 
-    *missing* is said of a file that does not exist.
+    *missing* is said of a file that does not exist, and *no_json* of text that is not JSON.
     """
 
     error: type[HarnessError]
     missing: str = "no such file. Check the path."
     advice: str = "Get the file again."
+    no_json: str = "not JSON"
     at_most: int = 16 * MIB
 
     def require(self, file: Path) -> int:
@@ -49,16 +51,31 @@ class Reader:
         Raises:
             HarnessError: it is missing, cannot be reached, or is no file.
         """
-        try:
-            about = file.stat()
-        except FileNotFoundError:
-            raise self.error(f"{shown(file)}: {self.missing}") from None
-        except (OSError, ValueError) as error:  # ValueError: a null byte in its name
-            raise self._unreadable(shown(file), _why(error)) from error
+        about = self._about(file)
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
             raise self._unreadable(shown(file), f"it is {kind}, not a file")
         return about.st_size
+
+    def require_folder(self, folder: Path) -> None:
+        """Check that *folder* is one.
+
+        Raises:
+            HarnessError: it is missing, cannot be reached, or is no folder.
+        """
+        if not stat.S_ISDIR(self._about(folder).st_mode):
+            raise self.error(f"{shown(folder)}: {self.missing}")
+
+    def is_file(self, place: Path) -> bool:
+        """Return whether *place* is a file; otherwise it is a folder.
+
+        Raises:
+            HarnessError: it is missing, cannot be reached, or is neither.
+        """
+        if stat.S_ISDIR(self._about(place).st_mode):
+            return False
+        self.require(place)
+        return True
 
     def content(self, file: Path) -> bytes:
         """Return the bytes of *file*.
@@ -117,10 +134,12 @@ class Reader:
         try:
             if sum(map(text.count, ",[{")) > _MOST_VALUES:
                 raise ValueError(f"more than {_MOST_VALUES} values")
-            from_json(text, allow_inf_nan=False)  # the standard parser has no limit of depth of its own
-            return json.loads(text, object_pairs_hook=_once_each, parse_int=_short_int, parse_float=_finite)
+            from_json(text)  # the standard parser has no limit of depth of its own
+            return json.loads(
+                text, object_pairs_hook=_once_each, parse_int=_short_int, parse_float=_finite, parse_constant=_refuse
+            )
         except (ValueError, RecursionError) as error:
-            raise self.error(f"{place}: not JSON ({_why(error)}). {self.advice}") from error
+            raise self.error(f"{place}: {self.no_json} ({_why(error)}). {self.advice}") from error
 
     def toml(self, file: Path) -> dict[str, Any]:
         """Return the table of a TOML *file*.
@@ -139,12 +158,21 @@ class Reader:
             raise self.error(f"{shown(file)}: not valid TOML: {_why(error)}.") from error
         return table
 
+    def _about(self, place: Path) -> os.stat_result:
+        """Return what the system says of a place."""
+        try:
+            return place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self.error(f"{shown(place)}: {self.missing}") from None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in its name
+            raise self._unreadable(shown(place), _why(error)) from error
+
     def _unreadable(self, place: str, why: str) -> HarnessError:
         return self.error(f"{place}: cannot be read ({why}). {self.advice}")
 
 
-def shown(file: Path) -> str:
-    """Return the name of *file* on one line."""
+def shown(file: Path | str) -> str:
+    """Return a name, as of a file, on one line."""
     name = str(file)
     return name if name.isprintable() else ascii(name)
 
@@ -179,8 +207,12 @@ def _short_int(text: str) -> int:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is not a finite number")
+        raise ValueError(f"{text[:40]} is too large a number")
     return number
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _check_depth(value: Any, depth: int = 0) -> None:

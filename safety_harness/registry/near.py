@@ -6,6 +6,7 @@ The Jaccard index of two texts is the number of words that they share, divided b
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -38,9 +39,9 @@ def _is_near(size: int, having: Sequence[int], of_size: dict[int, int], threshol
     """Return whether a text of *size* words is near to one of those that have its words."""
     counts = _counts(having)
     for other_size, others in of_size.items():
-        both = size + other_size
-        shared = (count for count in range(1, min(size, other_size) + 1) if count / (both - count) > threshold)
-        if (least := next(shared, None)) and _at_least(least, counts) & others:
+        both, most = size + other_size, min(size, other_size)
+        least = 1 + bisect_right(range(1, most + 1), threshold, key=lambda shared: shared / (both - shared))
+        if least <= most and _at_least(least, counts) & others:
             return True
     return False
 
