@@ -40,7 +40,7 @@ class Reader:
     """
 
     error: type[HarnessError]
-    missing: str = "no such file. Check the path."
+    missing: str = "cannot be read (it does not exist). Check the path."
     advice: str = "Get the file again."
     no_json: str = "not JSON"
     at_most: int = 16 * MIB

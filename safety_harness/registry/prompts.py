@@ -21,7 +21,8 @@ from typing import Any
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.reading import shown
-from safety_harness.registry.formats import READER, Prompt, parse
+from safety_harness.registry.formats import READER, parse
+from safety_harness.registry.formats import Prompt as Prompt
 from safety_harness.registry.near import near_to
 from safety_harness.text import question_key
 
