@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # Nobody reads further in a report, and a hostile text could fill it.
 LONGEST_SHOWN = 10_000
@@ -15,6 +16,40 @@ _WORD = re.compile(
     rf"[{UNSPACED}]|[+-]?(?:(?<![\w.])\.)?{_LETTER}+(?:(?:[.+-]|(?<=\d)/(?=\d)){_LETTER}+)*(?:(?<=[^\W\d_])(?:\+\+|#(?!\w)))?"
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+# Characters that show nothing: controls, soft hyphens, joiners, marks of direction, variation selectors, fillers.
+_UNSEEN = re.compile(
+    "[\0-\b\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+_QUOTES = re.compile(
+    "[\"`\xab\xb4\xbb\u02b9-\u02bf\u2018-\u201f\u2032-\u2037\u2039\u203a\u275b-\u275e\u300c-\u300f\u301d-\u301f\uff02\uff07]+|''+"
+)
+_DASHES = re.compile("[\u02d7\u2010-\u2015\u2043\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d]")
+# Quotation marks, spaces and the marks that begin a sentence in Spanish. A minus sign is part of a number.
+_BEFORE = " '\xa1\xbf"
+# Marks that end a sentence in one script or another.
+_BEHIND = " '.?!,;:\u203d\u3001\u3002\u055e\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u104b\u1362\u1367\u17d4"
+# What is typed for a dash. In 5 - -3, dashes are signs.
+_DOUBLE_DASH = re.compile(r"--+(?!\d)")
+
+
+def question_key(text: str) -> str:
+    """Return what two texts share if they ask the same: one key for a set, for both sides of a split and across sets.
+
+    Case, Unicode form, white space, characters that show nothing, the kind of a quotation mark or dash, and the
+    punctuation around the text make no other question.
+    """
+    folded = unicodedata.normalize("NFKC", _alike(text)).casefold()  # a case may have a form of its own, hence twice
+    folded = unicodedata.normalize("NFKC", _alike(folded)).casefold()
+    key = _DOUBLE_DASH.sub("-", re.sub(" ?- ?", "-", " ".join(_alike(folded).split())))
+    return key.lstrip(_BEFORE).rstrip(_BEHIND) or key
+
+
+def _alike(text: str) -> str:
+    """Return *text* with one kind of quotation mark and of dash, and without characters that show nothing."""
+    return _DASHES.sub("-", _QUOTES.sub("'", _UNSEEN.sub("", text)))
 
 
 def words(text: str) -> str:

@@ -9,7 +9,11 @@ from typing import Any, get_args
 
 from safety_harness import ddmin
 from safety_harness.ddmin.filetest import Script, pieces
+from safety_harness.errors import HarnessError
 from safety_harness.files import write_whole
+from safety_harness.reading import MIB, Reader
+
+_FILE = Reader(HarnessError, advice="Name a file to reduce.", at_most=64 * MIB)
 
 _ABOUT = """Reduce FILE to the pieces that the script needs. The script is run with a candidate's path as its last
 argument, in an empty directory. It exits 0 if the candidate still does what matters. After Ctrl-C, an error or a spent
@@ -56,10 +60,10 @@ def add_reduce(commands: Any) -> None:
 def _reduce(options: argparse.Namespace) -> int:
     """Reduce the file, and write the result or the best file so far."""
     try:
-        parts = pieces(options.file.read_bytes(), options.separator.encode().decode("unicode_escape").encode("latin-1"))
-    except (OSError, UnicodeError) as error:
-        print(f"safety-harness: {options.file} cannot be read: {error}", file=sys.stderr)
-        return 2
+        separator = options.separator.encode().decode("unicode_escape").encode("latin-1")
+    except UnicodeError as error:
+        raise HarnessError(f"--separator {options.separator!r} cannot be read: {error}.") from error
+    parts = pieces(_FILE.content(options.file), separator)
     out = options.out or options.file.with_suffix(f".reduced{options.file.suffix}")
     script = Script(options.script, parts, options.file.name, options.timeout)
     try:

@@ -48,7 +48,7 @@ class Script:
 
     def fingerprint(self) -> str:
         """Hash what the answers depend on: the command, every file that it names, the time limit, the pieces."""
-        texts = [Path(part).read_bytes() for part in self._command if Path(part).is_file()]
+        texts = [Path(part).read_bytes() for part in self._command if _is_file(part)]
         digest = hashlib.sha256(repr((self._command, texts, self._name, self._seconds)).encode())
         for part in self._parts:
             digest.update(hashlib.sha256(part).digest())
@@ -87,4 +87,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _absolute(part: str) -> str:
     """Return a file's absolute path, and any other part of a command as it is."""
-    return str(Path(part).resolve()) if Path(part).is_file() else part
+    return str(Path(part).resolve()) if _is_file(part) else part
+
+
+def _is_file(part: str) -> bool:
+    """Return whether a part of a command is the path of a file."""
+    try:
+        return Path(part).is_file()
+    except OSError:  # a text that is too long for a name
+        return False

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from math import isfinite
@@ -23,6 +25,9 @@ if sys.platform != "win32":
     import fcntl
 
 _FORMAT = "ddmin journal 1"
+_MASK = re.compile("[0-9a-f]+")
+# A hundred thousand answers about ten thousand units.
+_MOST_BYTES = 256 << 20
 _JSON_OF = {Answer.TRUE: True, Answer.FALSE: False, Answer.UNRESOLVED: None}
 _ANSWER_OF: dict[object, Answer] = {value: answer for answer, value in _JSON_OF.items()}
 
@@ -43,6 +48,7 @@ class Journal:
         """
         self.path = Path(path)
         self._scores = scores
+        self._count = len(units)
         key = hashlib.sha256(json.dumps([fingerprint, *map(repr, units)]).encode()).hexdigest()
         format_ = f"{_FORMAT}, scores" if scores else _FORMAT
         self._head = json.dumps({"format": format_, "key": key}).encode() + b"\n"
@@ -50,7 +56,11 @@ class Journal:
             self._file: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened: {error.strerror}") from error
+        except ValueError as error:  # a null byte in its name
+            raise JournalError(f"the journal {str(self.path)!r} cannot be opened: {error}") from error
         try:
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a pipe or device could be read for ever
+                raise JournalError(f"the journal {self.path} cannot be opened: it is no file")
             self._lock()
             self.answers = list(self._read())
         except BaseException:
@@ -77,6 +87,8 @@ class Journal:
     def _read(self) -> Iterator[tuple[int, Reply]]:
         """Yield the answers in the file, and cut off what a kill left behind. Raises JournalError, changing nothing."""
         self._file.seek(0)
+        if os.fstat(self._file.fileno()).st_size > _MOST_BYTES:
+            raise JournalError(f"the journal {self.path} has more than {_MOST_BYTES >> 20} MiB")
         content = self._file.read()
         if self._head.startswith(content):  # empty, or killed while it was begun
             self._file.truncate(0)
@@ -98,8 +110,10 @@ class Journal:
         """Read one line: a mask and its answer. Raises JournalError, with the line's number."""
         try:
             entry = json.loads(line)
-            return int(entry["set"], 16), self._reply(entry["answer"])
-        except (ValueError, KeyError, TypeError) as error:
+            if not _MASK.fullmatch(entry["set"]) or (mask := int(entry["set"], 16)) >> self._count:
+                raise ValueError("a unit that there is not")
+            return mask, self._reply(entry["answer"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise JournalError(f"line {number} of the journal {self.path} is damaged") from error
 
     def _reply(self, value: object) -> Reply:
@@ -107,6 +121,8 @@ class Journal:
         if isinstance(value, float):  # a dictionary takes 1.0 for True
             if self._scores and isfinite(value):
                 return value
+            raise ValueError(value)
+        if type(value) is int:  # nor 1
             raise ValueError(value)
         return _ANSWER_OF[value]
 

@@ -5,7 +5,6 @@ No weights are loaded. A hub is asked for headers alone. The arithmetic stands n
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.architectures import answering, enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.header import READER
 from safety_harness.weights.units import Shape, Unit, grouped
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -143,9 +143,7 @@ def _of_hub(spec: ModelSpec) -> Sketch:
         pass
     try:
         metadata = huggingface_hub.HfApi().get_safetensors_metadata(name, revision=spec.revision)
-        config = json.loads(
-            Path(huggingface_hub.hf_hub_download(name, "config.json", revision=spec.revision)).read_text()
-        )
+        config = READER.table(Path(huggingface_hub.hf_hub_download(name, "config.json", revision=spec.revision)))
     except Exception as error:  # the client lets the errors of its transports through, which share no base
         raise SourceError(
             f"{spec}: its headers cannot be had from the hub ({type(error).__name__}). Check the name, the revision, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,8 +10,16 @@ from safety_harness.errors import DataError, first_fault
 from safety_harness.gate.recheck import contradiction
 from safety_harness.gate.results import SCHEMA, RunResult, run_from_table
 from safety_harness.gate.upgrade import upgrade
+from safety_harness.reading import MIB, Reader
 
 OLDEST_SCHEMA = 1
+_RESULTS = Reader(
+    DataError,
+    missing="cannot be read as results (no such file). Check the path, or run the suites.",
+    advice="Run the suites again.",
+    no_json="cannot be read as results",
+    at_most=256 * MIB,
+)
 # From this schema on a file holds the digest of what was measured.
 DIGEST_SINCE = 4
 
@@ -24,10 +31,7 @@ def read_results(path: Path) -> RunResult:
         DataError: missing, cut short, of a newer schema, or a field is missing or wrong. Or the file was changed after
             it was written, or contradicts itself.
     """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as results ({error}). Run the suites again.") from error
+    table = _RESULTS.json(path)
     schema_version = table.get("schema") if isinstance(table, dict) else None
     if not isinstance(schema_version, int) or schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
         newer = isinstance(schema_version, int) and schema_version > SCHEMA

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
+from safety_harness.reading import MIB, Reader
+
+_TEMPLATE = Reader(SourceError, missing="this chat template cannot be read (it is missing).", at_most=MIB)
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
@@ -115,10 +118,7 @@ def read_template(file: Path) -> str:
     Raises:
         SourceError: the file cannot be read, or is empty.
     """
-    try:
-        template = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file}: this chat template cannot be read ({error}).") from error
+    template = _TEMPLATE.text(file)
     if not template.strip():
         raise SourceError(f"{file}: this chat template is empty.")
     return template

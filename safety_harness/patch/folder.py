@@ -22,6 +22,8 @@ from safety_harness.errors import ArtifactError, SourceError
 from safety_harness.files import sha256_file
 from safety_harness.patch.manifest import Entry, Manifest, read_manifest
 from safety_harness.patch.tensor_bytes import Raw, Stored, is_finite, stored_in
+from safety_harness.reading import Reader
+from safety_harness.weights.header import require_header
 
 MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
     "manifest.json",
@@ -31,9 +33,10 @@ MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
     "SHA256SUMS",
 )
 
-# SHA256SUMS lists at most five files, and a hostile one should not fill the memory.
-_LONGEST_SUMS = 4096
-_SUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]{1,64})")
+_FOLDER = Reader(ArtifactError, missing="no such folder. Name the one that `safety-harness search --out` wrote.")
+# It lists at most five files.
+_SUMS = Reader(ArtifactError, missing="cannot be read (it is missing).", advice="Get the artifact again.", at_most=4096)
+_SUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]{1,64})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ def open_artifact(folder: Path) -> Artifact:
         ArtifactError: a file is missing, or differs from SHA256SUMS or the manifest, or a number that moves is a NaN
             or an infinity.
     """
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: no such folder. Name the one that `safety-harness search --out` wrote.")
+    _FOLDER.require_folder(folder)
     listed = _sums(folder / SUMS)
     original = [ORIGINAL] if ORIGINAL in listed or (folder / ORIGINAL).exists() else []
     for name in (MANIFEST, PATCH, *original):
@@ -82,13 +84,8 @@ def sums(folder: Path) -> str:
 
 def _sums(file: Path) -> Mapping[str, str]:
     """Read SHA256SUMS: name of a file -> its digest."""
-    try:
-        with file.open("rb") as stream:
-            lines = stream.read(_LONGEST_SUMS).decode("ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{file}: cannot be read ({error}). Get the artifact again.") from error
     sums_by_name: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_SUMS.text(file).splitlines(), 1):
         parts = _SUM.fullmatch(line)
         if parts is None or parts[2] in sums_by_name:
             raise ArtifactError(f"{file}, line {number}: not one checksum and a file's name. Get the artifact again.")
@@ -99,6 +96,7 @@ def _sums(file: Path) -> Mapping[str, str]:
 def _tensors(file: Path, manifest: Manifest) -> Mapping[str, Stored]:
     """Read where the tensors of *file* are, and check that they are those of the manifest and no others."""
     try:
+        require_header(file)
         with safe_open(file, framework="np"):  # checks the header, and that the file is as long as it says
             tensors = {stored.name: stored for stored in stored_in(file)}
     except (SafetensorError, SourceError, OSError) as error:

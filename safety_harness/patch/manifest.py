@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,18 @@ from safety_harness.errors import ArtifactError, first_fault
 from safety_harness.gate.numbers import Numbers, numbers_of_check
 from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, TeacherRefusals
 from safety_harness.gate.results import Outcome
-from safety_harness.patch.tensor_bytes import once_each
-from safety_harness.weights.units import numbers, runs
+from safety_harness.reading import MIB, Reader
+from safety_harness.weights.units import ascending, count, numbers
 
 SCHEMA = 1
 
-# The manifest of a patch of every expert in every layer has a few megabytes.
-MAX_MANIFEST_BYTES = 32 * 1024 * 1024
+READER = Reader(
+    ArtifactError,
+    missing="missing, so this is no patch. Name the folder that `search --out` wrote.",
+    advice="Get the artifact again.",
+    no_json="cannot be read as JSON",
+    at_most=32 * MIB,  # the manifest of a patch of every expert in every layer has a few
+)
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -71,11 +75,8 @@ class Entry(Record):
             return self
         if self.indices is None or self.axis is None or self.axis >= len(self.shape):
             raise ValueError("`replace_slice` needs an `axis` of the tensor and `indices`")
-        width, last = self.shape[self.axis], -1
-        for first, end in runs(self.indices):
-            if not last < first <= end < width:
-                raise ValueError(f"indices must ascend, each below {width}")
-            last = end
+        if not ascending(self.indices, self.shape[self.axis]):
+            raise ValueError(f"indices must ascend, each below {self.shape[self.axis]}")
         return self
 
     @property
@@ -93,8 +94,7 @@ class Entry(Record):
         """The shape of the moved numbers in the patch."""
         if self.indices is None:
             return self.shape
-        count = sum(end - first + 1 for first, end in runs(self.indices))  # without listing them
-        return tuple(count if at == self.axis else size for at, size in enumerate(self.shape))
+        return tuple(count(self.indices) if at == self.axis else size for at, size in enumerate(self.shape))
 
     @property
     def parameters(self) -> int:
@@ -184,19 +184,8 @@ def read_manifest(file: Path) -> Manifest:
     Raises:
         ArtifactError: it is missing, too large, no JSON, names a key twice, is of another schema, or a value is wrong.
     """
-    try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ArtifactError(
-                f"{file}: is larger than any manifest ({MAX_MANIFEST_BYTES >> 20} MiB). Get the artifact again."
-            )
-        text = file.read_text(encoding="utf-8")
-        table = json.loads(text, object_pairs_hook=once_each, parse_constant=_refuse, parse_float=_finite)
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{file}: missing, so this is no patch. Name the folder that `search --out` wrote."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file}: cannot be read as JSON ({error}). Get the artifact again.") from error
+    text = READER.text(file)
+    table = READER.parse(text, str(file))
     version = table.get("schema_version") if isinstance(table, dict) else None
     if version != SCHEMA:
         raise ArtifactError(
@@ -206,14 +195,3 @@ def read_manifest(file: Path) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(f"{file}: {first_fault(error, 'the manifest')}. Get the artifact again.") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return number

@@ -14,6 +14,7 @@ from safety_harness.errors import HarnessError, first_fault
 from safety_harness.files import cache_dir, sha256_text, whole_folder
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Patch
+from safety_harness.reading import MIB, Reader
 
 # Raised when a search would find another patch from the same inputs: patches of an older search are then not reused.
 ALGORITHM = 11
@@ -53,11 +54,12 @@ def load_patch(folder: Path) -> Patch | None:
         file = folder / OLD_FILE
     if not file.exists():
         return None
+    advice = f"Delete {folder} to search again."
+    table = Reader(HarnessError, advice=advice, no_json="not a whole patch", at_most=64 * MIB).json(file)
     try:
-        return Patch.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # a fault that pydantic finds is a ValueError too
-        fault = first_fault(error) if isinstance(error, ValidationError) else error
-        raise HarnessError(f"{file}: not a whole patch ({fault}). Delete {folder} to search again.") from error
+        return Patch.model_validate(table)
+    except ValidationError as error:
+        raise HarnessError(f"{file}: not a whole patch ({first_fault(error)}). {advice}") from error
 
 
 @dataclass(frozen=True)

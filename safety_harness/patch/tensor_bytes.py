@@ -6,9 +6,7 @@ The meaning of a number does not matter here: a tensor is an array of unsigned i
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from safety_harness.errors import SourceError
 from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.header import LONGEST_NAME, READER, header_bytes
 from safety_harness.weights.units import Shape
 
 Raw = NDArray[np.unsignedinteger[Any]]
@@ -107,34 +106,19 @@ def stored_tensors(checkpoint: Checkpoint) -> Mapping[str, Stored]:
     return tensors
 
 
-def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary of the pairs of a JSON object.
-
-    Raises:
-        ValueError: two pairs have one key.
-    """
-    table: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in table:
-            raise ValueError(f"the key {name[:80]!r} stands there twice")
-        table[name] = value
-    return table
-
-
 def stored_in(file: Path) -> list[Stored]:
     """Return the places of the tensors of one safetensors file whose header was checked, as by :class:`Checkpoint`.
 
     Raises:
-        SourceError: the header names a tensor twice, so nobody can say which of them counts.
+        SourceError: the header names a tensor twice, so nobody can say which of them counts. Or a name is unfit.
     """
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        text = stream.read(length)
-    try:
-        header = json.loads(text, object_pairs_hook=once_each)
-    except ValueError as error:
-        raise SourceError(f"{file}: not a valid safetensors header ({error}). Get the file again.") from error
-    start = 8 + length
+    start, text = header_bytes(file)
+    header = READER.parse(text.decode("utf-8", errors="replace"), f"{file}, header")
+    if unfit := [name for name in header if len(name) > LONGEST_NAME or not name.isprintable()]:
+        raise SourceError(
+            f"{file}: the tensor {unfit[0][:80]!r} has a name of {len(unfit[0])} characters or with one that shows "
+            "nothing, which no patch can hold. Rename it."
+        )
     return [
         Stored(name, file, about["dtype"], tuple(about["shape"]), *(start + at for at in about["data_offsets"]))
         for name, about in header.items()

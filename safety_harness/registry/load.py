@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -13,8 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from safety_harness.errors import ConfigError, first_fault
+from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.settings import GateSettings, SearchSettings
+
+# A family takes about a kilobyte.
+_READER = Reader(
+    ConfigError, missing="no such registry file. Check --registry.", advice="Check --registry.", at_most=2 * MIB
+)
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
@@ -149,14 +154,7 @@ def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) 
     Raises:
         ConfigError: the file cannot be used.
     """
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such registry file. Check --registry.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}.") from error
+    table = _READER.toml(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
     if extra := set(table) - {"families", "defaults", "group"}:
@@ -177,7 +175,7 @@ def _table(file: Path, where: str, value: Any) -> dict[str, Any]:
         ConfigError: it is not.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: {where}: must be a table, not {value!r}.")
+        raise ConfigError(f"{file}: {where}: must be a table, not {value!r:.80}.")
     return value
 
 
@@ -207,7 +205,7 @@ def _family(
     try:
         return Family.model_validate(merged, context=file.parent)
     except ValidationError as error:
-        raise ConfigError(f"{file}: families.{name}.{first_fault(error)}.") from error
+        raise ConfigError(f"{file}: families.{shown(name)}.{first_fault(error)}.") from error
 
 
 def _with_search(

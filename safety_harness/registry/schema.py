@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import Count, GateSettings, SearchSettings, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def _in_registry(path: Path, info: ValidationInfo) -> Path:
     """Return *path* relative to the registry file, whose folder is the context of a validation."""
+    _fit(str(path))
     if info.context is None:
         return path
     try:
@@ -23,12 +24,27 @@ def _in_registry(path: Path, info: ValidationInfo) -> Path:
         raise ValueError("no home folder is known for `~` here") from None
 
 
-RegistryPath = Annotated[Path, AfterValidator(_in_registry)]
+def _fit(path: str) -> str:
+    """Return a *path* that a file may have."""
+    if "\0" in path or len(path) > 4_000 or any(len(part.encode(errors="replace")) > 255 for part in path.split("/")):
+        raise ValueError("no file can have this name")
+    return path
+
+
+def _not_empty(path: Any) -> Any:
+    if path == "":  # pathlib takes it for the folder of the registry
+        raise ValueError("is empty")
+    return path
+
+
+Text = Annotated[str, Field(min_length=1)]
+RegistryPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_in_registry)]
+InnerPath = Annotated[Text, AfterValidator(_fit)]
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Table(Settings):
+    """A table of a registry file."""
 
 
 class Source(_Table):
@@ -51,11 +67,11 @@ class Source(_Table):
     parts: tuple[Source, ...] | None = Field(
         None, min_length=1, description="Sources of one file each, joined in order."
     )
-    file: str | None = Field(
+    file: InnerPath | None = Field(
         None,
         description="Path of the one file to use in the repository or wheel. For `parts`: name of the joined file.",
     )
-    revision: str | None = Field(None, description="Commit, tag or branch of the repository. A commit pins it.")
+    revision: Text | None = Field(None, description="Commit, tag or branch of the repository. A commit pins it.")
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
@@ -74,6 +90,8 @@ class Source(_Table):
             raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
+        if self.pypi and (str(self.file).startswith("/") or ".." in str(self.file).split("/")):
+            raise ValueError("`file` leads out of the wheel")
         if self.parts and not (self.file and self.sha256 and Path(self.file).name == self.file):
             raise ValueError("`parts` need `file` (a name for the joined file) and `sha256` (of the joined file)")
         if self.hf and self.sha256 and not self.file:
@@ -94,9 +112,9 @@ class PromptSource(Source):
     only: RegistryPath | None = Field(
         None, description="A file with one sha256 digest a line: only prompts whose text has one of them are kept."
     )
-    limit: int | None = Field(None, ge=1, description="Number of prompts to use, from the first. Unset: all.")
-    column: str | None = Field(None, description="Column of a hub dataset that holds the text.")
-    split: str = Field("train", description="Split of a hub dataset to read.")
+    limit: Count | None = Field(None, description="Number of prompts to use, from the first. Unset: all.")
+    column: Text | None = Field(None, description="Column of a hub dataset that holds the text.")
+    split: Text = Field("train", description="Split of a hub dataset to read.")
 
     @model_validator(mode="after")
     def _one_set(self) -> Self:
@@ -181,17 +199,16 @@ class Family(_Table):
     )
     text: PromptSource = Field(description="Plain prose, on which perplexity is measured.")
     dtype: Dtype = Field("float32", description="Number format in which models run and patches are measured.")
-    max_new_tokens: int = Field(32, ge=1, description="Largest number of tokens in an answer.")
-    screen_tokens: int | None = Field(
+    max_new_tokens: Count = Field(32, description="Largest number of tokens in an answer.")
+    screen_tokens: Count | None = Field(
         None,
-        ge=1,
         description="Number of tokens after which a search breaks off an answer that complies. Unset: every answer is "
         "generated to its end, as in the gate.",
     )
-    batch_size: int = Field(
-        64, ge=1, description="Questions asked at once. Halved, with a warning, when memory runs out."
+    batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
+    memory_gib: float = Field(
+        1.0, gt=0, le=100_000, description="Memory that one worker needs, in GiB. `-n auto` counts with it."
     )
-    memory_gib: float = Field(1.0, gt=0, description="Memory that one worker needs, in GiB. `-n auto` counts with it.")
     near_duplicates: float = Field(
         1.0,
         ge=0.0,
@@ -247,6 +264,7 @@ def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:
 
 def _plain(kind: str, name: str) -> str:
     """Return *name* if it can stand in a test's id, a table and a path."""
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
-        raise ValueError(f"{kind} name {name!r}: use ASCII letters, digits, '-', '_' and '.' only")
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not plain.isalnum() or not name.isascii() or len(name) > 100:
+        raise ValueError(f"{kind} name {name!r:.120}: use ASCII letters, digits, '-', '_' and '.' only, at most 100")
     return name

@@ -31,6 +31,7 @@ from safety_harness.weights.checkpoint import BESIDE, Checkpoint
 from safety_harness.weights.units import Moved, Unit, moved, ranges
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
+_LONGEST_FRONT = 64 << 10
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
@@ -155,13 +156,17 @@ def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
 
 def _licence(readme: Path) -> str | None:
     """Return the licence that a model's card names in its front matter."""
-    front = _FRONT_MATTER.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
+    if not readme.is_file():
+        return None
+    with readme.open("rb") as stream:
+        front = _FRONT_MATTER.match(stream.read(_LONGEST_FRONT).decode("utf-8", errors="replace"))
     try:
-        table: Any = yaml.safe_load(front[1]) if front else None
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
+        # All values stay texts, and nothing is merged: a small file could otherwise fill the memory.
+        table: Any = yaml.load(front[1], yaml.BaseLoader) if front else None
+    except (yaml.YAMLError, RecursionError):
         return None
     licence = table.get("license") if isinstance(table, dict) else None
-    return str(licence) if licence else None
+    return licence if isinstance(licence, str) and licence else None
 
 
 def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidence, Identity]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import sha256_file, sha256_text
+from safety_harness.reading import Reader
+from safety_harness.weights.header import READER, require_header
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Files next to the weights that decide answers too: configs, tokenizer, chat template, end-of-answer tokens.
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
+_FOLDER = Reader(SourceError, missing="no such model folder. Check the path in the registry.")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -34,8 +36,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not folder.is_dir():
-            raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
+        _FOLDER.require_folder(folder)
         self.config = _read_json(folder / "config.json")
         _refuse_quantised(folder, self.config)
         self.shards: Sequence[Path] = self._find_shards()
@@ -159,11 +160,14 @@ def _indexed(index: Path) -> list[Path]:
     shards = sorted(set(shard_of.values()))
     if outside := [name for name in shards if Path(name).name != name]:
         raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie next to their index.")
+    if long := [name for name in shards if len(name.encode()) > 255 or not name.isprintable()]:
+        raise SourceError(f"{index}: no file can have the name {long[0][:80]!r}. Get the file again.")
     return [index.parent / name for name in shards]
 
 
 def _opened(shard: Path, framework: str) -> Any:
     """Return an open handle of a safetensors file, whose length was checked against its header."""
+    require_header(shard)
     try:
         return safe_open(shard, framework=framework)
     except (SafetensorError, OSError) as error:
@@ -172,12 +176,4 @@ def _opened(shard: Path, framework: str) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a model folder."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceError(f"{path}: missing; a model folder needs it.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read as JSON ({error}). Get the file again.") from error
-    if not isinstance(table, dict):
-        raise SourceError(f"{path}: expected a JSON object.")
-    return table
+    return READER.table(path)

@@ -20,8 +20,8 @@ Shape = tuple[int, ...]
 # The roles of a layer's attention. All other roles are its MLP.
 ATTENTION = frozenset("qkvo")
 
-# 12.gate, or 12.gate[3,40-43]
-_ID = re.compile(r"(\d+\.\w+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?")
+# 12.gate, or 12.gate[3,40-43]. No model has a layer or a channel of more digits.
+_ID = re.compile(r"([0-9]{1,9}\.\w{1,99})(?:\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\])?")
 
 
 @dataclass(frozen=True, order=True)
@@ -230,9 +230,15 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
     def unit_of(identifier: str) -> Unit:
         parts = _ID.fullmatch(identifier)
         if parts is None or parts[1] not in modules:
-            raise UnitError(f"{identifier!r} is no unit of this model, whose modules are {', '.join(modules)}.")
+            raise UnitError(f"{identifier[:80]!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        return cut(unit, numbers(parts[2])) if parts[2] else unit
+        if not parts[2]:
+            return unit
+        if not ascending(parts[2], unit.width):  # before they are listed: a run may have a billion numbers
+            raise UnitError(
+                f"{unit.module} has the channels 0 to {unit.width - 1}, not [{parts[2][:80]}], each once and in order."
+            )
+        return cut(unit, numbers(parts[2]))
 
     return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 
@@ -245,7 +251,9 @@ def short(identifier: str) -> str:
 def _short(identifier: str) -> str:
     """Return a unit's id for a reader."""
     parts = _ID.fullmatch(identifier)
-    return f"{parts[1]} ×{sum(1 for _ in numbers(parts[2]))}" if parts and parts[2] else identifier
+    if parts is None or not parts[2]:
+        return identifier
+    return f"{parts[1]} ×{count(parts[2])}"
 
 
 def ranges(channels: Sequence[int]) -> str:
@@ -260,6 +268,21 @@ def runs(text: str) -> Iterable[tuple[int, int]]:
     for run in text.split(","):
         first, _, last = run.partition("-")
         yield int(first), int(last or first)
+
+
+def count(text: str) -> int:
+    """Return how many numbers a *text* of :func:`ranges` has, without listing them."""
+    return sum(last - first + 1 for first, last in runs(text))
+
+
+def ascending(text: str, width: int) -> bool:
+    """Return whether the runs of a *text* of :func:`ranges` ascend, and all of their numbers are below *width*."""
+    before = -1
+    for first, last in runs(text):
+        if not before < first <= last < width:
+            return False
+        before = last
+    return True
 
 
 def numbers(text: str) -> Iterable[int]:

@@ -174,7 +174,23 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}\n", b'{"set": "zz", "answer": true}\n', b'{"set": "1", "answer": 7}\n', b"\xff\n"]
+    "line",
+    [
+        b"{}\n",
+        b'{"set": "zz", "answer": true}\n',
+        b'{"set": "1", "answer": 7}\n',
+        b"\xff\n",
+        b'{"set": "1", "answer": 1}\n',
+        b'{"set": "-1", "answer": true}\n',
+        b'{"set": "0x1", "answer": true}\n',
+        b'{"set": "200", "answer": true}\n',  # unit 9 of 9
+        b'{"set": 1, "answer": true}\n',
+        b'{"set": "1", "answer": []}\n',
+        b'{"set": "1", "answer": NaN}\n',
+        b'{"set": "' + b"f" * 99_999 + b'", "answer": true}\n',
+        b'{"set": "1", "answer": ' + b"9" * 9_999 + b"}\n",
+        b"[" * 99_999 + b"\n",
+    ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "answers"
@@ -190,6 +206,19 @@ def test_a_journal_that_cannot_be_opened(tmp_path: Path) -> None:
         minimize(range(9), Counting(9, 3), journal=tmp_path)
     with pytest.raises(JournalError, match="cannot be opened"):
         minimize(range(9), Counting(9, 3), journal=tmp_path / "no" / "such")
+    with pytest.raises(JournalError, match="cannot be opened"):
+        minimize(range(9), Counting(9, 3), journal=tmp_path / "nu\0ll")
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(JournalError, match="cannot be opened: it is no file"):
+            minimize(range(9), Counting(9, 3), journal=endless)
+
+
+def test_a_journal_of_terabytes_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "answers").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(JournalError, match="has more than 256 MiB"):
+        minimize(range(9), Counting(9, 3), journal=tmp_path / "answers")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -103,14 +103,15 @@ def test_a_chat_template_is_for_a_gguf_model_alone(pairs: Pairs, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "cannot be read"), (b"\xff", "cannot be read"), (b" ", "is empty")]
+    ("content", "reason"),
+    [(None, "this chat template cannot be read"), (b"\xff", "not UTF-8"), (b" ", "this chat template is empty")],
 )
 def test_a_chat_template_that_is_none_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
     gguf, template = tmp_path / "model.gguf", tmp_path / "chat.jinja"
     gguf.write_bytes(b"GGUF")
     if content is not None:
         template.write_bytes(content)
-    with pytest.raises(SourceError, match=rf"chat\.jinja: this chat template {reason}"):
+    with pytest.raises(SourceError, match=rf"chat\.jinja: {reason}"):
         prepare(ModelSpec(path=gguf, chat_template=template))
 
 

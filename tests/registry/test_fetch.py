@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import HarnessError, SourceError
-from safety_harness.registry.fetch import resolve, resolve_prompts
+from safety_harness.registry.fetch import _member, resolve, resolve_prompts
 from safety_harness.registry.schema import PromptSource, Source
 
 INSIDE = "sample_data/questions.txt"
@@ -152,3 +152,73 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(monkeypatch: pytest.M
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(HarnessError, match="no space is left on its disk"):
         resolve(wheel_source("0" * 64))
+
+
+def damaged(raw: bytes, kind: str) -> bytes:
+    """Return a wheel with one fault: what the zip format allows, and what it does not."""
+    at, central = raw.index(INSIDE.encode()), raw.index(b"PK\x01\x02")
+    changed = bytearray(raw)
+    match kind:
+        case "cut short":
+            return raw[:-40]
+        case "no zip":
+            return b"<html>404</html>"
+        case "another name inside":
+            changed[at] ^= 1
+        case "encrypted":
+            changed[6] |= 1
+            changed[central + 8] |= 1
+        case "unknown method":
+            changed[8] = changed[central + 10] = 99
+        case "deflated":
+            changed[8] = changed[central + 10] = 8
+        case "lzma":
+            changed[8] = changed[central + 10] = 14
+        case "wrong sum":
+            changed[14] ^= 1
+            changed[central + 16] ^= 1
+        case "newer version":
+            changed[central + 6] = 99
+        case "far away":
+            changed[central + 42 : central + 46] = b"\xff\xff\xff\x7f"
+    return bytes(changed)
+
+
+FAULTS = ["cut short", "no zip", "another name inside", "encrypted", "unknown method", "deflated", "lzma", "wrong sum"]
+
+
+@pytest.mark.parametrize("kind", [*FAULTS, "newer version", "far away"])
+def test_a_damaged_wheel_is_an_error(tmp_path: Path, kind: str) -> None:
+    write_wheel(tmp_path)
+    wheel = next(tmp_path.glob("*.whl"))
+    wheel.write_bytes(damaged(wheel.read_bytes(), kind))
+    with pytest.raises(SourceError, match=r"pypi:sample_data==1\.0/.*: the wheel is damaged \(\w+: .*\)\. Pin another"):
+        _member(wheel_source("0" * 64), wheel)
+
+
+def test_a_wheel_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take as much as is allowed, and refuse a byte more unread."""
+    with zipfile.ZipFile(tmp_path / "a.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(INSIDE, b"\0" * 5_000_000)
+    monkeypatch.setattr("safety_harness.registry.fetch.MOST_UNPACKED", 5_000_000)
+    assert _member(wheel_source("0" * 64), tmp_path / "a.whl") == b"\0" * 5_000_000
+    monkeypatch.setattr("safety_harness.registry.fetch.MOST_UNPACKED", 4_999_999)
+    with pytest.raises(SourceError, match=r"has more than 4 MiB when it is unpacked"):
+        _member(wheel_source("0" * 64), tmp_path / "a.whl")
+
+
+def test_a_wheel_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
+        archive.writestr(INSIDE, "one")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr(INSIDE, "two")
+    with pytest.raises(SourceError, match="the wheel holds 2 files"):
+        _member(wheel_source("0" * 64), tmp_path / "a.whl")
+
+
+def test_a_device_is_no_local_file(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/dev/zero")
+    with pytest.raises(SourceError, match="it is a pipe or a device"):
+        resolve(Source(path=tmp_path / "a"))
+    with pytest.raises(SourceError, match=r"cannot be read .File name too long"):
+        resolve(Source.model_construct(path=tmp_path / ("x" * 300)))

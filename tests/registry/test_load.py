@@ -154,7 +154,7 @@ def test_a_missing_file_points_to_the_option(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """Read bytes that are not UTF-8, and a folder."""
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"r\.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"r\.toml: not UTF-8"):
         load_registry(tmp_path / "r.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_registry(tmp_path)
@@ -219,3 +219,59 @@ def test_a_family_may_be_defined_once_only(tmp_path: Path) -> None:
 def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) -> None:
     """Name adapters where there is no ancestor."""
     assert "give exactly one of" in faults(tmp_path, with_student('adapters = ["lora/one"]'))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("batch_size = true", "families.a.batch_size: Value error, no setting is true or false (given: True)"),
+        ("near_duplicates = false", "families.a.near_duplicates: Value error, no setting is true or false"),
+        ("near_duplicates = nan", "families.a.near_duplicates: Input should be"),
+        ("memory_gib = inf", "families.a.memory_gib: Input should be a finite number"),
+        ("batch_size = 1000000000000", "families.a.batch_size: Input should be less than or equal to 1000000"),
+        ("max_new_tokens = -1", "families.a.max_new_tokens: Input should be greater than or equal to 1"),
+        ("gate = { dsr = true }", "families.a.gate.dsr: Value error, no setting is true or false"),
+        ("gate = { perplexity = inf }", "families.a.gate.perplexity: Input should be a finite number"),
+        ("gate = { divergence = nan }", "families.a.gate.divergence: Input should be a finite number"),
+        ("search = { max_probes = true }", "families.a.search.max_probes: Value error, no setting"),
+        ('text = ""', "families.a.text.path: Value error, is empty"),
+        ('text = { path = "t.txt", only = "" }', "families.a.text.only: Value error, is empty"),
+        ('text = { path = "t.txt", limit = -3 }', "families.a.text.limit: Input should be greater than or equal to 1"),
+        ('text = { hf = "a/b", file = "" }', "families.a.text.file: String should have at least 1 character"),
+        ('text = { hf = "a/b", column = "x", revision = "" }', "families.a.text.revision: String should have at least"),
+        (f'text = "{"x" * 300}"', "families.a.text.path: Value error, no file can have this name"),
+        (f'text = "{"x/" * 3000}"', "families.a.text.path: Value error, no file can have this name"),
+        ('text = "a\\u0000b"', "families.a.text.path: Value error, no file can have this name"),
+        (f'text = {{ pypi = "a==1", sha256 = "{"0" * 64}", file = "../x" }}', "`file` leads out of the wheel"),
+        (f'text = {{ pypi = "a==1", sha256 = "{"0" * 64}", file = "/x" }}', "`file` leads out of the wheel"),
+        ('text = "C:\\data"', "not valid TOML: Unescaped"),
+        ('[families.a.students.s]\npath = "y"', "line"),
+        (f'[families.a.students.{"s" * 101}]\npath = "y"', "only, at most 100"),
+    ],
+)
+def test_an_odd_value_is_refused_with_its_key(tmp_path: Path, line: str, message: str) -> None:
+    """Give truth values for numbers, numbers out of range, empty texts, and paths that no file can have."""
+    text = with_student('path = "x"').replace('teacher = "teacher"\n', f'teacher = "teacher"\n{line}\n')
+    fault = faults(tmp_path, text)
+    assert message in fault
+    assert "\n" not in fault
+
+
+def test_a_registry_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Read what Windows' editors write."""
+    text = with_student('path = "x"').replace("\n", "\r\n")
+    (tmp_path / "registry.toml").write_text(text, encoding="utf-8-sig", newline="")
+    assert [student.name for student in load_registry(tmp_path / "registry.toml").select()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 99_999, "[" + "a." * 9_999 + "a]", "a = " + "9" * 9_999, "x" * (3 << 20)]
+)
+def test_a_hostile_registry_is_refused(tmp_path: Path, text: str) -> None:
+    """Read tables nested deep, a long number and a large file."""
+    assert faults(tmp_path, text).startswith(f"{tmp_path / 'registry.toml'}: ")
+
+
+def test_a_name_with_a_line_break_is_shown_on_one_line(tmp_path: Path) -> None:
+    """Name a family as no table of a report could."""
+    assert "\n" not in faults(tmp_path, '[families."a\\nb"]\nx = 1\n')

@@ -13,11 +13,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from safety_harness.errors import DataError
+from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
+from safety_harness.text import question_key
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
-SETS = st.lists(TEXTS, min_size=1, max_size=6, unique_by=str.strip)
-WORDS = st.lists(st.sampled_from(["red", "green", "blue", "one", "two", "three"]), min_size=1, max_size=5).map(" ".join)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(question_key)
+SETS = st.lists(TEXTS, min_size=1, max_size=6, unique_by=question_key)
+WORDS = st.lists(st.sampled_from("abcdefghijklmn"), min_size=1, max_size=12).map(" ".join)
 PROMPTS = st.lists(
     st.builds(Prompt, st.sampled_from("abc"), TEXTS, st.none() | TEXTS), max_size=3, unique_by=lambda p: p.id
 )
@@ -41,7 +43,7 @@ def test_any_texts_survive_csv_but_for_carriage_returns(folder: Path, texts: lis
     csv.writer(buffer).writerows([["text"], *([text] for text in texts)])
     (folder / "a.csv").write_text(buffer.getvalue(), encoding="utf-8", newline="")
     expected = [re.sub("\r\n?", "\n", text) for text in texts]
-    assume(len({text.strip() for text in expected}) == len(texts))
+    assume(len({question_key(text) for text in expected}) == len(texts))
     assert read_prompts(folder / "a.csv").texts == expected
 
 
@@ -71,6 +73,7 @@ def test_no_near_duplicate_is_left_and_nothing_else_is_lost(
 
     sets = [prompt_set("s", [Prompt(str(i), text) for i, text in enumerate(texts)]) for texts in (search, report)]
     expected = [text for text in search if not any(text == other or near(text, other) for other in report)]
+    assert near_to(search, report, threshold) == [any(near(text, other) for other in report) for text in search]
     try:
         assert without_near_duplicates(sets[0], sets[1], threshold).texts == expected
     except DataError:
@@ -80,9 +83,20 @@ def test_no_near_duplicate_is_left_and_nothing_else_is_lost(
 @given(search=SETS, report=SETS)
 def test_sides_are_disjoint_or_refused(search: list[str], report: list[str]) -> None:
     sides = [prompt_set("s", [Prompt(str(i), text) for i, text in enumerate(texts)]) for texts in (search, report)]
-    shared = {text.strip().lower() for text in search} & {text.strip().lower() for text in report}
+    shared = {question_key(text) for text in search} & {question_key(text) for text in report}
     if shared:
         with pytest.raises(DataError, match=f"share {len(shared)} prompts"):
             check_disjoint(*sides)
     else:
         check_disjoint(*sides)
+
+
+@given(
+    words=st.lists(WORDS, min_size=1), at=st.integers(0, 20), threshold=st.sampled_from([0.0, 0.5, 0.6, 0.7, 0.8, 1.0])
+)
+def test_near_is_the_same_however_many_are_compared_at_once(words: list[str], at: int, threshold: float) -> None:
+    """Compare in blocks of three, at thresholds that word counts meet exactly."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = near_to(words[:at], words[at:], threshold)
+        patch.setattr("safety_harness.registry.near._BLOCK", 3)
+        assert near_to(words[:at], words[at:], threshold) == whole

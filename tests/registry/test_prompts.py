@@ -76,6 +76,35 @@ def test_only_a_newline_ends_a_line_of_json(tmp_path: Path) -> None:
     assert read_prompts(tmp_path / "a.jsonl").texts == ["one\u2028two"]
 
 
+def test_rows_may_be_numbered_in_a_column_without_a_name(tmp_path: Path) -> None:
+    """Read what pandas writes."""
+    (tmp_path / "a.csv").write_text(',prompt\n0,"one, two"\n1,"say ""x"""\n\n')
+    assert read_prompts(tmp_path / "a.csv").texts == ["one, two", 'say "x"']
+
+
+def test_a_seed_may_have_any_other_key(tmp_path: Path) -> None:
+    """Read text in every style of YAML, next to values that are none."""
+    seeds = "- value: 'it''s'\n  at: 2024-01-01\n- value: |\n    one\n    two\n  n: [1, {a: b}]\n- {value: !!str 3}\n"
+    (tmp_path / "a.yaml").write_text(f"name: x\ndate: 2024-99-99\nseeds:\n{seeds}")
+    assert read_prompts(tmp_path / "a.yaml").texts == ["it's", "one\ntwo\n", "3"]
+
+
+def test_a_file_of_too_many_prompts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safety_harness.registry.prompts.MOST_PROMPTS", 2)
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    assert len(read_prompts(tmp_path / "a.txt")) == 2
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(DataError, match="holds more than 2 prompts"):
+        read_prompts(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.yaml"])
+def test_an_endless_device_is_no_prompt_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=rf"{name}: cannot be read .it is a pipe or a device"):
+        read_prompts(tmp_path / name)
+
+
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 
@@ -87,9 +116,9 @@ def test_only_a_newline_ends_a_line_of_json(tmp_path: Path) -> None:
         ("a.jsonl", '{"prompt": "x"}\n', 'a.jsonl, line 1: expected an object with a string "text"'),
         ("a.jsonl", '{"text": 3}\n', 'line 1: expected an object with a string "text"'),
         ("a.jsonl", '["x"]\n', "line 1: expected an object"),
-        ("a.jsonl", '{"text": "x"}\n{"text": "y \\ud83d"}\n', "line 2: holds half of a character"),
-        ("a.jsonl", '{"text": "x", "answer": "\\udc00"}\n', "line 1: holds half of a character"),
-        ("a.yaml", 'seeds:\n- value: "y \\ud83d"\n', "a seed holds half of a character"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "y \\ud83d"}\n', "line 2: not JSON .it holds half of a character"),
+        ("a.jsonl", '{"text": "x", "answer": "\\udc00"}\n', "line 1: not JSON .it holds half of a character"),
+        ("a.yaml", 'seeds:\n- value: "y \\ud83d"\n', "not YAML .*invalid Unicode .* line 2"),
         ("a.jsonl", '{"text": "x"}\n{"text": "y", "answer": 4}\n', 'line 2: "answer" must be a string'),
         ("a.jsonl", '{"text": "x", "answer": " "}\n', 'line 1: "answer" must be a string that is not empty'),
         ("a.jsonl", "", "a.jsonl: holds no prompts"),
@@ -98,16 +127,60 @@ def test_only_a_newline_ends_a_line_of_json(tmp_path: Path) -> None:
         ("a.csv", "question,answer\nx,y\n", r"named text or prompt or goal; it has \['question', 'answer'\]"),
         ("a.csv", "text\n", "a.csv: holds no prompts"),
         ("a.csv", f"text\nx\n{'y' * 200_000}\n", "a.csv, line 3: not CSV"),
+        ("a.csv", "prompt\nexplain this, then that\n", "line 2: has 2 cells, and the header 1"),
+        ("a.csv", "id,prompt\n1,x\n2,explain this, then that\n", "line 3: has 3 cells, and the header 2"),
+        ("a.csv", "id,prompt\n1,x\n2\n", "line 3: has 1 cells, and the header 2"),
+        ("a.csv", 'text\n"one\nline"\n"x\n', "line 4: not CSV"),
+        ("a.csv", 'text\nsay "x"\n', "line 2: not CSV .a quotation mark inside a cell"),
+        ("a.csv", 'text,category\n "this, then that"\n', "line 2: not CSV"),
+        ("a.csv", 'text\n"x" y\n', "line 2: not CSV"),
+        ("a.csv", 'text\n"x\\"y"\n', "line 2: not CSV"),
+        ("a.csv", "text,prompt\nx,y\n", "line 1: has text and prompt, and one of them is asked"),
+        ("a.csv", "text,text\nx,y\n", "line 1: two columns are named 'text'"),
+        ("a.csv", "text,id,id\nx,y,z\n", "line 1: two columns are named 'id'"),
+        ("a.csv", "text,\nexplain this, then that\n", "line 1: column 2 has no name"),
+        ("a.csv", ",text\nexplain this, then that\n", "line 2: its first cell has no column"),
+        ("a.csv", "id;text\n1;x\n", "no column is named .* it has .'id;text'.*separate columns by commas"),
+        ("a.csv", "id\ttext\n1\tx\n", "no column is named"),
+        ("a.csv", "id,text\n1;x\n", "line 2: has 1 cells, and the header 2"),
+        ("a.csv", 'id,text\n1,x\n2,""\n', "prompt 2 is empty"),
+        ("a.csv", "text" + "," * 2_000_000, "line 1: not CSV .*more than 1000 cells"),
+        ("a.csv", f'text,{"y" * 200_000}\n', "line 1: not CSV"),
         ("a.yaml", "seeds: [", "a.yaml: not YAML"),
         ("a.yaml", "prompts: []", 'a.yaml: no list "seeds"'),
         ("a.yaml", "- just a list", 'a.yaml: no list "seeds"'),
         ("a.yaml", "seeds:\n- text: x\n", 'a.yaml: a seed has no text "value"'),
         ("a.yaml", "seeds:\n- value: 3\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: x\n- value: yes\n", 'a.yaml: a seed has no text "value" .line 3'),
+        ("a.yaml", "seeds:\n- value: 2024-02-30\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: 1:59:59e9\n- value:\n", 'a.yaml: a seed has no text "value" .line 3'),
+        ("a.yaml", f"seeds:\n- value: {'9' * 9_999}\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: !!python/name:os.system ''\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "a: &a {value: x}\nseeds:\n- *a\n", r"a.yaml: not YAML .line 3: an alias, \*a"),
+        ("a.yaml", "seeds: &a\n- *a\n", "a.yaml: not YAML .line 2: an alias"),
+        ("a.yaml", "a: &a {value: x}\nseeds:\n- <<: *a\n", "a.yaml: not YAML .line 3: an alias"),
+        ("a.yaml", "seeds:\n- value: x\n  value: y\n", "a.yaml: not YAML .line 3: a key that"),
+        ("a.yaml", "seeds: []\nseeds:\n- value: y\n", "a.yaml: not YAML .line 2: a key that"),
+        ("a.yaml", "? [a]\n: b\nseeds:\n- value: y\n", "a.yaml: not YAML .line 1: a key that"),
+        ("a.yaml", "seeds: " + "[" * 90_000, "a.yaml: not YAML .line 1: nested too deep"),
+        ("a.yaml", "seeds:\n" + "- " * 90_000, "a.yaml: not YAML .line 2: nested too deep"),
+        ("a.yaml", "seeds:\n- value: x\n---\nseeds: []\n", 'a.yaml: no list "seeds"'),
+        ("a.yaml", "", 'a.yaml: no list "seeds"'),
+        ("a.yaml", "#" * 5_000_000, "a.yaml: is more YAML than 4 MiB"),
         ("a.yaml", "seeds: []", "a.yaml: holds no prompts"),
         ("a.txt", "one\n\ntwo\n", "a.txt: prompt 2 is empty"),
         ("a.txt", "one\n \n", "a.txt: prompt 2 is empty"),
-        ("a.txt", "one\ntwo\none \n", "a.txt: prompt 3 repeats prompt 1"),
+        ("a.txt", "one\ntwo\nOne \n", "a.txt: prompt 3 repeats prompt 1 .'One ' and 'one'"),
+        ("a.txt", "one\n\u200b\n", "a.txt: prompt 2 is empty"),
         ("a.jsonl", '{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', "prompts 1 and 2 share the id '1'"),
+        ("a.jsonl", '{"id": "1", "text": "x"}\n{"id": " 1 ", "text": "y"}\n', "prompts 1 and 2 share the id '1'"),
+        ("a.jsonl", '{"text": "x", "id": [1]}', 'line 1: "id" must be a string or a whole number'),
+        ("a.jsonl", '{"text": "x", "category": {}}', 'line 1: "category" must be a string'),
+        ("a.jsonl", '{"text": "x", "text": "y"}', "line 1: not JSON .the key 'text' stands there twice"),
+        ("a.jsonl", '{"text": "x", "prompt": "y"}', "line 1: has text and prompt, and one of them is asked"),
+        ("a.jsonl", '{"text": "x"}\n' + "[" * 99_999, "line 2: not JSON .recursion limit"),
+        ("a.jsonl", '{"text": "x", "id": ' + "9" * 9_999 + "}", "line 1: not JSON .number out of range"),
+        ("a.jsonl", '{"text": "x", "score": NaN}', "line 1: not JSON"),
         ("a.parquet", "x", r"format '.parquet' is not known; use .jsonl, .csv, .txt or .yaml"),
         ("a", "x", "format '' is not known"),
     ],
@@ -155,6 +228,14 @@ def test_an_only_list_must_be_found_whole(tmp_path: Path) -> None:
         read_prompts(tmp_path / "a.txt", only=listing(tmp_path, "one", "ONE"))
 
 
+@pytest.mark.parametrize("line", ["x", "0" * 63, "g" * 64, f"{'0' * 64} *a.txt"])
+def test_an_only_list_holds_digests_alone(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "only").write_text(f"{sha256_text('one').upper()}\n\n{line}\n")
+    with pytest.raises(DataError, match="only, line 3: not a sha256 digest"):
+        read_prompts(tmp_path / "a.txt", only=tmp_path / "only")
+
+
 def test_a_missing_only_list_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     with pytest.raises(DataError, match=r"gone\.sha256: no such"):
@@ -164,10 +245,17 @@ def test_a_missing_only_list_is_named(tmp_path: Path) -> None:
 # --- Both sides of a split -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("twin", ["how do bees fly ?", " How do BEES fly ? "])
+@pytest.mark.parametrize(
+    "twin", ["how do bees fly ?", " How do BEES fly ? ", "how do bees fly", "How\u00a0do bees  fly!"]
+)
 def test_a_prompt_on_both_sides_is_refused(twin: str) -> None:
     with pytest.raises(DataError, match=r"share 1 prompts, so the report would not be held out.*how do bees fly"):
         check_disjoint(texts(*TWO), texts("what is a bee ?", twin))
+
+
+def test_both_spellings_of_a_shared_prompt_are_shown() -> None:
+    with pytest.raises(DataError, match=r"the first is 'how do bees fly' and 'How do bees fly\?'"):
+        check_disjoint(texts("how do bees fly"), texts("How do bees fly?"))
 
 
 def test_different_sides_are_accepted() -> None:
@@ -206,6 +294,7 @@ def test_what_has_no_words_is_near_to_nothing() -> None:
 def test_the_same_text_is_dropped_whatever_the_threshold() -> None:
     search = texts("how do bees fly", "name a river")
     assert without_near_duplicates(search, texts(" How do bees fly"), 1.0).texts == ["name a river"]
+    assert without_near_duplicates(search, texts("“how  do bees fly”?"), 1.0).texts == ["name a river"]
 
 
 def test_a_search_side_of_near_duplicates_alone_is_an_error() -> None:

@@ -1,0 +1,214 @@
+"""Read the prompts of a file in any of the formats: JSON lines, CSV, text, or YAML as PyRIT writes it.
+
+What does not add up is an error with its line. A question that is cut at a comma is another question.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safety_harness.errors import DataError
+from safety_harness.files import sha256_text
+from safety_harness.reading import MIB, Reader, shown
+
+TEXT_COLUMNS = ("text", "prompt", "goal")
+
+READER = Reader(
+    DataError,
+    missing="no such prompt file. Check the path in the registry.",
+    advice="Correct the file, or the path in the registry.",
+    at_most=64 * MIB,
+)
+# YAML is read at about a tenth of the speed of the other formats.
+_MOST_YAML = 4 * MIB
+_DEEPEST_YAML = 20
+# The limit of Python's own module csv. An open quotation mark would make the rest of the file a cell.
+_LONGEST_CELL = 131_072
+_MOST_COLUMNS = 1_000
+# A cell in quotation marks, in which each of its own is doubled, or one without any; and what ends it.
+_CELL = re.compile(r'(?:"((?:[^"]|"")*+)"|([^",\n]*+))(,|\n|\Z)')
+
+_RESOLVER: Any = yaml.resolver.Resolver()
+
+# The values of a prompt by their columns.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question or document. A task's question has a right ``answer``; ``category`` may name a kind of harm."""
+
+    id: str
+    text: str
+    answer: str | None = None
+    category: str = ""
+
+
+def parse(path: Path) -> Iterator[Prompt]:
+    """Yield the prompts of a file, whose ending names the format.
+
+    Raises:
+        DataError: the file cannot be read, or something in it does not add up; the message names the line.
+    """
+    READER.require(path)
+    rows: Iterator[Row]
+    match path.suffix.lower():
+        case ".jsonl":
+            rows = _json_lines(path)
+        case ".csv":
+            rows = _csv(path)
+        case ".txt":
+            rows = ({"text": line} for line in _lines(path))
+        case ".yaml" | ".yml" | ".prompt":
+            rows = _seeds(path)
+        case other:
+            raise DataError(f"{shown(path)}: format {other!r} is not known; use .jsonl, .csv, .txt or .yaml.")
+    for row in rows:
+        text, identifier = row["text"], row.get("id")
+        yield Prompt(
+            sha256_text(text)[:12] if identifier is None else str(identifier),
+            text,
+            row.get("answer"),
+            row.get("category") or "",
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file. str.splitlines would also break a JSON string at characters such as U+2028."""
+    text = READER.text(path)
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), 1):
+        place = f"{shown(path)}, line {number}"
+        row = READER.parse(line, place)
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise DataError(f'{place}: expected an object with a string "text".')
+        _one_text(place, row)
+        answer, identifier = row.get("answer"), row.get("id")
+        if answer is not None and (not isinstance(answer, str) or not answer.strip()):
+            raise DataError(f'{place}: "answer" must be a string that is not empty.')
+        if not isinstance(identifier, str | int | None):
+            raise DataError(f'{place}: "id" must be a string or a whole number.')
+        if not isinstance(row.get("category"), str | None):
+            raise DataError(f'{place}: "category" must be a string.')
+        yield row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV file. The module csv takes a quotation mark inside a cell for a letter."""
+    rows = _csv_rows(path)
+    number, header = next(rows, (1, []))
+    place = f"{shown(path)}, line {number}"
+    names = [name for name in header if name in TEXT_COLUMNS]
+    if not names:
+        raise DataError(
+            f"{shown(path)}: no column is named {' or '.join(TEXT_COLUMNS)}; it has {str(header)[:200]}. Name one, and "
+            "separate columns by commas."
+        )
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise DataError(f"{place}: two columns are named {twice[0][:80]!r}. Rename one.")
+    _one_text(place, dict.fromkeys(header))
+    if "" in header[1:]:
+        raise DataError(f"{place}: column {header.index('', 1) + 1} has no name. Name it, or remove its comma.")
+    for number, cells in rows:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{shown(path)}, line {number}: has {len(cells)} cells, and the header {len(header)}. Put a text with "
+                "commas into quotation marks."
+            )
+        row = dict(zip(header, cells, strict=True))
+        # What numbers its rows, as pandas does, names no column for it. Half a question is no number.
+        if not row.get("", "0").isdecimal():
+            raise DataError(f"{shown(path)}, line {number}: its first cell has no column. Name one in the header.")
+        yield {"text": row[names[0]], "id": row.get("id"), "category": row.get("category")}
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not blank, with the number of its first line."""
+    text, number, begun = READER.text(path), 1, 1
+    at, cells = 0, list[str]()
+    while at < len(text) or cells:
+        cell = _CELL.match(text, at)
+        if cell is None:
+            raise DataError(
+                f"{shown(path)}, line {number}: not CSV (a quotation mark inside a cell without them, or one that is "
+                "not closed). Put the cell into quotation marks, and double those within."
+            )
+        if cell.end() - at > _LONGEST_CELL or len(cells) == _MOST_COLUMNS:
+            raise DataError(
+                f"{shown(path)}, line {number}: not CSV (more than {_LONGEST_CELL} characters in a cell, or more than "
+                f"{_MOST_COLUMNS} cells). Look for a quotation mark that is not closed."
+            )
+        quoted, plain, end = cell.groups()
+        cells.append(plain if quoted is None else quoted.replace('""', '"'))
+        at, number = cell.end(), number + text.count("\n", at, cell.end())
+        if end != ",":
+            if cells != [""] or quoted == "":
+                yield begun, cells
+            begun, cells = number, []
+
+
+def _seeds(path: Path) -> Iterator[Row]:
+    """Yield the prompts of a list ``seeds``. Nothing is made of YAML's values but text: no dates, no numbers."""
+    text = READER.text(path)
+    if len(text) > _MOST_YAML:
+        raise DataError(f"{shown(path)}: is more YAML than {_MOST_YAML // MIB} MiB. Write it as JSON lines.")
+    try:
+        events = iter(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        trees = [_tree(next(events), events) for event in events if isinstance(event, yaml.DocumentStartEvent)]
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"{shown(path)}: not YAML ({' '.join(str(error).split())}).") from error
+    table = trees[0][1] if len(trees) == 1 else None
+    _, seeds = table.get("seeds", (0, None)) if isinstance(table, dict) else (0, None)
+    if not isinstance(seeds, list):
+        raise DataError(f'{shown(path)}: no list "seeds" of prompts.')
+    for line, seed in seeds:
+        _, value = seed.get("value", (0, None)) if isinstance(seed, dict) else (0, None)
+        if not isinstance(value, str):
+            raise DataError(f'{shown(path)}: a seed has no text "value" (line {line}).')
+        yield {"text": value}
+
+
+def _tree(event: Any, events: Iterator[Any], depth: int = 0) -> tuple[int, Any]:
+    """Return the line of a YAML node and what is in it: a text, a list, a dictionary, or None for any other value.
+
+    Raises:
+        ValueError: it is an alias, too deep, or a mapping whose keys are no words or not different.
+    """
+    line = event.start_mark.line + 1
+    if isinstance(event, yaml.AliasEvent):
+        raise ValueError(f"line {line}: an alias, *{str(event.anchor)[:80]}. Write out what it stands for")
+    if depth > _DEEPEST_YAML:
+        raise ValueError(f"line {line}: nested too deep")
+    if isinstance(event, yaml.ScalarEvent):
+        return line, event.value if _is_text(event) else None
+    inside = itertools.takewhile(lambda inner: not isinstance(inner, yaml.CollectionEndEvent), events)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return line, [_tree(inner, events, depth + 1) for inner in inside]
+    table: dict[str, Any] = {}
+    for key in inside:
+        if not isinstance(key, yaml.ScalarEvent) or key.value in table:
+            raise ValueError(f"line {key.start_mark.line + 1}: a key that is no word, or stands there twice")
+        table[key.value] = _tree(next(events), events, depth + 1)
+    return line, table
+
+
+def _is_text(event: Any) -> bool:
+    """Return whether a scalar is text: in quotation marks, or nothing that YAML takes for a number, a date or null."""
+    tag = event.tag or _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+    return bool(tag in ("!", "tag:yaml.org,2002:str"))
+
+
+def _one_text(place: str, row: Row) -> None:
+    """Check that a row has one text to ask."""
+    if len(given := [name for name in TEXT_COLUMNS if name in row]) > 1:
+        raise DataError(f"{place}: has {' and '.join(given)}, and one of them is asked. Rename the others.")
