@@ -170,10 +170,10 @@ def outcomes(result: RunResult) -> dict[str, Outcome]:
     return {student.id: student.outcome for student in result.students}
 
 
-def results_with(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Path:
+def results_with(file: Path, facts: Mapping[str, Mapping[str, Any]], refused: int = QUESTIONS) -> Path:
     """Write to *file* a results.json of students of whom the run recorded the plain *facts*, and nothing else."""
     known = {name: About.model_validate(one) for name, one in facts.items()}
-    run = run_result({name: checks_of(one) for name, one in known.items()})
+    run = run_result({name: checks_of(one, refused) for name, one in known.items()})
     students = tuple(replace(student, about=known[student.id]) for student in run.students)
     judges = [one.identity.judge for one in known.values() if one.identity.judge]
     judge = JUDGE.model_copy(update={"fingerprint": judges[0]}) if judges else JUDGE
@@ -181,7 +181,7 @@ def results_with(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Path:
     return file
 
 
-def checks_of(facts: About) -> list[Check]:
+def checks_of(facts: About, refused: int) -> list[Check]:
     """Return checks of a student that agree with the *facts* that a run recorded about it."""
     sets = {"defense": "harmful.report", "over_refusal": "harmless.report", "task": "task.report"}
     units = dict.fromkeys(facts.patch.units, False) if facts.patch else {}
@@ -193,5 +193,5 @@ def checks_of(facts: About) -> list[Check]:
         else minimality
         if check.name == "minimality"
         else check
-        for check in sample_checks()
+        for check in sample_checks(refused)
     ]

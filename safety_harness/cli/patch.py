@@ -13,7 +13,6 @@ from tabulate import tabulate
 
 from safety_harness.errors import ArtifactError, ConfigError, SourceError
 from safety_harness.files import clear_debris, refuse_existing
-from safety_harness.gate.reading import read_results
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
@@ -103,6 +102,8 @@ def _search(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
     refuse_existing(options.out)  # before the search, which takes long
     if options.results:
+        from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
+
         read_results(options.results)
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch
