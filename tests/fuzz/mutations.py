@@ -14,7 +14,7 @@ TOKENS = (
     b"\xed\xa0\x80", b"\\ud83d", b"\\u0000", b"\xef\xbb\xbf", b"\xe2\x80\x8b", b"\xe2\x80\xa8", b"&a ", b"*a",
     b"<<: *a", b"!!binary x", b"!!python/object:os.system ", b"2024-99-99", b"0-999999999", b"0x" + b"f" * 9_000,
     b"../", b"/" * 5_000, b"x" * 200_000, b"a." * 3_000, b"- " * 3_000, b"# ", b"---\n", b"%", b"=",
-    b"{{ 10 ** 10 ** 8 }}", b"{% for a in range(10 ** 9) %}", struct.pack("<Q", 1 << 40), struct.pack("<Q", (1 << 64),
+    b"{{ 10 ** 10 ** 8 }}", b"{% for a in range(10 ** 9) %}", struct.pack("<Q", 1 << 40), struct.pack("<Q", 1 << 63),
     struct.pack("<Q", 7), b"PK\x05\x06", b"PK\x01\x02",
 )  # fmt: skip
 # Stand where a value stood: of another type, size or sign.
