@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_harness.errors import ConfigError
-from safety_harness.gate.reading import read_results
 from safety_harness.gate.results import Outcome, RunResult, schema
 
 if TYPE_CHECKING:
@@ -81,12 +80,13 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     if options.not_worse and options.against is None:
         parser.error("--not-worse needs --against, the run to compare with")
     formats = _formats(options.to)
-    result = read_results(options.results)
+    from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
     from safety_harness.text import visible
 
+    result = read_results(options.results)
     against = versus(result, read_results(options.against), str(options.against)) if options.against else None
     shown: RunResult = result if options.include_answers else result.without_answers()
     if GITHUB in formats and not os.environ.get(SUMMARY):
@@ -115,6 +115,7 @@ def _worse(against: Versus) -> list[str]:
 def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.gate.merge import merge
+    from safety_harness.gate.reading import read_results
     from safety_harness.report.cells import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
