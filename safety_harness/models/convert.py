@@ -9,15 +9,14 @@ Nothing here downloads. Both functions write next to their target and rename, so
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,11 +26,24 @@ from transformers import (
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
 from safety_harness.models.chat import read_template
+from safety_harness.models.read import read_model, reason
+from safety_harness.weights.checkpoint import Checkpoint, read_header, refuse_packed
+from safety_harness.weights.folder import read_json
 
 _GGUF_MAGIC = b"GGUF"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-# transformers and peft raise these on files that are mislabelled or made for another model.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+# What a config.json says about how a model was made, kept or packed, and not about what it computes.
+_BOOKKEEPING = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "quantization_config",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
 
 
 def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
@@ -80,23 +92,99 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     except ModuleNotFoundError as error:
         raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
     _require_adapter(adapter)
-    _require_checkpoint(base)
+    model, checkpoint = read_model(base, torch.float32)
+    _refuse_other_settings(adapter, model.config)
     with whole_folder(out) as folder:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                base, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
-        except _UNLOADABLE as error:
-            raise SourceError(f"{base}: cannot be loaded as a checkpoint ({error}). Make it again.") from error
         tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
+        before = _computed(model)
         try:
-            peft_model: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-            merged: Any = peft_model.merge_and_unload(safe_merge=True)
-        except _UNLOADABLE as error:
+            adapted: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
+            # Loaded a second time, because only this call returns which tensors found a place.
+            _account(adapter, adapted.load_adapter(str(adapter), "default", local_files_only=True))
+            expected = _computed(adapted)
+            merged: Any = adapted.merge_and_unload(safe_merge=True)
+        except SourceError:
+            raise
+        except Exception as error:  # peft raises many kinds for an adapter that was made for another model
             raise SourceError(
-                f"{adapter}: does not fit {base} ({error}). Merge it into the model it was made for."
+                f"{adapter}: does not fit {base} ({reason(error)}). Merge it into the model it was made for."
             ) from error
+        _refuse_another_sum(adapter, before, expected, _computed(merged))
+        if (adapter / "generation_config.json").is_file():
+            merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
+        if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
+            merged.config.tie_word_embeddings = False  # the adapter has changed one of the two
         _save(merged.to(torch.bfloat16), tokenizer, folder)
+        _refuse_other_numbers(adapter, merged, checkpoint, folder)
+
+
+def _account(adapter: Path, report: Any) -> None:
+    """Check that every tensor of an adapter has a place in the model, and every place that its config names a tensor.
+
+    Raises:
+        SourceError: one has none. The message says how many have, and names the first that has not.
+    """
+    count = len(read_header(adapter / _ADAPTER_FILES[1]))
+    if lost := sorted(report.unexpected_keys):
+        raise SourceError(
+            f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model, and "
+            f"{lost[0]!r} finds none. Merge it into the model it was made for, or rename its tensors."
+        )
+    if gaps := sorted(report.missing_keys):
+        raise SourceError(
+            f"{adapter}: its config names {len(gaps)} tensors that its weights lack, {gaps[0]!r} first. Get the whole "
+            "adapter."
+        )
+
+
+@torch.inference_mode()
+def _computed(model: Any) -> torch.Tensor:
+    """Return what a model computes of a fixed row of tokens."""
+    tokens = torch.arange(16) * 37 % model.get_input_embeddings().weight.shape[0]
+    logits: torch.Tensor = model(input_ids=tokens[None], use_cache=False).logits
+    return logits
+
+
+def _refuse_another_sum(adapter: Path, base: torch.Tensor, adapted: torch.Tensor, merged: torch.Tensor) -> None:
+    """Check that a merged model computes what base and adapter compute together, next to which rounding is small."""
+    effect, error = (adapted - base).abs().mean(), (merged - adapted).abs().mean()
+    if error > 0.02 * effect + 1e-5 * base.abs().mean():
+        raise SourceError(
+            f"{adapter}: cannot be merged: the merged model computes something else than base and adapter do together. "
+            "Merge it with the tool that trained it, and name the merged model."
+        )
+
+
+def _refuse_other_numbers(adapter: Path, merged: Any, base: Checkpoint, folder: Path) -> None:
+    """Check that what was written is what was merged, and is not the base."""
+    written, checkpoint = read_model(folder, torch.bfloat16)
+    numbers = written.state_dict()
+    if lost := [name for name, value in merged.state_dict().items() if not torch.equal(value, numbers[name])]:
+        raise SourceError(
+            f"{adapter}: cannot be merged: {lost[0]!r} is lost when the merged model is written. Merge it with the "
+            "tool that trained it, and name the merged model."
+        )
+    if base.shapes == checkpoint.shapes and all(
+        torch.equal(base.tensor(name).bfloat16(), checkpoint.tensor(name)) for name in base.shapes
+    ):
+        raise SourceError(
+            f"{adapter}: changes no number of the base model: it was saved before it had learnt anything, or is too "
+            "small for bfloat16. Leave it out, or get the trained one."
+        )
+
+
+def _refuse_other_settings(adapter: Path, config: PreTrainedConfig) -> None:
+    """Check that a config.json in an adapter's folder says nothing else than that of the base model."""
+    file = adapter / "config.json"
+    if not file.is_file():
+        return
+    own = config.to_dict()
+    for key, value in read_json(file).items():
+        if key not in _BOOKKEEPING and key in own and value != own[key]:
+            raise SourceError(
+                f"{file}: says {key} = {value!r}, and the base model {own[key]!r}. Merge the adapter with the tool "
+                "that trained it, and name the merged model; or remove the file."
+            )
 
 
 def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
@@ -162,33 +250,9 @@ def _require_adapter(adapter: Path) -> None:
         if not (adapter / name).is_file():
             raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
     config_file = adapter / _ADAPTER_FILES[0]
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{config_file}: not readable as JSON ({error}). Fetch it again.") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if read_json(config_file).get("peft_type") != "LORA":
         raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
-    _require_safetensors(adapter / _ADAPTER_FILES[1])
-
-
-def _require_checkpoint(base: Path) -> None:
-    """Check that a folder holds a config and whole safetensors files."""
-    if not (base / "config.json").is_file():
-        raise SourceError(f"{base / 'config.json'}: missing. A checkpoint folder holds it next to the weights.")
-    weights = sorted(base.glob("*.safetensors"))
-    if not weights:
-        raise SourceError(f"{base}: holds no .safetensors file. Other weight formats are not loaded.")
-    for file in weights:
-        _require_safetensors(file)
-
-
-def _require_safetensors(file: Path) -> None:
-    """Check that a safetensors file is whole: opening it compares its length with its header."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise SourceError(f"{file}: not a whole safetensors file ({error}). Fetch it again.") from error
+    refuse_packed(adapter, read_header(adapter / _ADAPTER_FILES[1]))
 
 
 def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
