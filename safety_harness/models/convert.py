@@ -9,6 +9,7 @@ Nothing here downloads. Both functions write next to their target and rename, so
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from safety_harness.models.chat import read_template
 from safety_harness.models.read import read_model, reason
 from safety_harness.weights.checkpoint import Checkpoint, read_header, refuse_packed
 from safety_harness.weights.folder import read_json
+from safety_harness.weights.names import misnaming
 
 _GGUF_MAGIC = b"GGUF"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -88,7 +90,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         SourceError: a file is missing, cut short, or made for another model. The message names it.
     """
     try:
-        from peft import PeftModel
+        importlib.import_module("peft")
     except ModuleNotFoundError as error:
         raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
     _require_adapter(adapter)
@@ -96,26 +98,34 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     _refuse_other_settings(adapter, model.config)
     with whole_folder(out) as folder:
         tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
-        before = _computed(model)
-        try:
-            adapted: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
-            # Loaded a second time, because only this call returns which tensors found a place.
-            _account(adapter, adapted.load_adapter(str(adapter), "default", local_files_only=True))
-            expected = _computed(adapted)
-            merged: Any = adapted.merge_and_unload(safe_merge=True)
-        except SourceError:
-            raise
-        except Exception as error:  # peft raises many kinds for an adapter that was made for another model
-            raise SourceError(
-                f"{adapter}: does not fit {base} ({reason(error)}). Merge it into the model it was made for."
-            ) from error
-        _refuse_another_sum(adapter, before, expected, _computed(merged))
+        merged = _merged(model, adapter, base)
         if (adapter / "generation_config.json").is_file():
             merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
         if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
             merged.config.tie_word_embeddings = False  # the adapter has changed one of the two
         _save(merged.to(torch.bfloat16), tokenizer, folder)
         _refuse_other_numbers(adapter, merged, checkpoint, folder)
+
+
+def _merged(model: Any, adapter: Path, base: Path) -> Any:
+    """Return *model*, which was read from *base*, with all of *adapter* in its weights."""
+    from peft import PeftModel
+
+    before = _computed(model)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what peft only warns of is refused below
+            adapted: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
+            # A second time, because only this call returns which tensors found a place.
+            report = adapted.load_adapter(str(adapter), "default", local_files_only=True)
+            expected = _computed(adapted)
+            merged: Any = adapted.merge_and_unload(safe_merge=True)
+    except Exception as error:  # peft raises many kinds for an adapter that was made for another model
+        raise SourceError(
+            f"{adapter}: does not fit {base} ({reason(error)}). Merge it into the model it was made for."
+        ) from error
+    _account(adapter, report)
+    _refuse_another_sum(adapter, before, expected, _computed(merged))
+    return merged
 
 
 def _account(adapter: Path, report: Any) -> None:
@@ -125,12 +135,15 @@ def _account(adapter: Path, report: Any) -> None:
         SourceError: one has none. The message says how many have, and names the first that has not.
     """
     count = len(read_header(adapter / _ADAPTER_FILES[1]))
+    gaps = sorted(report.missing_keys)
     if lost := sorted(report.unexpected_keys):
+        wrong = misnaming(lost, (name.replace(".default.", ".") for name in gaps))
         raise SourceError(
-            f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model, and "
-            f"{lost[0]!r} finds none. Merge it into the model it was made for, or rename its tensors."
+            f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model"
+            + (f"; the rest {wrong}. Rename them" if wrong else f", and {lost[0]!r} finds none. Rename its tensors")
+            + ", or merge it into the model it was made for."
         )
-    if gaps := sorted(report.missing_keys):
+    if gaps:
         raise SourceError(
             f"{adapter}: its config names {len(gaps)} tensors that its weights lack, {gaps[0]!r} first. Get the whole "
             "adapter."
