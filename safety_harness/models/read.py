@@ -52,8 +52,8 @@ def account(source: Path, model: Any, report: Mapping[str, Any], shapes: Mapping
     unused = sorted(name for name in found if not is_computed(name, shapes.get(name)))
     if wrong := misnaming(unused, missing):
         raise SourceError(
-            f"{source}: {len(unused)} of its tensors {wrong}. A wrapper was saved with the model: save the model "
-            "without it, or rename the tensors."
+            f"{source}: {len(unused)} of its tensors {wrong}. Save the model without a "
+            "wrapper (and with its head), or rename the tensors."
         )
     if missing:  # transformers has filled it with random numbers
         raise SourceError(f"{source}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")

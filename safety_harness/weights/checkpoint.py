@@ -14,7 +14,7 @@ from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import sha256_file, sha256_text
 from safety_harness.weights.folder import PICKLES as PICKLES
 from safety_harness.weights.folder import check_index, check_templates, read_json, weight_files
-from safety_harness.weights.names import is_computed
+from safety_harness.weights.names import is_computed, misnaming
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +155,7 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
     """Check that the teacher's weights fit into the student, by the headers alone.
 
     Raises:
-        LineageError: the teacher has another architecture, or a unit's tensor in another shape.
+        LineageError: the teacher has another architecture, or a unit's tensor in another shape or by another name.
     """
     if student.model_type != teacher.model_type:
         raise LineageError(
@@ -163,9 +163,15 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
             f"{teacher.model_type} model. Choose a teacher of the student's architecture."
         )
     for name in (name for unit in units for name in unit.tensors):
-        if student.shapes[name] != teacher.shapes.get(name):
+        if name not in teacher.shapes:
+            wrong = misnaming(teacher.shapes, [name]) or f"have other names: none is {name!r}"
             raise LineageError(
-                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes.get(name)}. "
+                f"{teacher.folder.name}: its tensors {wrong}, as in the student. Save both models with one version of "
+                "transformers."
+            )
+        if student.shapes[name] != teacher.shapes[name]:
+            raise LineageError(
+                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes[name]}. "
                 "Choose a teacher of the student's size."
             )
 
