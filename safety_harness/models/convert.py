@@ -9,12 +9,12 @@ Nothing here downloads. Both functions write next to their target and rename, so
 from __future__ import annotations
 
 import importlib
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -23,29 +23,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.gguf import read_gguf_metadata
 
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
+from safety_harness.models.adapters import merge, refuse_no_change, refuse_other_settings, require_adapter
 from safety_harness.models.chat import read_template
-from safety_harness.models.read import read_model, reason
-from safety_harness.weights.checkpoint import Checkpoint, read_header, refuse_packed
-from safety_harness.weights.folder import read_json
-from safety_harness.weights.names import misnaming
+from safety_harness.models.read import account, read_model, reason
+from safety_harness.weights.checkpoint import Checkpoint
 
 _GGUF_MAGIC = b"GGUF"
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-# What a config.json says about how a model was made, kept or packed, and not about what it computes.
-_BOOKKEEPING = frozenset(
-    (
-        "_name_or_path",
-        "architectures",
-        "dtype",
-        "quantization_config",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    )
-)
+# The tokens that end an answer: end of text, of a turn, of a message.
+_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
 def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
@@ -63,21 +52,38 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
         except ModuleNotFoundError as error:
             raise missing_extra(package, "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
+    # Imported here, because it needs the package gguf.
+    from safety_harness.models.gguf_settings import account_for, carry_over
+
     with whole_folder(out) as folder:
         try:
+            said, tensors = read_gguf_metadata(str(gguf))
+            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            carry_over(gguf, said, tensors, config)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # Offline it would be saved as True, and the fingerprint of the checkpoint would differ.
             tokenizer.init_kwargs["local_files_only"] = False
-            packed = AutoModelForCausalLM.from_pretrained(
+            packed, report = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
+                config=config,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+            account(gguf, packed, report, {})
+            account_for(gguf, said, tensors, packed)
+        except SourceError:
+            raise
         except Exception as error:  # the Rust tokenizer and the GGUF reader raise this very class
-            raise SourceError(f"{gguf}: cannot be read as a GGUF model ({error}). Fetch it again.") from error
+            raise SourceError(f"{gguf}: cannot be read as a GGUF model ({reason(error)}). Fetch it again.") from error
         _give_template(tokenizer, chat_template, gguf)
-        _save(_clean_copy(packed), tokenizer, folder)
+        plain = _clean_copy(packed)
+        ends = dict.fromkeys(said[key] for key in _ENDS if key in said)
+        if len(ends) > 1:
+            plain.generation_config.eos_token_id = list(ends)
+        _save(plain, tokenizer, folder, gguf)
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
@@ -93,111 +99,17 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         importlib.import_module("peft")
     except ModuleNotFoundError as error:
         raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
-    _require_adapter(adapter)
+    require_adapter(adapter)
     model, checkpoint = read_model(base, torch.float32)
-    _refuse_other_settings(adapter, model.config)
+    refuse_other_settings(adapter, model.config)
     with whole_folder(out) as folder:
         tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
-        merged = _merged(model, adapter, base)
+        merged = merge(model, adapter, base)
         if (adapter / "generation_config.json").is_file():
             merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
         if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
             merged.config.tie_word_embeddings = False  # the adapter has changed one of the two
-        _save(merged.to(torch.bfloat16), tokenizer, folder)
-        _refuse_other_numbers(adapter, merged, checkpoint, folder)
-
-
-def _merged(model: Any, adapter: Path, base: Path) -> Any:
-    """Return *model*, which was read from *base*, with all of *adapter* in its weights."""
-    from peft import PeftModel
-
-    before = _computed(model)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what peft only warns of is refused below
-            adapted: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
-            # A second time, because only this call returns which tensors found a place.
-            report = adapted.load_adapter(str(adapter), "default", local_files_only=True)
-            expected = _computed(adapted)
-            merged: Any = adapted.merge_and_unload(safe_merge=True)
-    except Exception as error:  # peft raises many kinds for an adapter that was made for another model
-        raise SourceError(
-            f"{adapter}: does not fit {base} ({reason(error)}). Merge it into the model it was made for."
-        ) from error
-    _account(adapter, report)
-    _refuse_another_sum(adapter, before, expected, _computed(merged))
-    return merged
-
-
-def _account(adapter: Path, report: Any) -> None:
-    """Check that every tensor of an adapter has a place in the model, and every place that its config names a tensor.
-
-    Raises:
-        SourceError: one has none. The message says how many have, and names the first that has not.
-    """
-    count = len(read_header(adapter / _ADAPTER_FILES[1]))
-    gaps = sorted(report.missing_keys)
-    if lost := sorted(report.unexpected_keys):
-        wrong = misnaming(lost, (name.replace(".default.", ".") for name in gaps))
-        raise SourceError(
-            f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model"
-            + (f"; the rest {wrong}. Rename them" if wrong else f", and {lost[0]!r} finds none. Rename its tensors")
-            + ", or merge it into the model it was made for."
-        )
-    if gaps:
-        raise SourceError(
-            f"{adapter}: its config names {len(gaps)} tensors that its weights lack, {gaps[0]!r} first. Get the whole "
-            "adapter."
-        )
-
-
-@torch.inference_mode()
-def _computed(model: Any) -> torch.Tensor:
-    """Return what a model computes of a fixed row of tokens."""
-    tokens = torch.arange(16) * 37 % model.get_input_embeddings().weight.shape[0]
-    logits: torch.Tensor = model(input_ids=tokens[None], use_cache=False).logits
-    return logits
-
-
-def _refuse_another_sum(adapter: Path, base: torch.Tensor, adapted: torch.Tensor, merged: torch.Tensor) -> None:
-    """Check that a merged model computes what base and adapter compute together, next to which rounding is small."""
-    effect, error = (adapted - base).abs().mean(), (merged - adapted).abs().mean()
-    if error > 0.02 * effect + 1e-5 * base.abs().mean():
-        raise SourceError(
-            f"{adapter}: cannot be merged: the merged model computes something else than base and adapter do together. "
-            "Merge it with the tool that trained it, and name the merged model."
-        )
-
-
-def _refuse_other_numbers(adapter: Path, merged: Any, base: Checkpoint, folder: Path) -> None:
-    """Check that what was written is what was merged, and is not the base."""
-    written, checkpoint = read_model(folder, torch.bfloat16)
-    numbers = written.state_dict()
-    if lost := [name for name, value in merged.state_dict().items() if not torch.equal(value, numbers[name])]:
-        raise SourceError(
-            f"{adapter}: cannot be merged: {lost[0]!r} is lost when the merged model is written. Merge it with the "
-            "tool that trained it, and name the merged model."
-        )
-    if base.shapes == checkpoint.shapes and all(
-        torch.equal(base.tensor(name).bfloat16(), checkpoint.tensor(name)) for name in base.shapes
-    ):
-        raise SourceError(
-            f"{adapter}: changes no number of the base model: it was saved before it had learnt anything, or is too "
-            "small for bfloat16. Leave it out, or get the trained one."
-        )
-
-
-def _refuse_other_settings(adapter: Path, config: PreTrainedConfig) -> None:
-    """Check that a config.json in an adapter's folder says nothing else than that of the base model."""
-    file = adapter / "config.json"
-    if not file.is_file():
-        return
-    own = config.to_dict()
-    for key, value in read_json(file).items():
-        if key not in _BOOKKEEPING and key in own and value != own[key]:
-            raise SourceError(
-                f"{file}: says {key} = {value!r}, and the base model {own[key]!r}. Merge the adapter with the tool "
-                "that trained it, and name the merged model; or remove the file."
-            )
+        refuse_no_change(adapter, checkpoint, _save(merged.to(torch.bfloat16), tokenizer, folder, adapter))
 
 
 def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
@@ -257,17 +169,6 @@ def _require_gguf(gguf: Path) -> None:
         raise SourceError(f"{gguf}: is not a GGUF file (it begins with {magic!r}). Fetch it again.")
 
 
-def _require_adapter(adapter: Path) -> None:
-    """Check that a folder holds a whole LoRA adapter."""
-    for name in _ADAPTER_FILES:
-        if not (adapter / name).is_file():
-            raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
-    config_file = adapter / _ADAPTER_FILES[0]
-    if read_json(config_file).get("peft_type") != "LORA":
-        raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
-    refuse_packed(adapter, read_header(adapter / _ADAPTER_FILES[1]))
-
-
 def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
     """Return a plain bfloat16 model with the weights of a model that was loaded from GGUF.
 
@@ -289,9 +190,26 @@ def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint folder that everybody may read."""
-    model.save_pretrained(folder, max_shard_size="100GB")
-    tokenizer.save_pretrained(folder)
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, source: Path) -> Checkpoint:
+    """Write a bfloat16 model that was made of *source* as a checkpoint folder that everybody may read, and return it.
+
+    Raises:
+        SourceError: the settings cannot be written, or what is read back is another model.
+    """
+    try:
+        model.save_pretrained(folder, max_shard_size="100GB")
+        tokenizer.save_pretrained(folder)
+    except ValueError as error:  # such as settings of generation that contradict each other
+        raise SourceError(
+            f"{source}: cannot be written as a checkpoint ({reason(error)}). Correct its settings."
+        ) from error
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes its own private to the user
+    written, checkpoint = read_model(folder, torch.bfloat16)
+    numbers = written.state_dict()
+    if lost := [name for name, value in model.state_dict().items() if not torch.equal(value, numbers[name])]:
+        raise SourceError(
+            f"{source}: cannot be converted: {lost[0]!r} is lost when the model is written. Convert it with the tool "
+            "that made it, and name the result."
+        )
+    return checkpoint

@@ -22,7 +22,7 @@ from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.checkpoint import Checkpoint, companions
 
 # Version of the preparation. Raise it when its output changes, so that old caches are not reused.
-PREPARATION = 1
+PREPARATION = 2
 
 transformers.utils.logging.disable_progress_bar()  # they would fill a test log
 
