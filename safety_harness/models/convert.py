@@ -9,29 +9,32 @@ Nothing here downloads. Both functions write next to their target and rename, so
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.gguf import read_gguf_metadata
 
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
+from safety_harness.models.adapters import merge, refuse_no_change, refuse_other_settings, require_adapter
 from safety_harness.models.chat import read_template
+from safety_harness.models.read import account, read_model, reason
+from safety_harness.weights.checkpoint import Checkpoint
 
 _GGUF_MAGIC = b"GGUF"
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-# transformers and peft raise these on files that are mislabelled or made for another model.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+# The tokens that end an answer: end of text, of a turn, of a message.
+_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
 def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
@@ -49,21 +52,38 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
         except ModuleNotFoundError as error:
             raise missing_extra(package, "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
+    # Imported here, because it needs the package gguf.
+    from safety_harness.models.gguf_settings import account_for, carry_over
+
     with whole_folder(out) as folder:
         try:
+            said, tensors = read_gguf_metadata(str(gguf))
+            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            carry_over(gguf, said, tensors, config)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # Offline it would be saved as True, and the fingerprint of the checkpoint would differ.
             tokenizer.init_kwargs["local_files_only"] = False
-            packed = AutoModelForCausalLM.from_pretrained(
+            packed, report = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
+                config=config,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+            account(gguf, packed, report, {})
+            account_for(gguf, said, tensors, packed)
+        except SourceError:
+            raise
         except Exception as error:  # the Rust tokenizer and the GGUF reader raise this very class
-            raise SourceError(f"{gguf}: cannot be read as a GGUF model ({error}). Fetch it again.") from error
+            raise SourceError(f"{gguf}: cannot be read as a GGUF model ({reason(error)}). Fetch it again.") from error
         _give_template(tokenizer, chat_template, gguf)
-        _save(_clean_copy(packed), tokenizer, folder)
+        plain = _clean_copy(packed)
+        ends = dict.fromkeys(said[key] for key in _ENDS if key in said)
+        if len(ends) > 1:
+            plain.generation_config.eos_token_id = list(ends)
+        _save(plain, tokenizer, folder, gguf)
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
@@ -76,27 +96,20 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         SourceError: a file is missing, cut short, or made for another model. The message names it.
     """
     try:
-        from peft import PeftModel
+        importlib.import_module("peft")
     except ModuleNotFoundError as error:
         raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
-    _require_adapter(adapter)
-    _require_checkpoint(base)
+    require_adapter(adapter)
+    model, checkpoint = read_model(base, torch.float32)
+    refuse_other_settings(adapter, model.config)
     with whole_folder(out) as folder:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                base, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
-        except _UNLOADABLE as error:
-            raise SourceError(f"{base}: cannot be loaded as a checkpoint ({error}). Make it again.") from error
         tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
-        try:
-            peft_model: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-            merged: Any = peft_model.merge_and_unload(safe_merge=True)
-        except _UNLOADABLE as error:
-            raise SourceError(
-                f"{adapter}: does not fit {base} ({error}). Merge it into the model it was made for."
-            ) from error
-        _save(merged.to(torch.bfloat16), tokenizer, folder)
+        merged = merge(model, adapter, base)
+        if (adapter / "generation_config.json").is_file():
+            merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
+        if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
+            merged.config.tie_word_embeddings = False  # the adapter has changed one of the two
+        refuse_no_change(adapter, checkpoint, _save(merged.to(torch.bfloat16), tokenizer, folder, adapter))
 
 
 def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBase:
@@ -156,41 +169,6 @@ def _require_gguf(gguf: Path) -> None:
         raise SourceError(f"{gguf}: is not a GGUF file (it begins with {magic!r}). Fetch it again.")
 
 
-def _require_adapter(adapter: Path) -> None:
-    """Check that a folder holds a whole LoRA adapter."""
-    for name in _ADAPTER_FILES:
-        if not (adapter / name).is_file():
-            raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
-    config_file = adapter / _ADAPTER_FILES[0]
-    try:
-        config = json.loads(config_file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{config_file}: not readable as JSON ({error}). Fetch it again.") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
-    _require_safetensors(adapter / _ADAPTER_FILES[1])
-
-
-def _require_checkpoint(base: Path) -> None:
-    """Check that a folder holds a config and whole safetensors files."""
-    if not (base / "config.json").is_file():
-        raise SourceError(f"{base / 'config.json'}: missing. A checkpoint folder holds it next to the weights.")
-    weights = sorted(base.glob("*.safetensors"))
-    if not weights:
-        raise SourceError(f"{base}: holds no .safetensors file. Other weight formats are not loaded.")
-    for file in weights:
-        _require_safetensors(file)
-
-
-def _require_safetensors(file: Path) -> None:
-    """Check that a safetensors file is whole: opening it compares its length with its header."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise SourceError(f"{file}: not a whole safetensors file ({error}). Fetch it again.") from error
-
-
 def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
     """Return a plain bfloat16 model with the weights of a model that was loaded from GGUF.
 
@@ -212,9 +190,26 @@ def _clean_copy(packed: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint folder that everybody may read."""
-    model.save_pretrained(folder, max_shard_size="100GB")
-    tokenizer.save_pretrained(folder)
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, source: Path) -> Checkpoint:
+    """Write a bfloat16 model that was made of *source* as a checkpoint folder that everybody may read, and return it.
+
+    Raises:
+        SourceError: the settings cannot be written, or what is read back is another model.
+    """
+    try:
+        model.save_pretrained(folder, max_shard_size="100GB")
+        tokenizer.save_pretrained(folder)
+    except ValueError as error:  # such as settings of generation that contradict each other
+        raise SourceError(
+            f"{source}: cannot be written as a checkpoint ({reason(error)}). Correct its settings."
+        ) from error
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes its own private to the user
+    written, checkpoint = read_model(folder, torch.bfloat16)
+    numbers = written.state_dict()
+    if lost := [name for name, value in model.state_dict().items() if not torch.equal(value, numbers[name])]:
+        raise SourceError(
+            f"{source}: cannot be converted: {lost[0]!r} is lost when the model is written. Convert it with the tool "
+            "that made it, and name the result."
+        )
+    return checkpoint

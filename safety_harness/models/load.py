@@ -16,12 +16,13 @@ from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.models.chat import read_template
 from safety_harness.models.decoding.malloc import keep_freed_memory
+from safety_harness.models.read import read_model, reason
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
-from safety_harness.weights.checkpoint import BESIDE, Checkpoint
+from safety_harness.weights.checkpoint import Checkpoint, companions
 
 # Version of the preparation. Raise it when its output changes, so that old caches are not reused.
-PREPARATION = 1
+PREPARATION = 2
 
 transformers.utils.logging.disable_progress_bar()  # they would fill a test log
 
@@ -67,26 +68,14 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     Parameters keep ``requires_grad``, because priors take gradients of them.
 
     Raises:
-        SourceError: transformers cannot load the checkpoint, it lacks a tensor of its architecture, or it does not fit
-            into the GPU's memory.
+        SourceError: as :func:`read_model`, or the tokenizer cannot be read, or the GPU's memory is too small.
     """
     keep_freed_memory()
-    checkpoint = Checkpoint(folder)
+    model, checkpoint = read_model(folder, getattr(torch, dtype))
     try:
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
-        reason = (str(error).splitlines() or [""])[0]
-        raise SourceError(f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}).") from error
-    if missing := sorted(report["missing_keys"]):
-        # transformers would fill it with random numbers and continue.
-        raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
+    except Exception as error:  # the Rust tokenizer raises this very class
+        raise SourceError(f"{folder}: transformers cannot load its tokenizer ({reason(error)}).") from error
     if torch.cuda.is_available():
         try:
             model = model.to("cuda")
@@ -142,6 +131,6 @@ def _adapter_hash(adapter: Path) -> str:
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     if missing := [path for path in files if not path.exists()]:
         raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
-    companions = {path for pattern in BESIDE for path in adapter.glob(pattern)} - {*files}
-    companion_hashes = [f"{path.name} {sha256_file(path)}" for path in sorted(companions)]
+    beside = (path for path in companions(adapter) if path not in files)
+    companion_hashes = [f"{path.relative_to(adapter)} {sha256_file(path)}" for path in beside]
     return json.dumps([sha256_file(path) for path in files] + companion_hashes)

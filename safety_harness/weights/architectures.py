@@ -13,6 +13,7 @@ from typing import Any
 
 from safety_harness.errors import UnitError
 from safety_harness.weights.fused import SCHEMES, Config, places_of
+from safety_harness.weights.names import misnaming
 from safety_harness.weights.units import Part, Places, Shape, Spot, Unit
 
 Beginnings = tuple[str, str]
@@ -52,6 +53,15 @@ class Layout:
             if any(name.startswith(beginning.format(layer=0)) for name in shapes):
                 return beginning
         return self.beginnings[0]
+
+    def names(self, role: str) -> list[str]:
+        """Return every name that a tensor of *role* may have in the first layer."""
+        tensors = itertools.chain.from_iterable(self.roles[role])
+        return [
+            beginning.format(layer=0) + tensor.name.format(expert=0)
+            for tensor in tensors
+            for beginning in self.beginnings
+        ]
 
     def parts(self, beginnings: Beginnings, role: str, config: Config, shapes: Mapping[str, Shape]) -> tuple[Part, ...]:
         """Return the parts of *role* in the layer with these *beginnings*, or none if the layer lacks the role."""
@@ -196,6 +206,11 @@ def enumerate_units(
     ]
     for role in wanted:
         if not any(unit.role == role for unit in units) and not (roles is None and _may_lack(layout, role)):
+            if wrong := misnaming(shapes, layout.names(role)):
+                raise UnitError(
+                    f"Tensors of this {model_type} {wrong}. Save the model without a wrapper (and with its head), or "
+                    "rename the tensors."
+                )
             sample = ", ".join(sorted(shapes)[:8]) or "no tensors at all"
             raise UnitError(
                 f"Role {role!r} of {model_type} matches no tensor of this model, which holds {sample} … "

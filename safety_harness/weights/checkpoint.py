@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safety_harness.errors import LineageError, SourceError
 from safety_harness.files import sha256_file, sha256_text
 from safety_harness.reading import Reader
+from safety_harness.weights.folder import PICKLES as PICKLES
+from safety_harness.weights.folder import check_index, check_templates, weight_files
 from safety_harness.weights.header import READER, require_header
+from safety_harness.weights.names import is_computed, misnaming
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
     from safety_harness.weights.units import Shape, Unit
 
 # Files next to the weights that decide answers too: configs, tokenizer, chat template, end-of-answer tokens.
-BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer.model.*", "*.tiktoken")
 _FOLDER = Reader(SourceError, missing="no such model folder. Check the path in the registry.")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
+_FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 
 
 class Checkpoint:
@@ -37,13 +41,19 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         _FOLDER.require_folder(folder)
-        self.config = _read_json(folder / "config.json")
-        _refuse_quantised(folder, self.config)
-        self.shards: Sequence[Path] = self._find_shards()
+        self.config = READER.table(folder / "config.json")
+        if packed := self.config.get("quantization_config"):
+            method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
+            raise _quantised(folder, str(method))
+        check_templates(folder)
+        files, home = weight_files(folder, self.config)
+        self.shards: Sequence[Path] = files
         """The safetensors files of the folder."""
         self._shard_of: dict[str, Path] = {}
         self.shapes: Mapping[str, Shape] = self._read_headers()
         """The name and shape of every tensor on disk."""
+        if home is not None:
+            check_index(folder, home, self._shard_of)
 
     @property
     def model_type(self) -> str:
@@ -53,8 +63,8 @@ class Checkpoint:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The sha256 over weights, configs and tokenizer: everything that decides the answers of this model."""
-        companions = sorted({path for pattern in BESIDE for path in self.folder.glob(pattern)})
-        return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in [*self.shards, *companions]))
+        files = [*self.shards, *companions(self.folder)]
+        return sha256_text("\n".join(f"{path.relative_to(self.folder)} {sha256_file(path)}" for path in files))
 
     @property
     def parameters(self) -> int:
@@ -93,51 +103,61 @@ class Checkpoint:
         """Read the name and shape of every tensor, and note the shard that holds it."""
         shapes: dict[str, Shape] = {}
         for shard in self.shards:
-            with _opened(shard, "np") as tensors:  # headers need no torch
-                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
-                    self._shard_of[name] = shard
+            header = read_header(shard)
+            refuse_packed(self.folder, header)
+            for name, (shape, _) in header.items():
+                if name in shapes:
+                    raise SourceError(
+                        f"{name} is both in {self._shard_of[name]} and in {shard.name}. Which of them a loader takes "
+                        "is chance: remove one."
+                    )
+                shapes[name] = shape
+                self._shard_of[name] = shard
         return shapes
 
-    def _find_shards(self) -> list[Path]:
-        """Return the safetensors files that transformers would read.
 
-        Raises:
-            SourceError: a shard of the index is missing, or there are no safetensors.
-        """
-        # transformers looks in this order too, so that both always read the same files.
-        whole, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
-        if whole.exists():
-            return [whole]
-        shards = _indexed(index) if index.exists() else sorted(self.folder.glob("*.safetensors"))
-        if missing := [shard for shard in shards if not shard.exists()]:
-            raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
-        if shards:
-            return shards
-        if pickles := [path for pattern in PICKLES for path in self.folder.glob(pattern)]:
-            raise SourceError(
-                f"{pickles[0]}: a pickle checkpoint can run code when it is loaded, so it is refused. "
-                "Get the safetensors version, or convert it where you trust it."
-            )
-        raise SourceError(f"{self.folder}: holds no .safetensors file.")
+def companions(folder: Path) -> list[Path]:
+    """Return the files of a model's or an adapter's folder that decide answers and hold no weights."""
+    return sorted({path for pattern in (*BESIDE, _FURTHER_TEMPLATES) for path in folder.glob(pattern)})
 
 
-def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
-    """Check that a config is not of quantised weights."""
-    packed = config.get("quantization_config")
-    if packed:
-        method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
-        raise SourceError(
-            f"{folder}: is quantised ({method}), and packed numbers cannot be transplanted. Take the unquantised "
-            "checkpoint (or dequantise it), patch that, and quantise the result."
-        )
+def read_header(file: Path) -> Mapping[str, tuple[Shape, str]]:
+    """Return shape and dtype of every tensor in a safetensors file.
+
+    Raises:
+        SourceError: the file is no whole safetensors file.
+    """
+    with _opened(file, "np") as tensors:  # headers need no torch
+        return {
+            name: (tuple(tensors.get_slice(name).get_shape()), tensors.get_slice(name).get_dtype())
+            for name in tensors.keys()  # noqa: SIM118  (safe_open is no mapping)
+        }
+
+
+def refuse_packed(folder: Path, header: Mapping[str, tuple[Shape, str]]) -> None:
+    """Check that tensors are stored as floating-point numbers of at least 16 bits.
+
+    Raises:
+        SourceError: one is not, as in quantised weights. The message names it.
+    """
+    for name, (shape, dtype) in header.items():
+        if dtype not in _FLOATS and not is_computed(name, shape):
+            raise _quantised(folder, f"{name!r} is stored as {dtype}")
+
+
+def _quantised(folder: Path, how: str) -> SourceError:
+    """Return the error for weights that are packed, or stored as anything but floating-point numbers."""
+    return SourceError(
+        f"{folder}: is quantised ({how}), and packed numbers cannot be transplanted. Take the unquantised "
+        "checkpoint (or dequantise it), patch that, and quantise the result."
+    )
 
 
 def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]) -> None:
     """Check that the teacher's weights fit into the student, by the headers alone.
 
     Raises:
-        LineageError: the teacher has another architecture, or a unit's tensor in another shape.
+        LineageError: the teacher has another architecture, or a unit's tensor in another shape or by another name.
     """
     if student.model_type != teacher.model_type:
         raise LineageError(
@@ -145,24 +165,17 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
             f"{teacher.model_type} model. Choose a teacher of the student's architecture."
         )
     for name in (name for unit in units for name in unit.tensors):
-        if student.shapes[name] != teacher.shapes.get(name):
+        if name not in teacher.shapes:
+            wrong = misnaming(teacher.shapes, [name]) or f"have other names: none is {name!r}"
             raise LineageError(
-                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes.get(name)}. "
+                f"{teacher.folder.name}: its tensors {wrong}, as in the student. Save both models with one version of "
+                "transformers."
+            )
+        if student.shapes[name] != teacher.shapes[name]:
+            raise LineageError(
+                f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes[name]}. "
                 "Choose a teacher of the student's size."
             )
-
-
-def _indexed(index: Path) -> list[Path]:
-    """Return the shards that an index names."""
-    shard_of = _read_json(index).get("weight_map")
-    if not isinstance(shard_of, dict) or not all(isinstance(name, str) for name in shard_of.values()):
-        raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
-    shards = sorted(set(shard_of.values()))
-    if outside := [name for name in shards if Path(name).name != name]:
-        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie next to their index.")
-    if long := [name for name in shards if len(name.encode()) > 255 or not name.isprintable()]:
-        raise SourceError(f"{index}: no file can have the name {long[0][:80]!r}. Get the file again.")
-    return [index.parent / name for name in shards]
 
 
 def _opened(shard: Path, framework: str) -> Any:
@@ -172,8 +185,3 @@ def _opened(shard: Path, framework: str) -> Any:
         return safe_open(shard, framework=framework)
     except (SafetensorError, OSError) as error:
         raise SourceError(f"{shard}: not a whole safetensors file ({error}). Download it again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a model folder."""
-    return READER.table(path)

@@ -151,7 +151,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "adapter config cut short": (lambda root: cut(root / CONFIG_FILE), CONFIG_FILE),
     "adapter of another kind": (lambda root: (root / CONFIG_FILE).write_text("{}"), CONFIG_FILE),
     "adapter of another shape": (lambda root: other_shape(root / "adapter"), "adapter"),
-    "base missing": (lambda root: shutil.rmtree(root / "base"), "base/config.json"),
+    "base missing": (lambda root: shutil.rmtree(root / "base"), "base: no such model folder"),
     "base weights missing": (lambda root: (root / "base/model.safetensors").unlink(), "base"),
     "base weights cut short": (lambda root: cut(root / "base/model.safetensors"), "base/model.safetensors"),
     "base config not JSON": (lambda root: (root / "base/config.json").write_text("{"), "base"),

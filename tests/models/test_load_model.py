@@ -18,7 +18,8 @@ from safety_harness.evaluation.preflight import check_local_files
 from safety_harness.models.load import load, prepare
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.schema import ModelSpec
-from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from tests.builders import SEPARATE, make_model, make_tokenizer, save, vary
 from tests.samples import write_registry
 
@@ -58,6 +59,18 @@ def test_a_pair_that_cannot_fit_is_found_before_loading(pairs: Pairs, tmp_path: 
     (student,) = load_registry(write_registry(tmp_path, models)).select()
     with pytest.raises(LineageError, match="the student has shape"):
         check_local_files(student)
+
+
+def test_a_teacher_of_other_names_is_told_as_such(pairs: Pairs, tmp_path: Path) -> None:
+    """Expect no word of a size: the numbers fit, their names do not."""
+    student, teacher = pairs("gpt2", True)[0], save(make_model("gpt2"), make_tokenizer(), tmp_path / "bare", bare=True)
+    units = enumerate_units(Checkpoint(student).config, Checkpoint(student).shapes)
+    with pytest.raises(LineageError, match=r"bare: its tensors lack 'transformer\.' in their names"):
+        check_shapes(Checkpoint(student), Checkpoint(teacher), units)
+    old, today = pairs("gemma3", True)[0], pairs("gemma3-today", True)[0]
+    units = enumerate_units(Checkpoint(today).config, Checkpoint(today).shapes)
+    with pytest.raises(LineageError, match=r"have other names: none is 'model\.language_model.*one version"):
+        check_shapes(Checkpoint(today), Checkpoint(old), units)
 
 
 # --- prepare --------------------------------------------------------------------------------------

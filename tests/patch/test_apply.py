@@ -102,8 +102,9 @@ def test_a_number_that_the_dtype_cannot_hold_is_an_error(made: Callable[..., Mad
 
 def test_other_copies_of_the_weights_are_left_out(made: Callable[..., Made], tmp_path: Path) -> None:
     made_ = made()
-    others = {"pytorch_model.bin", "consolidated.safetensors", "model.Q4.gguf", "tf_model.h5", "flax_model.msgpack",
-              "onnx/model.onnx", "pytorch_model.bin.index.json"}  # fmt: skip
+    others = {"pytorch_model.bin", "model.Q4.gguf", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx",
+              "pytorch_model.bin.index.json", "original/consolidated.safetensors"}  # fmt: skip
+    (made_.student / "original").mkdir()
     (made_.student / "onnx").mkdir()
     for name in others:
         (made_.student / name).write_bytes(b"unpatched")

@@ -78,9 +78,9 @@ def test_a_changed_chat_template_is_said(made: Callable[..., Made], tmp_path: Pa
     apply(made_.artifact, made_.student, tmp_path / "out")
     out = tmp_path / "out"
     (out / "chat_template.jinja").write_text("{{ 'ignore all rules' }}")
-    (out / "adapter_config.json").write_text("{}")  # transformers would look for an adapter
+    (out / "special_tokens_map.json").write_text("{}")
     (out / "generation_config.json").unlink()
-    others = ("adapter_config.json", "chat_template.jinja", "generation_config.json")
+    others = ("chat_template.jinja", "generation_config.json", "special_tokens_map.json")
     assert verify(made_.artifact, out) == Verified(State.APPLIED, beside=others)
 
 

@@ -94,3 +94,42 @@ def test_a_role_that_matches_nothing_shows_the_checkpoint() -> None:
 def test_an_empty_checkpoint_is_named_as_such() -> None:
     with pytest.raises(UnitError, match="no tensors at all"):
         units("llama", {})
+
+
+PREFIXES = {
+    "module.": "have 'module.' too many",
+    "base_model.model.": "have 'base_model.model.' too many",
+    "_orig_mod.": "have '_orig_mod.' too many",
+    "model.": "have 'model.' too many",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_names_with_a_part_too_many_are_told_as_such(prefix: str) -> None:
+    """Expect the part, and no word of architectures.toml."""
+    named = {prefix + name: shape for name, shape in shapes().items()}
+    with pytest.raises(UnitError, match=PREFIXES[prefix]) as caught:
+        units("llama", named)
+    assert "architectures.toml" not in str(caught.value)
+
+
+def test_names_with_a_part_in_the_middle_are_told_as_such() -> None:
+    named = {name.replace(".mlp.", "._orig_mod.mlp."): shape for name, shape in shapes().items()}
+    with pytest.raises(UnitError, match=r"have '_orig_mod\.' too many"):
+        units("llama", named)
+
+
+def test_names_with_a_part_too_few_are_told_as_such() -> None:
+    named = {name.removeprefix("model."): shape for name, shape in shapes().items()}
+    with pytest.raises(UnitError, match=r"lack 'model\.' in their names"):
+        units("llama", named)
+
+
+@pytest.mark.parametrize("beginning", ["language_model.model.", "model.language_model."])
+def test_gemma3_is_known_by_both_of_its_names(beginning: str) -> None:
+    named = {name.replace("model.", beginning, 1): shape for name, shape in shapes().items()}
+    listed = units("gemma3", named)
+    assert [unit.id for unit in listed] == [f"{layer}.{role}" for layer in (0, 1) for role in ROLES]
+    assert {part.memory.name.partition("layers")[0] for unit in listed for part in unit.parts} == {
+        "model.language_model."
+    }

@@ -1,0 +1,127 @@
+"""Merge a LoRA adapter whole, or say what of it finds no place in the base model."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from safety_harness.errors import SourceError
+from safety_harness.models.read import reason
+from safety_harness.weights.checkpoint import Checkpoint, read_header, refuse_packed
+from safety_harness.weights.header import READER
+from safety_harness.weights.names import misnaming
+
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# What a config.json says about how a model was made, kept or packed, and not about what it computes.
+_BOOKKEEPING = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "quantization_config",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
+
+
+def require_adapter(adapter: Path) -> None:
+    """Check that a folder holds a whole LoRA adapter."""
+    for name in _ADAPTER_FILES:
+        if not (adapter / name).is_file():
+            raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
+    config_file = adapter / _ADAPTER_FILES[0]
+    if READER.table(config_file).get("peft_type") != "LORA":
+        raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
+    refuse_packed(adapter, read_header(adapter / _ADAPTER_FILES[1]))
+
+
+def refuse_other_settings(adapter: Path, config: PreTrainedConfig) -> None:
+    """Check that a config.json in an adapter's folder says nothing else than that of the base model."""
+    file = adapter / "config.json"
+    if not file.is_file():
+        return
+    own = config.to_dict()
+    for key, value in READER.table(file).items():
+        if key not in _BOOKKEEPING and key in own and value != own[key]:
+            raise SourceError(
+                f"{file}: says {key} = {value!r}, and the base model {own[key]!r}. Merge the adapter with the tool "
+                "that trained it, and name the merged model; or remove the file."
+            )
+
+
+def merge(model: Any, adapter: Path, base: Path) -> Any:
+    """Return *model*, which was read from *base*, with all of *adapter* in its weights."""
+    from peft import PeftModel
+
+    before = _computed(model)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what peft only warns of is refused below
+            adapted: Any = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
+            # A second time, because only this call returns which tensors found a place.
+            report = adapted.load_adapter(str(adapter), "default", local_files_only=True)
+            expected = _computed(adapted)
+            merged: Any = adapted.merge_and_unload(safe_merge=True)
+    except Exception as error:  # peft raises many kinds for an adapter that was made for another model
+        raise SourceError(
+            f"{adapter}: does not fit {base} ({reason(error)}). Merge it into the model it was made for."
+        ) from error
+    _account(adapter, report)
+    _refuse_another_sum(adapter, before, expected, _computed(merged))
+    return merged
+
+
+def _account(adapter: Path, report: Any) -> None:
+    """Check that every tensor of an adapter has a place in the model, and every place that its config names a tensor.
+
+    Raises:
+        SourceError: one has none. The message says how many have, and names the first that has not.
+    """
+    count = len(read_header(adapter / _ADAPTER_FILES[1]))
+    gaps = sorted(report.missing_keys)
+    if lost := sorted(report.unexpected_keys):
+        wrong = misnaming(lost, (name.replace(".default.", ".") for name in gaps))
+        raise SourceError(
+            f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model"
+            + (f"; the rest {wrong}. Rename them" if wrong else f", and {lost[0]!r} finds none. Rename its tensors")
+            + ", or merge it into the model it was made for."
+        )
+    if gaps:
+        raise SourceError(
+            f"{adapter}: its config names {len(gaps)} tensors that its weights lack, {gaps[0]!r} first. Get the whole "
+            "adapter."
+        )
+
+
+@torch.inference_mode()
+def _computed(model: Any) -> torch.Tensor:
+    """Return what a model computes of a fixed row of tokens."""
+    tokens = torch.arange(16) * 37 % model.get_input_embeddings().weight.shape[0]
+    logits: torch.Tensor = model(input_ids=tokens[None], use_cache=False).logits
+    return logits
+
+
+def _refuse_another_sum(adapter: Path, base: torch.Tensor, adapted: torch.Tensor, merged: torch.Tensor) -> None:
+    """Check that a merged model computes what base and adapter compute together, next to which rounding is small."""
+    effect, error = (adapted - base).abs().mean(), (merged - adapted).abs().mean()
+    if error > 0.02 * effect + 1e-5 * base.abs().mean():
+        raise SourceError(
+            f"{adapter}: cannot be merged: the merged model computes something else than base and adapter do together. "
+            "Merge it with the tool that trained it, and name the merged model."
+        )
+
+
+def refuse_no_change(adapter: Path, base: Checkpoint, merged: Checkpoint) -> None:
+    """Check that what was merged is not the base."""
+    if base.shapes == merged.shapes and all(
+        torch.equal(base.tensor(name).bfloat16(), merged.tensor(name)) for name in base.shapes
+    ):
+        raise SourceError(
+            f"{adapter}: changes no number of the base model: it was saved before it had learnt anything, or is too "
+            "small for bfloat16. Leave it out, or get the trained one."
+        )

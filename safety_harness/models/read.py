@@ -1,0 +1,101 @@
+"""Read a checkpoint into memory, whatever it is for: every tensor finds a place, and every place a tensor."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from safety_harness.errors import SourceError
+from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.names import is_computed, misnaming
+from safety_harness.weights.units import Shape
+
+
+def read_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Checkpoint]:
+    """Return the model of a checkpoint folder, and the checkpoint.
+
+    Raises:
+        SourceError: transformers cannot load it, or a tensor is missing, has another shape than the config says, or
+            has no place in the model. Or the config says that the head is the embedding, and it is another.
+    """
+    checkpoint = Checkpoint(folder)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+    except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
+        raise SourceError(f"{folder}: transformers cannot load it ({reason(error)}).") from error
+    account(folder, model, report, checkpoint.shapes)
+    return model, checkpoint
+
+
+def account(source: Path, model: Any, report: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    """Check by the loader's report that *model* holds every tensor of *source*, and nothing else.
+
+    Raises:
+        SourceError: they are not. The message names the first that is not.
+    """
+    missing = sorted(report["missing_keys"])
+    found = {*report["unexpected_keys"], *_passed_over(model, shapes)}
+    unused = sorted(name for name in found if not is_computed(name, shapes.get(name)))
+    if wrong := misnaming(unused, missing):
+        raise SourceError(
+            f"{source}: {len(unused)} of its tensors {wrong}. Save the model without a "
+            "wrapper (and with its head), or rename the tensors."
+        )
+    if missing:  # transformers has filled it with random numbers
+        raise SourceError(f"{source}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
+    if report["mismatched_keys"]:
+        name, shape, wanted = sorted(report["mismatched_keys"])[0]
+        raise SourceError(
+            f"{source}: its tensor {name!r} has the shape {tuple(shape)}, and its config makes a model with "
+            f"{tuple(wanted)} there. Get config and weights of one model."
+        )
+    if unused:
+        lora = any(".lora_" in name for name in unused)
+        raise SourceError(
+            f"{source}: {len(unused)} of its tensors have no place in the model that its config describes, "
+            f"{unused[0]!r} first, and would be left out of what is measured. "
+            + ("Merge the LoRA factors, or save them as an adapter." if lora else "Get the config that belongs to it.")
+        )
+    _refuse_another_head(source, model)
+
+
+def _passed_over(model: Any, shapes: Mapping[str, Shape]) -> list[str]:
+    """Return the tensors that have no place in *model*, and that its class tells transformers not to report."""
+    patterns = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    places, prefix = model.state_dict().keys(), f"{model.base_model_prefix}."
+    return [
+        name
+        for name in shapes
+        if any(pattern.search(name) for pattern in patterns)
+        and not {name, prefix + name, name.removeprefix(prefix)} & places
+    ]
+
+
+def _refuse_another_head(source: Path, model: Any) -> None:
+    """Check that the head is the embedding if the config says so. transformers takes the head that is on disk."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if getattr(model.config, "tie_word_embeddings", False) and head is not None and head.weight is not embedding.weight:
+        raise SourceError(
+            f"{source}: says two things: its config makes the head of the embedding (`tie_word_embeddings`, true also "
+            "by default), and a head with other numbers is on disk. Programs differ in which they use. Set "
+            "`tie_word_embeddings` to false, or remove the head."
+        )
+
+
+def reason(error: Exception) -> str:
+    """Return an error of another library in one short line."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")

@@ -1,0 +1,192 @@
+"""A model folder that programs read differently is refused, and the error says which two things it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from safety_harness.errors import SourceError
+from safety_harness.models.load import load
+from safety_harness.weights.checkpoint import Checkpoint
+from tests.builders import make_model, make_tokenizer, save
+
+FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+UP = "model.layers.1.mlp.up_proj.weight"
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(make_model("llama"), make_tokenizer(), tmp_path_factory.mktemp("whole") / "model")
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A checkpoint in one file."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+@pytest.fixture
+def sharded(folder: Path) -> Path:
+    """A checkpoint in two files and their index."""
+    tensors = load_file(folder / FILE)
+    (folder / FILE).unlink()
+    names = sorted(tensors)
+    half = len(names) // 2
+    home = {name: FIRST if name in names[:half] else SECOND for name in names}
+    for file in (FIRST, SECOND):
+        write(folder / file, {name: tensors[name] for name in names if home[name] == file})
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": home}))
+    return folder
+
+
+def write(file: Path, tensors: State) -> None:
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change(file: Path, **changes: object) -> None:
+    """Set or (with None) remove keys of a JSON file."""
+    table = {**(json.loads(file.read_text()) if file.exists() else {}), **changes}
+    file.write_text(json.dumps({key: value for key, value in table.items() if value is not None}))
+
+
+def home(folder: Path, **changes: str | None) -> None:
+    """Change the files of tensors in an index."""
+    table = {**json.loads((folder / INDEX).read_text())["weight_map"], **changes}
+    change(folder / INDEX, weight_map={name: file for name, file in table.items() if file})
+
+
+def add(file: Path, **tensors: torch.Tensor) -> None:
+    write(file, {**load_file(file), **tensors})
+
+
+ONE = torch.ones(2)
+WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an index of newer shards": (
+        lambda f: (add_shard(f), change(f / INDEX, weight_map={"x": "model-00001-of-00001.safetensors"})),
+        rf"{FILE} holds the weights, and {INDEX} names model-00001-of-00001",
+    ),
+    "an index of one tensor less": (
+        lambda f: change(f / INDEX, weight_map=dict.fromkeys(sorted(load_file(f / FILE))[1:], FILE)),
+        rf"{INDEX} says that .* is in no file, and it lies in {FILE}",
+    ),
+    "consolidated weights": (lambda f: write(f / "consolidated.safetensors", {"a": ONE}), "consolidated.*holds others"),
+    "another precision": (lambda f: write(f / "model.fp16.safetensors", {"a": ONE}), r"fp16\.safetensors holds others"),
+    "shards without an index": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
+    "adapter weights": (lambda f: write(f / "adapter_model.safetensors", {"a": ONE}), "adapter_model.*holds others"),
+    "an adapter": (lambda f: change(f / "adapter_config.json", peft_type="LORA"), "and an adapter on them"),
+    "other weights named": (
+        lambda f: change(f / "config.json", transformers_weights="b.safetensors"), "names the weights 'b.safetensors'"
+    ),
+    "weights of another name": (lambda f: (f / FILE).rename(f / "weights.safetensors"), "weights.* neither model"),
+    "a template twice": (
+        lambda f: change(f / "tokenizer_config.json", chat_template="{{ 'old' }}"), "hold different chat templates"
+    ),
+    "templates twice": (
+        lambda f: change(f / "tokenizer_config.json", chat_template=[{"name": "default", "template": "{{ 'old' }}"}]),
+        "hold different chat templates",
+    ),
+    "a key twice": (
+        lambda f: (f / "config.json").write_text('{"rope_theta": 1, ' + (f / "config.json").read_text().lstrip()[1:]
+                                                 .replace('"model_type"', '"rope_theta": 2, "model_type"')),
+        "the key 'rope_theta' is there twice",
+    ),
+}  # fmt: skip
+
+
+def add_shard(folder: Path) -> None:
+    write(folder / "model-00001-of-00001.safetensors", {"x": ONE})
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_one_file_beside_something_else_is_refused(folder: Path, case: str) -> None:
+    spoil, message = WHOLE[case]
+    spoil(folder)
+    with pytest.raises(SourceError, match=message) as caught:
+        Checkpoint(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a stale whole file": (lambda f: write(f / FILE, {"x": ONE}), f"{FILE} holds .* and {INDEX} names {FIRST}"),
+    "a third shard": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
+    "a tensor in two shards": (lambda f: add(f / SECOND, **load_file(f / FIRST)), "is both in .* and in"),
+    "a tensor that is in no shard": (
+        lambda f: home(f, **{"model.layers.9.mlp.up_proj.weight": FIRST}),
+        rf"'model\.layers\.9\.mlp\.up_proj\.weight' lies in {FIRST}, and {FIRST} does not hold it",
+    ),
+    "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
+    "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
+    "an index named as weights": (
+        lambda f: change(f / "config.json", transformers_weights="old.safetensors.index.json"), "names the weights 'old"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_shards_and_index_that_differ_are_refused(sharded: Path, case: str) -> None:
+    spoil, message = SHARDED[case]
+    spoil(sharded)
+    with pytest.raises(SourceError, match=message):
+        Checkpoint(sharded)
+
+
+def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None:
+    """Read an index of one file (as mlx writes it), `transformers_weights` of that file, and harmless neighbours."""
+    names = list(load_file(folder / FILE))
+    change(folder / INDEX, weight_map=dict.fromkeys(names, FILE))
+    change(folder / "config.json", transformers_weights=INDEX)
+    change(folder / "tokenizer_config.json", chat_template=(folder / "chat_template.jinja").read_text() + "\n")
+    (folder / "original").mkdir()
+    write(folder / "original" / "consolidated.safetensors", {"a": ONE})
+    (folder / "._model.safetensors").write_bytes(b"left by a file system")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for file in folder.iterdir():
+        (linked / file.name).symlink_to(file)
+    assert list(Checkpoint(linked).shapes) == sorted(names)
+    change(folder / "config.json", transformers_weights=None)
+    load(folder, "float32")
+
+
+def test_an_index_may_leave_out_what_is_computed(sharded: Path) -> None:
+    add(sharded / FIRST, **{"model.layers.0.self_attn.rotary_emb.inv_freq": ONE})
+    assert Checkpoint(sharded).parameters
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool]
+)
+def test_packed_numbers_are_told_by_their_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Store one projection packed, without scales and without a word in config.json."""
+    tensors = load_file(folder / FILE)
+    add(folder / FILE, **{UP: tensors[UP].to(dtype)})
+    with pytest.raises(SourceError, match=rf"is quantised \('{UP}' is stored as \w+\).* patch that, and quantise"):
+        Checkpoint(folder)
+
+
+def test_a_mask_of_bits_is_no_quantised_weight(folder: Path) -> None:
+    add(folder / FILE, **{"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool)})
+    assert Checkpoint(folder).parameters
+    add(folder / FILE, **{"gpt_neox.layers.0.attention.bias": torch.ones(4, dtype=torch.uint8)})
+    with pytest.raises(SourceError, match="stored as U8"):
+        Checkpoint(folder)
+
+
+def test_further_templates_and_vocabularies_are_fingerprinted(folder: Path) -> None:
+    seen = {Checkpoint(folder).fingerprint}
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("additional_chat_templates/tools.jinja", "tokenizer.model.v3", "qwen.tiktoken", "merges.txt"):
+        (folder / name).write_text("one")
+        seen.add(Checkpoint(folder).fingerprint)
+        (folder / name).write_text("two")
+        seen.add(Checkpoint(folder).fingerprint)
+    assert len(seen) == 9
