@@ -7,16 +7,18 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
+from safety_harness.judging.thoughts import marker_tokens, open_thought
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
 _CALL_FOR_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
-_THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
+# What is asked to see how a template puts a question. It must not occur in a template's own words.
+_PROBE = "Which of these is a loaf: xqj or jqx?"
 
 
 class Chat:
@@ -40,32 +42,40 @@ class Chat:
 
     @functools.cached_property
     def opening(self) -> str:
-        """The tag with which the template begins every answer as a thought, or an empty string."""
+        """The thought with which the template begins every answer, from its marker on, or an empty string."""
         if self.template is None:
             return ""
-        prompt = self._rendered({"role": "user", "content": "?"}, add_generation_prompt=True, tokenize=False)
-        tag = _THINKING.search(prompt)
-        return tag[0] if tag else ""
+        prompt: str = self._rendered({"role": "user", "content": _PROBE}, add_generation_prompt=True, tokenize=False)
+        return open_thought(prompt.rpartition(_PROBE)[2])
+
+    @property
+    def marks_thoughts(self) -> bool:
+        """Whether the template begins a thought, or the vocabulary has a token that marks one."""
+        return bool(self.opening or marker_tokens(token.content for token in self._added.values()))
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of an answer's *tokens*, with the end of a thought if the template began one."""
-        if self._closing not in tokens:
+        """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts."""
+        if self._markers.keys().isdisjoint(tokens):
             return self._decoded(tokens).strip()
-        at = tokens.index(self._closing)
-        return f"{self._decoded(tokens[:at])}{self._closed}{self._decoded(tokens[at:])}".strip()
+        runs = [(marker, list(run)) for marker, run in itertools.groupby(tokens, self._markers.get)]
+        return "".join(marker * len(run) if marker else self._decoded(run) for marker, run in runs).strip()
 
     def _decoded(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     @property
-    def _closed(self) -> str:
-        return self.opening.strip().replace("<", "</")
+    def _added(self) -> Mapping[int, Any]:
+        """The tokens that the tokenizer looks for in a text before it divides the rest."""
+        added: Mapping[int, Any] = self._tokenizer.added_tokens_decoder
+        return added
 
     @functools.cached_property
-    def _closing(self) -> int | None:
-        """The token that ends a thought, if it is a special token, which decoding leaves out."""
-        token: int | None = self._tokenizer.convert_tokens_to_ids(self._closed) if self.opening else None
-        return token if token in self._tokenizer.all_special_ids else None
+    def _markers(self) -> dict[int, str]:
+        """The special tokens that mark thoughts: decoding would leave them out."""
+        special = {at: token.content for at, token in self._added.items() if token.special}
+        special |= dict(zip(self._tokenizer.all_special_ids, self._tokenizer.all_special_tokens, strict=True))
+        markers = marker_tokens(special.values())
+        return {at: text for at, text in special.items() if text.strip() in markers}
 
     def end(self, ends: Collection[int]) -> int | None:
         """Return the one of *ends* that the template puts after an answer, or the tokenizer's end of text."""
