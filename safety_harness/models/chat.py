@@ -7,12 +7,14 @@ import functools
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
 from safety_harness.judging.thoughts import marker_tokens, open_thought
+from safety_harness.models.template_trial import try_template
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
@@ -26,27 +28,66 @@ class Chat:
 
     Raises:
         SourceError: the tokenizer has several chat templates and none called "default", or its template asks for
-            today's date in a way that cannot be replaced.
+            today's date in a way that cannot be replaced. Or the template does not put a question once and whole.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self.template = _template(tokenizer)
         """The Jinja template, in which today is always :data:`TEMPLATE_DATE`, or None."""
+        if self.template is not None:
+            try_template(self.template, tokenizer, _origin(tokenizer))
 
     def tokens(self, question: str) -> list[int]:
-        """Return the tokens of *question*, up to where the answer begins."""
+        """Return the tokens of *question*, up to where the answer begins.
+
+        Raises:
+            SourceError: the template does not put this question as it is.
+        """
         if self.template is None:
-            return list(self._tokenizer(question)["input_ids"])
-        return list(self._rendered({"role": "user", "content": question}, add_generation_prompt=True)["input_ids"])
+            return self.plain(question)
+        try:
+            prompt = self._prompt(question)
+        except Exception as error:  # a template may raise any kind of error
+            reason = (str(error).splitlines() or [""])[0]
+            raise SourceError(
+                f"{_origin(self._tokenizer)}: its chat template cannot put the question {question[:60]!r} "
+                f"({type(error).__name__}: {reason}). Mend the template, or remove the question."
+            ) from error
+        if question.strip() not in prompt:
+            raise SourceError(
+                f"{_origin(self._tokenizer)}: its chat template changes the question {question[:60]!r}. Mend the "
+                "template, or remove the question."
+            )
+        return list(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def plain(self, text: str) -> list[int]:
+        """Return the tokens of *text* without the template, and without an end of text behind them."""
+        tokens = list(self._tokenizer(text)["input_ids"])
+        return tokens[: len(tokens) - self._appended]
+
+    @functools.cached_property
+    def _appended(self) -> int:
+        """How many tokens the tokenizer puts behind any text. No answer begins behind an end of text."""
+        bare, whole = (list(self._tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True))
+        if not bare:
+            return 0
+        before = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), len(whole))
+        appended = whole[before + len(bare) :]
+        if appended:
+            warnings.warn(
+                f"{self._tokenizer.name_or_path}: its tokenizer puts {self._tokenizer.decode(appended)!r} behind every "
+                "text. It is left off, so that an answer can begin there.",
+                stacklevel=2,
+            )
+        return len(appended)
 
     @functools.cached_property
     def opening(self) -> str:
         """The thought with which the template begins every answer, from its marker on, or an empty string."""
         if self.template is None:
             return ""
-        prompt: str = self._rendered({"role": "user", "content": _PROBE}, add_generation_prompt=True, tokenize=False)
-        return open_thought(prompt.rpartition(_PROBE)[2])
+        return open_thought(self._prompt(_PROBE).rpartition(_PROBE)[2])
 
     @property
     def marks_thoughts(self) -> bool:
@@ -84,7 +125,11 @@ class Chat:
             return end_of_text
         try:
             yes, no = (
-                self._rendered({"role": "user", "content": "?"}, {"role": "assistant", "content": answer})["input_ids"]
+                self._tokenizer.apply_chat_template(
+                    [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}],
+                    chat_template=self.template,
+                    return_dict=True,
+                )["input_ids"]
                 for answer in ("Yes", "No")
             )
         except Exception:  # a template may refuse answers, and may raise any kind of error
@@ -93,10 +138,21 @@ class Chat:
         behind = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(yes[::-1], no[::-1], strict=False)))
         return next((token for token, _ in behind[::-1] if token in ends), end_of_text)
 
-    def _rendered(self, *turns: dict[str, str], tokenize: bool = True, **options: bool) -> Any:
-        return self._tokenizer.apply_chat_template(
-            list(turns), chat_template=self.template, tokenize=tokenize, return_dict=tokenize, **options
+    def _prompt(self, question: str) -> str:
+        """Return *question* in the template's words, up to where the answer begins."""
+        prompt: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            chat_template=self.template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
+        return prompt
+
+
+def _origin(tokenizer: Any) -> Path | str:
+    """Return the file that the tokenizer's chat template came from, or else the name of the tokenizer."""
+    files = (Path(tokenizer.name_or_path) / name for name in ("chat_template.jinja", "tokenizer_config.json"))
+    return next((file for file in files if file.is_file()), str(tokenizer.name_or_path) or "the tokenizer")
 
 
 def _template(tokenizer: Any) -> str | None:

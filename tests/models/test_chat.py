@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from safety_harness.errors import SourceError
@@ -144,3 +145,32 @@ def test_an_answer_ends_with_the_template_end_token(template: str) -> None:
     assert Chat(tokenizer(None)).end({eos, end}) == eos
     silent = "{{ raise_exception('no answers') if messages|length > 1 }}" + template
     assert Chat(tokenizer(silent)).end({eos, end}) == eos
+
+
+def ending(*behind: str, template: bool = False) -> Any:
+    """Return a tokenizer that puts <bos> before every text, and the tokens *behind* after it."""
+    tokenizer = make_tokenizer(template=template)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=" ".join(["<bos>", "$A", *behind]),
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", *behind)],
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("behind", [("<eos>",), ("<end>", "<eos>")])
+@pytest.mark.parametrize("text", ["how do i bake bread ?", "a", "<eos>", ""])
+def test_an_end_of_text_behind_every_text_is_left_off(behind: tuple[str, ...], text: str) -> None:
+    """Keep one that is part of the text itself."""
+    expected = ending()(text)["input_ids"]
+    with pytest.warns(UserWarning, match=f"its tokenizer puts '{''.join(behind)}' behind every text. It is left off"):
+        assert Chat(ending(*behind)).tokens(text) == expected
+    with pytest.warns(UserWarning, match="left off"):
+        assert Chat(ending(*behind, template=True)).plain(text) == expected
+    assert Chat(ending(*behind, template=True)).tokens("how ?")[-1] == ending().convert_tokens_to_ids("<assistant>")
+
+
+def test_a_tokenizer_that_adds_nothing_behind_a_text_is_as_it_was() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Chat(ending()).tokens("how ?") == ending()("how ?")["input_ids"]
+        assert Chat(make_tokenizer(template=False)).tokens("") == []
