@@ -18,6 +18,9 @@ from safety_harness.models.template_trial import try_template
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
+# Where a tokenizer has no token for a letter and none for unknown letters, it drops the letter. Its account of which
+# letters those were is rough, so what is held is half.
+MIN_LETTERS_KEPT = 0.5
 _CALL_FOR_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 # What is asked to see how a template puts a question. It must not occur in a template's own words.
 _PROBE = "Which of these is a loaf: xqj or jqx?"
@@ -59,12 +62,29 @@ class Chat:
                 f"{_origin(self._tokenizer)}: its chat template changes the question {question[:60]!r}. Mend the "
                 "template, or remove the question."
             )
-        return list(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        return self._encoded(prompt, special=False)
 
     def plain(self, text: str) -> list[int]:
         """Return the tokens of *text* without the template, and without an end of text behind them."""
-        tokens = list(self._tokenizer(text)["input_ids"])
+        tokens = self._encoded(text, special=True)
         return tokens[: len(tokens) - self._appended]
+
+    def _encoded(self, text: str, *, special: bool) -> list[int]:
+        """Return the tokens of *text*, with the *special* tokens that the tokenizer puts around any text or without.
+
+        Raises:
+            SourceError: the tokenizer has no tokens for the letters of *text*, and drops them.
+        """
+        fast = self._tokenizer.is_fast
+        encoded = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=fast)
+        covered = {at for start, end in encoded["offset_mapping"] for at in range(start, end)} if fast else ()
+        letters = [at for at, character in enumerate(text) if character.isalnum()]
+        if fast and len(covered.intersection(letters)) < MIN_LETTERS_KEPT * len(letters):
+            raise SourceError(
+                f"{self._tokenizer.name_or_path}: its tokenizer has no tokens for most letters of {text[-60:]!r}, and "
+                "drops them. Remove this text, or get the tokenizer that the model was trained with."
+            )
+        return list(encoded["input_ids"])
 
     @functools.cached_property
     def _appended(self) -> int:

@@ -16,6 +16,7 @@ from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.models.chat import read_template
 from safety_harness.models.decoding.malloc import keep_freed_memory
+from safety_harness.models.vocabulary import check_tokenizer, rows_of
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.checkpoint import BESIDE, Checkpoint
@@ -67,8 +68,8 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     Parameters keep ``requires_grad``, because priors take gradients of them.
 
     Raises:
-        SourceError: transformers cannot load the checkpoint, it lacks a tensor of its architecture, or it does not fit
-            into the GPU's memory.
+        SourceError: transformers cannot load the checkpoint, it lacks a tensor of its architecture or a row of its
+            vocabulary, or it does not fit into the GPU's memory.
     """
     keep_freed_memory()
     checkpoint = Checkpoint(folder)
@@ -87,6 +88,7 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     if missing := sorted(report["missing_keys"]):
         # transformers would fill it with random numbers and continue.
         raise SourceError(f"{folder}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
+    check_tokenizer(tokenizer, rows_of(model), folder)
     if torch.cuda.is_available():
         try:
             model = model.to("cuda")
