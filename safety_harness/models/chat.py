@@ -75,11 +75,11 @@ class Chat:
         Raises:
             SourceError: the tokenizer has no tokens for the letters of *text*, and drops them.
         """
-        fast = self._tokenizer.is_fast
+        fast = self._tokenizer.is_fast  # only then it tells which letters a token stands for
         encoded = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=fast)
-        covered = {at for start, end in encoded["offset_mapping"] for at in range(start, end)} if fast else ()
-        letters = [at for at, character in enumerate(text) if character.isalnum()]
-        if fast and len(covered.intersection(letters)) < MIN_LETTERS_KEPT * len(letters):
+        letters = {at for at, character in enumerate(text) if character.isalnum()}
+        kept = {at for start, end in encoded["offset_mapping"] for at in range(start, end)} if fast else letters
+        if len(letters & kept) < MIN_LETTERS_KEPT * len(letters):
             raise SourceError(
                 f"{self._tokenizer.name_or_path}: its tokenizer has no tokens for most letters of {text[-60:]!r}, and "
                 "drops them. Remove this text, or get the tokenizer that the model was trained with."

@@ -31,7 +31,7 @@ def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:
     require_rows(
         {token for token in tokenizer.get_vocab().values() if token not in added}, tokenizer, rows, str(folder)
     )
-    core = getattr(tokenizer, "backend_tokenizer", None)
+    core: Any = getattr(tokenizer, "backend_tokenizer", None)
     settings = [name for name in ("truncation", "padding") if getattr(core, name, None)]
     if settings:
         core.no_truncation()
