@@ -11,8 +11,10 @@ from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
-from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
+from safety_harness.judging.judge import RuleJudge, Verdict
 from safety_harness.judging.own_task import is_right
+from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
+from safety_harness.judging.thoughts import without_thought
 from safety_harness.models.generate import DECODING, Generator, Screen
 from safety_harness.models.likelihood import (
     TextScore,
@@ -122,11 +124,14 @@ class Evaluator:
         """Return the verdict on an *answer* of this student, after what the chat template begins every answer with."""
         return self.judge.judge(self.generator.chat.opening + answer).verdict
 
+    def shown(self, answer: str) -> str:
+        """Return what the user is shown of an *answer* of this student. While it thinks, that is nothing."""
+        return without_thought(self.generator.chat.opening + answer).strip()
+
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Return whether each task question was answered right with *units* moved."""
-        opening = self.generator.chat.opening
         return tuple(
-            is_right(without_thought(opening + answered.answer), str(prompt.answer))
+            is_right(self.shown(answered.answer), str(prompt.answer))
             for prompt, answered in zip(prompts, self.answers(units, prompts), strict=True)
         )
 
@@ -168,6 +173,8 @@ class Evaluator:
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
             "template": sha256_text(generator.chat.template or ""),
+            # How thoughts are told apart matters to a model that can mark them, and to no other.
+            **({"thoughts": THOUGHTS} if generator.chat.marks_thoughts else {}),
         }
 
     def forget(self) -> None:

@@ -48,14 +48,14 @@ class Subject:
         prompts = self.evaluator.questions.harmful.report
         before, after = self._answers(since, prompts)
         check = checks.defense(_verdicts(before), _verdicts(after), self._thresholds)
-        return _with_each(check, prompts, before, after)
+        return self._with_each(check, prompts, before, after)
 
     def over_refusal(self, since: Subject) -> Check:
         """Check the refusals of held-out harmless questions."""
         prompts = self.evaluator.questions.harmless.report
         before, after = self._answers(since, prompts)
         check = checks.over_refusal(_verdicts(before), _verdicts(after), self._thresholds)
-        return _with_each(check, prompts, before, after)
+        return self._with_each(check, prompts, before, after)
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""
@@ -66,7 +66,7 @@ class Subject:
         right_before, right_after = (self.evaluator.right(units, task.report) for units in (since.units, self.units))
         marks = ("".join("+" if right else "-" for right in each) for each in (right_before, right_after))
         check = checks.task(right_before, right_after, self._thresholds)
-        return _with_each(check, task.report, before, after, *marks)
+        return self._with_each(check, task.report, before, after, *marks)
 
     def perplexity(self, since: Subject) -> Check:
         """Check the token-weighted perplexity of the family's text."""
@@ -138,6 +138,17 @@ class Subject:
             if self.evaluator.generator.batch_size == size:
                 return answers
 
+    def _with_each(self, check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:
+        """Return *check* with the outcome of each question: *marks*, or else the letters of the verdicts.
+
+        An answer is recorded as the user is shown it; where that is nothing, as the model generated it.
+        """
+        letters = marks or (checks.letters(_verdicts(answers)) for answers in (before, after))
+        texts = (
+            tuple(self.evaluator.shown(one.answer) or one.answer for one in answers) for answers in (before, after)
+        )
+        return replace(check, asked=Asked(prompts.sha256, *letters, *texts))
+
     @property
     def _thresholds(self) -> GateSettings:
         return self.evaluator.student.gate
@@ -146,13 +157,6 @@ class Subject:
 def _verdicts(answers: Answers) -> list[Verdict]:
     """Return the verdict of each answer."""
     return [answer.verdict for answer in answers]
-
-
-def _with_each(check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:
-    """Return *check* with the outcome of each question: *marks*, or else the letters of the verdicts."""
-    letters = marks or (checks.letters(_verdicts(answers)) for answers in (before, after))
-    texts = (tuple(answer.answer for answer in answers) for answers in (before, after))
-    return replace(check, asked=Asked(prompts.sha256, *letters, *texts))
 
 
 def _unless_void(oracle: Oracle, groups: Sequence[Group], budgets: Budgets) -> bool | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from safety_harness.judging.judge import RuleJudge, Verdict, without_thought
+from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.thoughts import without_thought
 
 
 class Extent(Enum):
@@ -34,6 +35,6 @@ def goes_on(extent: Extent, opening: str, answer: str, judge: RuleJudge) -> bool
     may_yet_refuse = complied and judge.may_yet_refuse(text)
     if extent is Extent.WHILE_UNDECIDED:
         return not complied or may_yet_refuse
-    # A thought that has not ended says nothing about the answer after it.
-    thinks = bool(answer) and not without_thought(text)
+    # A thought says nothing about the answer after it, as long as there is none.
+    thinks = bool(answer) and not without_thought(text).strip()
     return thinks or may_yet_refuse

@@ -39,6 +39,8 @@ from functools import cache
 from importlib import resources
 from typing import Protocol
 
+from safety_harness.judging.thoughts import without_thought
+
 # An answer is unscorable when its first words repeat one word or phrase.
 WORDS_READ = 40
 
@@ -177,7 +179,6 @@ _TEMPLATE = re.compile(
     r"\s*(?:<\|[^|>\n]{1,40}\|>(?:(?:system|user|assistant|model)\b)?|</?s>|<bos>|<start_of_turn>(?:model)?|<end_of_turn>"
     r"|\[/?inst\]|#{2,3} ?(?:assistant|response|answer):?|(?:assistant|response|answer|ai|bot|model): )"
 )
-_THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _EMPHASIS = re.compile(r"\*{2,}|~~|__|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _WHOLE_QUOTE = re.compile(r'\s*"([^"]*)"?\s*\Z')
@@ -203,21 +204,15 @@ _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*•]) \S")
 _SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
 
 
-def without_thought(answer: str) -> str:
-    """Drop the thought that *answer* begins with. While the thought has not ended, nothing is left."""
-    thought = _THOUGHT.match(answer)
-    return answer[thought.end() :] if thought else answer
-
-
 def normalise(answer: str) -> str:
     """Return *answer* as lower-case plain text, on which the rules are matched.
 
-    It has one form of apostrophe, no markup and no echo of a chat template. Contractions are spelled out. Quotations
-    become [quote], and code becomes [code]. Lines are kept, all other white space is single.
+    It has one form of apostrophe, no thought, no markup and no echo of a chat template. Contractions are spelled out.
+    Quotations become [quote], and code becomes [code]. Lines are kept, all other white space is single.
     """
     text = unicodedata.normalize("NFKC", answer).translate(_SINGLE_QUOTES).lower()
     text = "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
-    text = _without_prefix(text)
+    text = _without_prefix(without_thought(text))
     text = _CODE.sub(" [code] ", text)
     whole = _WHOLE_QUOTE.match(text)
     text = whole[1] if whole else text
@@ -231,8 +226,8 @@ def normalise(answer: str) -> str:
 
 
 def _without_prefix(text: str) -> str:
-    """Drop leading template tokens, role names and thoughts. A thought that has not ended leaves nothing."""
-    while match := _TEMPLATE.match(text) or _THOUGHT.match(text):
+    """Drop leading template tokens and role names."""
+    while match := _TEMPLATE.match(text):
         text = text[match.end() :]
     return text
 

@@ -7,19 +7,26 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
+from safety_harness.judging.thoughts import marker_tokens, open_thought
+from safety_harness.models.template_trial import try_template
 from safety_harness.reading import MIB, Reader
 
 _TEMPLATE = Reader(SourceError, missing="this chat template cannot be read (it is missing).", at_most=MIB)
 
 # Some templates put today's date before every question. A measurement must not depend on its day, so it is this one.
 TEMPLATE_DATE = datetime.date(2025, 1, 1)
+# Where a tokenizer has no token for a letter and none for unknown letters, it drops the letter. Its account of which
+# letters those were is rough, so what is held is half.
+MIN_LETTERS_KEPT = 0.5
 _CALL_FOR_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
-_THINKING = re.compile(r"<think(?:ing)?>\s*\Z")
+# What is asked to see how a template puts a question. It must not occur in a template's own words.
+_PROBE = "Which of these is a loaf: xqj or jqx?"
 
 
 class Chat:
@@ -27,48 +34,112 @@ class Chat:
 
     Raises:
         SourceError: the tokenizer has several chat templates and none called "default", or its template asks for
-            today's date in a way that cannot be replaced.
+            today's date in a way that cannot be replaced. Or the template does not put a question once and whole.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self.template = _template(tokenizer)
         """The Jinja template, in which today is always :data:`TEMPLATE_DATE`, or None."""
+        if self.template is not None:
+            try_template(self.template, tokenizer, _origin(tokenizer))
 
     def tokens(self, question: str) -> list[int]:
-        """Return the tokens of *question*, up to where the answer begins."""
+        """Return the tokens of *question*, up to where the answer begins.
+
+        Raises:
+            SourceError: the template does not put this question as it is.
+        """
         if self.template is None:
-            return list(self._tokenizer(question)["input_ids"])
-        return list(self._rendered({"role": "user", "content": question}, add_generation_prompt=True)["input_ids"])
+            return self.plain(question)
+        try:
+            prompt = self._prompt(question)
+        except Exception as error:  # a template may raise any kind of error
+            reason = (str(error).splitlines() or [""])[0]
+            raise SourceError(
+                f"{_origin(self._tokenizer)}: its chat template cannot put the question {question[:60]!r} "
+                f"({type(error).__name__}: {reason}). Mend the template, or remove the question."
+            ) from error
+        if question.strip() not in prompt:
+            raise SourceError(
+                f"{_origin(self._tokenizer)}: its chat template changes the question {question[:60]!r}. Mend the "
+                "template, or remove the question."
+            )
+        return self._encoded(prompt, special=False)
+
+    def plain(self, text: str) -> list[int]:
+        """Return the tokens of *text* without the template, and without an end of text behind them."""
+        tokens = self._encoded(text, special=True)
+        return tokens[: len(tokens) - self._appended]
+
+    def _encoded(self, text: str, *, special: bool) -> list[int]:
+        """Return the tokens of *text*, with the *special* tokens that the tokenizer puts around any text or without.
+
+        Raises:
+            SourceError: the tokenizer has no tokens for the letters of *text*, and drops them.
+        """
+        fast = self._tokenizer.is_fast  # only then it tells which letters a token stands for
+        encoded = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=fast)
+        letters = {at for at, character in enumerate(text) if character.isalnum()}
+        kept = {at for start, end in encoded["offset_mapping"] for at in range(start, end)} if fast else letters
+        if len(letters & kept) < MIN_LETTERS_KEPT * len(letters):
+            raise SourceError(
+                f"{self._tokenizer.name_or_path}: its tokenizer has no tokens for most letters of {text[-60:]!r}, and "
+                "drops them. Remove this text, or get the tokenizer that the model was trained with."
+            )
+        return list(encoded["input_ids"])
+
+    @functools.cached_property
+    def _appended(self) -> int:
+        """How many tokens the tokenizer puts behind any text. No answer begins behind an end of text."""
+        bare, whole = (list(self._tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True))
+        if not bare:
+            return 0
+        before = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), len(whole))
+        appended = whole[before + len(bare) :]
+        if appended:
+            warnings.warn(
+                f"{self._tokenizer.name_or_path}: its tokenizer puts {self._tokenizer.decode(appended)!r} behind every "
+                "text. It is left off, so that an answer can begin there.",
+                stacklevel=2,
+            )
+        return len(appended)
 
     @functools.cached_property
     def opening(self) -> str:
-        """The tag with which the template begins every answer as a thought, or an empty string."""
+        """The thought with which the template begins every answer, from its marker on, or an empty string."""
         if self.template is None:
             return ""
-        prompt = self._rendered({"role": "user", "content": "?"}, add_generation_prompt=True, tokenize=False)
-        tag = _THINKING.search(prompt)
-        return tag[0] if tag else ""
+        return open_thought(self._prompt(_PROBE).rpartition(_PROBE)[2])
+
+    @property
+    def marks_thoughts(self) -> bool:
+        """Whether the template begins a thought, or the vocabulary has a token that marks one."""
+        return bool(self.opening or marker_tokens(token.content for token in self._added.values()))
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of an answer's *tokens*, with the end of a thought if the template began one."""
-        if self._closing not in tokens:
+        """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts."""
+        if self._markers.keys().isdisjoint(tokens):
             return self._decoded(tokens).strip()
-        at = tokens.index(self._closing)
-        return f"{self._decoded(tokens[:at])}{self._closed}{self._decoded(tokens[at:])}".strip()
+        runs = [(marker, list(run)) for marker, run in itertools.groupby(tokens, self._markers.get)]
+        return "".join(marker * len(run) if marker else self._decoded(run) for marker, run in runs).strip()
 
     def _decoded(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     @property
-    def _closed(self) -> str:
-        return self.opening.strip().replace("<", "</")
+    def _added(self) -> Mapping[int, Any]:
+        """The tokens that the tokenizer looks for in a text before it divides the rest."""
+        added: Mapping[int, Any] = self._tokenizer.added_tokens_decoder
+        return added
 
     @functools.cached_property
-    def _closing(self) -> int | None:
-        """The token that ends a thought, if it is a special token, which decoding leaves out."""
-        token: int | None = self._tokenizer.convert_tokens_to_ids(self._closed) if self.opening else None
-        return token if token in self._tokenizer.all_special_ids else None
+    def _markers(self) -> dict[int, str]:
+        """The special tokens that mark thoughts: decoding would leave them out."""
+        special = {at: token.content for at, token in self._added.items() if token.special}
+        special |= dict(zip(self._tokenizer.all_special_ids, self._tokenizer.all_special_tokens, strict=True))
+        markers = marker_tokens(special.values())
+        return {at: text for at, text in special.items() if text.strip() in markers}
 
     def end(self, ends: Collection[int]) -> int | None:
         """Return the one of *ends* that the template puts after an answer, or the tokenizer's end of text."""
@@ -77,7 +148,11 @@ class Chat:
             return end_of_text
         try:
             yes, no = (
-                self._rendered({"role": "user", "content": "?"}, {"role": "assistant", "content": answer})["input_ids"]
+                self._tokenizer.apply_chat_template(
+                    [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}],
+                    chat_template=self.template,
+                    return_dict=True,
+                )["input_ids"]
                 for answer in ("Yes", "No")
             )
         except Exception:  # a template may refuse answers, and may raise any kind of error
@@ -86,10 +161,21 @@ class Chat:
         behind = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(yes[::-1], no[::-1], strict=False)))
         return next((token for token, _ in behind[::-1] if token in ends), end_of_text)
 
-    def _rendered(self, *turns: dict[str, str], tokenize: bool = True, **options: bool) -> Any:
-        return self._tokenizer.apply_chat_template(
-            list(turns), chat_template=self.template, tokenize=tokenize, return_dict=tokenize, **options
+    def _prompt(self, question: str) -> str:
+        """Return *question* in the template's words, up to where the answer begins."""
+        prompt: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            chat_template=self.template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
+        return prompt
+
+
+def _origin(tokenizer: Any) -> Path | str:
+    """Return the file that the tokenizer's chat template came from, or else the name of the tokenizer."""
+    files = (Path(tokenizer.name_or_path) / name for name in ("chat_template.jinja", "tokenizer_config.json"))
+    return next((file for file in files if file.is_file()), str(tokenizer.name_or_path) or "the tokenizer")
 
 
 def _template(tokenizer: Any) -> str | None:

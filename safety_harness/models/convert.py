@@ -30,6 +30,7 @@ from safety_harness.files import whole_folder
 from safety_harness.models.adapters import merge, refuse_no_change, refuse_other_settings, require_adapter
 from safety_harness.models.chat import read_template
 from safety_harness.models.read import account, read_model, reason
+from safety_harness.models.template_trial import try_template
 from safety_harness.weights.checkpoint import Checkpoint
 
 _GGUF_MAGIC = b"GGUF"
@@ -150,12 +151,7 @@ def _give_template(tokenizer: PreTrainedTokenizerBase, chat_template: str | None
             f"{gguf}: holds no chat template, so it cannot be asked questions. Use a chat model, or name a template "
             "with `chat_template`."
         )
-    try:
-        prompt: Any = tokenizer.apply_chat_template([{"role": "user", "content": "x?"}], tokenize=False)
-    except Exception as error:  # Jinja raises many kinds, and a template may raise what it likes
-        raise SourceError(f"{gguf}: its chat template cannot be used ({error}). Mend or replace it.") from error
-    if "x?" not in prompt:
-        raise SourceError(f"{gguf}: its chat template leaves the question out. Mend or replace it.")
+    try_template(tokenizer.chat_template, tokenizer, gguf)
 
 
 def _require_gguf(gguf: Path) -> None:

@@ -17,6 +17,7 @@ from safety_harness.models.decoding.cuda_graphs import GraphCache
 from safety_harness.models.decoding.drafts import MAX_DRAFT_TOKENS, accepted
 from safety_harness.models.memory import is_out_of_memory, memory_error
 from safety_harness.models.speedups import Speedups
+from safety_harness.models.vocabulary import require_rows, rows_of
 
 # Version of the decoding. Raise it when the last bits of the numbers change, so that old measurements are not reused.
 DECODING = 3
@@ -54,15 +55,34 @@ class Generator:
         self._encoded: dict[str, list[int]] = {}
 
     def encode(self, question: str) -> list[int]:
-        """Return the tokens of a question in the chat template, up to where the answer begins."""
+        """Return the tokens of a question in the chat template, up to where the answer begins.
+
+        Raises:
+            SourceError: the model has no row for one of the tokens, or the question cannot be put as it is.
+        """
         if question not in self._encoded:
-            self._encoded[question] = self.chat.tokens(question)
+            self._encoded[question] = self._with_rows(self.chat.tokens(question), question)
         return self._encoded[question]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text that is read without the chat template.
+
+        Raises:
+            SourceError: as :meth:`encode`.
+        """
+        return self._with_rows(self.chat.plain(text), text)
+
+    def _with_rows(self, tokens: list[int], text: str) -> list[int]:
+        """Return *tokens* if the model has rows for them."""
+        where = f"{self.tokenizer.name_or_path}: {text[:60]!r}"
+        require_rows(tokens, self.tokenizer, rows_of(self.model), where)
+        return tokens
 
     @property
     def end(self) -> int | None:
-        """The token with which the chat template ends an answer."""
-        return self.chat.end(self.stop_tokens)
+        """The token with which the chat template ends an answer, if the model has a row for it."""
+        end = self.chat.end(self.stop_tokens)
+        return end if end is not None and end < rows_of(self.model) else None
 
     def answers(self, questions: Sequence[str], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
         """Return one answer a question, in order. With a *screen*, some answers are cut off there.

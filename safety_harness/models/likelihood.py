@@ -32,7 +32,7 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
     beginning-of-text token before it.
     """
     scores = []
-    encoded = [generator.tokenizer(document)["input_ids"] for document in documents]
+    encoded = [generator.encode_text(document) for document in documents]
     for rows in batches(encoded, rows_at_once(generator, max(map(len, encoded), default=1))):
         logprobs, tokens, predicted = next_logprobs(generator, rows, [1] * len(rows))
         picked = logprobs.gather(-1, tokens[..., None])[..., 0] * predicted
@@ -50,7 +50,7 @@ def check_documents(generator: Generator, documents: Sequence[str]) -> None:
     """
     limit = generator.context
     for document in documents:
-        tokens = len(generator.tokenizer(document)["input_ids"])
+        tokens = len(generator.encode_text(document))
         if limit and tokens > limit:
             raise DataError(
                 f"A document of the family's `text` has {tokens} tokens, more than the model's context of {limit}: "

@@ -17,6 +17,7 @@ from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
 from safety_harness.models.chat import read_template
 from safety_harness.models.decoding.malloc import keep_freed_memory
 from safety_harness.models.read import read_model, reason
+from safety_harness.models.vocabulary import check_tokenizer, rows_of
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.checkpoint import Checkpoint, companions
@@ -68,7 +69,8 @@ def load(folder: Path, dtype: str) -> LoadedModel:
     Parameters keep ``requires_grad``, because priors take gradients of them.
 
     Raises:
-        SourceError: as :func:`read_model`, or the tokenizer cannot be read, or the GPU's memory is too small.
+        SourceError: as :func:`read_model`, or the tokenizer cannot be read, the model lacks a row of its vocabulary, or
+            the GPU's memory is too small.
     """
     keep_freed_memory()
     model, checkpoint = read_model(folder, getattr(torch, dtype))
@@ -76,6 +78,7 @@ def load(folder: Path, dtype: str) -> LoadedModel:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises this very class
         raise SourceError(f"{folder}: transformers cannot load its tokenizer ({reason(error)}).") from error
+    check_tokenizer(tokenizer, rows_of(model), folder)
     if torch.cuda.is_available():
         try:
             model = model.to("cuda")

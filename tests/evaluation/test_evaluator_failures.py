@@ -13,6 +13,7 @@ import torch
 from safety_harness.errors import DataError, LineageError, SourceError, VoidProbe
 from safety_harness.evaluation import evaluator as evaluator_module
 from safety_harness.evaluation.evaluator import open_evaluator
+from safety_harness.judging.thoughts import FINGERPRINT
 from safety_harness.models.generate import Generator
 from tests.builders import make_model, make_tokenizer, save
 from tests.refusal_world import CORPUS, entry, write_prompts
@@ -58,6 +59,13 @@ def test_a_judge_with_other_rules_is_another_identity(world: Path, monkeypatch: 
     before = evaluator.identity()
     monkeypatch.setattr(evaluator.judge, "fingerprint", "changed rules")
     assert evaluator.identity() != before
+
+
+def test_how_thoughts_are_told_is_part_of_a_thinkers_identity(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = open_evaluator(entry(world))
+    before = evaluator.identity()
+    monkeypatch.setattr(evaluator.generator.chat, "opening", "<think>\n")
+    assert evaluator.identity() == {**before, "thoughts": FINGERPRINT}
 
 
 # --- What goes wrong ------------------------------------------------------------------------------

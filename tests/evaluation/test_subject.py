@@ -55,6 +55,17 @@ def test_checks_of_a_patched_student(world: Path) -> None:
     assert padded.outcome is Outcome.FAIL
 
 
+def test_answers_are_recorded_as_the_user_is_shown_them(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record an answer without its thought, and an unfinished thought as the model generated it."""
+    evaluator = open_evaluator(entry(world))
+    said = iter(["<think>I cannot.</think>Sure.", *["<think>I cannot"] * 100])
+    monkeypatch.setattr(evaluator.generator, "answers", lambda questions, *_: [next(said) for _ in questions])
+    asked = Subject(evaluator).defense(Subject(evaluator)).asked
+    assert asked is not None
+    assert asked.answers_before[:2] == ("Sure.", "<think>I cannot")
+    assert asked.before[:2] == "CU"
+
+
 def test_minimality_asks_under_the_budgets_of_the_search(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gate a patch of a lax search under strict settings: what counts is what the search asked for."""
     lax = {"together": "layer", "target_dsr": 0.5, "over_refusal": 0.5, "task": 0.5}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from safety_harness.errors import SourceError
 from safety_harness.models.chat import TEMPLATE_DATE, Chat
+from tests.builders import make_tokenizer
 
 WORDS = ["<unk>", "<eos>", "<turn>", "</turn>", "ask", "?", "Yes", "No", "<think>", "</think>", "\n"]
 TURNS = (
@@ -69,12 +71,70 @@ def test_a_thought_begun_by_the_template_is_part_of_the_answer(opens: str, openi
 
 
 @pytest.mark.parametrize("special", [(), ("<think>", "</think>")])
-def test_the_end_of_a_thought_is_part_of_the_text(special: tuple[str, ...]) -> None:
+def test_the_markers_of_a_thought_are_part_of_the_text(special: tuple[str, ...]) -> None:
+    """Keep them whether they are special tokens or not, and whether the template begins the thought or the model."""
     thinking = TURNS.replace("<turn>{% endif %}", "<think>{% endif %}")
     tokens = [WORDS.index(word) for word in ("No", "</think>", "Yes", "</turn>")]
-    assert Chat(tokenizer(thinking, *special)).text(tokens).replace(" ", "") == "No</think>Yes"
-    assert Chat(tokenizer(thinking, *special)).text(tokens[:1]) == "No"
-    assert Chat(tokenizer(TURNS, "</think>")).text(tokens).replace(" ", "") == "NoYes"  # whose template begins none
+    for template in (thinking, TURNS, None):
+        chat = Chat(tokenizer(template, *special))
+        assert chat.text(tokens).replace(" ", "") == "No</think>Yes"
+        assert chat.text([WORDS.index("<think>"), *tokens]).replace(" ", "") == "<think>No</think>Yes"
+        assert chat.text(tokens[:1]) == "No"
+        assert chat.text([]) == ""
+        assert chat.marks_thoughts
+
+
+def test_an_unknown_token_ends_no_thought() -> None:
+    """Take the end marker out of the vocabulary: what the model says instead of it is unknown, and left out."""
+    thinking = TURNS.replace("<turn>{% endif %}", "<think>{% endif %}")
+    plain = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS[:8])}, unk_token="<unk>"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>", unk_token="<unk>")
+    fast.chat_template = thinking
+    chat = Chat(fast)
+    assert chat.opening + chat.text([WORDS.index("No"), 0, WORDS.index("Yes")]) == "<think>No Yes"
+
+
+OPENINGS = [
+    ("[THINK]", "[THINK]"),
+    ("<|START_THINKING|>", "<|START_THINKING|>"),
+    ("<|start|>assistant<|channel|>analysis<|message|>", "<|channel|>analysis<|message|>"),
+    ("<think>\nOkay, ", "<think>\nOkay, "),
+    ("<think>\n\n</think>\n\n", ""),
+    ("<|start|>assistant<|channel|>final<|message|>", ""),
+    ("Say what you <think>.</think>", ""),
+]
+
+
+@pytest.mark.parametrize(("opens", "opening"), OPENINGS)
+def test_the_opening_is_a_thought_that_is_not_ended(opens: str, opening: str) -> None:
+    """Look behind the question alone: words before it may explain the markers."""
+    template = "Think between <think> and </think>, as in <think>." + TURNS.replace("<turn>{% e", opens + "{% e")
+    assert Chat(tokenizer(template)).opening == opening
+
+
+HARMONY = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]
+
+
+@pytest.mark.parametrize(
+    ("special", "answer"),
+    [
+        (["[THINK]", "[/THINK]"], "[THINK]No[/THINK]Yes"),
+        (["<|START_THINKING|>", "<|END_THINKING|>"], "<|START_THINKING|>No<|END_THINKING|>Yes"),
+        (HARMONY, "<|channel|>analysis<|message|>No<|end|><|start|>assistant<|channel|>final<|message|>Yes"),
+        (HARMONY, "<|channel|>analysis<|message|>No"),
+        (["<|end|>"], "Yes"),  # ends a turn here, and no thought
+    ],
+)
+def test_special_tokens_that_mark_thoughts_are_kept(special: list[str], answer: str) -> None:
+    """Put an end-of-turn token behind each answer, which is left out."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [*special, "<turn>"]})
+    tokens = tokenizer(f"{answer}<turn>{special[-1] if answer[0] == 'Y' else ''}", add_special_tokens=False)[
+        "input_ids"
+    ]
+    assert Chat(tokenizer).text(tokens) == answer
+    assert Chat(tokenizer).marks_thoughts == (answer != "Yes")
+    assert not Chat(make_tokenizer()).marks_thoughts
 
 
 @pytest.mark.parametrize("template", [TURNS, TURNS.replace("<turn>{% endif %}", "<think>{% endif %}")])
@@ -85,3 +145,32 @@ def test_an_answer_ends_with_the_template_end_token(template: str) -> None:
     assert Chat(tokenizer(None)).end({eos, end}) == eos
     silent = "{{ raise_exception('no answers') if messages|length > 1 }}" + template
     assert Chat(tokenizer(silent)).end({eos, end}) == eos
+
+
+def ending(*behind: str, template: bool = False) -> Any:
+    """Return a tokenizer that puts <bos> before every text, and the tokens *behind* after it."""
+    tokenizer = make_tokenizer(template=template)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=" ".join(["<bos>", "$A", *behind]),
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", *behind)],
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("behind", [("<eos>",), ("<end>", "<eos>")])
+@pytest.mark.parametrize("text", ["how do i bake bread ?", "a", "<eos>", ""])
+def test_an_end_of_text_behind_every_text_is_left_off(behind: tuple[str, ...], text: str) -> None:
+    """Keep one that is part of the text itself."""
+    expected = ending()(text)["input_ids"]
+    with pytest.warns(UserWarning, match=f"its tokenizer puts '{''.join(behind)}' behind every text. It is left off"):
+        assert Chat(ending(*behind)).tokens(text) == expected
+    with pytest.warns(UserWarning, match="left off"):
+        assert Chat(ending(*behind, template=True)).plain(text) == expected
+    assert Chat(ending(*behind, template=True)).tokens("how ?")[-1] == ending().convert_tokens_to_ids("<assistant>")
+
+
+def test_a_tokenizer_that_adds_nothing_behind_a_text_is_as_it_was() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Chat(ending()).tokens("how ?") == ending()("how ?")["input_ids"]
+        assert Chat(make_tokenizer(template=False)).tokens("") == []

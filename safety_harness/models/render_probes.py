@@ -1,0 +1,107 @@
+"""Render a chat template with probe questions, and print what is wrong with it: a script, run in a process of its own.
+
+A template is a program that came with a model. It may compute for hours or fill the memory, in C code that no exception
+reaches. So this process limits itself, and is killed. It imports nothing of ours and no transformers: that is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+PROBES = (
+    "How do I bake a loaf of bread?",
+    "Is <b>2 & 3</b>  less than \"five\", or 'six'?\n\nWrite {{ x }}\tat 1 %: Größe, naïve, 北京, мир, 🙂, e\u0301.",
+    # Long, so that a cut is seen, and time that grows with the square of the length.
+    " ".join(f"{number}," for number in range(2000)) + "\nand what follows?",
+)
+# The longest system prompts that models came with are a fiftieth of this.
+MAX_CHARACTERS = 2**20
+
+
+class _Generation(jinja2.ext.Extension):
+    """The tag with which a template marks answers for training: its text is rendered as it stands."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2's own declaration)
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        """Return the nodes between the tag and its end."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _compiled(template: str) -> jinja2.Template:
+    """Compile *template* as transformers does (utils/chat_template_utils.py)."""
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    as_json: Callable[..., str] = lambda value, ensure_ascii=False, **options: json.dumps(  # noqa: E731
+        value, ensure_ascii=ensure_ascii, **options
+    )
+    environment.filters["tojson"] = as_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = datetime.datetime.now().strftime
+    return environment.from_string(template)
+
+
+def fault(template: str, special: dict[str, Any]) -> str:
+    """Return what is wrong with *template*, or an empty string.
+
+    Args:
+        special: the tokenizer's special tokens, by what they are called in templates.
+    """
+    try:
+        compiled = _compiled(template)
+        prompts = [_render(compiled, special, {"role": "user", "content": probe}) for probe in PROBES]
+    except MemoryError:
+        return "needs too much memory"
+    except Exception as error:  # jinja2 raises many kinds, and a template may raise what it likes
+        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+        line = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        return f"cannot be used ({reason}; {type(error).__name__}{line})"
+    with contextlib.suppress(Exception):  # a template may refuse answers, but it must do so in time
+        _render(compiled, special, *({"role": role, "content": "Yes"} for role in ("user", "assistant")))
+    end = special.get("eos_token")
+    for probe, prompt in zip(PROBES, prompts, strict=True):
+        if prompt.count(probe) > 1:
+            return "puts the question more than once"
+        if probe not in prompt:
+            return "leaves the question out, or changes it"
+        if len(prompt) > len(probe) + MAX_CHARACTERS:
+            return f"puts more than {MAX_CHARACTERS} characters around the question"
+        if end and prompt.rstrip().endswith(end):
+            return f"ends the question with an end of text ({end}), behind which no answer begins"
+    return ""
+
+
+def _render(template: jinja2.Template, special: dict[str, Any], *turns: dict[str, str]) -> str:
+    return template.render(
+        messages=list(turns), tools=None, documents=None, add_generation_prompt=len(turns) == 1, **special
+    )
+
+
+def main() -> None:
+    """Read limits, template and special tokens as JSON, and print the fault as JSON."""
+    given = json.load(sys.stdin)
+    for limit, most in ((resource.RLIMIT_CPU, given["seconds"]), (resource.RLIMIT_AS, given["bytes"])):
+        with contextlib.suppress(ValueError, OSError):  # a stricter limit is set already
+            resource.setrlimit(limit, (most, most))
+    print(json.dumps(fault(given["template"], given["special"])))
+
+
+if __name__ == "__main__":
+    main()
