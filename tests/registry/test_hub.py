@@ -31,6 +31,7 @@ LEFT = {
     "modeling_own.py": b"raise SystemExit('run!')",
     "README.md": b"# Model",
     "checkpoint-1/model.safetensors": WEIGHTS,
+    "consolidated.safetensors": WEIGHTS,
 }
 MODEL = FETCHED | LEFT
 
