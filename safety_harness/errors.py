@@ -90,7 +90,8 @@ def field_and_message(error: ValidationError) -> tuple[str, str]:
         else f" (given: {fault['input']!r:.80})"
     )
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-    return ".".join(map(str, fault["loc"])), f"{message}{given}"
+    field = ".".join(map(str, fault["loc"]))[:300]  # a key may be as long as a file
+    return field if field.isprintable() else ascii(field), f"{message}{given}"
 
 
 def missing_extra(package: str, extra: str, what: str) -> HarnessError:

@@ -16,9 +16,9 @@ from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.settings import GateSettings, SearchSettings
 
-# A family takes about a kilobyte.
+# A student takes a few hundred bytes.
 _READER = Reader(
-    ConfigError, missing="no such registry file. Check --registry.", advice="Check --registry.", at_most=2 * MIB
+    ConfigError, missing="no such registry file. Check --registry.", advice="Check --registry.", at_most=MIB // 2
 )
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
@@ -159,7 +159,7 @@ def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) 
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
     if extra := set(table) - {"families", "defaults", "group"}:
         raise ConfigError(
-            f"{file}: unknown table {sorted(extra)[0]!r}. A registry has `group`, [defaults] and [families.NAME]."
+            f"{file}: unknown table {sorted(extra)[0][:80]!r}. A registry has `group`, [defaults] and [families.NAME]."
         )
     defaults = {"group": table.get("group", "")} | _table(file, "defaults", table.get("defaults", {}))
     return {
@@ -175,7 +175,7 @@ def _table(file: Path, where: str, value: Any) -> dict[str, Any]:
         ConfigError: it is not.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: {where}: must be a table, not {value!r:.80}.")
+        raise ConfigError(f"{file}: {shown(where[:300])}: must be a table, not {value!r:.80}.")
     return value
 
 
@@ -205,7 +205,7 @@ def _family(
     try:
         return Family.model_validate(merged, context=file.parent)
     except ValidationError as error:
-        raise ConfigError(f"{file}: families.{shown(name)}.{first_fault(error)}.") from error
+        raise ConfigError(f"{file}: families.{shown(name[:80])}.{first_fault(error)}.") from error
 
 
 def _with_search(

@@ -114,7 +114,9 @@ def _indexed(index: Path) -> Mapping[str, str]:
     if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
     if outside := sorted(name for name in set(home.values()) if Path(name).name != name):
-        raise SourceError(f"{index}: names a file in another place, {outside[0]!r}. Shards lie next to their index.")
+        raise SourceError(
+            f"{index}: names a file in another place, {outside[0][:80]!r}. Shards lie next to their index."
+        )
     if long := sorted(name for name in set(home.values()) if len(name.encode()) > 255 or not name.isprintable()):
         raise SourceError(f"{index}: no file can have the name {long[0][:80]!r}. Get the file again.")
     return home
