@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness import __version__
-from safety_harness.errors import HarnessError
+from safety_harness.errors import HarnessError, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.fixtures import PROPERTY
@@ -160,7 +160,7 @@ class Collector:
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
-            questions=self.questions,
+            questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class Collector:
             folder = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
             written = write(self.result, folder)
         except Exception as error:  # whatever it is: the measurements must not be lost
-            return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
         self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}")
         return ""
 
@@ -204,7 +204,8 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
     lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # the last line of a traceback is the error
+    # The last line of a traceback is the error.
+    return masked(lines[0] if isinstance(report, pytest.TestReport) else lines[-1])
 
 
 def _judge_error() -> Judge:
