@@ -17,6 +17,7 @@ from safety_harness import __version__
 from safety_harness.errors import HarnessError, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
+from safety_harness.plugin.environment import installed
 from safety_harness.plugin.fixtures import PROPERTY
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Collector:
             **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
             "commit": _commit(self.root),
             "packages": {name: metadata.version(name) for name in PACKAGES},
+            "environment": installed(),
         }
 
     @pytest.hookimpl(tryfirst=True)  # the rows are gone before pytest writes properties into a JUnit file
