@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 N ?= auto
 PYTEST := $(BIN)/pytest -n $(N)
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+TORCH ?= -c constraints.txt torch
 
 .PHONY: help suites test slow gpu coverage lint wheel clean
 
@@ -45,8 +47,12 @@ wheel: $(INSTALLED) ## Build the wheel into dist/ (make test checks what it hold
 clean: ## Remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info
 
-# Without --no-compile pip compiles every module of every package; Python compiles those that are imported.
-$(INSTALLED): pyproject.toml constraints.txt
+# Without --no-compile pip compiles every module of every package; Python compiles those that are imported. Every file
+# is held against its hash, but torch: each index has a build of its own (SECURITY.md says how to pin yours).
+$(INSTALLED): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) --no-deps --require-hashes -r requirements.lock
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	touch $@

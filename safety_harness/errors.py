@@ -15,6 +15,7 @@ Each message says what is wrong, with which file or value, and what to do next.
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,28 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+# What stands before the @ of an address; a value of its query; a header's; tokens of hubs, forges, clouds and models. A
+# manual may say `ssh://git@` and `Bearer YOUR_TOKEN`. A path has one of an address' two slashes.
+_CREDENTIAL = re.compile(
+    r"(?:(?<=://)|(?<=:/)(?!/))(?!git@)[^\s/@\"'<>]+(?=@)"
+    r"|(?<=[?&])[\w-]*(?:token|key|secret|passw\w*|signature|credential|auth)=[^\s&\"'<>]+"
+    r"|(?<=bearer )(?=\S*\d)[\w.~+/=-]{8,}|(?<=authorization: basic )[\w+/=]{8,}"
+    r"|\b(?:hf_|gh[opsu]_)[a-z0-9]{16,}|\b(?:github_pat_|glpat-|xox[abp]-|sk-)(?=[\w-]*\d)[\w-]{20,}"
+    r"|\bAKIA[A-Z0-9]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Return *text* with stars for credentials: in an address, its query or a header, and tokens of known forms."""
+    return _CREDENTIAL.sub("***", text)
+
+
 class HarnessError(Exception):
-    """Base of all errors that a user can resolve. They are shown without a traceback."""
+    """Base of all errors that a user can resolve. They are shown without a traceback, and without credentials."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class ConfigError(HarnessError):

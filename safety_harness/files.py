@@ -168,6 +168,7 @@ def refuse_existing(path: Path) -> None:
     Raises:
         HarnessError: *path* exists.
     """
+    clear_debris(path.parent)
     if path.exists() or path.is_symlink():
         raise HarnessError(f"{path}: exists. Choose another place, or remove it.")
 

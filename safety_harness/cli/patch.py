@@ -180,7 +180,7 @@ def _print_written(options: argparse.Namespace, out: Path, artifact: Artifact, l
     unseen_files = beside(artifact, Checkpoint(options.model))
     lines = [f"{out}: written and read back"]
     if left_out:
-        lines.append(f"left out, because they hold weights that the patch does not reach: {', '.join(left_out)}")
+        lines.append(f"left out, as unpatched weights or as not needed in a release: {', '.join(left_out)}")
     if unseen_files:
         lines.append(f"not what the gate saw: {', '.join(unseen_files)}")
     if artifact.manifest.student.dequantised:

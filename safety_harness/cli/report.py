@@ -68,6 +68,11 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="exit 1 also if refusals, over-refusals or the own task are worse, or were not compared",
     )
     report.add_argument("--include-answers", action="store_true", help="show the models' answers, if the run kept them")
+    report.add_argument(
+        "--sbom",
+        action="store_true",
+        help="print the packages that the run used (CycloneDX), and nothing else",
+    )
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
 
@@ -81,12 +86,18 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         parser.error("--not-worse needs --against, the run to compare with")
     formats = _formats(options.to)
     from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
+
+    result = read_results(options.results)
+    if options.sbom:
+        from safety_harness.report.sbom import sbom
+
+        print(sbom(result), end="")
+        return 0
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
     from safety_harness.text import visible
 
-    result = read_results(options.results)
     against = versus(result, read_results(options.against), str(options.against)) if options.against else None
     shown: RunResult = result if options.include_answers else result.without_answers()
     if GITHUB in formats and not os.environ.get(SUMMARY):

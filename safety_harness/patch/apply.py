@@ -14,6 +14,7 @@ from safety_harness.errors import ArtifactError
 from safety_harness.files import refuse_existing, sha256_file, whole_folder
 from safety_harness.patch.folder import Artifact
 from safety_harness.patch.manifest import Entry
+from safety_harness.patch.release import is_needed, split_files
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, taken, with_channels
 from safety_harness.weights.checkpoint import BESIDE, PICKLES, Checkpoint
 
@@ -99,8 +100,8 @@ def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> 
     patched tensors are overwritten. The result is read back and compared, and *out* exists whole or not at all.
 
     Returns:
-        The files that were left out because they hold a second, unpatched copy of the weights: pickles, GGUF,
-        safetensors that no index names.
+        The files and folders that were left out: second, unpatched copies of the weights, and what a release does not
+        need (:mod:`safety_harness.patch.release`).
 
     Raises:
         ArtifactError: the model is not the student that the patch was made for, or holds the patch already.
@@ -181,7 +182,7 @@ def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(
         name
         for name in sorted(known.keys() | there)
-        if name not in there or known.get(name) != sha256_file(checkpoint.folder / name)
+        if (is_needed(Path(name)) if name not in there else known.get(name) != sha256_file(checkpoint.folder / name))
     )
 
 
@@ -203,17 +204,16 @@ def _rewritten(
     """Write *model* with other *numbers* to *out*, and check each tensor's *expected* digest and the state at the end.
 
     Returns:
-        The files that hold a second copy of the weights, which were left out.
+        The files and folders that were left out.
     """
     refuse_out(model, out)
     checkpoint = Checkpoint(model)
     places = stored_tensors(checkpoint)
     touched = {places[entry.tensor].file for entry in artifact.manifest.entries}
     kept_weights = {*checkpoint.shards, model / "model.safetensors.index.json"}
-    files = sorted(path for path in model.rglob("*") if path.is_file())
-    left_out = [file for file in files if _is_weights(file) and file not in kept_weights]
+    released, left_out = split_files(model, kept_weights)
     with whole_folder(out, replace=False) as folder:
-        for file in (file for file in files if file not in left_out):
+        for file in released:
             target = folder / file.relative_to(model)
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(file, target, link=link and file in checkpoint.shards and file not in touched)
@@ -226,7 +226,7 @@ def _rewritten(
             raise ArtifactError(
                 f"{out}: was not written as it should be ({verified.foreign or verified.state}). Check the disk."
             )
-    return tuple(str(file.relative_to(model)) for file in left_out)
+    return tuple(str(path.relative_to(model)) for path in left_out)
 
 
 def _write(place: Stored, entry: Entry, numbers: Raw, expected: str, file: Path) -> None:

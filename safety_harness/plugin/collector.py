@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness import __version__
-from safety_harness.errors import HarnessError, Remark
+from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
+from safety_harness.plugin.environment import installed
 from safety_harness.plugin.fixtures import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Collector:
             **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
             "commit": _commit(self.root),
             "packages": {name: metadata.version(name) for name in PACKAGES},
+            "environment": installed(),
         }
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -219,7 +221,7 @@ class Collector:
             gate=self._settings(),
             judge=_judge_error(),
             provenance=self._provenance(),
-            questions=self.questions,
+            questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
         )
 
@@ -250,7 +252,7 @@ class Collector:
             folder = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
             written = write(self.result, folder)
         except Exception as error:  # whatever it is: the measurements must not be lost
-            return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
         self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}")
         return ""
 
@@ -264,7 +266,8 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
     lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    return lines[0] if isinstance(report, pytest.TestReport) else lines[-1]  # the last line of a traceback is the error
+    # The last line of a traceback is the error.
+    return masked(lines[0] if isinstance(report, pytest.TestReport) else lines[-1])
 
 
 def _judge_error() -> Judge:

@@ -11,6 +11,7 @@ from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
+from safety_harness.report.sbom import ENVIRONMENT
 
 MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
 NOTHING = "–"
@@ -191,6 +192,9 @@ def provenance(result: RunResult) -> list[tuple[str, str]]:
     """Return where a run's numbers come from, and the settings that they were held against."""
     rows = [("sha256 of these results", result.sha256), *(("remark", remark) for remark in result.remarks)]
     for key, value in result.provenance.items():
+        if key == ENVIRONMENT and isinstance(value, Mapping):
+            rows.append((key, f"{len(value)} packages; safety-harness report --sbom lists them"))
+            continue
         facts = {f"{key}: {name}": each for name, each in value.items()} if isinstance(value, Mapping) else {key: value}
         rows += [(name, plain(each)) for name, each in facts.items()]
     for family, settings in result.gate.items():

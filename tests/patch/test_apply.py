@@ -18,7 +18,7 @@ from safety_harness.patch.apply import State, Verified, apply, revert, verify
 from safety_harness.patch.export import mergekit, peft_adapter
 from safety_harness.search.write_patch import build
 from tests.artifacts import Made, bits, files, patch_of
-from tests.builders import ARCHITECTURES
+from tests.builders import ARCHITECTURES, make_pair
 
 # --- disk and memory agree ---------------------------------------------------------------------------
 
@@ -112,6 +112,93 @@ def test_other_copies_of_the_weights_are_left_out(made: Callable[..., Made], tmp
     left_out = apply(made_.artifact, made_.student, tmp_path / "out")
     assert set(left_out) == others
     assert files(made_.student).keys() - files(tmp_path / "out").keys() == set(left_out)
+
+
+# By path, what lies in folders of models after training, cloning and editing, and is no part of a release.
+LEFT_OUT = {
+    ".git/config": ".git", ".git/lfs/objects/aa/bb/aabb0123": ".git", ".cache/huggingface/token": ".cache",
+    ".env": ".env", ".netrc": ".netrc", ".gitattributes": ".gitattributes", ".DS_Store": ".DS_Store",
+    ".config.json.swp": ".config.json.swp", "config.json~": "config.json~", "config.json.bak": "config.json.bak",
+    "#config.json#": "#config.json#", "token": "token", "hf_token.txt": "hf_token.txt", "id_rsa": "id_rsa",
+    "credentials.json": "credentials.json", "prod-1234-56ab.json": "prod-1234-56ab.json", "server.pem": "server.pem",
+    "Passwords.md": "Passwords.md", "optimizer.pt": "optimizer.pt", "training_args.bin": "training_args.bin",
+    "trainer_state.json": "trainer_state.json", "checkpoint-500/README.md": "checkpoint-500",
+    "checkpoint-500/optimizer.pt": "checkpoint-500", "wandb/run/files/requirements.txt": "wandb",
+    "runs/events.out.tfevents.1.host": "runs", "modeling_own.py": "modeling_own.py", "train.sh": "train.sh",
+    "__pycache__/modeling_own.pyc": "__pycache__", "adapter_model.safetensors": "adapter_model.safetensors",
+    "lora/adapter_config.json": "lora", "lora/README.md": "lora", "ema.npz": "ema.npz", "weights.zip": "weights.zip",
+    "rng_state_0.pth": "rng_state_0.pth", "notes/.git": "notes/.git",
+    "original/tokenizer.json": "original/tokenizer.json",
+}  # fmt: skip
+RELEASED = (
+    "README.md", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md", "tokenizer.model", "tokenizer.model.v3",
+    "merges.txt", "vocab.json", "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json",
+    "qwen.tiktoken", "figures/curve.png", "additional_chat_templates/tools.jinja",
+)  # fmt: skip
+
+
+def test_a_release_holds_what_it_needs_and_names_the_rest(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Release a folder with all that training, cloning and editing leave: the gate's files, and documents."""
+    student = tmp_path / "llama" / "student"
+    make_pair(tmp_path / "llama", "llama")
+    own = set(files(student))
+    for name in (*LEFT_OUT, *RELEASED):
+        (student / name).parent.mkdir(parents=True, exist_ok=True)
+        (student / name).write_text("{}")
+    (student / "how to clone.md").write_text("git clone https://me:SECRET@models.example/me/model")
+    (student / "usage.md").write_text(
+        "Send `Bearer YOUR_TOKEN`, use hf_hub_download, clone ssh://git@github.com/me/it."
+    )
+    made_ = made("llama")
+    left_out = apply(made_.artifact, student, tmp_path / "out")
+    assert set(left_out) == {*LEFT_OUT.values(), "how to clone.md"}
+    assert files(tmp_path / "out").keys() == own | {*RELEASED, "usage.md"}
+    assert verify(made_.artifact, tmp_path / "out") == Verified(State.APPLIED)
+    revert(made_.artifact, tmp_path / "out", tmp_path / "again", student)
+    assert files(tmp_path / "again").keys() == files(tmp_path / "out").keys()
+
+
+def test_links_that_lead_out_of_the_folder_are_not_followed(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Expect links to secrets and folders elsewhere to stay behind, and a config that lies elsewhere to be released."""
+    made_ = made()
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "id_rsa").write_text("SECRET")
+    (made_.student / ".git").mkdir()
+    (made_.student / ".git" / "config").write_text("SECRET")
+    shutil.move(made_.student / "generation_config.json", secret / "shared.json")
+    links = {
+        "notes.txt": secret / "id_rsa",
+        "more": secret,
+        "log.txt": made_.student / ".git" / "config",
+        "gone.md": "x",
+    }
+    for name, target in {**links, "generation_config.json": secret / "shared.json"}.items():
+        (made_.student / name).symlink_to(target)
+    assert set(apply(made_.artifact, made_.student, tmp_path / "out")) == {*links, ".git"}
+    assert not [name for name, raw in files(tmp_path / "out").items() if b"SECRET" in raw]
+    assert (tmp_path / "out" / "generation_config.json").is_file()
+
+
+def test_documents_of_a_hub_cache_are_released(made: Callable[..., Made], tmp_path: Path) -> None:
+    made_ = made()
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(made_.student, blobs)
+    (blobs / "README.md").write_text("a card")
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    assert apply(made_.artifact, snapshot, tmp_path / "out") == ()
+    assert files(tmp_path / "out").keys() == files(blobs).keys()
+
+
+def test_a_config_with_a_credential_is_not_released(made: Callable[..., Made], tmp_path: Path) -> None:
+    made_ = made()
+    (made_.student / "tokenizer_config.json").write_text('{"name_or_path": "https://me:SECRET@models.example/me"}')
+    with pytest.raises(ArtifactError, match=r"tokenizer_config\.json: holds a credential") as raised:
+        apply(made_.artifact, made_.student, tmp_path / "out")
+    assert "SECRET" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_cache_is_never_written_through_nor_linked_into(made: Callable[..., Made], tmp_path: Path) -> None:
