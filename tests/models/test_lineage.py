@@ -119,6 +119,60 @@ def test_older_or_missing_settings_are_no_difference(pairs: Pairs, tmp_path: Pat
     assert check_lineage(student, teacher, units_of(student)).differs == ()
 
 
+ROTARY = ("rope_parameters", "rope_theta", "rope_scaling", "sliding_window")
+LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "own", "other", "named"),
+    [
+        ("llama", {"rope_theta": 1e4, "rope_scaling": YARN}, {"rope_scaling": None}, ["rope_parameters"]),
+        ("llama", {}, {"rope_theta": 5e5}, ["rope_theta", "rope_parameters"]),
+        ("llama", {}, {"rope_theta": 10_000}, []),
+        ("llama", {"rope_scaling": YARN}, {"rope_parameters": {**YARN, "rope_theta": 1e4}}, []),
+        ("llama", {"rope_scaling": YARN}, {"rope_scaling": {**YARN, "beta_fast": 32, "beta_slow": 1.0}}, []),
+        ("llama", {"rope_scaling": YARN}, {"rope_scaling": {**YARN, "beta_fast": 16}}, ["rope_parameters"]),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2}}, {"rope_parameters": LINEAR}, []),
+        ("llama", {"rope_scaling": {"rope_type": "default"}}, {}, []),
+        ("llama", {"attention_bias": True}, {}, ["attention_bias"]),
+        ("llama", {"rms_norm_eps": 1e-6}, {}, []),
+        ("llama", {"mlp_bias": False, "attention_dropout": 0.1, "unsloth_version": "1", "use_cache": False}, {}, []),
+        ("mistral", {"sliding_window": 8}, {"sliding_window": None}, ["sliding_window"]),
+        ("mistral", {"sliding_window": 4096}, {}, []),
+        ("qwen2", {"use_sliding_window": False, "sliding_window": 8}, {"sliding_window": None}, []),
+        ("gemma2", {"attn_logit_softcapping": 30.0}, {}, ["attn_logit_softcapping"]),
+        ("gemma2", {"final_logit_softcapping": None}, {}, ["final_logit_softcapping"]),
+        ("olmo", {"clip_qkv": 8.0}, {}, ["clip_qkv"]),
+        ("gpt_neox", {"use_parallel_residual": False}, {}, ["use_parallel_residual"]),
+        ("qwen3_moe", {"norm_topk_prob": True}, {"norm_topk_prob": False}, ["norm_topk_prob"]),
+    ],
+)  # fmt: skip
+def test_settings_are_compared_by_what_they_mean(
+    pairs: Pairs, tmp_path: Path, architecture: str, own: dict[str, Any], other: dict[str, Any], named: list[str]
+) -> None:
+    """Leave settings out, write null, and write older names."""
+    folders = []
+    for folder, changes in zip(pairs(architecture, True), (own, other), strict=True):
+        config = json.loads((folder / "config.json").read_text())
+        kept = {name: value for name, value in config.items() if name not in {*ROTARY, *own, *other}}
+        folders.append(Path(shutil.copytree(folder, tmp_path / folder.name)))
+        (folders[-1] / "config.json").write_text(json.dumps(kept | changes))
+    student, teacher = map(Checkpoint, folders)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        differs = check_lineage(student, teacher, units_of(student)).differs
+    assert [difference.split(" ")[0] for difference in differs] == named
+
+
+def test_a_config_that_cannot_be_read_is_named(pairs: Pairs, tmp_path: Path) -> None:
+    folder, teacher = pairs("llama", True)
+    student = Checkpoint(folder)
+    spoilt = altered(teacher, tmp_path / "other", {"rms_norm_eps": "small"})
+    with pytest.raises(SourceError, match=r"other/config\.json: transformers cannot read it"):
+        check_lineage(student, spoilt, units_of(student))
+
+
 def test_a_pair_of_one_build_gives_no_warning_and_its_cosines(pairs: Pairs) -> None:
     student, teacher = map(Checkpoint, pairs("llama", True))
     with warnings.catch_warnings():
