@@ -7,12 +7,11 @@ import functools
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import marker_tokens, open_thought
 from safety_harness.models.template_trial import try_template
 from safety_harness.reading import MIB, Reader
@@ -98,10 +97,9 @@ class Chat:
         before = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), len(whole))
         appended = whole[before + len(bare) :]
         if appended:
-            warnings.warn(
+            remark(
                 f"{self._tokenizer.name_or_path}: its tokenizer puts {self._tokenizer.decode(appended)!r} behind every "
-                "text. It is left off, so that an answer can begin there.",
-                stacklevel=2,
+                "text. It is left off, so that an answer can begin there."
             )
         return len(appended)
 

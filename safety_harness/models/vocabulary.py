@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 
 # How many tokens a message names.
 NAMED = 5
@@ -36,10 +35,9 @@ def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:
     if settings:
         core.no_truncation()
         core.no_padding()
-        warnings.warn(
+        remark(
             f"{folder / 'tokenizer.json'}: sets {' and '.join(settings)}, which other programs may apply to questions. "
-            "It is turned off here: questions are put whole, and as long as they are.",
-            stacklevel=2,
+            "It is turned off here: questions are put whole, and as long as they are."
         )
 
 
