@@ -166,11 +166,11 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
         )
     for name in (name for unit in units for name in unit.tensors):
         if name not in teacher.shapes:
-            wrong = misnaming(teacher.shapes, [name]) or f"have other names: none is {name!r}"
-            raise LineageError(
-                f"{teacher.folder.name}: its tensors {wrong}, as in the student. Save both models with one version of "
-                "transformers."
-            )
+            if wrong := misnaming(teacher.shapes, [name]):
+                advice = f"its tensors {wrong}, as in the student. Save both models with one version of transformers"
+            else:
+                advice = f"holds no tensor {name!r}, as the student does. Choose a teacher of the student's size"
+            raise LineageError(f"{teacher.folder.name}: {advice}.")
         if student.shapes[name] != teacher.shapes[name]:
             raise LineageError(
                 f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes[name]}. "
