@@ -33,6 +33,7 @@ from safety_harness.registry.schema import PromptSource, Source
 # top alone; folders hold other formats and training's own checkpoints, each as large as the model.
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 SUBFOLDERS = "*/*"
+ORIGINALS = "consolidated*.safetensors"  # the same model in its maker's format, next to the one that is read
 
 
 def resolve(source: Source) -> Path:
@@ -124,7 +125,7 @@ def _from_hub(source: Source) -> Path:
                 repo_type=kind,
                 revision=source.revision,
                 allow_patterns=list(SAFE_PATTERNS),
-                ignore_patterns=[SUBFOLDERS],
+                ignore_patterns=[SUBFOLDERS, ORIGINALS],
             )
             return Path(folder)
         path = Path(huggingface_hub.hf_hub_download(name, source.file, repo_type=kind, revision=source.revision))
