@@ -6,6 +6,7 @@ from safety_harness.registry.fetch import resolve
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import Source
 from safety_harness.registry.splits import further_questions, load_questions
+from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 
@@ -14,7 +15,7 @@ def check_local_files(student: Student) -> None:
     """Check the questions and weights of *student* that lie on this machine. Downloads are checked later.
 
     Raises:
-        DataError, SourceError: as :func:`load_questions`, or a weight file is missing, pickled or without config.
+        DataError, SourceError: as :func:`load_questions`, or a model or adapter folder is not whole.
         LineageError, UnitError: student and teacher do not fit together, or have no unit of a wanted role.
     """
     family, task = student.family, student.spec.task
@@ -28,7 +29,7 @@ def check_local_files(student: Student) -> None:
         if spec.path:
             Checkpoint(resolve(spec))
         for adapter in spec.adapters:
-            resolve(Source(path=adapter))
+            require_adapter(resolve(Source(path=adapter)))
     if student.spec.path and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))

@@ -11,34 +11,15 @@ from transformers import PreTrainedConfig
 
 from safety_harness.errors import SourceError
 from safety_harness.models.read import reason
-from safety_harness.weights.checkpoint import Checkpoint, read_header, refuse_packed
+from safety_harness.weights.adapter import WEIGHTS
+from safety_harness.weights.checkpoint import Checkpoint, read_header
 from safety_harness.weights.header import READER
 from safety_harness.weights.names import misnaming
 
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # What a config.json says about how a model was made, kept or packed, and not about what it computes.
 _BOOKKEEPING = frozenset(
-    (
-        "_name_or_path",
-        "architectures",
-        "dtype",
-        "quantization_config",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    )
-)
-
-
-def require_adapter(adapter: Path) -> None:
-    """Check that a folder holds a whole LoRA adapter."""
-    for name in _ADAPTER_FILES:
-        if not (adapter / name).is_file():
-            raise SourceError(f"{adapter / name}: missing. An adapter folder holds {' and '.join(_ADAPTER_FILES)}.")
-    config_file = adapter / _ADAPTER_FILES[0]
-    if READER.table(config_file).get("peft_type") != "LORA":
-        raise SourceError(f"{config_file}: not a LoRA adapter (peft_type must be LORA).")
-    refuse_packed(adapter, read_header(adapter / _ADAPTER_FILES[1]))
+    ("_name_or_path", "architectures", "dtype", "quantization_config", "torch_dtype", "transformers_version")
+) | {"use_cache"}
 
 
 def refuse_other_settings(adapter: Path, config: PreTrainedConfig) -> None:
@@ -82,7 +63,7 @@ def _account(adapter: Path, report: Any) -> None:
     Raises:
         SourceError: one has none. The message says how many have, and names the first that has not.
     """
-    count = len(read_header(adapter / _ADAPTER_FILES[1]))
+    count = len(read_header(adapter / WEIGHTS))
     gaps = sorted(report.missing_keys)
     if lost := sorted(report.unexpected_keys):
         wrong = misnaming(lost, (name.replace(".default.", ".") for name in gaps))

@@ -27,10 +27,11 @@ from transformers.integrations.gguf import read_gguf_metadata
 
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import whole_folder
-from safety_harness.models.adapters import merge, refuse_no_change, refuse_other_settings, require_adapter
+from safety_harness.models.adapters import merge, refuse_no_change, refuse_other_settings
 from safety_harness.models.chat import read_template
 from safety_harness.models.read import account, read_model, reason
 from safety_harness.models.template_trial import try_template
+from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.checkpoint import Checkpoint
 
 _GGUF_MAGIC = b"GGUF"

@@ -97,8 +97,10 @@ def _carried(key: str, value: Any, config: Any) -> bool:
         name = next((name for name in _PLAIN[key] if hasattr(config, name)), None)
         if name is None or isinstance(value, list):  # of one value a layer
             return key in ("attention.key_length", "attention.value_length") and bool(value == _head_width(config))
-        setattr(config, name, value)
-        return True
+        if getattr(config, name) != value:
+            setattr(config, name, value)
+        # Some configs hold a window that none of their layers uses.
+        return name != "sliding_window" or "sliding_attention" in getattr(config, "layer_types", ["sliding_attention"])
     if key == "rope.freq_base":
         return bool(_rotary(config).get("rope_theta") == value)
     if key == "rope.freq_base_swa":
@@ -106,10 +108,12 @@ def _carried(key: str, value: Any, config: Any) -> bool:
     if key == "rope.dimension_count":
         return bool(value == int(_head_width(config) * _rotary(config).get("partial_rotary_factor", 1.0)))
     if key == "attention.sliding_window_pattern":
-        kinds = [kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()]
-        return kinds == (
-            value if isinstance(value, list) else [layer % value != 0 for layer in range(1, len(kinds) + 1)]
-        )
+        if not hasattr(config, "layer_types"):
+            return False
+        layers = range(1, config.num_hidden_layers + 1)
+        slides = value if isinstance(value, list) else [layer % value != 0 for layer in layers]
+        config.layer_types = ["sliding_attention" if slide else "full_attention" for slide in slides]
+        return len(slides) == len(layers)
     return key in _SCALING
 
 
@@ -130,15 +134,15 @@ def _scaling(gguf: Path, own: Mapping[str, Any], config: Any) -> dict[str, Any]:
     kind = own.get("rope.scaling.type", "linear" if "rope.scale_linear" in own else "none")
     factor = float(own.get("rope.scaling.factor", own.get("rope.scale_linear", 1.0)))
     attention = float(own.get("rope.scaling.attn_factor", 1.0))
-    if kind == "none" or (kind == "linear" and factor == 1.0):
-        return {}
-    if kind == "linear" and attention == 1.0:
-        return {"rope_type": "linear", "factor": factor}
-    if kind != "yarn" or attention != 1.0:
+    if kind not in ("none", "linear", "yarn") or attention != 1.0:
         raise SourceError(
             f"{gguf}: scales rotary frequencies in a way that would be lost in conversion (rope.scaling.type = "
             f"{kind!r}, attn_factor = {attention}). Take the safetensors version of the model."
         )
+    if kind == "none" or (kind == "linear" and factor == 1.0):
+        return {}
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
     prefix = "rope.scaling.yarn_"
     betas = {key.removeprefix(prefix): value for key, value in own.items() if key.startswith(f"{prefix}beta_")}
     length = own.get("rope.scaling.original_context_length", config.max_position_embeddings)

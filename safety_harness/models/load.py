@@ -20,6 +20,7 @@ from safety_harness.models.read import read_model, reason
 from safety_harness.models.vocabulary import check_tokenizer, rows_of
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
+from safety_harness.weights.adapter import CONFIG, WEIGHTS, require_adapter
 from safety_harness.weights.checkpoint import Checkpoint, companions
 
 # Version of the preparation. Raise it when its output changes, so that old caches are not reused.
@@ -131,9 +132,8 @@ def _hash_of(location: Path, spec: ModelSpec) -> str:
 
 def _adapter_hash(adapter: Path) -> str:
     """Return what identifies an adapter: its weights and config, and the tokenizer and template next to them."""
-    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
-    if missing := [path for path in files if not path.exists()]:
-        raise SourceError(f"{missing[0]}: missing; a LoRA adapter folder needs it.")
+    require_adapter(adapter)
+    files = [adapter / CONFIG, adapter / WEIGHTS]
     beside = (path for path in companions(adapter) if path not in files)
     companion_hashes = [f"{path.relative_to(adapter)} {sha256_file(path)}" for path in beside]
     return json.dumps([sha256_file(path) for path in files] + companion_hashes)

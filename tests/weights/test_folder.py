@@ -96,7 +96,7 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a key twice": (
         lambda f: (f / "config.json").write_text('{"rope_theta": 1, ' + (f / "config.json").read_text().lstrip()[1:]
                                                  .replace('"model_type"', '"rope_theta": 2, "model_type"')),
-        "the key 'rope_theta' is there twice",
+        "the key 'rope_theta' stands there twice",
     ),
 }  # fmt: skip
 
