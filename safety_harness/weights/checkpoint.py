@@ -158,9 +158,9 @@ def _indexed(index: Path) -> list[Path]:
     if not isinstance(shard_of, dict) or not all(isinstance(name, str) for name in shard_of.values()):
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
     shards = sorted(set(shard_of.values()))
-    if outside := [name for name in shards if Path(name).name != name]:
+    if away := [name for name in shards if Path(name).name != name]:
         raise SourceError(
-            f"{index}: names a file in another place, {outside[0][:80]!r}. Shards lie next to their index."
+            f"{index}: names a file in another place, {outside[0]!r:.80}. Shards lie next to their index."
         )
     if long := [name for name in shards if len(name.encode()) > 255 or not name.isprintable()]:
         raise SourceError(f"{index}: no file can have the name {long[0][:80]!r}. Get the file again.")
