@@ -23,8 +23,8 @@ from pydantic_core import from_json
 from safety_harness.errors import HarnessError
 
 MIB = 1 << 20
-# A value of JSON takes about 100 bytes of memory, however few it has in the file.
-_MOST_VALUES = 4_000_000
+# A list or an object takes 60 bytes of memory and more, and two in the file.
+_MOST_CONTAINERS = 1_000_000
 # That of pydantic's parser, which reads JSON first.
 _DEEPEST = 200
 # Tokenizers write 10^30 for "no limit". From 309 digits on no float holds a number, from 4301 on Python prints none.
@@ -133,8 +133,8 @@ class Reader:
                 or an object has a key twice. What a reader makes of the latter is chance.
         """
         try:
-            if sum(map(text.count, ",[{")) > _MOST_VALUES:
-                raise ValueError(f"more than {_MOST_VALUES} values")
+            if text.count("[") + text.count("{") > _MOST_CONTAINERS:
+                raise ValueError(f"more than {_MOST_CONTAINERS} lists and objects")
             from_json(text)  # the standard parser has no limit of depth of its own
             return json.loads(
                 text, object_pairs_hook=_once_each, parse_int=_short_int, parse_float=_finite, parse_constant=_refuse

@@ -26,14 +26,18 @@ READER = Reader(
     advice="Correct the file, or the path in the registry.",
     at_most=64 * MIB,
 )
+# A document of a few hundred pages. No model reads more at once.
+_LONGEST_TEXT = MIB
+_LONGEST_LINE = 4 * MIB
 # YAML is read at about a tenth of the speed of the other formats.
-_MOST_YAML = 4 * MIB
+_MOST_YAML = 2 * MIB
 _DEEPEST_YAML = 20
 # The limit of Python's own module csv. An open quotation mark would make the rest of the file a cell.
 _LONGEST_CELL = 131_072
 _MOST_COLUMNS = 1_000
 # A cell in quotation marks, in which each of its own is doubled, or one without any; and what ends it.
 _CELL = re.compile(r'(?:"((?:[^"]|"")*+)"|([^",\n]*+))(,|\n|\Z)')
+_FILLED = re.compile(r"[^\n]")
 
 _RESOLVER: Any = yaml.resolver.Resolver()
 
@@ -72,6 +76,8 @@ def parse(path: Path) -> Iterator[Prompt]:
             raise DataError(f"{shown(path)}: format {other!r} is not known; use .jsonl, .csv, .txt or .yaml.")
     for row in rows:
         text, identifier = row["text"], row.get("id")
+        if len(text) > _LONGEST_TEXT:
+            raise DataError(f"{shown(path)}: a prompt has {len(text)} characters, which no model reads. Cut it.")
         yield Prompt(
             sha256_text(text)[:12] if identifier is None else str(identifier),
             text,
@@ -89,6 +95,8 @@ def _lines(path: Path) -> list[str]:
 def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in enumerate(_lines(path), 1):
         place = f"{shown(path)}, line {number}"
+        if len(line) > _LONGEST_LINE:
+            raise DataError(f"{place}: has {len(line)} characters, more than a prompt takes. Cut it.")
         row = READER.parse(line, place)
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise DataError(f'{place}: expected an object with a string "text".')
@@ -137,6 +145,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     text, number, begun = READER.text(path), 1, 1
     at, cells = 0, list[str]()
     while at < len(text) or cells:
+        if not cells:
+            start = next((filled.start() for filled in _FILLED.finditer(text, at)), len(text))
+            at, begun = start, number + start - at
+            number = begun
+            if at == len(text):
+                return
         cell = _CELL.match(text, at)
         if cell is None:
             raise DataError(
@@ -152,9 +166,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         cells.append(plain if quoted is None else quoted.replace('""', '"'))
         at, number = cell.end(), number + text.count("\n", at, cell.end())
         if end != ",":
-            if cells != [""] or quoted == "":
-                yield begun, cells
-            begun, cells = number, []
+            yield begun, cells
+            cells = []
 
 
 def _seeds(path: Path) -> Iterator[Row]:

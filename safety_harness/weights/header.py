@@ -9,7 +9,7 @@ from safety_harness.errors import SourceError
 from safety_harness.reading import MIB, Reader
 
 READER = Reader(
-    SourceError, missing="missing; a model folder needs it.", no_json="cannot be read as JSON", at_most=64 * MIB
+    SourceError, missing="missing; a model folder needs it.", no_json="cannot be read as JSON", at_most=32 * MIB
 )
 
 # A header of a hundred thousand tensors has about 12 MiB. Parsers take several times its size of memory.
