@@ -40,9 +40,10 @@ class Checkpoint:
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such model folder. Check the path in the registry.")
         self.config = read_json(folder / "config.json")
-        if packed := self.config.get("quantization_config"):
-            method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
-            raise _quantised(folder, str(method))
+        for part in (self.config, *(value for value in self.config.values() if isinstance(value, dict))):
+            if packed := part.get("quantization_config"):
+                method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
+                raise _quantised(folder, str(method))
         check_templates(folder)
         files, home = weight_files(folder, self.config)
         self.shards: Sequence[Path] = files
@@ -164,11 +165,10 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
         )
     for name in (name for unit in units for name in unit.tensors):
         if name not in teacher.shapes:
-            wrong = misnaming(teacher.shapes, [name]) or f"have other names: none is {name!r}"
-            raise LineageError(
-                f"{teacher.folder.name}: its tensors {wrong}, as in the student. Save both models with one version of "
-                "transformers."
+            wrong = misnaming(teacher.shapes, [name]) or (
+                f"have other names than the student's: none is {name!r}. Save both with one version of transformers."
             )
+            raise LineageError(f"{teacher.folder.name}: its tensors {wrong}")
         if student.shapes[name] != teacher.shapes[name]:
             raise LineageError(
                 f"{name}: the student has shape {student.shapes[name]}, the teacher {teacher.shapes[name]}. "
