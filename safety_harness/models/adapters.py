@@ -69,8 +69,11 @@ def _account(adapter: Path, report: Any) -> None:
         wrong = misnaming(lost, (name.replace(".default.", ".") for name in gaps))
         raise SourceError(
             f"{adapter}: only {count - len(lost)} of its {count} tensors find a place in the base model"
-            + (f"; the rest {wrong}. Rename them" if wrong else f", and {lost[0]!r} finds none. Rename its tensors")
-            + ", or merge it into the model it was made for."
+            + (
+                f"; the rest {wrong}"
+                if wrong
+                else f", and {lost[0]!r} finds none. Merge it into the model it was made for."
+            )
         )
     if gaps:
         raise SourceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import textwrap
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import SourceError
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.names import is_computed, misnaming
+from safety_harness.weights.names import UNMERGED, is_computed, misnaming
 from safety_harness.weights.units import Shape
+
+# It reports tensors without a place as what "can be ignored". They are refused below.
+logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
 
 
 def read_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Checkpoint]:
@@ -36,7 +40,8 @@ def read_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Checkpoint]:
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
-        raise SourceError(f"{folder}: transformers cannot load it ({reason(error)}).") from error
+        why = "its experts are not those of its config" if "CONVERSION" in str(error) else reason(error)
+        raise SourceError(f"{folder}: transformers cannot load it ({why}).") from error
     account(folder, model, report, checkpoint.shapes)
     return model, checkpoint
 
@@ -51,10 +56,7 @@ def account(source: Path, model: Any, report: Mapping[str, Any], shapes: Mapping
     found = {*report["unexpected_keys"], *_passed_over(model, shapes)}
     unused = sorted(name for name in found if not is_computed(name, shapes.get(name)))
     if wrong := misnaming(unused, missing):
-        raise SourceError(
-            f"{source}: {len(unused)} of its tensors {wrong}. Save the model without a "
-            "wrapper (and with its head), or rename the tensors."
-        )
+        raise SourceError(f"{source}: {len(unused)} of its tensors {wrong}")
     if missing:  # transformers has filled it with random numbers
         raise SourceError(f"{source}: lacks the tensor {missing[0]!r}. Get the whole checkpoint.")
     if report["mismatched_keys"]:
@@ -64,11 +66,10 @@ def account(source: Path, model: Any, report: Mapping[str, Any], shapes: Mapping
             f"{tuple(wanted)} there. Get config and weights of one model."
         )
     if unused:
-        lora = any(".lora_" in name for name in unused)
+        advice = UNMERGED if any(".lora_" in name for name in unused) else "Get the config that belongs to it."
         raise SourceError(
             f"{source}: {len(unused)} of its tensors have no place in the model that its config describes, "
-            f"{unused[0]!r} first, and would be left out of what is measured. "
-            + ("Merge the LoRA factors, or save them as an adapter." if lora else "Get the config that belongs to it.")
+            f"{unused[0]!r} first, and would be left out of what is measured. " + advice
         )
     _refuse_another_head(source, model)
 

@@ -207,10 +207,7 @@ def enumerate_units(
     for role in wanted:
         if not any(unit.role == role for unit in units) and not (roles is None and _may_lack(layout, role)):
             if wrong := misnaming(shapes, layout.names(role)):
-                raise UnitError(
-                    f"Tensors of this {model_type} {wrong}. Save the model without a wrapper (and with its head), or "
-                    "rename the tensors."
-                )
+                raise UnitError(f"Tensors of this {model_type} {wrong}")
             sample = ", ".join(sorted(shapes)[:8]) or "no tensors at all"
             raise UnitError(
                 f"Role {role!r} of {model_type} matches no tensor of this model, which holds {sample} … "

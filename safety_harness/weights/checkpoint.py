@@ -42,9 +42,10 @@ class Checkpoint:
         self.folder = folder
         _FOLDER.require_folder(folder)
         self.config = READER.table(folder / "config.json")
-        if packed := self.config.get("quantization_config"):
-            method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
-            raise _quantised(folder, str(method))
+        for part in (self.config, *(value for value in self.config.values() if isinstance(value, dict))):
+            if packed := part.get("quantization_config"):
+                method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
+                raise _quantised(folder, str(method))
         check_templates(folder)
         files, home = weight_files(folder, self.config)
         self.shards: Sequence[Path] = files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -11,6 +12,11 @@ from safety_harness.weights.units import Shape
 _COMPUTED = re.compile(
     r"(?:^|\.)(?:rotary_emb\.(?:original_)?inv_freq|position_ids|(?P<mask>(?:attn|attention)\.(?:masked_)?bias))$"
 )
+
+# What peft puts between a module and its weights while an adapter is on it.
+_ADAPTERS = ("base_layer.", "original_module.", "modules_to_save.")
+UNMERGED = "Merge the adapter into the model, or save it as an adapter of its own."
+_RENAME = "Save the model without a wrapper (and with its head), or rename the tensors."
 
 
 def is_computed(name: str, shape: Shape | None = None) -> bool:
@@ -22,27 +28,33 @@ def is_computed(name: str, shape: Shape | None = None) -> bool:
 
 
 def misnaming(names: Iterable[str], expected: Iterable[str]) -> str:
-    """Return in words which part of their names sets *names* apart from *expected* ones, or an empty text if none does.
+    """Return in words how *names* differ from *expected* ones by a part, and what to do; an empty text if none does.
 
     A part that is too many or too few is left by a wrapper: ``module.``, ``base_model.model.``, ``_orig_mod.``.
     """
     by_end: dict[str, list[str]] = {}
     for wanted in expected:
-        by_end.setdefault(".".join(wanted.rsplit(".", 2)[-2:]), []).append(wanted)
+        by_end.setdefault(_end(wanted), []).append(wanted)
     for name in names:
-        for wanted in by_end.get(".".join(name.rsplit(".", 2)[-2:]), ()):
+        for wanted in by_end.get(_end(name), ()):
+            where = f"({name!r}, where {wanted!r} belongs)"
             if part := _surplus(name, wanted):
-                return f"have {part!r} too many in their names ({name!r}, where {wanted!r} belongs)"
+                if part.startswith(_ADAPTERS):
+                    return f"hold an adapter that was never merged {where}. {UNMERGED}"
+                return f"have {part!r} too many in their names {where}. {_RENAME}"
             if part := _surplus(wanted, name):
-                return f"lack {part!r} in their names ({name!r}, where {wanted!r} belongs)"
+                return f"lack {part!r} in their names {where}. {_RENAME}"
     return ""
+
+
+def _end(name: str) -> str:
+    """Return the last part of a name, which a wrapper leaves as it is."""
+    return name.rpartition(".")[2]
 
 
 def _surplus(longer: str, shorter: str) -> str:
     """Return the parts that *longer* has more than *shorter*, which it is otherwise, or an empty text."""
     parts, rest = longer.split("."), shorter.split(".")
-    for at in range(len(parts)):
-        width = len(parts) - len(rest)
-        if width > 0 and parts[:at] + parts[at + width :] == rest:
-            return ".".join(parts[at : at + width]) + "."
-    return ""
+    width = len(parts) - len(rest)
+    same = len(list(itertools.takewhile(bool, map(str.__eq__, parts, rest)))) if width > 0 else 0
+    return ".".join(parts[same : same + width]) + "." if width > 0 and parts[same + width :] == rest[same:] else ""

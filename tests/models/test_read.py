@@ -55,16 +55,29 @@ def factors(tensors: State) -> State:
     return {**tensors, **{name: torch.randn(4, 32) for name in names}}
 
 
+def trained(tensors: State) -> State:
+    """Name queries as peft does while LoRA factors are on them."""
+    return factors({name.replace("q_proj", "q_proj.base_layer"): value for name, value in tensors.items()})
+
+
+def saved(tensors: State) -> State:
+    """Name the last norm as peft does while it is trained whole."""
+    own = {name.replace("model.norm", "model.norm.original_module"): value for name, value in tensors.items()}
+    return {**own, "model.norm.modules_to_save.default.weight": tensors["model.norm.weight"] + 1}
+
+
 REFUSED: dict[str, tuple[str, Callable[[State], State], str]] = {
-    "LoRA factors": ("llama", factors, r"6 of its tensors have no place .*q_proj\.lora_A.* Merge the LoRA factors"),
+    "LoRA factors": ("llama", factors, r"6 of its tensors have no place .*q_proj\.lora_A.* Merge the adapter"),
+    "LoRA as it is trained": ("llama", trained, r"hold an adapter that was never merged .*base_layer\."),
+    "whole modules as they are trained": ("llama", saved, r"'model\.norm\.modules_to_save.* Merge the adapter"),
     "a layer more": ("llama", plus("model.layers.3.mlp.up_proj.weight", 48, 32), r"1 of its.*'model\.layers\.3\.mlp"),
     "a norm of queries": ("llama", plus("model.layers.0.self_attn.q_norm.weight", 8), "1 of its .*q_norm"),
     "a bias": ("llama", plus("model.layers.0.self_attn.q_proj.bias", 32), r"1 of its .*q_proj\.bias"),
     "heads for further tokens": ("qwen3", plus("mtp.layers.0.mlp.up_proj.weight", 48, 32), "1 of its .*'mtp"),
     "a bias of another layer": ("gpt2", plus("transformer.h.9.attn.c_attn.bias", 96), r"1 of its .*h\.9\.attn\.c_attn"),
     "a bias named like a mask": ("gpt_neox", plus("gpt_neox.layers.0.attention.bias", 96), "1 of its .*attention.bias"),
-    "an expert more": ("mixtral", lambda t: {**t, EXPERT.format(3): t[EXPERT.format(2)]}, "cannot load|has the shape"),
-    "an expert less": ("mixtral", less(EXPERT.format(2)), "cannot load|has the shape"),
+    "an expert more": ("mixtral", lambda t: {**t, EXPERT.format(3): t[EXPERT.format(2)]}, "its experts are not those"),
+    "an expert less": ("mixtral", less(EXPERT.format(2)), "its experts are not those"),
     "a tensor less": ("llama", less(UP), f"lacks the tensor '{UP}'"),
     "no embedding": ("llama", less("model.embed_tokens.weight"), "lacks the tensor"),
     "another shape": ("llama", plus(UP, 40, 32), rf"'{UP}' has the shape \(40, 32\), and .* with \(48, 32\)"),

@@ -173,6 +173,13 @@ def test_packed_numbers_are_told_by_their_dtype(folder: Path, dtype: torch.dtype
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize("part", ["text_config", "thinker_config"])
+def test_a_part_that_is_quantised_is_refused(folder: Path, part: str) -> None:
+    change(folder / "config.json", **{part: {"quantization_config": {"quant_method": "awq"}}})
+    with pytest.raises(SourceError, match=r"is quantised \(awq\)"):
+        Checkpoint(folder)
+
+
 def test_a_mask_of_bits_is_no_quantised_weight(folder: Path) -> None:
     add(folder / FILE, **{"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool)})
     assert Checkpoint(folder).parameters
