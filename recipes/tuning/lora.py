@@ -17,8 +17,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from safety_harness.models.decoding.lengths import shared_beginning
 from safety_harness.models.decoding.malloc import keep_freed_memory
-from safety_harness.models.generate import shared_beginning
 
 from .answers import chat_prompt
 

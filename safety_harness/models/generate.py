@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,16 @@ from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.decoding.cuda_graphs import GraphCache
 from safety_harness.models.decoding.drafts import MAX_DRAFT_TOKENS, accepted
+from safety_harness.models.decoding.lengths import (
+    crosses,
+    padding_limit,
+    rotary_switch,
+    rows_together,
+    shared_beginning,
+)
 from safety_harness.models.memory import is_out_of_memory, memory_error
 from safety_harness.models.speedups import Speedups
-from safety_harness.models.vocabulary import require_rows, rows_of
+from safety_harness.models.vocabulary import require_rows, rows_of, stop_tokens_of
 
 # Version of the decoding. Raise it when the last bits of the numbers change, so that old measurements are not reused.
 DECODING = 3
@@ -48,9 +54,10 @@ class Generator:
         self.tokenizer = tokenizer
         self.chat = Chat(tokenizer)
         self.batch_size = batch_size
+        self._switch = rotary_switch(self.config)
         self.speedups = Speedups.for_model(model) if speedups is None else speedups
         """The parts that make decoding cheaper."""
-        self.stop_tokens = _stop_tokens(model, tokenizer)
+        self.stop_tokens = stop_tokens_of(model, tokenizer)
         """Tokens that end an answer. Without any, every answer has all of its tokens."""
         self._encoded: dict[str, list[int]] = {}
 
@@ -99,7 +106,8 @@ class Generator:
         answers = [""] * len(encoded)
         freed = False
         while unanswered:
-            rows = unanswered[: self.batch_size]
+            together = rows_together([len(encoded[i]) for i in unanswered], max_new_tokens, self._switch)
+            rows = unanswered[: min(together, self.batch_size)]
             try:
                 decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen)
             except (MemoryError, RuntimeError) as error:
@@ -137,7 +145,22 @@ class Generator:
             NotFinite: the model computed a NaN or an infinity.
         """
         with torch.inference_mode(), self.speedups.packing(self.model):
+            if any(crosses(len(row), max_new_tokens, self._switch) for row in rows):
+                return [self._across(row, max_new_tokens) for row in rows]
             return self._decode(rows, max_new_tokens, screen)
+
+    def _across(self, row: Sequence[int], max_new_tokens: int) -> list[int]:
+        """Decode a row that crosses the rotary switch: beyond it all is read again, as transformers does for Phi-3.
+
+        No screen looks at its answer, which is generated in full.
+        """
+        assert self._switch is not None
+        up_to_switch = self._switch + 1 - len(row)
+        (answer,) = self._decode([row], up_to_switch, None)
+        if len(answer) < up_to_switch:
+            return answer
+        (rest,) = self._decode([[*row, *answer]], max_new_tokens - up_to_switch, None)
+        return [*answer, *rest]
 
     def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None) -> list[list[int]]:
         """Do the work of :meth:`decode`, in its contexts."""
@@ -220,6 +243,8 @@ class Generator:
         shared = min(shared_beginning(rows), min(lengths) - 1)
         limit = padding_limit(self.config)
         beyond = limit is not None and max(lengths) + new_tokens > limit
+        # Read by themselves, these tokens would be rotated as those of a short row are.
+        beyond |= self._switch is not None and shared <= self._switch < max(lengths)
         return 0 if beyond or shared * (len(rows) - 1) < saved_at_least else shared
 
     def prefill_shared(self, rows: Sequence[Sequence[int]], most: int) -> tuple[DynamicCache | None, int]:
@@ -267,27 +292,3 @@ class Generator:
                     f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
                     f"{limit}: {question[:60]!r} … Shorten or remove it."
                 )
-
-
-def padding_limit(config: Any) -> int | None:
-    """Return the longest sequence for which padding inside the cache is harmless, or None if it always is.
-
-    A sliding window counts columns, padding included. The attention biases of MPT do so at any length. Other models
-    are given the positions of their tokens.
-    """
-    if config.model_type == "mpt":
-        return 0
-    return int(getattr(config, "sliding_window", None) or 0) or None
-
-
-def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all *rows* (at least one) begin with."""
-    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
-    return sum(1 for _ in alike)
-
-
-def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer, by the tokenizer and by the model's generation config."""
-    configured = model.generation_config.eos_token_id
-    tokens = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [tokenizer.eos_token_id, *tokens] if token is not None)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 from safety_harness.errors import DataError
 from safety_harness.models.decoding.batch import pad_left
+from safety_harness.models.decoding.lengths import rotary_switch, sides
 from safety_harness.models.generate import Generator
 from safety_harness.registry.prompts import batches
 
@@ -85,6 +87,31 @@ def next_logprobs(
         A float32 tensor of shape (rows, longest, vocabulary), an int64 and a bool tensor of shape (rows, longest), on
         the model's device. The numbers of a shorter row come last. Gradients flow through the first tensor.
     """
+    parts = list(sides(rows, rotary_switch(generator.config)))
+    if len(parts) > 1:
+        return _stitched(
+            [_next_logprobs(generator, [rows[i] for i in part], [starts[i] for i in part]) for part in parts], parts
+        )
+    return _next_logprobs(generator, rows, starts)
+
+
+Scored = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _stitched(scored: Sequence[Scored], parts: Sequence[Sequence[int]]) -> Scored:
+    """Return what was scored in *parts*, whose places are given, as one batch: rows in order, padded on the left."""
+    longest = max(tokens.shape[1] for _, tokens, _ in scored)
+    order = torch.tensor([place for part in parts for place in part]).argsort().to(scored[0][0].device)
+
+    def whole(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([pad(one, (0, 0) * (one.dim() - 2) + (longest - one.shape[1], 0)) for one in tensors])[order]
+
+    logprobs, tokens, counted = zip(*scored, strict=True)
+    return whole(logprobs), whole(tokens), whole(counted)
+
+
+def _next_logprobs(generator: Generator, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> Scored:
+    """Do the work of :func:`next_logprobs` for rows that may share a pass."""
     cache, shared = generator.prefill_shared(rows, min(starts) - 1)
     tokens, fresh = pad_left([row[shared:] for row in rows], generator.model.device)
     position = shared + (fresh.cumsum(1) - 1).clamp(min=0)

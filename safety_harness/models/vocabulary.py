@@ -1,4 +1,4 @@
-"""Check that a model has rows for the tokens that it is given, and that its tokenizer cuts and pads nothing."""
+"""Know the tokens of a model: those it has rows for, those that end an answer, and a tokenizer that cuts or pads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ NAMED = 5
 def rows_of(model: Any) -> int:
     """Return how many tokens have a row among the embeddings of *model*."""
     return int(model.get_input_embeddings().weight.shape[0])
+
+
+def stop_tokens_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer, by the tokenizer and by the model's generation config."""
+    configured = model.generation_config.eos_token_id
+    tokens = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in [tokenizer.eos_token_id, *tokens] if token is not None)
 
 
 def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:

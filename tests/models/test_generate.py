@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import DataError
-from safety_harness.models.generate import Generator, padding_limit, shared_beginning
+from safety_harness.models.decoding.lengths import padding_limit, shared_beginning
+from safety_harness.models.generate import Generator
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.speedups import Speedups
 from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tokenizer
