@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import tempfile
 import time
@@ -270,6 +271,7 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return masked(lines[0] if isinstance(report, pytest.TestReport) else lines[-1])
 
 
+@functools.cache  # results are written when a run begins and when it ends
 def _judge_error() -> Judge:
     """Return how the judge does on the labelled answers that ship with it, measured now."""
     from safety_harness.gate.records import Agreement, Judge
