@@ -109,8 +109,6 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         merged = merge(model, adapter, base)
         if (adapter / "generation_config.json").is_file():
             merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
-        if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
-            merged.config.tie_word_embeddings = False  # the adapter has changed one of the two
         refuse_no_change(adapter, checkpoint, _save(merged.to(torch.bfloat16), tokenizer, folder, adapter))
 
 

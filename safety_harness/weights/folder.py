@@ -52,7 +52,7 @@ def _refuse_further_weights(
             "programs apply and others do not. Move the adapter into a folder of its own, and name it in `adapters`."
         )
     named = config.get("transformers_weights")
-    if named not in (None, read.name):
+    if named not in (None, read.name, *(file.name for file in files if len(files) == 1)):
         raise SourceError(
             f"{folder}: says two things: config.json names the weights {named!r} (`transformers_weights`), and other "
             f"programs read {read.name}. Remove the key, or the file that is out of date."
@@ -111,7 +111,7 @@ def check_templates(folder: Path) -> None:
 def _indexed(index: Path) -> Mapping[str, str]:
     """Return the file of each tensor, as an index names it."""
     home = READER.table(index).get("weight_map")
-    if not isinstance(home, dict) or not all(isinstance(name, str) for name in home.values()):
+    if not isinstance(home, dict) or not home or not all(isinstance(name, str) for name in home.values()):
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
     if outside := sorted(name for name in set(home.values()) if Path(name).name != name):
         raise SourceError(

@@ -61,6 +61,16 @@ def test_a_pair_that_cannot_fit_is_found_before_loading(pairs: Pairs, tmp_path: 
         check_local_files(student)
 
 
+def test_an_adapter_of_another_kind_is_found_before_loading(pairs: Pairs, tmp_path: Path) -> None:
+    folder = pairs("llama", True)[0]
+    adapter = make_adapter(folder, tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
+    models = f'[families.alpha]\nteacher = "{folder}"\n[families.alpha.students.one]\npath = "{folder}"\n'
+    (student,) = load_registry(write_registry(tmp_path, models + f'adapters = ["{adapter}"]\n')).select()
+    with pytest.raises(SourceError, match=r"adapter_config\.json: not a LoRA adapter"):
+        check_local_files(student)
+
+
 def test_a_teacher_of_other_names_is_told_as_such(pairs: Pairs, tmp_path: Path) -> None:
     """Expect no word of a size: the numbers fit, their names do not."""
     student, teacher = pairs("gpt2", True)[0], save(make_model("gpt2"), make_tokenizer(), tmp_path / "bare", bare=True)

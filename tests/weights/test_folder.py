@@ -125,6 +125,8 @@ SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
     "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
+    "an index of nothing": (lambda f: change(f / INDEX, weight_map={}), "has no table `weight_map`"),
+    "a shard of an endless name": (lambda f: home(f, **{UP: "x" * 300}), "names a file in another place"),
     "an index named as weights": (
         lambda f: change(f / "config.json", transformers_weights="old.safetensors.index.json"), "names the weights 'old"
     ),
@@ -153,6 +155,8 @@ def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None
     for file in folder.iterdir():
         (linked / file.name).symlink_to(file)
     assert list(Checkpoint(linked).shapes) == sorted(names)
+    change(folder / "config.json", transformers_weights=FILE)
+    assert Checkpoint(linked).parameters
     change(folder / "config.json", transformers_weights=None)
     load(folder, "float32")
 
