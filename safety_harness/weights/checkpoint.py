@@ -159,9 +159,7 @@ def _indexed(index: Path) -> list[Path]:
         raise SourceError(f"{index}: has no table `weight_map` of tensor to file. Get the file again.")
     shards = sorted(set(shard_of.values()))
     if away := [name for name in shards if Path(name).name != name]:
-        raise SourceError(
-            f"{index}: names a file in another place, {outside[0]!r:.80}. Shards lie next to their index."
-        )
+        raise SourceError(f"{index}: names a file in another place, {away[0]!r:.80}. Shards lie next to their index.")
     if long := [name for name in shards if len(name.encode()) > 255 or not name.isprintable()]:
         raise SourceError(f"{index}: no file can have the name {long[0][:80]!r}. Get the file again.")
     return [index.parent / name for name in shards]
