@@ -10,6 +10,7 @@ A file's ending names its format:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import DataError
-from safety_harness.files import sha256_text
+from safety_harness.files import sha256_file, sha256_text
 from safety_harness.reading import shown
 from safety_harness.registry.formats import READER, parse
 from safety_harness.registry.formats import Prompt as Prompt
@@ -39,6 +40,9 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     sha256: str
 
+    def __hash__(self) -> int:
+        return hash(self.sha256)  # of thousands of prompts, computed once
+
     def __len__(self) -> int:
         return len(self.prompts)
 
@@ -52,6 +56,8 @@ class PromptSet:
 
     def first(self, count: int | None) -> PromptSet:
         """Return a set of the first *count* prompts, or of all when *count* is None."""
+        if count is None or count >= len(self):
+            return self
         return prompt_set(self.name, self.prompts[:count])
 
     def after(self, count: int) -> PromptSet:
@@ -87,6 +93,14 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
         DataError: the file is missing, unreadable, malformed (the message names the line) or empty, or a prompt in it
             is empty or a duplicate.
     """
+    READER.require(path)
+    # Students of a family share their questions: a file is parsed once a process, unless it changes.
+    return _read(path, sha256_file(path), only, sha256_text(READER.text(only)) if only else "")
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, digest: str, only: Path | None, only_digest: str) -> PromptSet:  # noqa: ARG001
+    """Read and check a prompt file. The digests are those of the files now: with others it is read again."""
     prompts = list(itertools.islice(parse(path), MOST_PROMPTS + 1))
     if len(prompts) > MOST_PROMPTS:
         raise DataError(f"{shown(path)}: holds more than {MOST_PROMPTS} prompts. Keep those that are asked.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,26 +112,36 @@ def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, Prom
 
 def _split(spec: SplitSpec, near_duplicates: float = 1.0) -> Split:
     """Read both parts of a question set, and drop near-duplicates from the part to search on."""
-    report = _read(spec.report)
-    searched = [_searched(source, report, near_duplicates) for source in spec.searched]
-    return Split(in_turn(searched), report.first(spec.report.limit))
+    searched = tuple((_read(source), source.limit) for source in spec.searched)
+    return _kept_apart(searched, _read(spec.report), spec.report.limit, near_duplicates)
 
 
-def _searched(source: PromptSource, report: PromptSet, near_duplicates: float) -> PromptSet:
-    """Read the questions of *source* to search on, without near-duplicates of a held-out one."""
-    search = _read(source)
-    check_disjoint(search, report)
-    if near_duplicates < 1.0:
-        search = without_near_duplicates(search, report, near_duplicates)
-    return search.first(source.limit)
+# Students of a family share their splits, and to compare thousands of questions takes a second.
+@functools.lru_cache(maxsize=64)
+def _kept_apart(
+    searched: tuple[tuple[PromptSet, int | None], ...], report: PromptSet, limit: int | None, near_duplicates: float
+) -> Split:
+    """Return the held-out set, and of each set to search on as many as its limit says that are not near to that."""
+    kept = []
+    for search, most in searched:
+        check_disjoint(search, report)
+        if near_duplicates < 1.0:
+            search = without_near_duplicates(search, report, near_duplicates)
+        kept.append(search.first(most))
+    return Split(in_turn(kept), report.first(limit))
 
 
 def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:
     """Read the questions of *source*, without those *searched* on and near-duplicates of them."""
-    prompts = _read(source)
+    return _unseen(_read(source), tuple(searched), near_duplicates).first(source.limit)
+
+
+@functools.lru_cache(maxsize=64)
+def _unseen(prompts: PromptSet, searched: tuple[PromptSet, ...], near_duplicates: float) -> PromptSet:
+    """Return *prompts* without those of *searched* and near-duplicates of them."""
     for seen in searched:
         prompts = without_near_duplicates(prompts, seen, near_duplicates)
-    return prompts.first(source.limit)
+    return prompts
 
 
 def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSet, PromptSet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,19 @@ def test_another_encoding_is_named_with_its_byte(tmp_path: Path) -> None:
 def test_a_folder_is_no_prompt_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_prompts(tmp_path)
+
+
+def test_a_file_is_parsed_once_unless_it_changes(tmp_path: Path) -> None:
+    """Read a file again, read it after a change that neither its size nor its time tells, and change its only-list."""
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    first = read_prompts(tmp_path / "a.txt")
+    assert read_prompts(tmp_path / "a.txt") is first
+    about = (tmp_path / "a.txt").stat()
+    (tmp_path / "a.txt").write_text("two\nsix\n")
+    os.utime(tmp_path / "a.txt", ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert read_prompts(tmp_path / "a.txt").texts == ["two", "six"]
+    for text in ("two", "six"):
+        assert read_prompts(tmp_path / "a.txt", only=listing(tmp_path, text)).texts == [text]
 
 
 # --- Only-lists ------------------------------------------------------------------------------------------------------
