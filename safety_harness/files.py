@@ -100,8 +100,8 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
     Raises:
         HarnessError: the folder cannot be written, or its disk is full.
     """
-    last = next(reversed(files))
-    with explain_disk_errors(folder / last), staging(folder / last) as stage:
+    names = list(files)
+    with explain_disk_errors(folder / names[-1]), staging(folder / names[-1]) as stage:
         new, old = stage / "new", stage / "old"
         new.mkdir()
         old.mkdir()
@@ -109,13 +109,13 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
             with explain_disk_errors(folder / name):
                 _write(new / name, text)
         with _alone_in(folder), contextlib.ExitStack() as undo:
-            for name in dict.fromkeys([*reversed(files), *instead_of]):  # the last goes first
+            for name in dict.fromkeys([*reversed(names), *instead_of]):  # the last goes first
                 if (folder / name).is_symlink() or (folder / name).is_file():
                     _move(folder / name, old / name, undo)
-            for name in files:
+            for name in names:
                 _move(new / name, folder / name, undo)
             undo.pop_all()
-    return tuple(folder / name for name in files)
+    return tuple(folder / name for name in names)
 
 
 @contextlib.contextmanager

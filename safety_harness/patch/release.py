@@ -39,7 +39,8 @@ def split_files(model: Path, weights: Collection[Path]) -> tuple[list[Path], lis
     Raises:
         ArtifactError: a config holds a credential.
     """
-    released, left_out = [], []
+    released: list[Path] = []
+    left_out: list[Path] = []
     for path in _entries(model):
         (released if path in weights or _is_released(path, model) else left_out).append(path)
     for path in released:
