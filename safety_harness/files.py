@@ -18,7 +18,6 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
-from safety_harness.reading import Reader
 
 if sys.platform != "win32":
     import fcntl
@@ -50,7 +49,6 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    Reader(SourceError, missing="cannot be read (No such file or directory).").require(path)
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -103,8 +101,7 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
         HarnessError: the folder cannot be written, or its disk is full.
     """
     names = list(files)
-    last = names[-1]
-    with explain_disk_errors(folder / last), staging(folder / last) as stage:
+    with explain_disk_errors(folder / names[-1]), staging(folder / names[-1]) as stage:
         new, old = stage / "new", stage / "old"
         new.mkdir()
         old.mkdir()
@@ -112,13 +109,13 @@ def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str
             with explain_disk_errors(folder / name):
                 _write(new / name, text)
         with _alone_in(folder), contextlib.ExitStack() as undo:
-            for name in dict.fromkeys([*names[::-1], *instead_of]):  # the last goes first
+            for name in dict.fromkeys([*reversed(names), *instead_of]):  # the last goes first
                 if (folder / name).is_symlink() or (folder / name).is_file():
                     _move(folder / name, old / name, undo)
-            for name in files:
+            for name in names:
                 _move(new / name, folder / name, undo)
             undo.pop_all()
-    return tuple(folder / name for name in files)
+    return tuple(folder / name for name in names)
 
 
 @contextlib.contextmanager
