@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -97,9 +96,12 @@ def _render(template: jinja2.Template, special: dict[str, Any], *turns: dict[str
 def main() -> None:
     """Read limits, template and special tokens as JSON, and print the fault as JSON."""
     given = json.load(sys.stdin)
-    for limit, most in ((resource.RLIMIT_CPU, given["seconds"]), (resource.RLIMIT_AS, given["bytes"])):
-        with contextlib.suppress(ValueError, OSError):  # a stricter limit is set already
-            resource.setrlimit(limit, (most, most))
+    with contextlib.suppress(ImportError):  # Windows has no such limits; there only the clock counts
+        import resource
+
+        for limit, most in ((resource.RLIMIT_CPU, given["seconds"]), (resource.RLIMIT_AS, given["bytes"])):
+            with contextlib.suppress(ValueError, OSError):  # a stricter limit is set already
+                resource.setrlimit(limit, (most, most))
     print(json.dumps(fault(given["template"], given["special"])))
 
 
