@@ -13,8 +13,9 @@ import torch
 
 from safety_harness.errors import SourceError
 from safety_harness.models.convert import from_gguf
+from safety_harness.models.gguf_settings import carry_over
 from safety_harness.models.load import load
-from tests.builders import make_model
+from tests.builders import make_config, make_model
 from tests.models.byte_llama import TEMPLATE, VOCABULARY
 
 IDS = torch.arange(40).reshape(2, 20) + 3
@@ -190,6 +191,15 @@ def test_a_head_of_its_own_stays_one(tmp_path: Path, own_head: bool, tied: bool)
     found = read(model, "falcon-shared", tmp_path)
     assert found.config.tie_word_embeddings is tied
     assert same(model, found)
+
+
+@pytest.mark.parametrize(("layers", "scalar"), [(46, 8), (26, 16)])
+def test_attention_of_the_largest_gemma_is_scaled_by_the_model(layers: int, scalar: int) -> None:
+    """Expect the scale that llama.cpp knows by the number of layers, and that no key says."""
+    config = make_config("gemma2", head_dim=16)
+    said = {"general.architecture": "gemma2", "gemma2.block_count": layers}
+    carry_over(Path("gemma.gguf"), said, [], config)
+    assert config.query_pre_attn_scalar == scalar
 
 
 def test_every_token_that_ends_an_answer_is_kept(tmp_path: Path) -> None:
