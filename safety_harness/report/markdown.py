@@ -145,7 +145,8 @@ def _judge(result: RunResult) -> str:
     note = (
         f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
         "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
-        "may be judged worse. Rates above are as judged, but for the column corrected: the rate behind the judged "
+        "may be judged worse. It reads English: an answer in another script or language that it tells is unscored. "
+        "Rates above are as judged, but for the column corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )
     return f"{note}\n\n{_table(cells.JUDGE_COLUMNS, cells.judge_rows(result))}"
