@@ -157,7 +157,10 @@ def _of_hub(spec: ModelSpec) -> Sketch:
 def _hidden(model: Sketch) -> int:
     """Return the width of the residual stream."""
     config = answering(model.config)
-    return int(next(config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config))
+    hidden = next((config[name] for name in ("hidden_size", "n_embd", "d_model") if name in config), None)
+    if not isinstance(hidden, int):
+        raise SourceError(f"config.json: hidden_size is {hidden!r:.80}, not the width of a model. Get the file again.")
+    return hidden
 
 
 def _memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:

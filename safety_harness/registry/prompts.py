@@ -29,7 +29,7 @@ from safety_harness.text import question_key
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 # What a search or a gate asks is far less. A larger file takes longer to check than a run should.
-MOST_PROMPTS = 100_000
+MOST_PROMPTS = 200_000
 
 
 @dataclass(frozen=True)

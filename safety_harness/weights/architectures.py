@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -229,7 +230,6 @@ def _may_lack(layout: Layout, role: str) -> bool:
 
 def _layer_count(beginning: str, shapes: Mapping[str, Shape]) -> int:
     """Return how many layers have tensors."""
-    count = 0
-    while any(name.startswith(beginning.format(layer=count)) for name in shapes):
-        count += 1
-    return count
+    pattern = re.compile(re.escape(beginning).replace(re.escape("{layer}"), r"(0|[1-9]\d{0,8})"))
+    layers = {int(found[1]) for name in shapes if (found := pattern.match(name))}
+    return next(count for count in range(len(layers) + 1) if count not in layers)

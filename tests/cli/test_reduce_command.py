@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -193,3 +194,16 @@ def test_progress_is_one_live_line_and_only_on_a_terminal() -> None:
     assert drawn.count("\n") == 1
     assert "2 of 40 units" in drawn
     assert f"{events[-1].calls} calls, about 0 to go" in drawn.splitlines()[-1]
+
+
+def test_a_script_may_have_an_argument_that_is_no_name(tmp_path: Path) -> None:
+    """Give a script in the command line, which is longer than a file's name may be."""
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    code = f"import sys; {'x = 1; ' * 99}sys.exit('two' not in open(sys.argv[1]).read())"
+    assert main(["reduce", str(tmp_path / "a.txt"), "--", sys.executable, "-c", code]) == 0
+    assert (tmp_path / "a.reduced.txt").read_text() == "two\n"
+
+
+def test_a_device_is_not_reduced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reduce", "/dev/zero", "true"]) == 2
+    assert "it is a pipe or a device" in capsys.readouterr().err

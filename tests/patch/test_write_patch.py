@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import ArtifactError
-from safety_harness.search.write_patch import build
+from safety_harness.search.write_patch import _licence, build
 from tests.artifacts import Made, patch_of, some_units
 from tests.samples import results_with
 
@@ -65,3 +66,30 @@ def test_a_patch_is_written_without_the_extras(
     artifact = build(evaluator, patch_of(evaluator, some_units(evaluator, 1)), tmp_path / "small")
     assert artifact.manifest.environment["torch"] == version("torch")
     assert "peft" not in artifact.manifest.environment
+
+
+def bomb(form: str, first: str) -> str:
+    """Return YAML each line of which stands for nine times the line before."""
+    lines = [f"a: &a {first}\n"]
+    for before, name in itertools.pairwise("abcdefghijk"):
+        lines.append(f"{name}: &{name} {form.format(', '.join([f'*{before}'] * 9))}\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("front", "licence"),
+    [
+        ("license: mit", "mit"),
+        ("license: mit\ndate: 2024-99-99\nsize: 9e9999999", "mit"),
+        ("license: [mit]", None),
+        ("license:", None),
+        ("license: {", None),
+        ("license: " + "[" * 20_000, None),
+        (bomb("{{<<: [{}]}}", "{x: 1}") + "license: mit", "mit"),
+        (bomb("[{}]", "[x]") + "license: *k", None),
+    ],
+)  # fmt: skip
+def test_a_cards_licence_is_a_text_of_its_front_matter(tmp_path: Path, front: str, licence: str | None) -> None:
+    """Read front matter that other readers of YAML would take for dates, for numbers, or for billions of values."""
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\nText\n")
+    assert _licence(tmp_path / "README.md") == licence

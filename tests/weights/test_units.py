@@ -83,15 +83,31 @@ def test_units_go_together_by_module_block_or_layer(together: str, expected: lis
     assert [group_id(group) for group in grouped(units, together)] == expected
 
 
-@pytest.mark.parametrize("wrong", ["0.gate[", "0.gate[]", "0.gate[2,]", "7.gate", "0.router", "gate", "0.k[1-9]", ""])
+# Runs of a billion channels, and of channels that are named twice or backwards; numbers and names without end.
+HOSTILE = [
+    "0.k[0-999999999]", "0.k[0-1,1-3]", "0.k[3-1]", "0.k[1,0]", f"0.k[{'0,' * 99_999}0]", f"0.k[{'9' * 9_999}]",
+    f"{'9' * 9_999}.k", f"0.{'k' * 99_999}", "0.k[٣]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", ["0.gate[", "0.gate[]", "0.gate[2,]", "7.gate", "0.router", "gate", "0.k[1-9]", "", *HOSTILE]
+)
 def test_an_id_that_names_nothing_is_refused(wrong: str) -> None:
-    with pytest.raises(UnitError, match=r"is no unit of this model|has the channels"):
+    with pytest.raises(UnitError, match=r"is no unit of this model|has the channels") as caught:
         named([wrong], list(modules().values()))
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
     ("identifier", "text"),
-    [("3.q", "3.q"), ("12.gate[3,40-43]", "12.gate ×5"), ("0.k[0]", "0.k ×1"), ("3.q+4.k[0,2]", "3.q+4.k ×2")],
+    [
+        ("3.q", "3.q"),
+        ("12.gate[3,40-43]", "12.gate ×5"),
+        ("0.k[0]", "0.k ×1"),
+        ("3.q+4.k[0,2]", "3.q+4.k ×2"),
+        ("1.q[0-999999999]", "1.q ×1000000000"),
+    ],
 )
 def test_a_reader_sees_how_many_channels_move(identifier: str, text: str) -> None:
     assert short(identifier) == text
