@@ -235,7 +235,8 @@ def killed(number: int, kind: str, of: Reference, folder: Path, registry: Path, 
         trial.expect(trial.facts(), of.facts, "results of the next run")
         trial.expect(trial.names(), of.names, "files after the next run")
         for key, patch in trial.patches().items():
-            if key in journalled:
+            # A worker lives on for a while, and may finish its search before the next run has the right to it.
+            if key in journalled and kind in ("run", "search"):
                 trial.expect(patch["probes"] - len(patch["course"]), journalled[key], "answers taken from the journal")
     until = time.monotonic() + ORPHANS_S
     while (left := trial.orphans()) and time.monotonic() < until:
