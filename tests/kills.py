@@ -98,8 +98,9 @@ class Trial:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the command in a process group of its own."""
         hidden = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        # One thread a process: on a busy machine two threads are far slower than one.
-        alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        # One thread a process, also where there are no workers: on a busy machine two are far slower than one.
+        one_thread = {"OMP_NUM_THREADS": "1", "PYTEST_XDIST_WORKER_COUNT": str(os.cpu_count())}
+        alone = {**one_thread, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         environment = {**hidden, **alone, "SAFETY_HARNESS_CACHE": str(self.folder / "cache")}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("wb") as log:
