@@ -13,7 +13,7 @@ Kind = Literal["broken_test", "interrupted", "report_not_written", "other"]
 class Incident:
     """One reason for which a run is incomplete.
 
-    ``students`` are those whose tests broke; none: the whole run is concerned. ``unnamed`` counts further tests that a
+    ``students`` are those that it is about; none: the whole run is concerned. ``unnamed`` counts further tests that a
     results.json of an older schema did not name.
     """
 
@@ -45,8 +45,8 @@ class Incident:
         return f" and {further} more, of {', '.join(self.students or self.tests)},"
 
     def concerns_only(self, students: Collection[str]) -> bool:
-        """Return whether the incident is a broken test of some of *students*, and of nobody else."""
-        return self.kind == "broken_test" and bool(self.students) and set(self.students) <= set(students)
+        """Return whether the incident is about some of *students*, and about nobody else."""
+        return bool(self.students) and set(self.students) <= set(students)
 
 
 def student_of(nodeid: str, students: Sequence[str]) -> str:

@@ -33,11 +33,13 @@ def read_results(path: Path) -> RunResult:
     """
     table = _RESULTS.json(path)
     schema_version = table.get("schema") if isinstance(table, dict) else None
-    if not isinstance(schema_version, int) or schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
-        newer = isinstance(schema_version, int) and schema_version > SCHEMA
+    if type(schema_version) is not int or schema_version not in range(OLDEST_SCHEMA, SCHEMA + 1):
+        newer = type(schema_version) is int and schema_version > SCHEMA
         advice = "Update safety-harness" if newer else "Run the suites again"
         readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
         raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
+    if schema_version < DIGEST_SINCE and table.keys() & {"sha256", "remarks"}:
+        raise DataError(f"{path}: says schema {schema_version}, and holds what only later ones do. It was changed.")
     try:
         if schema_version < 3:
             run_from_table({**table, "incomplete": ()})  # the upgrade needs its shape

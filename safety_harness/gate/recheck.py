@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
-from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
@@ -44,9 +44,7 @@ def check_fault(check: Check, gate: GateSettings) -> str:
         return f"{check.name}: nothing can be decided by its letters ({error})"
     outcome = check.raw_outcome or check.outcome
     if again is None:
-        passes = _passes(check, gate)
-        contradicted = {True: Outcome.FAIL, False: Outcome.PASS, None: None}[passes]
-        return f"{check.name}: {outcome.value}, and its numbers say otherwise" if outcome is contradicted else ""
+        return _number_fault(check, outcome, gate)
     if again.outcome is not outcome:
         return f"{check.name}: {outcome.value}, and its letters make it {again.outcome.value} ({again.summary})"
     given, made = check.numbers.model_dump(), again.numbers.model_dump()
@@ -123,6 +121,19 @@ def _faults(student: StudentResult, run: RunResult, subject: str) -> Iterator[st
             yield "minimality: failed, and no unit of the patch can be spared"
 
 
+def _number_fault(check: Check, outcome: Outcome, gate: GateSettings) -> str:
+    """Return in one sentence why a check without letters cannot have this *outcome*; empty if it can."""
+    passes = _passes(check, gate)
+    no_task = check.name == Task.check and not check.numbers.model_fields_set
+    if outcome is Outcome.PASS and passes is None and check.name in NUMBERS and not no_task:
+        return f"{check.name}: pass, and the numbers that decide it are missing"
+    # A minimality may fail with numbers like these: where there is no patch at all.
+    failed = outcome is Outcome.FAIL and check.name != Minimality.check
+    if (outcome is Outcome.PASS and passes is False) or (failed and passes):
+        return f"{check.name}: {outcome.value}, and its numbers say otherwise"
+    return ""
+
+
 def _from_letters(name: str, asked: Asked, gate: GateSettings) -> Check | None:
     """Return the check *name* as the letters of each question make it; None for a suite's own check."""
     match name:
@@ -156,8 +167,8 @@ def _passes(check: Check, gate: GateSettings) -> bool | None:
             return upper <= gate.perplexity and (numbers.ratio is None or numbers.ratio <= upper * (1 + TOLERANCE))
         case Divergence(upper=float(upper)) as numbers:
             return upper <= gate.divergence and (numbers.mean is None or numbers.mean <= upper * (1 + TOLERANCE))
-        case Minimality(accepted=bool(accepted)) as numbers:
-            return None if accepted and not numbers.spare and not numbers.void else False
+        case Minimality(units=int()) as numbers:  # whether the patch was accepted is not in files of schema 2
+            return numbers.accepted is not False and not numbers.spare and not numbers.void
         case _:
             return None
 

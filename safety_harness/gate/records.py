@@ -243,7 +243,7 @@ def plain(value: Any) -> Any:
         case tuple() | list():
             return [plain(item) for item in value]
         case str():
-            return str(value)
+            return str(value).encode("utf-8", "replace").decode()  # half of a character is no JSON
         case int():
             return int(value)
         case Mapping():

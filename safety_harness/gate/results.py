@@ -73,6 +73,10 @@ AFTER_CORRECTION = {
 }
 
 
+class CheckFailed(AssertionError):  # noqa: N818 (a finding, no error of the program)
+    """A check did not pass: the failure of the test that required it is explained."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One criterion of the gate, measured: its outcome, one sentence that explains it, and its numbers.
@@ -108,11 +112,11 @@ class Check:
         """Fail the test that measured this, unless it passed.
 
         Raises:
-            AssertionError: with the summary.
+            CheckFailed: with the summary.
         """
         __tracebackhide__ = True  # the suite's line and the summary say all
         if not self.passed:
-            raise AssertionError(self.summary)
+            raise CheckFailed(self.summary)
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class RunResult:
         """
         table = _RUN.dump_python(self.without_texts(), mode="json", exclude={"provenance", "remarks"})
         for student in table["students"]:
-            student["about"].get("patch", {}).pop("seconds", None)
+            (student["about"].get("patch") or {}).pop("seconds", None)
         return sha256_text(json.dumps([self.provenance.get("subject"), table], sort_keys=True))
 
     @property

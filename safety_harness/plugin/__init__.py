@@ -132,20 +132,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Mark a failure that a check of this test explains; of a student that is expected to fail, report it as xfailed.
+    """Mark a failure that a required check of this test explains; of a student that is expected to fail, xfail it.
 
     An assertion about anything else is a broken test, also of a student that is expected to fail.
     """
     report = yield
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    student = params.get("student")
-    asserted = report.when == "call" and call.excinfo is not None and call.excinfo.errisinstance(AssertionError)
     rows = [row for name, row in item.user_properties if name == PROPERTY and isinstance(row, dict)]
-    if asserted and any(row["check"]["outcome"] != "pass" for row in rows if "check" in row):
-        report.user_properties.append((PROPERTY, EXPLAINED))
-        if student is not None and student.spec.expected == "fail":
-            report.outcome = "skipped"
-            report.wasxfail = "the registry expects this student to fail its gate"
+    if (
+        report.when == "call"
+        and call.excinfo
+        and any(row["check"]["outcome"] != "pass" for row in rows if "check" in row)
+    ):
+        from safety_harness.gate.results import CheckFailed
+
+        if call.excinfo.errisinstance(CheckFailed):
+            report.user_properties.append((PROPERTY, EXPLAINED))
+            student = getattr(getattr(item, "callspec", None), "params", {}).get("student")
+            if student is not None and student.spec.expected == "fail":
+                report.outcome = "skipped"
+                report.wasxfail = "the registry expects this student to fail its gate"
     return report
 
 

@@ -184,7 +184,9 @@ class Collector:
             for rows in (self.checks, self.about)
         )
         contradicted = [
-            Incident(kind="other", cause=f"{student}: what was measured contradicts itself: {fault}")
+            Incident(
+                kind="other", students=(student,), cause=f"{student}: what was measured contradicts itself: {fault}"
+            )
             for student, fault in faults.items()
         ]
         return self._decided(checks, about, [*incomplete, *contradicted])

@@ -21,6 +21,7 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import refuse_existing, sha256_file, sha256_text, whole_folder
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Identity, Patch
+from safety_harness.gate.results import Outcome
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
 from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measured, Origin
@@ -186,9 +187,11 @@ def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidenc
             f"{results}: is no evidence for what would be written: {patch.student} was gated with another {changed[0]} "
             "than today's. Gate this patch again: pytest suites/ --patches, and give the results of that run."
         )
+    others = {one.id for one in run.students} - {student.id}
+    disturbed = tuple(incident.sentence for incident in run.incomplete if not incident.concerns_only(others))
     evidence = GateEvidence(
-        outcome=student.outcome,
-        reasons=student.reasons,
+        outcome=Outcome.INCONCLUSIVE if disturbed and student.outcome is Outcome.PASS else student.outcome,
+        reasons=(*student.reasons, *disturbed),
         checks={
             name: Measured(outcome=check.outcome, summary=check.sentence, numbers=check.numbers)
             for name, check in student.checks.items()

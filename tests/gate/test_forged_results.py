@@ -140,6 +140,11 @@ SEALED: dict[str, Forgery] = {
     "a perplexity over its own bound": numbers("perplexity", ratio=2.0),
     "a divergence over its threshold": numbers("divergence", upper=9.0),
     "a divergence over its own bound": numbers("divergence", mean=9.0),
+    "no numbers of a defense": every(check("defense", numbers={}, asked=None), of(0, about={})),
+    "no numbers of an over-refusal": every(check("over_refusal", numbers={}, asked=None), of(0, about={})),
+    "no numbers of a perplexity": check("perplexity", numbers={}),
+    "no numbers of a divergence": check("divergence", numbers={}),
+    "no numbers of a minimality": check("minimality", numbers={}),
     "a unit that can be spared": numbers("minimality", spare=["1.gate"]),
     "a unit that was not settled": numbers("minimality", void=["1.gate"]),
     "a patch that its oracle does not accept": numbers("minimality", accepted=False),
@@ -258,10 +263,18 @@ def test_every_reader_refuses_a_forgery(tmp_path: Path, honest: Path, capsys: py
 
 
 def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
-    """Say that a file is of schema 3, which had no digest: its letters still decide."""
-    older = every(lambda table: table.update(schema=3), letters("defense", after=NONE_REFUSED))
+    """Say that a file is of schema 3, which had no digest: its letters still decide, and its digest if it has one."""
+
+    def older(table: Table) -> None:
+        table["schema"] = 3
+        del table["sha256"], table["remarks"]
+
+    forge = every(older, letters("defense", after=NONE_REFUSED))
     with pytest.raises(DataError, match="contradicts itself"):
-        read_results(write(tmp_path / "results.json", the_run(), older, sealed=False))
+        read_results(write(tmp_path / "results.json", the_run(), forge, sealed=False))
+    with pytest.raises(DataError, match="says schema 3, and holds what only later ones do"):
+        read_results(write(tmp_path / "r.json", the_run(), lambda table: table.update(schema=3), sealed=False))
+    assert read_results(write(tmp_path / "r.json", the_run(), older, sealed=False)) == the_run()
 
 
 @pytest.mark.parametrize("incident", [Incident("interrupted"), Incident("other", cause="x")])

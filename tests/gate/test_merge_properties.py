@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +17,11 @@ from safety_harness.gate.decide import PATCH_REQUIRED, correct_for_students, dec
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
-from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Judge
-from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult, run_from_table
 from safety_harness.gate.statistics import SIGNIFICANCE
 from safety_harness.registry.settings import GateSettings
+from tests.samples import sample_checks
 
 Checks = Mapping[str, Check]
 BADNESS = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL].index
@@ -42,8 +42,7 @@ PROVEN = st.builds(
 
 
 RULES = {family: {"gate": GateSettings().model_dump(mode="json")} for family in "ab"}
-ALL_GREEN = {name: Check(name, Outcome.PASS, f"a {name}") for name in PATCH_REQUIRED}
-ALL_GREEN["defense"] = Check("defense", Outcome.PASS, "", {"improvement_required": True, "p_improvement": 1e-9})
+ALL_GREEN = {check.name: check for check in sample_checks()}
 
 
 @st.composite
@@ -267,17 +266,8 @@ def test_a_broken_test_is_excused_only_by_another_run(pair: tuple[RunResult, Run
             assert incident in merged.incomplete
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the place of a results.json."""
-    return tmp_path_factory.mktemp("merged") / "results.json"
-
-
 @given(runs=disjoint_runs())
-def test_runs_merge_from_disk_as_from_memory(file: Path, runs: dict[str, RunResult]) -> None:
+def test_runs_merge_from_disk_as_from_memory(runs: dict[str, RunResult]) -> None:
     """Expect one decision of runs that were written and read in between."""
-    read = {}
-    for name, run in runs.items():
-        file.write_text(run.to_json(), encoding="utf-8")
-        read[name] = read_results(file)
+    read = {name: run_from_table(json.loads(run.to_json())) for name, run in runs.items()}
     assert decision(merge(read)) == decision(merge(runs))

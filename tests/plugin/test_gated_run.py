@@ -42,7 +42,7 @@ def test_a_failing_student_turns_the_run_red(project: Project, results: Results)
     run = project(students={"one": "pass", "weak": "pass"})
     assert run.ret == pytest.ExitCode.TESTS_FAILED
     assert by_id(results()) == {"alpha/one": "pass", "alpha/weak": "fail"}
-    run.stdout.fnmatch_lines(["*AssertionError: DSR 9/128, lower bound *", "*gate: FAIL"])
+    run.stdout.fnmatch_lines(["*CheckFailed: DSR 9/128, lower bound *", "*gate: FAIL"])
     assert "raise AssertionError" not in run.stdout.str()
 
 

@@ -137,6 +137,10 @@ A_KNOWN_RED = {
     "with an assertion beside a check that passes": known_red(
         "def test_other(student, measure):\n    measure(sample_checks()[1]).require()\n    assert not student\n"
     ),
+    "with an assertion beside its failing check": known_red(f"{FAILS}    measure(weak)\n    assert not student\n"),
+    "with a failing check that it does not measure": Way(
+        f"{CHECKS}{FAILS}    weak.require()\n", students={"one": "fail"}
+    ),
     "with an error beside its failing check": known_red(f"{FAILS}    measure(weak)\n    raise OSError\n"),
     "with an error after its failing check": known_red(
         f"@pytest.fixture\ndef bad():\n    yield\n    1 / 0\n{FAILS.replace('measure)', 'measure, bad)')}"
@@ -168,6 +172,9 @@ FORGED = {
     ),
     "thresholds of another run": Way(
         CHECKS + "def test_mine(measure):\n    measure(defense(0, 90, dsr=0.1)).require()\n"
+    ),
+    "a check without its numbers": Way(
+        CHECKS + "def test_mine(measure):\n    measure(Check('perplexity', Outcome.PASS, 'trust me'))\n"
     ),
     "a check under another name": Way(
         CHECKS
