@@ -295,5 +295,7 @@ def test_the_digest_is_of_what_was_measured() -> None:
     assert {run.sha256, run.without_texts().sha256, elsewhere.sha256, replace(run, students=slower).sha256} == {
         run.sha256
     }
+    unknown = replace(run.students[0], about=About.model_validate({"patch": None}))
+    assert replace(run, students=(unknown, *run.students[1:])).sha256 != run.sha256
     weaker = replace(run, students=(replace(run.students[0], checks={"defense": defense(0, 127)}), *run.students[1:]))
     assert weaker.sha256 != run.sha256

@@ -156,6 +156,14 @@ def test_a_run_without_its_search_decides_nothing_anew(silent: int) -> None:
         merge({"1": runs[0], "2": runs[1]}, anew=["a/one"])
 
 
+def test_what_contradicted_itself_may_be_measured_again() -> None:
+    """Expect no incident of a student that another run measured whole."""
+    contradicted = Incident("other", students=("a/one",), cause="a/one: what was measured contradicts itself")
+    first = with_incidents(run_result({"a/one": []}), contradicted)
+    merged = merge({"1": first, "2": run_result({"a/one": sample_checks()})})
+    assert (merged.outcome, merged.incomplete) == (Outcome.PASS, ())
+
+
 def test_keep_first_keeps_the_first_decision() -> None:
     """Expect the later outcomes in the history, and no incident of a run that does not count."""
     incident = broken("a/one")

@@ -40,6 +40,7 @@ class Level(enum.IntEnum):
         (3, 3),
         (0.5, 0.5),
         ("x", "x"),
+        ("half \ud83d", "half ?"),
         (Share(0.5), 0.5),
         (Level.HIGH, 2),
         (Outcome.PASS, "pass"),

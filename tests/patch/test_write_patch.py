@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -38,6 +39,20 @@ def test_evidence_of_other_numbers_is_refused(made: Callable[..., Made], tmp_pat
     with pytest.raises(ArtifactError, match=rf"was gated with another {other} than today's\. Gate this patch"):
         build(evaluator, patch, tmp_path / "gated", results=results)
     assert not (tmp_path / "gated").exists()
+
+
+def test_evidence_of_a_disturbed_run_is_inconclusive(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Break a test of the student: its checks passed, and yet the run was not green because of it."""
+    evaluator = made().evaluator
+    patch = patch_of(evaluator, some_units(evaluator, 1))
+    about = {"patch": patch.model_dump(mode="json"), "identity": evaluator.identity()}
+    results = results_with(tmp_path / "results.json", {evaluator.student.id: about})
+    broken = Incident("broken_test", ("t",), (evaluator.student.id,), "no disk")
+    run = replace(read_results(results), incomplete=(broken,), outcome=Outcome.INCONCLUSIVE)
+    results.write_text(run.to_json(), encoding="utf-8")
+    gate = build(evaluator, patch, tmp_path / "gated", results=results).manifest.gate
+    assert gate is not None
+    assert (gate.outcome, gate.reasons) == (Outcome.INCONCLUSIVE, ("t could not be measured: no disk",))
 
 
 def test_an_empty_patch_makes_no_artifact(made: Callable[..., Made], tmp_path: Path) -> None:
