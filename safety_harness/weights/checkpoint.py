@@ -170,7 +170,10 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
             if wrong := misnaming(teacher.shapes, [name]):
                 advice = f"its tensors {wrong}, as in the student. Save both models with one version of transformers"
             else:
-                advice = f"holds no tensor {name!r}, as the student does. Choose a teacher of the student's size"
+                advice = (
+                    f"holds no tensor {name!r}, as the student does. Choose a teacher of the student's size, and save both "
+                    "with one version of transformers"
+                )
             raise LineageError(f"{teacher.folder.name}: {advice}.")
         if student.shapes[name] != teacher.shapes[name]:
             raise LineageError(

@@ -27,7 +27,7 @@ from safety_harness.weights.units import Unit, cut
 from tests.builders import ARCHITECTURES, LONG, SHORT
 from tests.models.answering import NEW, QUESTIONS, Pairs
 
-SLIDING = ("mistral", "gemma2", "gemma3_text", "gemma3", "gpt_oss")
+SLIDING = ("mistral", "gemma2", "gemma3_text", "gemma3", "gemma3-today", "gpt_oss")
 EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss")
 # transformers' code for these makes a tensor on the CPU in the midst of a pass.
 MOVES_TO_THE_GPU = ("falcon-grouped", "falcon-shared")

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import ArtifactError
+from safety_harness.gate.incidents import Incident
+from safety_harness.gate.reading import read_results
+from safety_harness.gate.results import Outcome
 from safety_harness.search.write_patch import _licence, build
 from tests.artifacts import Made, patch_of, some_units
 from tests.samples import results_with
