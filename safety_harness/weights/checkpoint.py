@@ -171,8 +171,8 @@ def check_shapes(student: Checkpoint, teacher: Checkpoint, units: Sequence[Unit]
                 advice = f"its tensors {wrong}, as in the student. Save both models with one version of transformers"
             else:
                 advice = (
-                    f"holds no tensor {name!r}, as the student does. Choose a teacher of the student's size, and save both "
-                    "with one version of transformers"
+                    f"holds no tensor {name!r}, as the student does. Choose a teacher of the student's size, and save "
+                    "both with one version of transformers"
                 )
             raise LineageError(f"{teacher.folder.name}: {advice}.")
         if student.shapes[name] != teacher.shapes[name]:
