@@ -126,7 +126,7 @@ SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
     "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
     "an index of nothing": (lambda f: change(f / INDEX, weight_map={}), "has no table `weight_map`"),
-    "a shard of an endless name": (lambda f: home(f, **{UP: "x" * 300}), "names a file in another place"),
+    "a shard of an endless name": (lambda f: home(f, **{UP: "x" * 300}), "no file can have the name"),
     "an index named as weights": (
         lambda f: change(f / "config.json", transformers_weights="old.safetensors.index.json"), "names the weights 'old"
     ),
