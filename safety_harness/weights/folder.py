@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from safety_harness.weights.header import READER
 from safety_harness.weights.names import is_computed
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# The second one counts where a folder holds both: transformers reads it last.
+TEMPLATES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -88,24 +91,31 @@ def check_index(folder: Path, home: Mapping[str, str], held: Mapping[str, Path])
 
 
 def check_templates(folder: Path) -> None:
-    """Check that a folder holds one chat template, or the same one twice.
+    """Check that a folder holds one chat template, or the same one several times.
 
     Raises:
-        SourceError: chat_template.jinja and tokenizer_config.json hold different templates.
+        SourceError: two of the places from which programs take the chat template hold different ones.
     """
-    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if not (file.is_file() and settings.is_file()):
-        return
-    other = READER.table(settings).get("chat_template")
-    if isinstance(other, list):  # of named templates
-        other = next(
-            (each.get("template") for each in other if isinstance(each, dict) and each.get("name") == "default"), None
-        )
-    if isinstance(other, str) and other.strip() != file.read_text("utf-8", errors="replace").strip():
-        raise SourceError(
-            f"{folder}: says two things: {file.name} and {settings.name} hold different chat templates, and programs "
-            "differ in which they use. Remove the one that is out of date."
-        )
+    files = [file for name in TEMPLATES if (file := folder / name).is_file()]
+    found = {file: file.read_text("utf-8", errors="replace") for file in files}
+    settings = folder / "tokenizer_config.json"
+    if found and settings.is_file() and (named := _named_default(settings)) is not None:
+        found[settings] = named
+    for one, other in itertools.pairwise(found):
+        if found[one].strip() != found[other].strip():
+            raise SourceError(
+                f"{folder}: says two things: {one.relative_to(folder)} and {other.relative_to(folder)} hold different "
+                "chat templates, and programs differ in which they use. Remove the one that is out of date."
+            )
+
+
+def _named_default(settings: Path) -> str | None:
+    """Return the chat template that tokenizer_config.json holds, of several the default one, or None."""
+    held = READER.table(settings).get("chat_template")
+    if isinstance(held, list):
+        named = (each for each in held if isinstance(each, dict) and each.get("name") == "default")
+        held = next((each.get("template") for each in named), None)
+    return held if isinstance(held, str) else None
 
 
 def _indexed(index: Path) -> Mapping[str, str]:

@@ -93,12 +93,33 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f / "tokenizer_config.json", chat_template=[{"name": "default", "template": "{{ 'old' }}"}]),
         "hold different chat templates",
     ),
+    "a default template that wins": (lambda f: further(f, "default", "{{ 'old' }}"), "hold different chat templates"),
+    "a default template and another in the settings": (
+        lambda f: (
+            (f / "chat_template.jinja").unlink(), further(f, "default", "{{ 'a' }}"),
+            change(f / "tokenizer_config.json", chat_template="{{ 'b' }}"),
+        ),
+        "default.jinja and tokenizer_config.json hold different chat templates",
+    ),
+    "three templates, of which the last differs": (
+        lambda f: (
+            further(f, "default", (f / "chat_template.jinja").read_text()),
+            change(f / "tokenizer_config.json", chat_template="{{ 'b' }}"),
+        ),
+        "default.jinja and tokenizer_config.json hold different chat templates",
+    ),
     "a key twice": (
         lambda f: (f / "config.json").write_text('{"rope_theta": 1, ' + (f / "config.json").read_text().lstrip()[1:]
                                                  .replace('"model_type"', '"rope_theta": 2, "model_type"')),
         "the key 'rope_theta' stands there twice",
     ),
 }  # fmt: skip
+
+
+def further(folder: Path, name: str, template: str) -> None:
+    """Add a chat template where transformers looks for further ones."""
+    (folder / "additional_chat_templates").mkdir(exist_ok=True)
+    (folder / "additional_chat_templates" / f"{name}.jinja").write_text(template)
 
 
 def add_shard(folder: Path) -> None:
@@ -126,7 +147,7 @@ SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
     "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
     "an index of nothing": (lambda f: change(f / INDEX, weight_map={}), "has no table `weight_map`"),
-    "a shard of an endless name": (lambda f: home(f, **{UP: "x" * 300}), "names a file in another place"),
+    "a shard of an endless name": (lambda f: home(f, **{UP: "x" * 300}), "no file can have the name"),
     "an index named as weights": (
         lambda f: change(f / "config.json", transformers_weights="old.safetensors.index.json"), "names the weights 'old"
     ),
@@ -147,6 +168,8 @@ def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None
     change(folder / INDEX, weight_map=dict.fromkeys(names, FILE))
     change(folder / "config.json", transformers_weights=INDEX)
     change(folder / "tokenizer_config.json", chat_template=(folder / "chat_template.jinja").read_text() + "\n")
+    further(folder, "default", (folder / "chat_template.jinja").read_text())
+    further(folder, "tool_use", "{{ 'a tool' }}")
     (folder / "original").mkdir()
     write(folder / "original" / "consolidated.safetensors", {"a": ONE})
     (folder / "._model.safetensors").write_bytes(b"left by a file system")
