@@ -102,11 +102,16 @@ def check_templates(folder: Path) -> None:
     if found and settings.is_file() and (named := _named_default(settings)) is not None:
         found[settings] = named
     for one, other in itertools.pairwise(found):
-        if found[one].strip() != found[other].strip():
+        if _as_jinja_reads(found[one]) != _as_jinja_reads(found[other]):
             raise SourceError(
                 f"{folder}: says two things: {one.relative_to(folder)} and {other.relative_to(folder)} hold different "
                 "chat templates, and programs differ in which they use. Remove the one that is out of date."
             )
+
+
+def _as_jinja_reads(template: str) -> str:
+    """Return a template with the ends of lines that Jinja makes of all ends of lines."""
+    return template.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _named_default(settings: Path) -> str | None:

@@ -184,6 +184,15 @@ def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None
     load(folder, "float32")
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_ends_of_lines_make_no_other_template(folder: Path, end: str) -> None:
+    """Save a template as an editor for Windows does, in a file, which is read as text, and in JSON, which is not."""
+    template = f"{{% for m in messages %}}{end}{{{{ m.content }}}}{end}{{% endfor %}}"
+    (folder / "chat_template.jinja").write_bytes(template.encode())
+    change(folder / "tokenizer_config.json", chat_template=template)
+    assert Checkpoint(folder).parameters
+
+
 def test_an_index_may_leave_out_what_is_computed(sharded: Path) -> None:
     add(sharded / FIRST, **{"model.layers.0.self_attn.rotary_emb.inv_freq": ONE})
     assert Checkpoint(sharded).parameters
