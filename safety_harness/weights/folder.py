@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 from safety_harness.weights.header import READER
 from safety_harness.weights.names import is_computed
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# Mistral's repositories hold the weights a second time, for its own programs.
+OTHER_COPIES = "consolidated*.safetensors"
 # The second one counts where a folder holds both: transformers reads it last.
 TEMPLATES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -42,6 +44,11 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> tuple[list[Path], M
     _refuse_further_weights(folder, config, index if home is not None else whole, files, present)
     if missing := [file for file in files if not file.exists()]:
         raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
+    if copies := [file for file in present if file not in files]:
+        remark(
+            f"{copies[0]}: is passed over. It holds the weights for Mistral's own programs, and what is measured here "
+            f"is {files[0].name}. A program that reads {copies[0].name} may answer otherwise."
+        )
     return files, home
 
 
@@ -65,7 +72,7 @@ def _refuse_further_weights(
             f"{folder}: holds {present[0].name}, and neither {WHOLE} nor {INDEX}, which say what counts. Rename the "
             f"one file to {WHOLE}, or get the index."
         )
-    if further := [file for file in present if file not in files]:
+    if further := [file for file in present if file not in files and not file.match(OTHER_COPIES)]:
         raise SourceError(
             f"{folder}: says two things: the weights are in {files[0].name}{' …' if len(files) > 1 else ''} (by "
             f"{read.name}), and {further[0].name} holds others, which some programs read. Remove one of them."

@@ -125,7 +125,7 @@ LEFT_OUT = {
     "trainer_state.json": "trainer_state.json", "checkpoint-500/README.md": "checkpoint-500",
     "checkpoint-500/optimizer.pt": "checkpoint-500", "wandb/run/files/requirements.txt": "wandb",
     "runs/events.out.tfevents.1.host": "runs", "modeling_own.py": "modeling_own.py", "train.sh": "train.sh",
-    "__pycache__/modeling_own.pyc": "__pycache__", "adapter_model.safetensors": "adapter_model.safetensors",
+    "__pycache__/modeling_own.pyc": "__pycache__", "consolidated.safetensors": "consolidated.safetensors",
     "lora/adapter_config.json": "lora", "lora/README.md": "lora", "ema.npz": "ema.npz", "weights.zip": "weights.zip",
     "rng_state_0.pth": "rng_state_0.pth", "notes/.git": "notes/.git",
     "original/tokenizer.json": "original/tokenizer.json",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import Remark, SourceError
 from safety_harness.models.load import load
 from safety_harness.weights.checkpoint import Checkpoint
 from tests.builders import make_model, make_tokenizer, save
@@ -77,7 +77,9 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f / INDEX, weight_map=dict.fromkeys(sorted(load_file(f / FILE))[1:], FILE)),
         rf"{INDEX} says that .* is in no file, and it lies in {FILE}",
     ),
-    "consolidated weights": (lambda f: write(f / "consolidated.safetensors", {"a": ONE}), "consolidated.*holds others"),
+    "nothing but consolidated weights": (
+        lambda f: (f / FILE).rename(f / "consolidated.safetensors"), "consolidated.* neither model"
+    ),
     "another precision": (lambda f: write(f / "model.fp16.safetensors", {"a": ONE}), r"fp16\.safetensors holds others"),
     "shards without an index": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
     "adapter weights": (lambda f: write(f / "adapter_model.safetensors", {"a": ONE}), "adapter_model.*holds others"),
@@ -191,6 +193,21 @@ def test_ends_of_lines_make_no_other_template(folder: Path, end: str) -> None:
     (folder / "chat_template.jinja").write_bytes(template.encode())
     change(folder / "tokenizer_config.json", chat_template=template)
     assert Checkpoint(folder).parameters
+
+
+@pytest.mark.parametrize("kind", ["folder", "sharded"])
+@pytest.mark.parametrize("names", [["consolidated"], ["consolidated-00001-of-00002", "consolidated-00002-of-00002"]])
+def test_consolidated_weights_are_passed_over(request: pytest.FixtureRequest, kind: str, names: list[str]) -> None:
+    """Read a whole repository of Mistral, which holds the weights twice, and say which of them count."""
+    folder: Path = request.getfixturevalue(kind)
+    before = Checkpoint(folder).shapes
+    for name in names:
+        write(folder / f"{name}.safetensors", {"a": ONE})
+    with pytest.warns(Remark, match=rf"{names[0]}\.safetensors: is passed over"):
+        assert Checkpoint(folder).shapes == before
+    add_shard(folder)
+    with pytest.raises(SourceError, match=r"model-00001-of-00001.*holds others"):
+        Checkpoint(folder)
 
 
 def test_an_index_may_leave_out_what_is_computed(sharded: Path) -> None:
