@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safety_harness.errors import Remark, SourceError
+from safety_harness.errors import LineageError, Remark, SourceError
 from safety_harness.models.load import load
-from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from tests.builders import make_model, make_tokenizer, save
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -142,10 +143,6 @@ SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a stale whole file": (lambda f: write(f / FILE, {"x": ONE}), f"{FILE} holds .* and {INDEX} names {FIRST}"),
     "a third shard": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
     "a tensor in two shards": (lambda f: add(f / SECOND, **load_file(f / FIRST)), "is both in .* and in"),
-    "a tensor that is in no shard": (
-        lambda f: home(f, **{"model.layers.9.mlp.up_proj.weight": FIRST}),
-        rf"'model\.layers\.9\.mlp\.up_proj\.weight' lies in {FIRST}, and {FIRST} does not hold it",
-    ),
     "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
     "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
     "an index of nothing": (lambda f: change(f / INDEX, weight_map={}), "has no table `weight_map`"),
@@ -208,6 +205,36 @@ def test_consolidated_weights_are_passed_over(request: pytest.FixtureRequest, ki
     add_shard(folder)
     with pytest.raises(SourceError, match=r"model-00001-of-00001.*holds others"):
         Checkpoint(folder)
+
+
+@pytest.mark.parametrize("head", ["lm_head.weight", "model.layers.9.mlp.up_proj.weight"])
+def test_an_index_may_name_what_no_file_needs_to_hold(sharded: Path, head: str) -> None:
+    """Read the index of the hub's converter, which names a tied head, and one with a layer that the model lacks."""
+    home(sharded, **{head: FIRST})
+    assert load(sharded, "float32").checkpoint.shapes.keys().isdisjoint({head})
+
+
+@pytest.mark.parametrize("lost", [UP, "model.norm.weight", "model.embed_tokens.weight"])
+def test_a_tensor_that_is_in_the_index_alone_is_missing(sharded: Path, lost: str) -> None:
+    for file in (sharded / FIRST, sharded / SECOND):
+        write(file, {name: tensor for name, tensor in load_file(file).items() if name != lost})
+    with pytest.raises(SourceError, match=rf"lacks the tensor '({lost}|lm_head\.weight)'"):
+        load(sharded, "float32")
+
+
+def test_a_teacher_lacks_what_is_in_its_index_alone(whole: Path, sharded: Path) -> None:
+    """Read a teacher by its headers alone, as before anything is loaded."""
+    write(sharded / FIRST, {name: tensor for name, tensor in load_file(sharded / FIRST).items() if name != UP})
+    student = Checkpoint(whole)
+    with pytest.raises(LineageError, match=f"holds no tensor '{UP}'"):
+        check_shapes(student, Checkpoint(sharded), enumerate_units(student.config, student.shapes))
+
+
+def test_an_untied_head_in_the_index_alone_is_missing(sharded: Path) -> None:
+    change(sharded / "config.json", tie_word_embeddings=False)
+    home(sharded, **{"lm_head.weight": FIRST})
+    with pytest.raises(SourceError, match=r"lacks the tensor 'lm_head\.weight'"):
+        load(sharded, "float32")
 
 
 def test_an_index_may_leave_out_what_is_computed(sharded: Path) -> None:
