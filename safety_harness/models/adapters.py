@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +12,45 @@ import torch
 from transformers import PreTrainedConfig
 
 from safety_harness.errors import SourceError
+from safety_harness.models.lineage import NO_MEANING
 from safety_harness.models.read import reason
 from safety_harness.weights.adapter import WEIGHTS
 from safety_harness.weights.checkpoint import Checkpoint, read_header
 from safety_harness.weights.header import READER
 from safety_harness.weights.names import misnaming
 
-# What a config.json says about how a model was made, kept or packed, and not about what it computes.
-_BOOKKEEPING = frozenset(
-    ("_name_or_path", "architectures", "dtype", "quantization_config", "torch_dtype", "transformers_version")
-) | {"use_cache"}
+# What a config.json says about how a model was kept or packed. It computes the same.
+_BOOKKEEPING = frozenset(("architectures", "dtype", "quantization_config", "torch_dtype", "transformers_version"))
+_ENDS = "eos_token_id"
 
 
 def refuse_other_settings(adapter: Path, config: PreTrainedConfig) -> None:
-    """Check that a config.json in an adapter's folder says nothing else than that of the base model."""
+    """Check that a config.json in an adapter's folder means nothing else than that of the base model.
+
+    The tokens that end an answer count unless a generation_config.json names them.
+    """
     file = adapter / "config.json"
     if not file.is_file():
         return
-    own = config.to_dict()
-    for key, value in READER.table(file).items():
-        if key not in _BOOKKEEPING and key in own and value != own[key]:
-            raise SourceError(
-                f"{file}: says {key} = {value!r}, and the base model {own[key]!r}. Merge the adapter with the tool "
-                "that trained it, and name the merged model; or remove the file."
-            )
+    table, own = READER.table(file), json.loads(config.to_json_string(use_diff=False))
+    differs = list(_other_settings(table, own))
+    if not (adapter / "generation_config.json").is_file() and table.get(_ENDS, own.get(_ENDS)) != own.get(_ENDS):
+        differs.append((_ENDS, table[_ENDS], own.get(_ENDS)))
+    for key, value, other in differs:
+        raise SourceError(
+            f"{file}: says {key} = {value!r}, and the base model {other!r}. Merge the adapter with the tool "
+            "that trained it, and name the merged model; or remove the file."
+        )
+
+
+def _other_settings(said: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each setting with a meaning that *said* and *own* have with two values, also of a part of the model."""
+    for key in sorted((said.keys() & own.keys()) - _BOOKKEEPING):
+        value, other = said[key], own[key]
+        if key.endswith("_config") and isinstance(value, dict) and isinstance(other, dict):
+            yield from _other_settings(value, other)
+        elif value != other and not NO_MEANING.fullmatch(key):
+            yield key, value, other
 
 
 def merge(model: Any, adapter: Path, base: Path) -> Any:

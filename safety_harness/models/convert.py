@@ -31,6 +31,7 @@ from safety_harness.models.adapters import merge, refuse_no_change, refuse_other
 from safety_harness.models.chat import read_template
 from safety_harness.models.read import account, read_model, reason
 from safety_harness.models.template_trial import try_template
+from safety_harness.models.vocabulary import check_vocabulary, rows_of
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.checkpoint import Checkpoint
 
@@ -105,7 +106,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     model, checkpoint = read_model(base, torch.float32)
     refuse_other_settings(adapter, model.config)
     with whole_folder(out) as folder:
-        tokenizer = _tokenizer_of(base, adapter, model.get_input_embeddings().num_embeddings)
+        tokenizer = _tokenizer_of(base, adapter, rows_of(model))
         merged = merge(model, adapter, base)
         if (adapter / "generation_config.json").is_file():
             merged.generation_config = GenerationConfig.from_pretrained(adapter, local_files_only=True)
@@ -124,11 +125,7 @@ def _tokenizer_of(base: Path, adapter: Path, rows: int) -> PreTrainedTokenizerBa
         tokenizer.chat_template = read_template(template)
     if not tokenizer.chat_template:
         tokenizer.chat_template = _tokenizer(base).chat_template
-    if has_tokenizer and len(tokenizer) > rows:
-        raise SourceError(
-            f"{adapter}: its tokenizer knows {len(tokenizer)} tokens, and the model has rows for {rows}. Merge it "
-            "with the tool that trained it, which knows how to add rows, and name the merged model."
-        )
+    check_vocabulary(tokenizer, rows, adapter if has_tokenizer else base)
     return tokenizer
 
 

@@ -40,7 +40,7 @@ _SHIFTING_SETTINGS = (
     "vocab_size",
 )
 # What training and serving read, and no answer depends on.
-_NO_MEANING = re.compile(
+NO_MEANING = re.compile(
     r"_.*|.*(?:dropout|pdrop|_token_id|aux_loss_coef|jitter_noise)|output_router_logits|initializer_range|use_cache|"
     r"pretraining_tp|init_device|is_decoder|summary_.*|max_position_embeddings|max_seq_len|n_positions"
 )
@@ -79,7 +79,7 @@ def check_lineage(student: Checkpoint, teacher: Checkpoint, units: tuple[Unit, .
             f"their tensors is {median:.2f} (below {MIN_MEDIAN_COSINE}). Choose a teacher of the same lineage."
         )
     others = sorted({*settings, *teacher_settings} - {*_SHIFTING_SETTINGS, *_HEAD_SETTINGS})
-    names_of_settings = [*_SHIFTING_SETTINGS, *(name for name in others if not _NO_MEANING.fullmatch(name))]
+    names_of_settings = [*_SHIFTING_SETTINGS, *(name for name in others if not NO_MEANING.fullmatch(name))]
     differs = [
         difference
         for name in names_of_settings

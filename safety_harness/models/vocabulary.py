@@ -25,7 +25,25 @@ def stop_tokens_of(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:
-    """Check that any text gives tokens of the first *rows*. Turn off what cuts or pads a text, and warn.
+    """Check a vocabulary as :func:`check_vocabulary` does. Turn off what cuts or pads a text, and warn.
+
+    Raises:
+        SourceError: a token that is no added one has no row.
+    """
+    check_vocabulary(tokenizer, rows, folder)
+    core: Any = getattr(tokenizer, "backend_tokenizer", None)
+    settings = [name for name in ("truncation", "padding") if getattr(core, name, None)]
+    if settings:
+        core.no_truncation()
+        core.no_padding()
+        remark(
+            f"{folder / 'tokenizer.json'}: sets {' and '.join(settings)}, which other programs may apply to questions. "
+            "It is turned off here: questions are put whole, and as long as they are."
+        )
+
+
+def check_vocabulary(tokenizer: Any, rows: int, folder: Path) -> None:
+    """Check that any text gives tokens of the first *rows*.
 
     Tokens that were added to a vocabulary may lack a row: many published tokenizers have some that nothing uses.
     :func:`require_rows` looks at each text for them.
@@ -37,15 +55,6 @@ def check_tokenizer(tokenizer: Any, rows: int, folder: Path) -> None:
     require_rows(
         {token for token in tokenizer.get_vocab().values() if token not in added}, tokenizer, rows, str(folder)
     )
-    core: Any = getattr(tokenizer, "backend_tokenizer", None)
-    settings = [name for name in ("truncation", "padding") if getattr(core, name, None)]
-    if settings:
-        core.no_truncation()
-        core.no_padding()
-        remark(
-            f"{folder / 'tokenizer.json'}: sets {' and '.join(settings)}, which other programs may apply to questions. "
-            "It is turned off here: questions are put whole, and as long as they are."
-        )
 
 
 def require_rows(tokens: Collection[int], tokenizer: Any, rows: int, where: str) -> None:

@@ -16,7 +16,7 @@ from safety_harness.patch.folder import Artifact
 from safety_harness.patch.manifest import Entry
 from safety_harness.patch.release import is_needed, split_files
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, taken, with_channels
-from safety_harness.weights.checkpoint import BESIDE, PICKLES, Checkpoint
+from safety_harness.weights.checkpoint import PICKLES, Checkpoint, companions
 
 # Files that may hold a second copy of a model's weights, in any format, and the files that index weights.
 WEIGHT_FILES = (*PICKLES, "*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite")
@@ -178,11 +178,12 @@ def _first_foreign(artifact: Artifact, tensors: Mapping[str, Stored]) -> str:
 def beside(artifact: Artifact, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the files of *checkpoint* that decide its answers, hold no weights, and have changed since the gate."""
     known = {name: sha256 for name, sha256 in artifact.manifest.student.files.items() if not _is_weights(Path(name))}
-    there = {path.name for pattern in BESIDE for path in checkpoint.folder.glob(pattern) if not _is_weights(path)}
+    folder = checkpoint.folder
+    there = {path.relative_to(folder).as_posix() for path in companions(folder) if not _is_weights(path)}
     return tuple(
         name
         for name in sorted(known.keys() | there)
-        if (is_needed(Path(name)) if name not in there else known.get(name) != sha256_file(checkpoint.folder / name))
+        if (is_needed(Path(name)) if name not in there else known.get(name) != sha256_file(folder / name))
     )
 
 

@@ -28,8 +28,10 @@ READER = Reader(
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
-# A file next to the manifest or the weights: its name may lead nowhere else.
-FileName = Annotated[str, Field(max_length=255, pattern=r"^\.*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*$")]
+# A file next to the manifest or the weights, or a further chat template: its name may lead nowhere else.
+FileName = Annotated[
+    str, Field(max_length=281, pattern=r"^(additional_chat_templates/)?\.*[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*$")
+]
 
 
 class Origin(Record):

@@ -30,10 +30,11 @@ from safety_harness.files import (
 from safety_harness.reading import Reader
 from safety_harness.registry.schema import PromptSource, Source
 
-# What is fetched of a hub repository: no pickles (*.bin, *.pt), no code (*.py) and no folders. A model is read from the
-# top alone; folders hold other formats and training's own checkpoints, each as large as the model.
+# What is fetched of a hub repository: no pickles (*.bin, *.pt) and no code (*.py).
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-SUBFOLDERS = "*/*"
+# Of folders only the chat templates, of which transformers reads some (additional_chat_templates). Else a model is read
+# from the top alone; folders hold other formats and training's own checkpoints, each as large as the model.
+SUBFOLDERS = tuple(f"*/{pattern}" for pattern in SAFE_PATTERNS if pattern != "*.jinja")
 # Mistral's repositories hold the weights twice, the second time for its own program.
 OTHER_COPIES = "consolidated*"
 # Package indexes take at most 100 MiB, and weights hardly get smaller when they are packed.
@@ -147,7 +148,7 @@ def _from_hub(source: Source) -> Path:
                 repo_type=kind,
                 revision=source.revision,
                 allow_patterns=list(SAFE_PATTERNS),
-                ignore_patterns=[SUBFOLDERS, OTHER_COPIES],
+                ignore_patterns=[*SUBFOLDERS, OTHER_COPIES],
             )
             return Path(folder)
         path = Path(huggingface_hub.hf_hub_download(name, source.file, repo_type=kind, revision=source.revision))

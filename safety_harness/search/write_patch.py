@@ -28,7 +28,7 @@ from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measure
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.find import select
-from safety_harness.weights.checkpoint import BESIDE, Checkpoint
+from safety_harness.weights.checkpoint import Checkpoint, companions
 from safety_harness.weights.units import Moved, Unit, moved, ranges
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
@@ -140,7 +140,7 @@ def _ancestor(evaluator: Evaluator) -> Origin | None:
 
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
-    companions = {path for pattern in BESIDE for path in checkpoint.folder.glob(pattern)}
+    decisive = sorted([*checkpoint.shards, *companions(checkpoint.folder)])
     local = spec.path or spec.gguf  # only its last part is published
     in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
     return Origin(
@@ -151,7 +151,7 @@ def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
         architecture=checkpoint.model_type,
         adapters=tuple(sha256_file(path / "adapter_model.safetensors") for path in spec.adapters),
         dequantised=bool(spec.gguf) or str(spec.file).endswith(".gguf"),
-        files={path.name: sha256_file(path) for path in sorted([*checkpoint.shards, *companions])},
+        files={path.relative_to(checkpoint.folder).as_posix(): sha256_file(path) for path in decisive},
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 from safety_harness.weights.header import READER
 from safety_harness.weights.names import is_computed
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# Mistral's repositories hold the weights a second time, for its own programs.
+OTHER_COPIES = "consolidated*.safetensors"
+# The second one counts where a folder holds both: transformers reads it last.
+TEMPLATES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -39,6 +44,11 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> tuple[list[Path], M
     _refuse_further_weights(folder, config, index if home is not None else whole, files, present)
     if missing := [file for file in files if not file.exists()]:
         raise SourceError(f"{missing[0]}: missing, though the index names it. Get the whole checkpoint.")
+    if copies := [file for file in present if file not in files]:
+        remark(
+            f"{copies[0]}: is passed over. It holds the weights for Mistral's own programs, and what is measured here "
+            f"is {files[0].name}. A program that reads {copies[0].name} may answer otherwise."
+        )
     return files, home
 
 
@@ -62,7 +72,7 @@ def _refuse_further_weights(
             f"{folder}: holds {present[0].name}, and neither {WHOLE} nor {INDEX}, which say what counts. Rename the "
             f"one file to {WHOLE}, or get the index."
         )
-    if further := [file for file in present if file not in files]:
+    if further := [file for file in present if file not in files and not file.match(OTHER_COPIES)]:
         raise SourceError(
             f"{folder}: says two things: the weights are in {files[0].name}{' …' if len(files) > 1 else ''} (by "
             f"{read.name}), and {further[0].name} holds others, which some programs read. Remove one of them."
@@ -70,42 +80,56 @@ def _refuse_further_weights(
 
 
 def check_index(folder: Path, home: Mapping[str, str], held: Mapping[str, Path]) -> None:
-    """Check that an index puts every tensor into the file that *held* says it lies in, and names no tensor more.
+    """Check that an index puts every tensor into the file that *held* says it lies in.
+
+    A name that is in no file may be of a tied head, which the hub's converter leaves in the index. Whether a tensor is
+    missing is seen by whoever needs it.
 
     Raises:
         SourceError: index and files differ. The message names the first tensor.
     """
-    for name in sorted(home.keys() | held.keys()):
-        indexed, found = home.get(name), held.get(name)
-        if (found is not None and found.name == indexed) or is_computed(name):
+    for name, found in sorted(held.items()):
+        indexed = home.get(name)
+        if found.name == indexed or is_computed(name):
             continue
         says = f"lies in {indexed}" if indexed else "is in no file"
-        is_so = f"it lies in {found.name}" if found else f"{indexed} does not hold it"
         raise SourceError(
-            f"{folder}: says two things: {INDEX} says that {name!r} {says}, and {is_so}. Programs differ in which they "
-            "follow. Save the model again, or get the files and the index of one save."
+            f"{folder}: says two things: {INDEX} says that {name!r} {says}, and it lies in {found.name}. Programs "
+            "differ in which they follow. Save the model again, or get the files and the index of one save."
         )
 
 
 def check_templates(folder: Path) -> None:
-    """Check that a folder holds one chat template, or the same one twice.
+    """Check that a folder holds one chat template, or the same one several times.
 
     Raises:
-        SourceError: chat_template.jinja and tokenizer_config.json hold different templates.
+        SourceError: two of the places from which programs take the chat template hold different ones.
     """
-    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if not (file.is_file() and settings.is_file()):
-        return
-    other = READER.table(settings).get("chat_template")
-    if isinstance(other, list):  # of named templates
-        other = next(
-            (each.get("template") for each in other if isinstance(each, dict) and each.get("name") == "default"), None
-        )
-    if isinstance(other, str) and other.strip() != file.read_text("utf-8", errors="replace").strip():
-        raise SourceError(
-            f"{folder}: says two things: {file.name} and {settings.name} hold different chat templates, and programs "
-            "differ in which they use. Remove the one that is out of date."
-        )
+    files = [file for name in TEMPLATES if (file := folder / name).is_file()]
+    found = {file: file.read_text("utf-8", errors="replace") for file in files}
+    settings = folder / "tokenizer_config.json"
+    if found and settings.is_file() and (named := _named_default(settings)) is not None:
+        found[settings] = named
+    for one, other in itertools.pairwise(found):
+        if _as_jinja_reads(found[one]) != _as_jinja_reads(found[other]):
+            raise SourceError(
+                f"{folder}: says two things: {one.relative_to(folder)} and {other.relative_to(folder)} hold different "
+                "chat templates, and programs differ in which they use. Remove the one that is out of date."
+            )
+
+
+def _as_jinja_reads(template: str) -> str:
+    """Return a template with the ends of lines that Jinja makes of all ends of lines."""
+    return template.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _named_default(settings: Path) -> str | None:
+    """Return the chat template that tokenizer_config.json holds, of several the default one, or None."""
+    held = READER.table(settings).get("chat_template")
+    if isinstance(held, list):
+        named = (each for each in held if isinstance(each, dict) and each.get("name") == "default")
+        held = next((each.get("template") for each in named), None)
+    return held if isinstance(held, str) else None
 
 
 def _indexed(index: Path) -> Mapping[str, str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from safety_harness.ddmin import minimize
 from safety_harness.files import sha256_text
+from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Identity
-from safety_harness.gate.results import read_results
 from safety_harness.models.chat import read_template
 from safety_harness.patch.folder import PATCH as TENSORS
 from safety_harness.patch.folder import SUMS, open_artifact, sums

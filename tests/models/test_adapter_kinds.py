@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from safety_harness.errors import SourceError
+from safety_harness.models.adapters import refuse_other_settings
 from safety_harness.models.convert import merge_adapter
 from safety_harness.models.load import load
+from safety_harness.models.read import read_model
 from tests.builders import make_model, make_tokenizer, save, vary
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
@@ -153,6 +155,37 @@ def test_an_adapter_that_cannot_be_merged_whole_is_refused(pairs: Pairs, tmp_pat
     assert str(tmp_path / "adapter") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+WITHOUT_MEANING: dict[str, Any] = {
+    "pad_token_id": 2, "attention_dropout": 0.1, "initializer_range": 0.5, "max_position_embeddings": 64,
+    "use_cache": False, "dtype": "bfloat16", "transformers_version": "4.40.0", "pretraining_tp": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_config_that_means_the_same_is_passed_over(pairs: Pairs, tmp_path: Path, architecture: str) -> None:
+    """Read the config.json that training left next to an adapter; that of Gemma 3 has a part for the text."""
+    base = pairs(architecture, True)[0]
+    config = json.loads((base / "config.json").read_text())
+    for part in (config, config.get("text_config", config)):
+        part.update(WITHOUT_MEANING)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = read_model(base, torch.float32)[0]
+    refuse_other_settings(tmp_path, model.config)
+    config.get("text_config", config)["rms_norm_eps"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match=r"says rms_norm_eps = 0\.5, and the base model"):
+        refuse_other_settings(tmp_path, model.config)
+
+
+def test_other_ends_of_an_answer_need_a_generation_config(pairs: Pairs, tmp_path: Path) -> None:
+    config = read_model(pairs("llama", True)[0], torch.float32)[0].config
+    (tmp_path / "config.json").write_text('{"eos_token_id": [2, 6]}')
+    with pytest.raises(SourceError, match=r"says eos_token_id = \[2, 6\], and the base model 2"):
+        refuse_other_settings(tmp_path, config)
+    GenerationConfig(eos_token_id=[2, 6]).save_pretrained(tmp_path)
+    refuse_other_settings(tmp_path, config)
 
 
 def test_a_base_that_lacks_a_tensor_takes_no_adapter(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safety_harness.errors import SourceError
 from safety_harness.models.convert import merge_adapter
+from safety_harness.models.generate import Generator
+from safety_harness.models.load import load
 from tests.models.byte_llama import TEMPLATE, cut, names
 
 
@@ -116,11 +118,36 @@ def test_an_adapters_own_template_and_tokenizer_are_used(base: Path, adapter: Pa
     tokenizer.save_pretrained(adapter)
     merge_adapter(base, adapter, tmp_path / "without")
     assert AutoTokenizer.from_pretrained(tmp_path / "without").chat_template == TEMPLATE
-    tokenizer.add_tokens(["<|im_end|>"])
+
+
+def test_an_added_token_without_a_row_may_go_unused(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Merge an adapter whose tokenizer has a token more than the model rows, as that of Gemma 3 1B has.
+
+    A template that uses the token is refused when the model is asked, as that of a whole model is.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<image_soft_token>"], special_tokens=True)
     tokenizer.save_pretrained(adapter)
-    with pytest.raises(SourceError, match="its tokenizer knows 261 tokens, and the model has rows for 260"):
-        merge_adapter(base, adapter, tmp_path / "more")
-    assert not (tmp_path / "more").exists()
+    merge_adapter(base, adapter, tmp_path / "out")
+    merged = load(tmp_path / "out", "float32")
+    Generator(merged.model, merged.tokenizer, batch_size=1).encode("ab")
+    tokenizer.chat_template = TEMPLATE + "<image_soft_token>"
+    tokenizer.save_pretrained(adapter)
+    merge_adapter(base, adapter, tmp_path / "used")
+    used = load(tmp_path / "used", "float32")
+    with pytest.raises(SourceError, match=r"rows for 260 tokens, and none for '<image_soft_token>' \(260\)"):
+        Generator(used.model, used.tokenizer, batch_size=1).encode("ab")
+
+
+def test_a_larger_vocabulary_than_the_models_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
+    table = json.loads((adapter / "tokenizer.json").read_text())
+    table["model"]["vocab"]["abab"] = 260
+    table["model"]["merges"].append(["ab", "ab"])
+    (adapter / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.raises(SourceError, match=r"adapter: the model has rows for 260 tokens, and none for 'abab' \(260\)"):
+        merge_adapter(base, adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapters_can_be_chained(base: Path, adapter: Path, tmp_path: Path) -> None:

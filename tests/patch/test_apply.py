@@ -126,6 +126,7 @@ LEFT_OUT = {
     "checkpoint-500/optimizer.pt": "checkpoint-500", "wandb/run/files/requirements.txt": "wandb",
     "runs/events.out.tfevents.1.host": "runs", "modeling_own.py": "modeling_own.py", "train.sh": "train.sh",
     "__pycache__/modeling_own.pyc": "__pycache__", "scheduler.pt": "scheduler.pt",
+    "consolidated.safetensors": "consolidated.safetensors",
     "lora/adapter_config.json": "lora", "lora/README.md": "lora", "ema.npz": "ema.npz", "weights.zip": "weights.zip",
     "rng_state_0.pth": "rng_state_0.pth", "notes/.git": "notes/.git",
     "original/tokenizer.json": "original/tokenizer.json",

@@ -64,6 +64,11 @@ def resum(folder: Path) -> None:
         (("student", "files", "x" * 300), "0" * 64, "student.files"),
         (("student", "files", ".."), "0" * 64, "student.files"),
         (("student", "files", "a\\b"), "0" * 64, "student.files"),
+        (("student", "files", "another_folder/default.jinja"), "0" * 64, "student.files"),
+        (("student", "files", "/additional_chat_templates/default.jinja"), "0" * 64, "student.files"),
+        (("student", "files", "additional_chat_templates/.."), "0" * 64, "student.files"),
+        (("student", "files", "additional_chat_templates/../config.json"), "0" * 64, "student.files"),
+        (("student", "files", "additional_chat_templates/"), "0" * 64, "student.files"),
         (("lineage",), {"x": 1}, "lineage.median"),
         (("entries", 0, "dtype"), "BF16", "and the manifest BF16"),
         (("total_parameters",), 0, "greater than 0"),
@@ -86,12 +91,15 @@ def test_a_manifest_that_lies_is_refused(folder: Path, path: tuple[Any, ...], va
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["._config.json", "config (1).json", "été.txt"])
+@pytest.mark.parametrize(
+    "name", ["._config.json", "config (1).json", "été.txt", "additional_chat_templates/tools.jinja"]
+)
 def test_any_name_of_a_file_next_to_the_weights_is_recorded(
     made: Callable[..., Made], tmp_path: Path, name: str
 ) -> None:
     """Expect the hash of the file in the manifest, whatever the file is called."""
     first = made()
+    (first.student / name).parent.mkdir(exist_ok=True)
     (first.student / name).write_text("{}", encoding="utf-8")
     evaluator = open_evaluator(first.evaluator.student)
     again = build(evaluator, patch_of(evaluator, first.units), tmp_path / "again")

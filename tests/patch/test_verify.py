@@ -84,6 +84,17 @@ def test_a_changed_chat_template_is_said(made: Callable[..., Made], tmp_path: Pa
     assert verify(made_.artifact, out) == Verified(State.APPLIED, beside=others)
 
 
+def test_a_further_chat_template_is_said(made: Callable[..., Made], tmp_path: Path) -> None:
+    """Add, to a released model, a template in the folder from which transformers takes the default one too."""
+    made_ = made()
+    apply(made_.artifact, made_.student, tmp_path / "out")
+    further = tmp_path / "out" / "additional_chat_templates"
+    further.mkdir()
+    shutil.copyfile(made_.student / "chat_template.jinja", further / "default.jinja")
+    beside = ("additional_chat_templates/default.jinja",)
+    assert verify(made_.artifact, tmp_path / "out") == Verified(State.APPLIED, beside=beside)
+
+
 def test_one_tensor_in_two_shards_is_refused(made: Callable[..., Made], tmp_path: Path) -> None:
     """Expect an error: transformers takes the tensor of the last file, whatever the index says."""
     made_ = made(shard="30KB")

@@ -24,6 +24,7 @@ FETCHED = {
     "tokenizer.model": b"pieces",
     "chat_template.jinja": b"{{ messages }}",
     "vocab.txt": b"one\ntwo\n",
+    "additional_chat_templates/default.jinja": b"{{ messages }}",
 }
 LEFT = {
     "pytorch_model.bin": b"a pickle",
@@ -31,6 +32,8 @@ LEFT = {
     "modeling_own.py": b"raise SystemExit('run!')",
     "README.md": b"# Model",
     "checkpoint-1/model.safetensors": WEIGHTS,
+    "checkpoint-1/config.json": b"{}",
+    "additional_chat_templates/notes.txt": b"notes",
     "consolidated.safetensors": WEIGHTS,
 }
 MODEL = FETCHED | LEFT
@@ -52,9 +55,9 @@ def fetched(folder: Path) -> dict[str, bytes]:
 def test_only_safe_files_of_a_repository_are_fetched(hub: Hub, home: Path) -> None:
     hub.add("org/model", MODEL)
     folder = resolve(Source(hf="org/model"))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FETCHED
+    assert all((folder / name).read_bytes() == content for name, content in FETCHED.items())
     assert fetched(home) == FETCHED
-    asked = {request.rpartition("/")[2] for request in hub.requests if "/resolve/" in request}
+    asked = {request.split("/resolve/")[1].split("/", 1)[1] for request in hub.requests if "/resolve/" in request}
     assert asked == set(FETCHED)
     assert not [request for request in hub.requests if "checkpoint-1" in request]
     assert b"a pickle" not in [path.read_bytes() for path in home.rglob("*") if path.is_file()]

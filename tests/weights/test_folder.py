@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import LineageError, Remark, SourceError
 from safety_harness.models.load import load
-from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from tests.builders import make_model, make_tokenizer, save
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -77,7 +78,9 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f / INDEX, weight_map=dict.fromkeys(sorted(load_file(f / FILE))[1:], FILE)),
         rf"{INDEX} says that .* is in no file, and it lies in {FILE}",
     ),
-    "consolidated weights": (lambda f: write(f / "consolidated.safetensors", {"a": ONE}), "consolidated.*holds others"),
+    "nothing but consolidated weights": (
+        lambda f: (f / FILE).rename(f / "consolidated.safetensors"), "consolidated.* neither model"
+    ),
     "another precision": (lambda f: write(f / "model.fp16.safetensors", {"a": ONE}), r"fp16\.safetensors holds others"),
     "shards without an index": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
     "adapter weights": (lambda f: write(f / "adapter_model.safetensors", {"a": ONE}), "adapter_model.*holds others"),
@@ -93,12 +96,33 @@ WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change(f / "tokenizer_config.json", chat_template=[{"name": "default", "template": "{{ 'old' }}"}]),
         "hold different chat templates",
     ),
+    "a default template that wins": (lambda f: further(f, "default", "{{ 'old' }}"), "hold different chat templates"),
+    "a default template and another in the settings": (
+        lambda f: (
+            (f / "chat_template.jinja").unlink(), further(f, "default", "{{ 'a' }}"),
+            change(f / "tokenizer_config.json", chat_template="{{ 'b' }}"),
+        ),
+        "default.jinja and tokenizer_config.json hold different chat templates",
+    ),
+    "three templates, of which the last differs": (
+        lambda f: (
+            further(f, "default", (f / "chat_template.jinja").read_text()),
+            change(f / "tokenizer_config.json", chat_template="{{ 'b' }}"),
+        ),
+        "default.jinja and tokenizer_config.json hold different chat templates",
+    ),
     "a key twice": (
         lambda f: (f / "config.json").write_text('{"rope_theta": 1, ' + (f / "config.json").read_text().lstrip()[1:]
                                                  .replace('"model_type"', '"rope_theta": 2, "model_type"')),
         "the key 'rope_theta' stands there twice",
     ),
 }  # fmt: skip
+
+
+def further(folder: Path, name: str, template: str) -> None:
+    """Add a chat template where transformers looks for further ones."""
+    (folder / "additional_chat_templates").mkdir(exist_ok=True)
+    (folder / "additional_chat_templates" / f"{name}.jinja").write_text(template)
 
 
 def add_shard(folder: Path) -> None:
@@ -119,10 +143,6 @@ SHARDED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a stale whole file": (lambda f: write(f / FILE, {"x": ONE}), f"{FILE} holds .* and {INDEX} names {FIRST}"),
     "a third shard": (lambda f: add_shard(f), "model-00001-of-00001.*holds others"),
     "a tensor in two shards": (lambda f: add(f / SECOND, **load_file(f / FIRST)), "is both in .* and in"),
-    "a tensor that is in no shard": (
-        lambda f: home(f, **{"model.layers.9.mlp.up_proj.weight": FIRST}),
-        rf"'model\.layers\.9\.mlp\.up_proj\.weight' lies in {FIRST}, and {FIRST} does not hold it",
-    ),
     "a tensor that the index leaves out": (lambda f: home(f, **{UP: None}), rf"'{UP}' is in no file, and it lies in"),
     "a tensor in another shard": (lambda f: home(f, **{UP: SECOND}), rf"lies in {SECOND}, and it lies in {FIRST}"),
     "an index of nothing": (lambda f: change(f / INDEX, weight_map={}), "has no table `weight_map`"),
@@ -147,6 +167,8 @@ def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None
     change(folder / INDEX, weight_map=dict.fromkeys(names, FILE))
     change(folder / "config.json", transformers_weights=INDEX)
     change(folder / "tokenizer_config.json", chat_template=(folder / "chat_template.jinja").read_text() + "\n")
+    further(folder, "default", (folder / "chat_template.jinja").read_text())
+    further(folder, "tool_use", "{{ 'a tool' }}")
     (folder / "original").mkdir()
     write(folder / "original" / "consolidated.safetensors", {"a": ONE})
     (folder / "._model.safetensors").write_bytes(b"left by a file system")
@@ -159,6 +181,60 @@ def test_what_says_one_thing_twice_is_read(folder: Path, tmp_path: Path) -> None
     assert Checkpoint(linked).parameters
     change(folder / "config.json", transformers_weights=None)
     load(folder, "float32")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_ends_of_lines_make_no_other_template(folder: Path, end: str) -> None:
+    """Save a template as an editor for Windows does, in a file, which is read as text, and in JSON, which is not."""
+    template = f"{{% for m in messages %}}{end}{{{{ m.content }}}}{end}{{% endfor %}}"
+    (folder / "chat_template.jinja").write_bytes(template.encode())
+    change(folder / "tokenizer_config.json", chat_template=template)
+    assert Checkpoint(folder).parameters
+
+
+@pytest.mark.parametrize("kind", ["folder", "sharded"])
+@pytest.mark.parametrize("names", [["consolidated"], ["consolidated-00001-of-00002", "consolidated-00002-of-00002"]])
+def test_consolidated_weights_are_passed_over(request: pytest.FixtureRequest, kind: str, names: list[str]) -> None:
+    """Read a whole repository of Mistral, which holds the weights twice, and say which of them count."""
+    folder: Path = request.getfixturevalue(kind)
+    before = Checkpoint(folder).shapes
+    for name in names:
+        write(folder / f"{name}.safetensors", {"a": ONE})
+    with pytest.warns(Remark, match=rf"{names[0]}\.safetensors: is passed over"):
+        assert Checkpoint(folder).shapes == before
+    add_shard(folder)
+    with pytest.raises(SourceError, match=r"model-00001-of-00001.*holds others"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("head", ["lm_head.weight", "model.layers.9.mlp.up_proj.weight"])
+def test_an_index_may_name_what_no_file_needs_to_hold(sharded: Path, head: str) -> None:
+    """Read the index of the hub's converter, which names a tied head, and one with a layer that the model lacks."""
+    home(sharded, **{head: FIRST})
+    assert load(sharded, "float32").checkpoint.shapes.keys().isdisjoint({head})
+
+
+@pytest.mark.parametrize("lost", [UP, "model.norm.weight", "model.embed_tokens.weight"])
+def test_a_tensor_that_is_in_the_index_alone_is_missing(sharded: Path, lost: str) -> None:
+    for file in (sharded / FIRST, sharded / SECOND):
+        write(file, {name: tensor for name, tensor in load_file(file).items() if name != lost})
+    with pytest.raises(SourceError, match=rf"lacks the tensor '({lost}|lm_head\.weight)'"):
+        load(sharded, "float32")
+
+
+def test_a_teacher_lacks_what_is_in_its_index_alone(whole: Path, sharded: Path) -> None:
+    """Read a teacher by its headers alone, as before anything is loaded."""
+    write(sharded / FIRST, {name: tensor for name, tensor in load_file(sharded / FIRST).items() if name != UP})
+    student = Checkpoint(whole)
+    with pytest.raises(LineageError, match=f"holds no tensor '{UP}'"):
+        check_shapes(student, Checkpoint(sharded), enumerate_units(student.config, student.shapes))
+
+
+def test_an_untied_head_in_the_index_alone_is_missing(sharded: Path) -> None:
+    change(sharded / "config.json", tie_word_embeddings=False)
+    home(sharded, **{"lm_head.weight": FIRST})
+    with pytest.raises(SourceError, match=r"lacks the tensor 'lm_head\.weight'"):
+        load(sharded, "float32")
 
 
 def test_an_index_may_leave_out_what_is_computed(sharded: Path) -> None:
