@@ -94,7 +94,7 @@ def check_index(folder: Path, home: Mapping[str, str], held: Mapping[str, Path])
             continue
         says = f"lies in {indexed}" if indexed else "is in no file"
         raise SourceError(
-            f"{folder}: says two things: {INDEX} says that {name!r} {says}, and it lies in {found.name}. Programs "
+            f"{folder}: says two things: {INDEX} says that {name[:80]!r} {says}, and it lies in {found.name}. Programs "
             "differ in which they follow. Save the model again, or get the files and the index of one save."
         )
 
