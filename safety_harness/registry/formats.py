@@ -200,10 +200,18 @@ def _seeds(path: Path) -> Iterator[Row]:
     _, seeds = table.get("seeds", (0, None)) if isinstance(table, dict) else (0, None)
     if not isinstance(seeds, list):
         raise DataError(f'{shown(path)}: no list "seeds" of prompts.')
-    for line, seed in seeds:
-        _, value = seed.get("value", (0, None)) if isinstance(seed, dict) else (0, None)
+    for number, (line, seed) in enumerate(seeds, 1):
+        # What a file says of all of its seeds holds for one that says nothing else.
+        about = table | seed if isinstance(seed, dict) else {}
+        _, value = seed.get("value", (0, None)) if about else (0, None)
         if not isinstance(value, str):
             raise DataError(f'{shown(path)}: a seed has no text "value" (line {line}).')
+        _, kind = about.get("data_type", (0, "text"))
+        if kind not in ("text", None):
+            raise DataError(
+                f"{shown(path)}: seed {number} is no text (line {line}, data_type {str(kind)[:80]!r}). Remove it, and "
+                "what is asked together with it."
+            )
         yield {"text": value}
 
 

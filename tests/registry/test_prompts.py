@@ -140,6 +140,13 @@ def test_a_seed_may_have_any_other_key(tmp_path: Path) -> None:
     assert read_prompts(tmp_path / "a.yaml").texts == ["it's", "one\ntwo\n", "3"]
 
 
+def test_a_seed_may_say_that_it_is_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "data_type: image_path\nseeds:\n- {value: x, data_type: text}\n- {value: y, data_type: null}\n"
+    )
+    assert read_prompts(tmp_path / "a.yaml").texts == ["x", "y"]
+
+
 def test_a_file_of_too_many_prompts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safety_harness.registry.prompts.MOST_PROMPTS", 2)
     (tmp_path / "a.txt").write_text("one\ntwo\n")
@@ -213,6 +220,9 @@ def test_an_endless_device_is_no_prompt_file(tmp_path: Path, name: str) -> None:
         ("a.yaml", "seeds:\n- value: 1:59:59e9\n- value:\n", 'a.yaml: a seed has no text "value" .line 3'),
         ("a.yaml", f"seeds:\n- value: {'9' * 9_999}\n", 'a.yaml: a seed has no text "value"'),
         ("a.yaml", "seeds:\n- value: !!python/name:os.system ''\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: x\n- value: a.png\n  data_type: image_path\n", "seed 2 is no text .line 3"),
+        ("a.yaml", "data_type: audio_path\nseeds:\n- value: a.wav\n", "seed 1 is no text .line 3, .*'audio_path'"),
+        ("a.yaml", "seeds:\n- {value: x, data_type: [text]}\n", "seed 1 is no text .line 2"),
         ("a.yaml", "a: &a {value: x}\nseeds:\n- *a\n", r"a.yaml: not YAML .line 3: an alias, \*a"),
         ("a.yaml", "seeds: &a\n- *a\n", "a.yaml: not YAML .line 2: an alias"),
         ("a.yaml", "a: &a {value: x}\nseeds:\n- <<: *a\n", "a.yaml: not YAML .line 3: an alias"),
