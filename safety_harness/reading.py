@@ -125,8 +125,8 @@ class Reader:
             raise self.error(f"{shown(file)}: expected a JSON object. {self.advice}")
         return value
 
-    def parse(self, text: str, place: str) -> Any:
-        """Return the value of a JSON *text* that was found at *place*.
+    def parse(self, text: str, place: str, *, finite: bool = True) -> Any:
+        """Return the value of a JSON *text* that was found at *place*. NaN and Infinity may be in one not *finite*.
 
         Raises:
             HarnessError: it is not JSON, too large, nested too deep, holds a number that is not finite or is too long,
@@ -137,7 +137,11 @@ class Reader:
                 raise ValueError(f"more than {_MOST_CONTAINERS} lists and objects")
             from_json(text)  # the standard parser has no limit of depth of its own
             return json.loads(
-                text, object_pairs_hook=_once_each, parse_int=_short_int, parse_float=_finite, parse_constant=_refuse
+                text,
+                object_pairs_hook=_once_each,
+                parse_int=_short_int,
+                parse_float=_finite,
+                parse_constant=_refuse if finite else None,
             )
         except (ValueError, RecursionError) as error:
             raise self.error(f"{place}: {self.no_json} ({_why(error)}). {self.advice}") from error

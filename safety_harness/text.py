@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import unicodedata
 
@@ -31,6 +33,7 @@ _DASHES = re.compile("[\u02d7\u2010-\u2015\u2043\u2212\u2e3a\u2e3b\ufe58\ufe63\u
 _BEFORE = " '\xa1\xbf"
 # Marks that end a sentence in one script or another.
 _BEHIND = " '.?!,;:\u203d\u3001\u3002\u055e\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u104b\u1362\u1367\u17d4"
+_FACTORIAL = re.compile(r"\d[)\]]*\Z")
 # What is typed for a dash. In 5 - -3, dashes are signs.
 _DOUBLE_DASH = re.compile(r"--+(?!\d)")
 
@@ -39,12 +42,33 @@ def question_key(text: str) -> str:
     """Return what two texts share if they ask the same: one key for a set, for both sides of a split and across sets.
 
     Case, Unicode form, white space, characters that show nothing, the kind of a quotation mark or dash, and the
-    punctuation around the text make no other question.
+    punctuation around the text make no other question. 5² and 5! are other questions than 52 and 5.
     """
-    folded = unicodedata.normalize("NFKC", _alike(text)).casefold()  # a case may have a form of its own, hence twice
-    folded = unicodedata.normalize("NFKC", _alike(folded)).casefold()
+    folded = _normal(_alike(text)).casefold()  # a case may have a form of its own, hence twice
+    folded = _normal(_alike(folded)).casefold()
     key = _DOUBLE_DASH.sub("-", re.sub(" ?- ?", "-", " ".join(_alike(folded).split())))
-    return key.lstrip(_BEFORE).rstrip(_BEHIND) or key
+    key = key.lstrip(_BEFORE) or key
+    asked = key.rstrip(_BEHIND)
+    behind = key[len(asked) :]
+    if _FACTORIAL.search(asked[-9:]):
+        asked += behind[: len(behind) - len(behind.lstrip("!"))]
+    return asked or key
+
+
+def _normal(text: str) -> str:
+    """Return the NFKC form of *text*, in which only what changes the value of a number is left as it is."""
+    if unicodedata.is_normalized("NFKC", text):
+        return text
+    parts = itertools.groupby(text, _changes_numbers)
+    return "".join("".join(part) if kept else unicodedata.normalize("NFKC", "".join(part)) for kept, part in parts)
+
+
+@functools.cache
+def _changes_numbers(char: str) -> bool:
+    """Return whether NFKC makes another number of *char* and its neighbours: a superscript, a subscript, a fraction."""
+    form = unicodedata.normalize("NFKC", char)
+    raised = unicodedata.decomposition(char).startswith(("<super>", "<sub>"))
+    return raised or (not char.isdecimal() and any(map(str.isdecimal, form)))
 
 
 def _alike(text: str) -> str:

@@ -30,6 +30,9 @@ from safety_harness.text import question_key
         ["GROSS", "groß"],
         ["5 \u2212 3", "5 - 3", "5\u20133"],
         ["?!", "?!", "？！"],
+        ["What is 7 + 5?", "what is 7 + 5", "“What is 7  + 5.”", "What is ７ ＋ ５ ?", "what is 𝟕 + 5"],
+        ["Compute 5!", "compute 5！", "Compute 5!.", "“Compute 5!”?", "Compute 5!?"],
+        ["How many is a dozen?", "How many is a dozen!"],
     ],
 )
 def test_spellings_of_one_question_have_one_key(texts: list[str]) -> None:
@@ -42,6 +45,13 @@ def test_spellings_of_one_question_have_one_key(texts: list[str]) -> None:
         ["how do i make a cake", "how do i make cake", "how do i make a cafe", "how do i make a café"],
         ["-5 + 3", "5 + 3", "5 - 3", "5 - -3", ".5 + 3"],
         ["what is C", "what is C++", "what is C#"],
+        ["Compute 5", "Compute 5!", "Compute 5!!", "Compute -5!"],
+        ["Compute (3 + 2)", "Compute (3 + 2)!"],
+        ["What is 5²?", "What is 52?", "What is 5₂?", "What is 5^2?"],
+        ["What is 10⁻²?", "What is 10-2?", "What is 10²?"],
+        ["What is 1½?", "What is 11/2?", "What is 11⁄2?", "What is 1 1/2?"],
+        ["What is xⁿ?", "What is xn?", "What is x¹?", "What is x₁?", "What is x1?"],
+        ["What is 2①?", "What is 21?"],
         ["?!", "...", "'"],
         ["say 'a', b", "say a, 'b'"],
     ],

@@ -6,6 +6,8 @@ What does not add up is an error with its line. A question that is cut at a comm
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,10 +78,11 @@ def parse(path: Path) -> Iterator[Prompt]:
             raise DataError(f"{shown(path)}: format {other!r} is not known; use .jsonl, .csv, .txt or .yaml.")
     for row in rows:
         text, identifier = row["text"], row.get("id")
+        identifier = "" if identifier is None else str(identifier)
         if len(text) > _LONGEST_TEXT:
             raise DataError(f"{shown(path)}: a prompt has {len(text)} characters, which no model reads. Cut it.")
         yield Prompt(
-            sha256_text(text)[:12] if identifier is None else str(identifier),
+            identifier if identifier.strip() else sha256_text(text)[:12],
             text,
             row.get("answer"),
             row.get("category") or "",
@@ -97,26 +100,38 @@ def _json_lines(path: Path) -> Iterator[Row]:
         place = f"{shown(path)}, line {number}"
         if len(line) > _LONGEST_LINE:
             raise DataError(f"{place}: has {len(line)} characters, more than a prompt takes. Cut it.")
-        row = READER.parse(line, place)
+        row = READER.parse(line, place, finite=False)  # what is measured of a prompt may be NaN, which is not read
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise DataError(f'{place}: expected an object with a string "text".')
-        _one_text(place, row)
         answer, identifier = row.get("answer"), row.get("id")
         if answer is not None and (not isinstance(answer, str) or not answer.strip()):
             raise DataError(f'{place}: "answer" must be a string that is not empty.')
-        if not isinstance(identifier, str | int | None):
-            raise DataError(f'{place}: "id" must be a string or a whole number.')
-        if not isinstance(row.get("category"), str | None):
-            raise DataError(f'{place}: "category" must be a string.')
-        yield row
+        if not isinstance(identifier, str | int | float | None) or (
+            isinstance(identifier, float) and not math.isfinite(identifier)
+        ):
+            raise DataError(f'{place}: "id" must be a string or a number.')
+        yield row | {"category": _category(row.get("category"), place)}
+
+
+def _category(value: Any, place: str) -> str:
+    """Return a category as text. A list of kinds of harm, or an object that has a key for each, is one as well."""
+    if isinstance(value, str):
+        return value
+    try:
+        return "" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f'{place}: "category" holds a number that is not finite. Correct or remove it.') from error
 
 
 def _csv(path: Path) -> Iterator[Row]:
     """Yield the rows of a CSV file. The module csv takes a quotation mark inside a cell for a letter."""
     rows = _csv_rows(path)
     number, header = next(rows, (1, []))
+    widest = len(header)
+    while header and not header[-1]:  # Excel writes columns to the right that once held something
+        del header[-1]
     place = f"{shown(path)}, line {number}"
-    names = [name for name in header if name in TEXT_COLUMNS]
+    names = [name for name in TEXT_COLUMNS if name in header]
     if not names:
         raise DataError(
             f"{shown(path)}: no column is named {' or '.join(TEXT_COLUMNS)}; it has {str(header)[:200]}. Name one, and "
@@ -124,16 +139,17 @@ def _csv(path: Path) -> Iterator[Row]:
         )
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{place}: two columns are named {twice[0][:80]!r}. Rename one.")
-    _one_text(place, dict.fromkeys(header))
+    if len(names) > 1:
+        raise DataError(f"{place}: has {' and '.join(names)}, and one of them is asked. Rename the others.")
     if "" in header[1:]:
         raise DataError(f"{place}: column {header.index('', 1) + 1} has no name. Name it, or remove its comma.")
     for number, cells in rows:
-        if len(cells) != len(header):
+        if not len(header) <= len(cells) <= widest or any(cells[len(header) :]):
             raise DataError(
                 f"{shown(path)}, line {number}: has {len(cells)} cells, and the header {len(header)}. Put a text with "
                 "commas into quotation marks."
             )
-        row = dict(zip(header, cells, strict=True))
+        row = dict(zip(header, cells, strict=False))
         # What numbers its rows, as pandas does, names no column for it. Half a question is no number.
         if not row.get("", "0").isdecimal():
             raise DataError(f"{shown(path)}, line {number}: its first cell has no column. Name one in the header.")
@@ -184,10 +200,18 @@ def _seeds(path: Path) -> Iterator[Row]:
     _, seeds = table.get("seeds", (0, None)) if isinstance(table, dict) else (0, None)
     if not isinstance(seeds, list):
         raise DataError(f'{shown(path)}: no list "seeds" of prompts.')
-    for line, seed in seeds:
-        _, value = seed.get("value", (0, None)) if isinstance(seed, dict) else (0, None)
+    for number, (line, seed) in enumerate(seeds, 1):
+        # What a file says of all of its seeds holds for one that says nothing else.
+        about = table | seed if isinstance(seed, dict) else {}
+        _, value = seed.get("value", (0, None)) if about else (0, None)
         if not isinstance(value, str):
             raise DataError(f'{shown(path)}: a seed has no text "value" (line {line}).')
+        _, kind = about.get("data_type", (0, "text"))
+        if kind not in ("text", None):
+            raise DataError(
+                f"{shown(path)}: seed {number} is no text (line {line}, data_type {str(kind)[:80]!r}). Remove it, and "
+                "what is asked together with it."
+            )
         yield {"text": value}
 
 
@@ -219,9 +243,3 @@ def _is_text(event: Any) -> bool:
     """Return whether a scalar is text: in quotation marks, or nothing that YAML takes for a number, a date or null."""
     tag = event.tag or _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
     return bool(tag in ("!", "tag:yaml.org,2002:str"))
-
-
-def _one_text(place: str, row: Row) -> None:
-    """Check that a row has one text to ask."""
-    if len(given := [name for name in TEXT_COLUMNS if name in row]) > 1:
-        raise DataError(f"{place}: has {' and '.join(given)}, and one of them is asked. Rename the others.")

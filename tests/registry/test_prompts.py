@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,55 @@ def test_jsonl_keeps_ids_and_answers(tmp_path: Path) -> None:
     assert read_prompts(tmp_path / "a.jsonl").prompts == (Prompt("7", "2 + 2 ?", "4"),)
 
 
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ('{"text": "x", "prompt": "y"}', Prompt("a", "x")),
+        ('{"goal": {"z": 1}, "text": "x", "prompt": 3}', Prompt("a", "x")),
+        ('{"text": "x", "score": NaN, "more": [{"at": -Infinity}, Infinity]}', Prompt("a", "x")),
+        ('{"id": 1.0, "text": "x"}', Prompt("1.0", "x")),
+        ('{"id": -7e3, "text": "x"}', Prompt("-7000.0", "x")),
+        ('{"id": 0, "text": "x"}', Prompt("0", "x")),
+        ('{"id": "nan", "text": "x"}', Prompt("nan", "x")),
+        ('{"id": "", "text": "x"}', Prompt("a", "x")),
+        ('{"text": "x", "category": ["é", "b"]}', Prompt("a", "x", None, '["é", "b"]')),
+        ('{"text": "x", "category": 0}', Prompt("a", "x", None, "0")),
+        ('{"text": "x", "category": 2.5}', Prompt("a", "x", None, "2.5")),
+        ('{"text": "x", "category": true}', Prompt("a", "x", None, "true")),
+        ('{"text": "x", "category": {"a": null}}', Prompt("a", "x", None, '{"a": null}')),
+        ('{"text": "x", "category": []}', Prompt("a", "x")),
+        ('{"text": "x", "category": {}}', Prompt("a", "x")),
+        ('{"text": "x", "category": null}', Prompt("a", "x")),
+    ],
+)
+def test_a_row_of_json_may_hold_more_than_is_asked(tmp_path: Path, row: str, prompt: Prompt) -> None:
+    """Read rows as pandas and data sets write them. The id "a" stands for that of a text without one."""
+    (tmp_path / "a.jsonl").write_text(row + "\n", encoding="utf-8")
+    expected = replace(prompt, id=sha256_text("x")[:12]) if prompt.id == "a" else prompt
+    assert read_prompts(tmp_path / "a.jsonl").prompts == (expected,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,text,\n1,one,\n2,two,\n",
+        "text,,,\none,,,\ntwo,,,\n",
+        ',text,\n0,one,\n1,two,""\n',
+        "text,\none,\ntwo\n",
+    ],
+)
+def test_columns_at_the_right_may_be_empty(tmp_path: Path, content: str) -> None:
+    """Read what Excel writes, which also leaves the last commas out of some rows."""
+    (tmp_path / "a.csv").write_text(content)
+    assert read_prompts(tmp_path / "a.csv").texts == ["one", "two"]
+
+
+def test_an_empty_cell_is_no_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n,one\n ,two\n3,three\n")
+    ids = [prompt.id for prompt in read_prompts(tmp_path / "a.csv")]
+    assert ids == [sha256_text("one")[:12], sha256_text("two")[:12], "3"]
+
+
 def test_without_an_id_a_prompt_is_named_by_its_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TWO[0])
     assert read_prompts(tmp_path / "a.txt").prompts[0].id == sha256_text(TWO[0])[:12]
@@ -88,6 +138,13 @@ def test_a_seed_may_have_any_other_key(tmp_path: Path) -> None:
     seeds = "- value: 'it''s'\n  at: 2024-01-01\n- value: |\n    one\n    two\n  n: [1, {a: b}]\n- {value: !!str 3}\n"
     (tmp_path / "a.yaml").write_text(f"name: x\ndate: 2024-99-99\nseeds:\n{seeds}")
     assert read_prompts(tmp_path / "a.yaml").texts == ["it's", "one\ntwo\n", "3"]
+
+
+def test_a_seed_may_say_that_it_is_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "data_type: image_path\nseeds:\n- {value: x, data_type: text}\n- {value: y, data_type: null}\n"
+    )
+    assert read_prompts(tmp_path / "a.yaml").texts == ["x", "y"]
 
 
 def test_a_file_of_too_many_prompts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +196,9 @@ def test_an_endless_device_is_no_prompt_file(tmp_path: Path, name: str) -> None:
         ("a.csv", "text,prompt\nx,y\n", "line 1: has text and prompt, and one of them is asked"),
         ("a.csv", "text,text\nx,y\n", "line 1: two columns are named 'text'"),
         ("a.csv", "text,id,id\nx,y,z\n", "line 1: two columns are named 'id'"),
-        ("a.csv", "text,\nexplain this, then that\n", "line 1: column 2 has no name"),
+        ("a.csv", "text,\nexplain this, then that\n", "line 2: has 2 cells, and the header 1"),
+        ("a.csv", "text,\nhello,,\n", "line 2: has 3 cells, and the header 1"),
+        ("a.csv", "id,,text\n1,,x\n", "line 1: column 2 has no name"),
         ("a.csv", ",text\nexplain this, then that\n", "line 2: its first cell has no column"),
         ("a.csv", "id;text\n1;x\n", "no column is named .* it has .'id;text'.*separate columns by commas"),
         ("a.csv", "id\ttext\n1\tx\n", "no column is named"),
@@ -161,6 +220,9 @@ def test_an_endless_device_is_no_prompt_file(tmp_path: Path, name: str) -> None:
         ("a.yaml", "seeds:\n- value: 1:59:59e9\n- value:\n", 'a.yaml: a seed has no text "value" .line 3'),
         ("a.yaml", f"seeds:\n- value: {'9' * 9_999}\n", 'a.yaml: a seed has no text "value"'),
         ("a.yaml", "seeds:\n- value: !!python/name:os.system ''\n", 'a.yaml: a seed has no text "value"'),
+        ("a.yaml", "seeds:\n- value: x\n- value: a.png\n  data_type: image_path\n", "seed 2 is no text .line 3"),
+        ("a.yaml", "data_type: audio_path\nseeds:\n- value: a.wav\n", "seed 1 is no text .line 3, .*'audio_path'"),
+        ("a.yaml", "seeds:\n- {value: x, data_type: [text]}\n", "seed 1 is no text .line 2"),
         ("a.yaml", "a: &a {value: x}\nseeds:\n- *a\n", r"a.yaml: not YAML .line 3: an alias, \*a"),
         ("a.yaml", "seeds: &a\n- *a\n", "a.yaml: not YAML .line 2: an alias"),
         ("a.yaml", "a: &a {value: x}\nseeds:\n- <<: *a\n", "a.yaml: not YAML .line 3: an alias"),
@@ -179,13 +241,18 @@ def test_an_endless_device_is_no_prompt_file(tmp_path: Path, name: str) -> None:
         ("a.txt", "one\n\u200b\n", "a.txt: prompt 2 is empty"),
         ("a.jsonl", '{"id": 1, "text": "x"}\n{"id": "1", "text": "y"}\n', "prompts 1 and 2 share the id '1'"),
         ("a.jsonl", '{"id": "1", "text": "x"}\n{"id": " 1 ", "text": "y"}\n', "prompts 1 and 2 share the id '1'"),
-        ("a.jsonl", '{"text": "x", "id": [1]}', 'line 1: "id" must be a string or a whole number'),
-        ("a.jsonl", '{"text": "x", "category": {}}', 'line 1: "category" must be a string'),
+        ("a.jsonl", '{"text": "x", "id": [1]}', 'line 1: "id" must be a string or a number'),
+        ("a.jsonl", '{"text": "x", "id": NaN}', 'line 1: "id" must be a string or a number'),
+        ("a.jsonl", '{"text": "x", "id": -Infinity}', 'line 1: "id" must be a string or a number'),
+        ("a.jsonl", '{"text": "x", "category": NaN}', 'line 1: "category" holds a number that is not finite'),
+        ("a.jsonl", '{"text": "x", "category": [{"a": Infinity}]}', 'line 1: "category" holds a number that is not'),
+        ("a.jsonl", '{"text": NaN}', 'line 1: expected an object with a string "text"'),
+        ("a.jsonl", '{"text": "x", "answer": NaN}', 'line 1: "answer" must be a string'),
         ("a.jsonl", '{"text": "x", "text": "y"}', "line 1: not JSON .the key 'text' stands there twice"),
-        ("a.jsonl", '{"text": "x", "prompt": "y"}', "line 1: has text and prompt, and one of them is asked"),
         ("a.jsonl", '{"text": "x"}\n' + "[" * 99_999, "line 2: not JSON .recursion limit"),
         ("a.jsonl", '{"text": "x", "id": ' + "9" * 9_999 + "}", "line 1: not JSON .number out of range"),
-        ("a.jsonl", '{"text": "x", "score": NaN}', "line 1: not JSON"),
+        ("a.jsonl", '{"text": "x", "score": nan}', "line 1: not JSON"),
+        ("a.jsonl", '{"text": "x", "score": 1e999}', "line 1: not JSON"),
         ("a.parquet", "x", r"format '.parquet' is not known; use .jsonl, .csv, .txt or .yaml"),
         ("a", "x", "format '' is not known"),
     ],
