@@ -113,7 +113,11 @@ class Chat:
     @property
     def marks_thoughts(self) -> bool:
         """Whether the template begins a thought, or the vocabulary has a token that marks one."""
-        return bool(self.opening or marker_tokens(token.content for token in self._added.values()))
+        return bool(self.opening) or self._knows_markers
+
+    @functools.cached_property
+    def _knows_markers(self) -> bool:
+        return bool(marker_tokens(self._tokenizer.get_vocab()))
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts."""

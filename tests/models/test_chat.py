@@ -137,6 +137,13 @@ def test_special_tokens_that_mark_thoughts_are_kept(special: list[str], answer: 
     assert not Chat(make_tokenizer()).marks_thoughts
 
 
+def test_a_marker_in_the_vocabulary_marks_thoughts() -> None:
+    """Put one among the words that were trained with the tokenizer, and not among the added tokens."""
+    for word, marks in (("[THINK]", True), ("<b>", False)):
+        plain = Tokenizer(models.WordLevel({"<unk>": 0, word: 1}, unk_token="<unk>"))
+        assert Chat(PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")).marks_thoughts == marks
+
+
 @pytest.mark.parametrize("template", [TURNS, TURNS.replace("<turn>{% endif %}", "<think>{% endif %}")])
 def test_an_answer_ends_with_the_template_end_token(template: str) -> None:
     eos, turn, end = (WORDS.index(word) for word in ("<eos>", "<turn>", "</turn>"))
