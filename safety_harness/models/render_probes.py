@@ -24,6 +24,8 @@ PROBES = (
     # Long, so that a cut is seen, and time that grows with the square of the length.
     " ".join(f"{number}," for number in range(2000)) + "\nand what follows?",
 )
+# The function that tells today's date.
+TODAY = "strftime_now"
 # The longest system prompts that models came with are a fiftieth of this.
 MAX_CHARACTERS = 2**20
 
@@ -39,8 +41,8 @@ class _Generation(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _compiled(template: str) -> jinja2.Template:
-    """Compile *template* as transformers does (utils/chat_template_utils.py)."""
+def _environment() -> jinja2.Environment:
+    """Return where templates are compiled, as transformers does (utils/chat_template_utils.py)."""
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
@@ -53,8 +55,16 @@ def _compiled(template: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = as_json
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = datetime.datetime.now().strftime
-    return environment.from_string(template)
+    environment.globals[TODAY] = datetime.datetime.now().strftime
+    return environment
+
+
+def asks_for_today(template: str) -> bool:
+    """Return whether *template* uses the function that tells today's date, for more than a test of its presence."""
+    tree = _environment().parse(template)
+    tests = [test.node for test in tree.find_all(jinja2.nodes.Test) if test.name in ("defined", "undefined")]
+    names = [name for name in tree.find_all(jinja2.nodes.Name) if name.name == TODAY]
+    return any(all(name is not tested for tested in tests) for name in names)
 
 
 def fault(template: str, special: dict[str, Any]) -> str:
@@ -64,7 +74,7 @@ def fault(template: str, special: dict[str, Any]) -> str:
         special: the tokenizer's special tokens, by what they are called in templates.
     """
     try:
-        compiled = _compiled(template)
+        compiled = _environment().from_string(template)
         prompts = [_render(compiled, special, {"role": "user", "content": probe}) for probe in PROBES]
     except MemoryError:
         return "needs too much memory"

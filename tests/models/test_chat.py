@@ -46,7 +46,13 @@ def test_of_several_templates_the_default_is_asked_with() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )', "strftime_now(format='%d %b %Y')"]
+    "call",
+    [
+        "strftime_now('%d %b %Y')",
+        'strftime_now( "%d %b %Y" )',
+        "strftime_now(format='%d %b %Y')",
+        "strftime_now ('%d %b %Y')",
+    ],
 )
 def test_a_question_is_put_alike_on_any_day(call: str) -> None:
     dated = (
@@ -57,6 +63,40 @@ def test_a_question_is_put_alike_on_any_day(call: str) -> None:
     assert words(chat) == ["Yes", "?"]
     assert chat.template != dated
     assert f"{TEMPLATE_DATE:%d %b %Y}" == "01 Jan 2025"
+
+
+FORMS = {
+    "another name": "{% set now = strftime_now %}{{ now('%Y') }}",
+    "a macro": "{% macro year() %}{% set now = strftime_now %}{{ now('%Y') }}{% endmacro %}{{ year() }}",
+    "a macro's argument": "{% macro call(f) %}{{ f('%Y') }}{% endmacro %}{{ call(strftime_now) }}",
+    "a namespace": "{% set n = namespace(now=strftime_now) %}{{ n.now('%Y') }}",
+    "a block": "{% block head %}{% set now = strftime_now %}{{ now('%Y') }}{% endblock %}",
+    "a loop": "{% for now in [strftime_now] %}{{ now('%Y') }}{% endfor %}",
+    "itself": "{{ self._TemplateReference__context['strftime_now'] }}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_today_gets_into_no_prompt(form: str) -> None:
+    """Ask for the date in ways that cannot be replaced in the template's text."""
+    fast = make_tokenizer()
+    fast.chat_template = form + TURNS
+    with pytest.raises(SourceError, match=r"answers would depend on the day|SecurityError"):
+        Chat(fast)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}",
+        "{% if strftime_now is not defined or strftime_now is undefined %}today{% endif %}",
+        "{# strftime_now(how) #}strftime_now tells the date.{{ 'strftime_now(how)' }}",
+    ],
+)
+def test_the_name_of_the_date_alone_is_no_date(form: str) -> None:
+    fast = make_tokenizer()
+    fast.chat_template = form + TURNS
+    assert Chat(fast).tokens("how ?")
 
 
 def test_a_date_that_cannot_be_replaced_is_refused() -> None:
