@@ -48,6 +48,11 @@ class Chat:
                     f"{_origin(tokenizer)}: its chat template asks for today's date in a way that cannot be replaced, "
                     "so answers would depend on the day. Write a date into the template (chat_template.jinja)."
                 )
+            if (end := tokenizer.eos_token) and self._prompt(_PROBE).endswith(end):
+                remark(
+                    f"{_origin(tokenizer)}: its chat template ends a question with an end of text ({end}). Answers "
+                    "begin behind it, as in the template's own conversations."
+                )
 
     def tokens(self, question: str) -> list[int]:
         """Return the tokens of *question*, up to where the answer begins.

@@ -216,6 +216,18 @@ def test_an_end_of_text_behind_every_text_is_left_off(behind: tuple[str, ...], t
     assert Chat(ending(*behind, template=True)).tokens("how ?")[-1] == ending().convert_tokens_to_ids("<assistant>")
 
 
+def test_an_end_of_text_between_any_two_turns_is_remarked() -> None:
+    """Put questions as the template of GPT-2 and DialoGPT does, with white space that is tidied up or kept."""
+    fast = make_tokenizer()
+    fast.chat_template = "{% for m in messages %}{{ m.content.replace('\n\n', '\n') }}{{ eos_token }}{% endfor %}"
+    with pytest.warns(UserWarning, match=r"ends a question with an end of text \(<eos>\). Answers begin behind it"):
+        chat = Chat(fast)
+    assert chat.tokens("how ?")[-1] == fast.eos_token_id
+    assert chat.tokens("how ?\nwhy ?")
+    with pytest.raises(SourceError, match="changes the question 'how"):
+        chat.tokens("how ?\n\nwhy ?")
+
+
 def test_a_tokenizer_that_adds_nothing_behind_a_text_is_as_it_was() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
