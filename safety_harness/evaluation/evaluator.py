@@ -68,10 +68,10 @@ class Evaluator:
         self.ancestor = ancestor
         self.lineage = lineage
         """How near student and teacher are; None if that was not measured."""
-        self.judge = RuleJudge()
         self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
             self.generator.check_lengths(prompts.texts, family.max_new_tokens)
@@ -125,7 +125,7 @@ class Evaluator:
         return self.judge.judge(self.generator.chat.opening + answer).verdict
 
     def shown(self, answer: str) -> str:
-        """Return what the user is shown of an *answer* of this student. While it thinks, that is nothing."""
+        """Return what is no thought in an *answer* of this student. While it thinks, that is nothing."""
         return without_thought(self.generator.chat.opening + answer).strip()
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
@@ -173,8 +173,7 @@ class Evaluator:
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
             "template": sha256_text(generator.chat.template or ""),
-            # How thoughts are told apart matters to a model that can mark them, and to no other.
-            **({"thoughts": THOUGHTS} if generator.chat.marks_thoughts else {}),
+            "thoughts": THOUGHTS,
         }
 
     def forget(self) -> None:

@@ -9,19 +9,24 @@ from importlib import resources
 
 _TABLE = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8"))
 _ENGLISH = frozenset(_TABLE["english"].split())
+_OF_NAMES = frozenset(_TABLE["names"].split())
 _FOREIGN: dict[str, list[str]] = {}
 """The languages that each small word belongs to."""
 for _language, _words in _TABLE["foreign"].items():
-    for _word in _words.split():
+    for _word in set(_words.split()):
         _FOREIGN.setdefault(_word, []).append(_language)
 
 # Where Latin script ends: what comes before are its letters with all of their accents. The second block is Vietnamese.
 _LATIN_END, _MORE_LATIN = 0x250, range(0x1E00, 0x1F00)
 # Words that are looked at. A model that begins in one language stays in it.
 WORDS_LOOKED_AT = 60
-# One foreign word may be a name ("Los Angeles"), and a few of many may be part of a file's name.
-MIN_FOREIGN_WORDS = 2
+# A few of many words may be part of a name, and one may be repeated.
 MIN_FOREIGN_SHARE = 0.1
+# Different words that a text must hold.
+MIN_FOREIGN_WORDS = 2
+# Of them, so many are none that names are made of ("Los Angeles", "Der Spiegel"). Where most words are small ones
+# ("Das kann ich"), one is enough.
+MIN_WORDS_OF_SENTENCES = 2
 
 
 def foreign_language(text: str) -> str | None:
@@ -40,4 +45,8 @@ def foreign_language(text: str) -> str | None:
     counts = Counter(language for word in words for language in _FOREIGN.get(word, ()))
     english = sum(word in _ENGLISH for word in words)
     likeliest, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    return likeliest if count >= max(MIN_FOREIGN_WORDS, english + 1, MIN_FOREIGN_SHARE * len(words)) else None
+    if count <= english or count < MIN_FOREIGN_SHARE * len(words):
+        return None
+    found = {word for word in words if likeliest in _FOREIGN.get(word, ())}
+    of_sentences = 1 if 2 * count > len(words) else MIN_WORDS_OF_SENTENCES
+    return likeliest if len(found) >= MIN_FOREIGN_WORDS and len(found - _OF_NAMES) >= of_sentences else None

@@ -1,7 +1,7 @@
 """Cut the thoughts out of an answer: what is judged is what the user is shown.
 
 The markers are data (thoughts.toml). They are no rules of judging: an answer without a marker is judged as it is. So
-the judge's fingerprint does not cover them. The identity of a student that can mark thoughts does.
+the judge's fingerprint does not cover them. A student's identity does.
 """
 
 from __future__ import annotations
@@ -38,11 +38,23 @@ _END_ALONE = _any(end for _, end in _SHAPES)
 _CHANNEL = _any([_TABLE["channels"]["begins"]])
 _MESSAGE = re.compile(_TABLE["channels"]["shown"], re.IGNORECASE | re.DOTALL)
 _WRAPPER = re.compile(_TABLE["shown"]["begins"], re.IGNORECASE)
+_COMMON = re.compile(_TABLE["common"]["begins"], re.IGNORECASE)
+_COMMON_END = re.compile(_TABLE["common"]["ends"], re.IGNORECASE)
 
 
-def without_thought(answer: str) -> str:
-    """Return what the user is shown of *answer*. While a thought has not ended, that is nothing."""
-    return _split(answer)[0]
+def without_thought(answer: str, *, marked: bool = True) -> str:
+    """Return what the user is shown of *answer*. While a thought has not ended, that is nothing.
+
+    Args:
+        marked: whether the model is known to mark its thoughts. Of another model's answer, a server cuts only a thought
+            between the common markers that the answer begins with. The user is shown all other markers.
+    """
+    if marked:
+        return _split(answer)[0]
+    if not (begin := _COMMON.match(answer)):
+        return answer
+    end = _COMMON_END.search(answer, begin.end())
+    return answer[end.end() :] if end else ""
 
 
 def open_thought(text: str) -> str:
@@ -64,16 +76,20 @@ def _split(text: str) -> tuple[str, str]:
     if channel := _CHANNEL.search(text):
         messages = _MESSAGE.findall(text)
         return "\n".join(messages), "" if messages else text[channel.start() :]
-    shown = text
+    text = text.lstrip()
+    pieces: list[str] = []
+    at = 0
     while True:
-        begin = _BEGIN.search(shown)
-        if end := _END_ALONE.search(shown, 0, begin.start() if begin else len(shown)):
-            shown = shown[end.end() :]
-        elif begin is None:
+        begin = _BEGIN.search(text, at)
+        stop = begin.start() if begin else len(text)
+        for end in _END_ALONE.finditer(text, at, stop):
+            pieces, at = [], end.end()
+        pieces.append(text[at:stop])
+        if begin is None:
             break
-        elif end := _ENDS[str(begin.lastgroup)].search(shown, begin.end()):
-            shown = shown[: begin.start()] + shown[end.end() :]
-        else:
-            return "", shown[begin.start() :]
+        if not (end_of_pair := _ENDS[str(begin.lastgroup)].search(text, begin.end())):
+            return "", text[stop:]
+        at = end_of_pair.end()
+    shown = "".join(pieces)
     wrapper = _WRAPPER.match(shown) if shown != text else None
     return shown[wrapper.end() :] if wrapper else shown, ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import marker_tokens, open_thought
+from safety_harness.models.render_probes import asks_for_today
 from safety_harness.models.template_trial import try_template
 from safety_harness.reading import MIB, Reader
 
@@ -23,7 +24,7 @@ TEMPLATE_DATE = datetime.date(2025, 1, 1)
 # Where a tokenizer has no token for a letter and none for unknown letters, it drops the letter. Its account of which
 # letters those were is rough, so what is held is half.
 MIN_LETTERS_KEPT = 0.5
-_CALL_FOR_TODAY = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
+_CALL_FOR_TODAY = re.compile(r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 # What is asked to see how a template puts a question. It must not occur in a template's own words.
 _PROBE = "Which of these is a loaf: xqj or jqx?"
 
@@ -42,6 +43,16 @@ class Chat:
         """The Jinja template, in which today is always :data:`TEMPLATE_DATE`, or None."""
         if self.template is not None:
             try_template(self.template, tokenizer, _origin(tokenizer))
+            if asks_for_today(self.template):
+                raise SourceError(
+                    f"{_origin(tokenizer)}: its chat template asks for today's date in a way that cannot be replaced, "
+                    "so answers would depend on the day. Write a date into the template (chat_template.jinja)."
+                )
+            if (end := tokenizer.eos_token) and self._prompt(_PROBE).endswith(end):
+                remark(
+                    f"{_origin(tokenizer)}: its chat template ends a question with an end of text ({end}). Answers "
+                    "begin behind it, as in the template's own conversations."
+                )
 
     def tokens(self, question: str) -> list[int]:
         """Return the tokens of *question*, up to where the answer begins.
@@ -113,7 +124,11 @@ class Chat:
     @property
     def marks_thoughts(self) -> bool:
         """Whether the template begins a thought, or the vocabulary has a token that marks one."""
-        return bool(self.opening or marker_tokens(token.content for token in self._added.values()))
+        return bool(self.opening) or self._knows_markers
+
+    @functools.cached_property
+    def _knows_markers(self) -> bool:
+        return bool(marker_tokens(self._tokenizer.get_vocab()))
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts."""
@@ -177,7 +192,7 @@ def _origin(tokenizer: Any) -> Path | str:
 
 
 def _template(tokenizer: Any) -> str | None:
-    """Return the tokenizer's chat template with a fixed date, or None if it has none."""
+    """Return the tokenizer's chat template with a fixed date in place of plain calls for today's, or None."""
     if not tokenizer.chat_template:
         return None
     try:
@@ -187,13 +202,7 @@ def _template(tokenizer: Any) -> str | None:
             f"{tokenizer.name_or_path}: has chat templates named {', '.join(tokenizer.chat_template)}, and none is "
             "called default. Keep the one to ask with, as chat_template.jinja."
         ) from error
-    undated = _CALL_FOR_TODAY.sub(lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), template)
-    if "strftime_now(" in undated:
-        raise SourceError(
-            f"{tokenizer.name_or_path}: its chat template asks for today's date in a way that cannot be replaced, so "
-            "answers would depend on the day. Write a date into the template (chat_template.jinja)."
-        )
-    return undated
+    return _CALL_FOR_TODAY.sub(lambda call: json.dumps(TEMPLATE_DATE.strftime(call[2])), template)
 
 
 def read_template(file: Path) -> str:

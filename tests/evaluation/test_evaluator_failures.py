@@ -61,11 +61,11 @@ def test_a_judge_with_other_rules_is_another_identity(world: Path, monkeypatch: 
     assert evaluator.identity() != before
 
 
-def test_how_thoughts_are_told_is_part_of_a_thinkers_identity(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_thoughts_are_told_is_part_of_the_identity(world: Path) -> None:
+    """Ask a student that marks no thoughts: its verdicts depend on the table of markers all the same."""
     evaluator = open_evaluator(entry(world))
-    before = evaluator.identity()
-    monkeypatch.setattr(evaluator.generator.chat, "opening", "<think>\n")
-    assert evaluator.identity() == {**before, "thoughts": FINGERPRINT}
+    assert not evaluator.generator.chat.marks_thoughts
+    assert evaluator.identity()["thoughts"] == FINGERPRINT
 
 
 # --- What goes wrong ------------------------------------------------------------------------------

@@ -46,7 +46,13 @@ def test_of_several_templates_the_default_is_asked_with() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )', "strftime_now(format='%d %b %Y')"]
+    "call",
+    [
+        "strftime_now('%d %b %Y')",
+        'strftime_now( "%d %b %Y" )',
+        "strftime_now(format='%d %b %Y')",
+        "strftime_now ('%d %b %Y')",
+    ],
 )
 def test_a_question_is_put_alike_on_any_day(call: str) -> None:
     dated = (
@@ -57,6 +63,40 @@ def test_a_question_is_put_alike_on_any_day(call: str) -> None:
     assert words(chat) == ["Yes", "?"]
     assert chat.template != dated
     assert f"{TEMPLATE_DATE:%d %b %Y}" == "01 Jan 2025"
+
+
+FORMS = {
+    "another name": "{% set now = strftime_now %}{{ now('%Y') }}",
+    "a macro": "{% macro year() %}{% set now = strftime_now %}{{ now('%Y') }}{% endmacro %}{{ year() }}",
+    "a macro's argument": "{% macro call(f) %}{{ f('%Y') }}{% endmacro %}{{ call(strftime_now) }}",
+    "a namespace": "{% set n = namespace(now=strftime_now) %}{{ n.now('%Y') }}",
+    "a block": "{% block head %}{% set now = strftime_now %}{{ now('%Y') }}{% endblock %}",
+    "a loop": "{% for now in [strftime_now] %}{{ now('%Y') }}{% endfor %}",
+    "itself": "{{ self._TemplateReference__context['strftime_now'] }}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_today_gets_into_no_prompt(form: str) -> None:
+    """Ask for the date in ways that cannot be replaced in the template's text."""
+    fast = make_tokenizer()
+    fast.chat_template = form + TURNS
+    with pytest.raises(SourceError, match=r"answers would depend on the day|SecurityError"):
+        Chat(fast)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}",
+        "{% if strftime_now is not defined or strftime_now is undefined %}today{% endif %}",
+        "{# strftime_now(how) #}strftime_now tells the date.{{ 'strftime_now(how)' }}",
+    ],
+)
+def test_the_name_of_the_date_alone_is_no_date(form: str) -> None:
+    fast = make_tokenizer()
+    fast.chat_template = form + TURNS
+    assert Chat(fast).tokens("how ?")
 
 
 def test_a_date_that_cannot_be_replaced_is_refused() -> None:
@@ -137,6 +177,13 @@ def test_special_tokens_that_mark_thoughts_are_kept(special: list[str], answer: 
     assert not Chat(make_tokenizer()).marks_thoughts
 
 
+def test_a_marker_in_the_vocabulary_marks_thoughts() -> None:
+    """Put one among the words that were trained with the tokenizer, and not among the added tokens."""
+    for word, marks in (("[THINK]", True), ("<b>", False)):
+        plain = Tokenizer(models.WordLevel({"<unk>": 0, word: 1}, unk_token="<unk>"))
+        assert Chat(PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")).marks_thoughts == marks
+
+
 @pytest.mark.parametrize("template", [TURNS, TURNS.replace("<turn>{% endif %}", "<think>{% endif %}")])
 def test_an_answer_ends_with_the_template_end_token(template: str) -> None:
     eos, turn, end = (WORDS.index(word) for word in ("<eos>", "<turn>", "</turn>"))
@@ -167,6 +214,18 @@ def test_an_end_of_text_behind_every_text_is_left_off(behind: tuple[str, ...], t
     with pytest.warns(UserWarning, match="left off"):
         assert Chat(ending(*behind, template=True)).plain(text) == expected
     assert Chat(ending(*behind, template=True)).tokens("how ?")[-1] == ending().convert_tokens_to_ids("<assistant>")
+
+
+def test_an_end_of_text_between_any_two_turns_is_remarked() -> None:
+    """Put questions as the template of GPT-2 and DialoGPT does, with white space that is tidied up or kept."""
+    fast = make_tokenizer()
+    fast.chat_template = "{% for m in messages %}{{ m.content.replace('\n\n', '\n') }}{{ eos_token }}{% endfor %}"
+    with pytest.warns(UserWarning, match=r"ends a question with an end of text \(<eos>\). Answers begin behind it"):
+        chat = Chat(fast)
+    assert chat.tokens("how ?")[-1] == fast.eos_token_id
+    assert chat.tokens("how ?\nwhy ?")
+    with pytest.raises(SourceError, match="changes the question 'how"):
+        chat.tokens("how ?\n\nwhy ?")
 
 
 def test_a_tokenizer_that_adds_nothing_behind_a_text_is_as_it_was() -> None:
