@@ -196,8 +196,8 @@ def _seeds(path: Path) -> Iterator[Row]:
         trees = [_tree(next(events), events) for event in events if isinstance(event, yaml.DocumentStartEvent)]
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{shown(path)}: not YAML ({' '.join(str(error).split())}).") from error
-    table = trees[0][1] if len(trees) == 1 else None
-    _, seeds = table.get("seeds", (0, None)) if isinstance(table, dict) else (0, None)
+    table = trees[0][1] if len(trees) == 1 and isinstance(trees[0][1], dict) else {}
+    _, seeds = table.get("seeds", (0, None))
     if not isinstance(seeds, list):
         raise DataError(f'{shown(path)}: no list "seeds" of prompts.')
     for number, (line, seed) in enumerate(seeds, 1):
