@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
+from safety_harness.reading import Reader
 
 if sys.platform != "win32":
     import fcntl
@@ -49,6 +50,7 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(path: Path) -> str:
+    Reader(SourceError, missing="cannot be read (No such file or directory).").require(path)
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
