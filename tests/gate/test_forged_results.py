@@ -21,7 +21,7 @@ from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, plain
 from safety_harness.gate.results import RunResult, run_from_table
 from safety_harness.patch.record import recorded
-from tests.samples import HARMFUL, HARMLESS, JUDGE, TASK, defense, run_result, sample_checks, whole_patch
+from tests.samples import HARMFUL, HARMLESS, JUDGE, PATCH, TASK, defense, run_result, sample_checks, whole_patch
 
 Table = dict[str, Any]
 Forgery = Callable[[Table], object]
@@ -289,7 +289,9 @@ def test_the_digest_is_of_what_was_measured() -> None:
     run = the_run()
     elsewhere = replace(run, provenance={"commit": "another"}, remarks=("a remark",))
     slower = tuple(
-        replace(student, about=student.about.model_copy(update={"patch": whole_patch(seconds=99.0)}))
+        replace(
+            student, about=student.about.model_copy(update={"patch": whole_patch(seconds=99.0, course=PATCH.course)})
+        )
         for student in run.students
     )
     assert {run.sha256, run.without_texts().sha256, elsewhere.sha256, replace(run, students=slower).sha256} == {
