@@ -49,9 +49,9 @@ def read_results(path: Path) -> RunResult:
         raise DataError(f"{path}: a field is missing or wrong: {first_fault(error)}. Run the suites again.") from error
     if schema_version >= DIGEST_SINCE and table.get("sha256") != run.sha256:
         raise DataError(
-            f"{path}: was changed after it was written: its sha256 says {table.get('sha256')}, and what it holds has "
-            f"{run.sha256}. Take the file as the run wrote it, or run the suites again."
+            f"{path}: was changed after it was written: its sha256 says {str(table.get('sha256'))[:64]!r}, and what it "
+            f"holds has {run.sha256}. Take the file as the run wrote it, or run the suites again."
         )
     if fault := contradiction(run):
-        raise DataError(f"{path}: contradicts itself: {fault}. Take the file as the run wrote it, or run again.")
+        raise DataError(f"{path}: contradicts itself: {fault[:1000]}. Take the file as the run wrote it, or run again.")
     return run
