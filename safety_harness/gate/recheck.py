@@ -62,13 +62,13 @@ def student_faults(run: RunResult) -> dict[str, str]:
 
 def _contradictions(run: RunResult) -> Iterator[str]:
     """Yield every contradiction of *run*, check by check, then student by student, then of the whole."""
-    subject = run.provenance.get("subject", PATCHED)
+    subject = str(run.provenance.get("subject", PATCHED))
     if subject not in (PATCHED, AS_IT_IS):
         yield f"its subject is {subject!r}, which is neither {PATCHED!r} nor {AS_IT_IS!r}"
     ids = Counter(student.id for student in run.students)
     yield from (f"{name} stands in it {count} times" for name, count in ids.items() if count > 1)
     for student in run.students:
-        yield from (f"{student.id}: {fault}" for fault in _faults(student, run, str(subject)))
+        yield from (f"{student.id}: {fault}" for fault in _faults(student, run, subject))
     corrected = correct_for_students({student.id: student.checks for student in run.students})
     for student in run.students:
         for name, again in corrected[student.id].items():
@@ -76,7 +76,7 @@ def _contradictions(run: RunResult) -> Iterator[str]:
             if (check.outcome, check.raw_outcome) != (again.outcome, again.raw_outcome):
                 made = again.outcome.value
                 yield f"{student.id}: {name}: {check.outcome.value}, and corrected over the students {made}"
-        decided = decide_student(student.id, student.checks, required=required(str(subject)), expected=student.expected)
+        decided = decide_student(student.id, student.checks, required=required(subject), expected=student.expected)
         if decided.outcome is not student.outcome:
             reasons = "; ".join(decided.reasons) or "every check passed"
             yield f"{student.id}: {student.outcome.value}, and its checks make it {decided.outcome.value} ({reasons})"

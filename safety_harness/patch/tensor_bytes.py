@@ -92,18 +92,9 @@ def stored_tensors(checkpoint: Checkpoint) -> Mapping[str, Stored]:
     """Return the place of every tensor of *checkpoint*, by name.
 
     Raises:
-        SourceError: two of its files hold a tensor of one name, so nobody can say which of them counts.
+        SourceError: as :func:`stored_in`.
     """
-    tensors: dict[str, Stored] = {}
-    for shard in checkpoint.shards:
-        for stored in stored_in(shard):
-            if stored.name in tensors:
-                raise SourceError(
-                    f"{stored.name} is both in {tensors[stored.name].file} and in {shard.name}. Which of them a loader "
-                    "takes is chance: remove one."
-                )
-            tensors[stored.name] = stored
-    return tensors
+    return {stored.name: stored for shard in checkpoint.shards for stored in stored_in(shard)}
 
 
 def stored_in(file: Path) -> list[Stored]:
