@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a virtual environment, the pinned versions, the package itself.
 #
 #   make suites FAMILY=smollm2                   Gate another family
-#   make suites ARGS="--subject student"         Give pytest more options
+#   make suites ARGS="--gate-subject student"         Give pytest more options
 #   make test N=4                                Use another number of processes
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ help: ## Print the targets
 	@sed -n 's/^#   //p' Makefile
 
 suites: $(INSTALLED) ## Gate the embedded tiny students
-	$(PYTEST) suites/ $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
+	$(PYTEST) suites/ $(if $(FAMILY),--gate-family $(FAMILY)) $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, the slow ones excepted
 	$(PYTEST) tests/ -m "not slow" $(ARGS)

@@ -182,14 +182,14 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise HarnessError(
                 f"{path}: no space is left on its disk. Free some, or choose another disk with ${CACHE_VARIABLE} "
-                "(cache), --report-dir (reports) or --out. What was finished is kept."
+                "(cache), --gate-report-dir (reports) or --out. What was finished is kept."
             ) from error
         if number in _FORBIDDEN:
             if elsewhere := _elsewhere(error, path):
                 raise HarnessError(f"{elsewhere}: cannot be used ({os.strerror(number)}).") from error
             raise HarnessError(
                 f"{path}: cannot be written ({os.strerror(number)}). Choose a folder you may write to with "
-                f"${CACHE_VARIABLE} (cache), --report-dir (reports) or --out."
+                f"${CACHE_VARIABLE} (cache), --gate-report-dir (reports) or --out."
             ) from error
         raise
 

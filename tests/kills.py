@@ -91,7 +91,14 @@ class Trial:
             search = ["search", f"small/{STUDENTS[0]}", "--registry", str(self.registry)]
             return [sys.executable, "-c", code, *search, "--out", str(self.folder / "patch")]
         plain = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-        of = ["--registry", str(self.registry), "--family", "small", "--report-dir", str(self.folder / "reports")]
+        of = [
+            "--gate-registry",
+            str(self.registry),
+            "--gate-family",
+            "small",
+            "--gate-report-dir",
+            str(self.folder / "reports"),
+        ]
         processes = "0" if self.kind == "run" else "2"
         return [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-n", processes, *plain, *of]
 

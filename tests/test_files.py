@@ -259,7 +259,7 @@ def test_hidden_files_of_others_are_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_with_the_place_and_a_way_out(number: int) -> None:
     with (
-        pytest.raises(HarnessError, match=r"/some/place: no space is left .*\$SAFETY_HARNESS_CACHE.*--report-dir"),
+        pytest.raises(HarnessError, match=r"/some/place: no space is left .*\$SAFETY_HARNESS_CACHE.*--gate-report-dir"),
         explain_disk_errors(Path("/some/place")),
     ):
         raise OSError(number, os.strerror(number))

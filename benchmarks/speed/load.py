@@ -71,7 +71,7 @@ def write_run(folder: Path, students: int, questions: int) -> Path:
 def collected(registry: Path) -> tuple[float, float]:
     """Return the seconds and the peak memory, in MiB, of a pytest that collects the suites."""
     begun = time.perf_counter()
-    command = [sys.executable, "-c", COLLECT, "suites", "--registry", str(registry)]
+    command = [sys.executable, "-c", COLLECT, "suites", "--gate-registry", str(registry)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return time.perf_counter() - begun, int(done.stdout.split()[-1]) / 1024
 

@@ -167,8 +167,8 @@ def minimality(without: Mapping[str, bool | None], *, accepted: bool | None, fou
         answer = "does not accept" if accepted is False else "cannot answer for"
         summary = (
             f"the oracle {answer} the patch as a whole, so that leaving units out shows nothing. If it was searched on "
-            "another processor or with other versions, search again here: without --patches, and where it is cached, "
-            "after removing it from there"
+            "another processor or with other versions, search again here: without --gate-patches, and where it is "
+            "cached, after removing it from there"
         )
         return Check("minimality", Outcome.INCONCLUSIVE, summary, numbers)
     if spare:

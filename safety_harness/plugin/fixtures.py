@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROPERTY = "safety_harness"
 EXPLAINED = {"explained": True}
 """The row of a test that failed because a check of its own did not pass."""
-NO_STUDENT = "no student is selected: run `pytest suites/`, or give --safety-suites"
+NO_STUDENT = "no student is selected: run `pytest suites/`, or give --gate-run"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def teacher(student: Subject) -> Subject:
 def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     """The smallest set of the teacher's units that delta debugging finds, cached by content.
 
-    With ``--patches`` it is the patch that another run found.
+    With ``--gate-patches`` it is the patch that another run found.
     """
     with user_errors():
         from safety_harness.search.find import find_patch
@@ -124,7 +124,7 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
 
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
-    """The model that is gated: the patched student, or with ``--subject student`` the student as it is."""
+    """The model that is gated: the patched student, or with ``--gate-subject student`` the student as it is."""
     if request.config.option.safety_subject == "student":
         return student
     from safety_harness.evaluation.subject import Subject

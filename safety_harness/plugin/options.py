@@ -16,8 +16,8 @@ from safety_harness.registry.settings import GateSettings, SearchSettings, parse
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
-SETTINGS: Mapping[str, type[BaseModel]] = {"gate": GateSettings, "search": SearchSettings}
-"""Prefix of an option -> the settings that options of this prefix override."""
+SETTINGS: Mapping[str, type[BaseModel]] = {"gate": GateSettings, "gate-search": SearchSettings}
+"""Prefix of an option -> the settings that options of this prefix override. Every option begins with `--gate-`."""
 # A list, which is easier to write in a registry file.
 ONLY_IN_FILES = {"roles"}
 
@@ -25,19 +25,24 @@ ONLY_IN_FILES = {"roles"}
 def add_options(group: pytest.OptionGroup) -> None:
     """Add every option of a gated run to *group*: one for each field of the settings, with its description as help."""
     add = group.addoption
-    add("--safety-suites", dest="safety_suites", action="store_true", help="Treat this run as a release gate")
-    add("--family", dest="safety_family", metavar="NAME", help="Family, or group of families, to gate (default: tiny)")
+    add("--gate-run", dest="safety_suites", action="store_true", help="Treat this run as a release gate")
     add(
-        "--student",
+        "--gate-family",
+        dest="safety_family",
+        metavar="NAME",
+        help="Family, or group of families, to gate (default: tiny)",
+    )
+    add(
+        "--gate-student",
         dest="safety_students",
         metavar="NAME",
         action="append",
         default=[],
         help="Gate only this student (name, or family/name); repeatable",
     )
-    add("--teacher", dest="safety_teacher", metavar="FAMILY", help="Use this family's teacher for every student")
+    add("--gate-teacher", dest="safety_teacher", metavar="FAMILY", help="Use this family's teacher for every student")
     add(
-        "--registry",
+        "--gate-registry",
         dest="safety_registry",
         metavar="FILE",
         action="append",
@@ -46,21 +51,21 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Registry file (TOML) instead of the embedded families; repeatable",
     )
     add(
-        "--subject",
+        "--gate-subject",
         dest="safety_subject",
         choices=("patched", "student"),
         default="patched",
         help="Gate the patched student (default), or the student as it is",
     )
     add(
-        "--patches",
+        "--gate-patches",
         dest="safety_patches",
         type=Path,
         metavar="RESULTS",
         help="Reproduce the verdict of this results.json: gate its patches, search nothing",
     )
     add(
-        "--report-dir",
+        "--gate-report-dir",
         dest="safety_report_dir",
         metavar="FOLDER",
         type=Path,
@@ -68,7 +73,7 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Folder for results.json, report.md, report.html with its figures, and report.csv (default: reports)",
     )
     add(
-        "--include-answers",
+        "--gate-include-answers",
         dest="safety_include_answers",
         action="store_true",
         help="Keep the models' answers in results.json and show them in report.html (they may be harmful)",
@@ -90,7 +95,7 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
 
     option = config.option
     overrides = {prefix: _overrides(config, prefix) for prefix in SETTINGS}
-    registry = load_registry(*option.safety_registry, search=overrides["search"], gate=overrides["gate"])
+    registry = load_registry(*option.safety_registry, search=overrides["gate-search"], gate=overrides["gate"])
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
 
@@ -116,11 +121,15 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
         check_local_files(student)
     if patches:
         if patches.resolve() == (report_dir / RESULTS).resolve():
-            raise ConfigError(f"--patches: this run would write its own results over {patches}. Give a --report-dir.")
+            raise ConfigError(
+                f"--gate-patches: this run would write its own results over {patches}. Give a --gate-report-dir."
+            )
         patches_by_student = recorded(patches)
         if unpatched := [student.id for student in students if student.id not in patches_by_student]:
             names = ", ".join(unpatched)
-            raise ConfigError(f"--patches: {patches} records no patch of {names}. Name others with --student.")
+            raise ConfigError(
+                f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."
+            )
 
 
 def _overrides(config: pytest.Config, prefix: str) -> dict[str, object]:
@@ -136,4 +145,4 @@ def _overridable(settings: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _dest(prefix: str, name: str) -> str:
-    return f"safety_{prefix}_{name}"
+    return f"safety_{prefix.replace('-', '_')}_{name}"

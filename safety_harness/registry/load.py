@@ -18,7 +18,7 @@ from safety_harness.registry.settings import GateSettings, SearchSettings
 
 # A student takes a few hundred bytes.
 _READER = Reader(
-    ConfigError, missing="no such registry file. Check --registry.", advice="Check --registry.", at_most=MIB // 2
+    ConfigError, missing="no such registry file. Check the path.", advice="Check the registry file.", at_most=MIB // 2
 )
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
@@ -85,8 +85,8 @@ class Registry:
             if file := REPOSITORY_ONLY.get(family):
                 raise ConfigError(
                     f"The family {family!r} is in the repository only: its files are too large for the installed "
-                    "package. Clone the repository and run there (`pip install -e '.[all]'`), or give "
-                    f"--registry CLONE/safety_harness/families/{file}."
+                    "package. Clone the repository and run there (`pip install -e '.[all]'`), or name its registry, "
+                    f"CLONE/safety_harness/families/{file}."
                 )
             raise ConfigError(unknown("family", family, [*groups, *self.families]))
         chosen = [

@@ -180,7 +180,7 @@ class Family(_Table):
     """One teacher and its students, with the questions for all of them."""
 
     name: str = Field("", description="Name of its table, `[families.NAME]`. It is not a key of that table.")
-    group: str = Field("", description="Name of a group of families, for `--family`.")
+    group: str = Field("", description="Name of a group of families, for `--gate-family`.")
     teacher: ModelSpec = Field(description="The aligned model. Its architecture and shapes are those of every student.")
     ancestor: ModelSpec | None = Field(
         None,

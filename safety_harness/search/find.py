@@ -62,7 +62,7 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
     if record.patch.transfer != transfer:
         raise DataError(
             f"{results}: the patch of {student} was found with transfer {record.patch.transfer!r}, and today's "
-            f"settings say {transfer!r}. Set `transfer` to it in the registry, or give --search-transfer."
+            f"settings say {transfer!r}. Set `transfer` to it in the registry, or give --gate-search-transfer."
         )
     return record.patch
 

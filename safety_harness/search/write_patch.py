@@ -185,7 +185,7 @@ def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidenc
     if changed := [name for name, value in then.items() if value != now[name]]:
         raise ArtifactError(
             f"{results}: is no evidence for what would be written: {patch.student} was gated with another {changed[0]} "
-            "than today's. Gate this patch again: pytest suites/ --patches, and give the results of that run."
+            "than today's. Gate this patch again: pytest suites/ --gate-patches, and give the results of that run."
         )
     others = {one.id for one in run.students} - {student.id}
     disturbed = tuple(incident.sentence for incident in run.incomplete if not incident.concerns_only(others))

@@ -108,7 +108,9 @@ def test_readme_is_short() -> None:
 def test_readme_shows_the_users_own_model_first() -> None:
     """The commands that gate a model of the reader's own stand on the first screen, before any result."""
     lines = README.read_text(encoding="utf-8").splitlines()
-    commands = [number for number, line in enumerate(lines, 1) if "--registry mine.toml" in line and "pytest" in line]
+    commands = [
+        number for number, line in enumerate(lines, 1) if "--gate-registry mine.toml" in line and "pytest" in line
+    ]
     assert len(commands) == 2
     assert max(commands) <= FIRST_SCREEN_LINES
     assert max(commands) < lines.index("## What it reached")

@@ -123,7 +123,7 @@ def test_installed_command_lists_the_family(environment: Environment) -> None:
 def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) -> None:
     """Search and gate one tiny student in a worker, and take its patch out, without a clone and without extras."""
     command = ["-m", "pytest", "--pyargs", "safety_harness.suites", "-n", "auto"]
-    done = environment.run(*command, "--family", "tiny", "--student", "tiny-gemma/capitals")
+    done = environment.run(*command, "--gate-family", "tiny", "--gate-student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gate: PASS" in done.stdout
     results = json.loads((environment.work / "reports" / "results.json").read_text(encoding="utf-8"))
@@ -147,10 +147,10 @@ def test_named_suites_are_a_gate_without_options(environment: Environment, modul
 
 def test_wheel_says_where_the_other_families_are(environment: Environment) -> None:
     """Name the repository for a family that the wheel does not hold, and the file to give."""
-    done = environment.run("-m", "pytest", "--pyargs", "safety_harness.suites", "--family", "smollm2")
+    done = environment.run("-m", "pytest", "--pyargs", "safety_harness.suites", "--gate-family", "smollm2")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "family 'smollm2' is in the repository only" in done.stderr
-    assert "--registry CLONE/safety_harness/families/smollm2.toml" in done.stderr
+    assert "CLONE/safety_harness/families/smollm2.toml" in done.stderr
 
 
 def test_repository_families_are_those_of_its_files() -> None:

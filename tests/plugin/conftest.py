@@ -59,7 +59,8 @@ def test_the_rest(found, measure):
 
 # Without the plugins of other packages, whose imports take longer than a run.
 RUN = (
-    "suites", "--registry", "registry.toml", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio",
+    "suites", "--gate-registry", "registry.toml",
+    "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio",
 )  # fmt: skip
 
 Project = Callable[..., pytest.RunResult]

@@ -66,7 +66,7 @@ def test_an_error_is_not_taken_for_an_expected_failure(project: Project) -> None
 
 
 def test_thresholds_of_the_command_line_decide(project: Project, results: Results) -> None:
-    project("--gate-dsr", "0.999", "--search-max-probes", "7", students={"one": "pass"})
+    project("--gate-dsr", "0.999", "--gate-search-max-probes", "7", students={"one": "pass"})
     settings = results()["gate"]["alpha"]
     assert (settings["gate"]["dsr"], settings["search"]["max_probes"]) == (0.999, 7)
 
@@ -98,12 +98,12 @@ def test_students_that_did_not_run_are_inconclusive(project: Project, results: R
 
 
 def test_a_student_chosen_alone_is_the_whole_run(project: Project, results: Results) -> None:
-    assert project("--student", "one").ret == pytest.ExitCode.OK
+    assert project("--gate-student", "one").ret == pytest.ExitCode.OK
     assert by_id(results()) == {"alpha/one": "pass"}
 
 
 def test_a_student_gated_as_it_is_needs_no_minimality(project: Project, results: Results) -> None:
-    assert project("--subject", "student", "-k", "not the_rest").ret == EXIT_INCONCLUSIVE
+    assert project("--gate-subject", "student", "-k", "not the_rest").ret == EXIT_INCONCLUSIVE
     assert results()["reasons"][0] == "alpha/one: not measured: perplexity, divergence, task"
     assert results()["provenance"]["subject"] == "student"
 
@@ -154,11 +154,11 @@ def test_a_report_that_cannot_be_written_is_saved_elsewhere(
     elsewhere = pytester.path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
-    run = project("--report-dir", "taken")
+    run = project("--gate-report-dir", "taken")
     assert run.ret == EXIT_INCONCLUSIVE
     run.stdout.fnmatch_lines(
         [
-            "- the reports could not be written: *taken*--report-dir*",
+            "- the reports could not be written: *taken*--gate-report-dir*",
             f"reports: * in {elsewhere}/*",
             "gate: INCONCLUSIVE",
         ]
@@ -176,7 +176,7 @@ def test_where_no_disk_takes_the_results_the_run_says_so(
 
     (pytester.path / "taken").write_text("a file, no folder")
     monkeypatch.setattr(collector, "tempfile", SimpleNamespace(mkdtemp=full))
-    run = project("--report-dir", "taken")
+    run = project("--gate-report-dir", "taken")
     assert run.ret == EXIT_INCONCLUSIVE
     run.stdout.fnmatch_lines(["Nor could they be written otherwise: *", "gate: INCONCLUSIVE"])
     assert "INTERNALERROR" not in run.stdout.str()
@@ -310,13 +310,13 @@ def test_a_run_over_recorded_patches_says_of_which(
 ) -> None:
     patch = whole_patch(student="alpha/one").model_dump(mode="json")
     file = results_with(pytester.path / "earlier.json", {"alpha/one": {"patch": patch}})
-    ran = project("--patches", "earlier.json", "--student", "one")
+    ran = project("--gate-patches", "earlier.json", "--gate-student", "one")
     assert ran.ret == pytest.ExitCode.OK
     assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {sha256_file(file)}"
-    ran = project("--patches", "reports/results.json", "--student", "one")
+    ran = project("--gate-patches", "reports/results.json", "--gate-student", "one")
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     assert "would write its own results over reports/results.json" in ran.stderr.str()
-    ran = project("--patches", "earlier.json")
+    ran = project("--gate-patches", "earlier.json")
     assert ran.ret == pytest.ExitCode.USAGE_ERROR
     assert "earlier.json records no patch of alpha/two" in ran.stderr.str()
 
@@ -326,7 +326,7 @@ def test_patches_may_vanish_while_a_run_measures(project: Project, results: Resu
     file = results_with(pytester.path / "earlier.json", {"alpha/one": {"patch": patch}})
     digest = sha256_file(file)
     gone = "import pathlib\ndef test_gone():\n    pathlib.Path('earlier.json').unlink()\n"
-    project("--patches", "earlier.json", "--student", "one", more=gone)
+    project("--gate-patches", "earlier.json", "--gate-student", "one", more=gone)
     assert not file.exists()
     assert results()["provenance"]["patches"] == f"of earlier.json, sha256 {digest}"
 

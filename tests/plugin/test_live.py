@@ -135,7 +135,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[str]]:
 def draws(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, stdout: IO[str], *arguments: str) -> bool:
     """Return whether a gated run that writes to *stdout* would draw a board."""
     monkeypatch.setattr(sys, "stdout", stdout)
-    config = pytester.parseconfigure("--safety-suites", *RUN, *arguments)
+    config = pytester.parseconfigure("--gate-run", *RUN, *arguments)
     board, writer = (config.pluginmanager.has_plugin(f"safety-harness-{name}") for name in ("board", "progress"))
     assert board == writer
     return board

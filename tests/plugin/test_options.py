@@ -21,11 +21,11 @@ LOAD = ("--dist", "load", "--tx", "2*popen")
 def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> None:
     """Read the whole text of the help: each setting is an option, and says what its field in a registry says."""
     text = pytester.runpytest("--help").stdout.str()
-    names = ["family", "student", "teacher", "registry", "subject", "patches", "report-dir", "safety-suites"]
-    assert [name for name in names if f"--{name}" not in text] == []
+    names = ["family", "student", "teacher", "registry", "subject", "patches", "report-dir", "run"]
+    assert [name for name in names if f"--gate-{name}" not in text] == []
     assert "release gate for language models" in text
     shown = "".join(text.split())  # argparse breaks lines at hyphens too
-    for prefix, settings in (("gate", GateSettings), ("search", SearchSettings)):
+    for prefix, settings in (("gate", GateSettings), ("gate-search", SearchSettings)):
         for name, field in settings.model_fields.items():
             option = f"--{prefix}-{name.replace('_', '-')}="
             assert (option in shown) == (name != "roles")  # a list is for files
@@ -36,15 +36,15 @@ def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--student", "onne"), "Unknown student 'onne'. Did you mean 'alpha/one'?"),
-        (("--family", "alfa"), "Unknown family 'alfa'. Did you mean 'alpha'?"),
-        (("--teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
-        (("--patches", "gone.json"), "gone.json: cannot be read as results"),
-        (("--registry", "gone.toml"), "gone.toml: no such registry file"),
+        (("--gate-student", "onne"), "Unknown student 'onne'. Did you mean 'alpha/one'?"),
+        (("--gate-family", "alfa"), "Unknown family 'alfa'. Did you mean 'alpha'?"),
+        (("--gate-teacher", "alpah"), "Unknown teacher 'alpah'. Did you mean 'alpha'?"),
+        (("--gate-patches", "gone.json"), "gone.json: cannot be read as results"),
+        (("--gate-registry", "gone.toml"), "gone.toml: no such registry file"),
         (("--gate-dsr", "1.5"), "--gate-dsr: Input should be less than or equal to 1 (given: '1.5')."),
         (
-            ("--search-prior", "best"),
-            "--search-prior: Input should be 'norm', 'contrast' or 'descent' (given: 'best').",
+            ("--gate-search-prior", "best"),
+            "--gate-search-prior: Input should be 'norm', 'contrast' or 'descent' (given: 'best').",
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) 
     plain = pytester.parseconfigure(*LOAD)
     assert type(plain.hook.pytest_xdist_make_scheduler(config=plain, log=None)).__name__ == "LoadScheduling"
     write_registry(pytester.path)
-    gated = pytester.parseconfigure("--safety-suites", "--registry", "registry.toml", *LOAD)
+    gated = pytester.parseconfigure("--gate-run", "--gate-registry", "registry.toml", *LOAD)
     assert type(gated.hook.pytest_xdist_make_scheduler(config=gated, log=None)).__name__ == "StudentScheduling"
 
 
@@ -129,7 +129,7 @@ def test_pytest_starts_without_torch(pytester: pytest.Pytester, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "arguments", [("suites/",), ("suites",), ("suites/test_defense.py", "-n", "2"), ("mine", "--family", "tiny")]
+    "arguments", [("suites/",), ("suites",), ("suites/test_defense.py", "-n", "2"), ("mine", "--gate-family", "tiny")]
 )
 def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     """Expect the way out. With workers, pytest alone would say nothing and end with 5, as for no tests."""

@@ -147,7 +147,7 @@ def test_malformed_toml_names_file_and_line(tmp_path: Path) -> None:
 
 def test_a_missing_file_points_to_the_option(tmp_path: Path) -> None:
     """Read a file that does not exist."""
-    with pytest.raises(ConfigError, match=r"gone\.toml: no such registry file\. Check --registry"):
+    with pytest.raises(ConfigError, match=r"gone\.toml: no such registry file\. Check the path"):
         load_registry(tmp_path / "gone.toml")
 
 

@@ -183,7 +183,7 @@ def test_a_full_disk_names_the_report_and_the_option(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(HarnessError, match=r"report\.md: no space is left.*--report-dir"):
+    with pytest.raises(HarnessError, match=r"report\.md: no space is left.*--gate-report-dir"):
         write_reports(mixed, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
