@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from safety_harness import __version__
 from safety_harness.cli.patch import add_patch
+from safety_harness.cli.questions import add_questions
 from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.report import add_report
 from safety_harness.errors import HarnessError
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
             "--registry", action="append", type=Path, default=[], help="registry file (TOML); repeatable"
         )
 
+    add_questions(commands)
     add_report(commands)
     add_patch(commands)
     add_reduce(commands)
