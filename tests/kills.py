@@ -88,7 +88,7 @@ class Trial:
         """The command that is killed, and run again."""
         code = "import sys; from safety_harness.cli.main import main; sys.exit(main(sys.argv[1:]))"
         if self.kind == "search":
-            search = ["search", f"small/{STUDENTS[0]}", "--registry", str(self.registry)]
+            search = ["search", "--student", f"small/{STUDENTS[0]}", "--registry", str(self.registry)]
             return [sys.executable, "-c", code, *search, "--out", str(self.folder / "patch")]
         plain = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
         of = [

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 GITHUB = "github"
 
 
-def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the commands ``report`` and ``merge``."""
-    merged = commands.add_parser(
+    merged = command(
+        commands,
         "merge",
-        help="make one results.json of several runs, as if all of their students had been gated in one",
-        description="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
+        "make one results.json of several runs, as if all of their students had been gated in one",
+        examples=[
+            "one/results.json two/results.json --out results.json",
+            "results.json --without-texts --out public.json",
+        ],
+        more="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
     )
     merged.set_defaults(run=_merge)
     merged.add_argument("results", type=Path, nargs="+", help="the results.json of each run, in order")
@@ -48,10 +54,16 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="leave out the texts of questions and answers, so that the result may be published; also of a single run",
     )
-    report = commands.add_parser(
+    add_json(merged)
+    report = command(
+        commands,
         "report",
-        help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
-        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+        "show a results.json, or write it in other formats; exit 1 unless its gate passed",
+        examples=[
+            "reports/latest/results.json --to html,junit",
+            "results.json --against last/results.json --not-worse",
+        ],
+        more="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
     )
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
@@ -134,7 +146,11 @@ def _merge(options: argparse.Namespace) -> int:
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())
-    print(f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}")
+    show(
+        options,
+        {"out": str(options.out), "outcome": result.outcome.value, "reasons": result.reasons},
+        f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}",
+    )
     return 0 if result.outcome is Outcome.PASS else 1
 
 

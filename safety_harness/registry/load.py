@@ -21,6 +21,9 @@ _READER = Reader(
     ConfigError, missing="no such registry file. Check the path.", advice="Check the registry file.", at_most=MIB // 2
 )
 
+# Read where no registry is named: what `safety-harness init` writes.
+DEFAULT = Path("gate.toml")
+
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
     "smollm2": "smollm2.toml",
@@ -65,6 +68,10 @@ class Registry:
     """Every family of one TOML file (or of the embedded ones)."""
 
     families: Mapping[str, Family]
+
+    def knows(self, family: str) -> bool:
+        """Return whether *family* is a family of this registry, or a group of families."""
+        return any(family in (entry.name, entry.group) for entry in self.families.values())
 
     def select(
         self, *, family: str | None = None, students: Sequence[str] = (), teacher: str | None = None
@@ -127,6 +134,27 @@ def embedded_files() -> list[Path]:
     """Return the registry files of the package: all in a clone, those of ``tiny`` in a wheel."""
     folder = Path(str(resources.files("safety_harness"))) / "families"
     return sorted(folder.glob("*.toml"))
+
+
+def open_registry(
+    files: Sequence[Path],
+    family: str | None,
+    *,
+    search: Mapping[str, object] | None = None,
+    gate: Mapping[str, object] | None = None,
+) -> Registry:
+    """Read the registry of a run: *files*; or ``gate.toml`` in the current folder; or the embedded families.
+
+    ``gate.toml`` is passed over where *family* is named and is none of its families.
+
+    Raises:
+        ConfigError: as :func:`load_registry`.
+    """
+    if not files and DEFAULT.is_file():
+        registry = load_registry(DEFAULT, search=search, gate=gate)
+        if family is None or registry.knows(family):
+            return registry
+    return load_registry(*files, search=search, gate=gate)
 
 
 def load_registry(

@@ -60,7 +60,9 @@ def written_patch(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SAFETY_HARNESS_CACHE", str(root / "cache"))
         registry = write_world_registry(root, world)
-        assert main(["search", "world/plain", "--registry", str(registry), "--out", str(root / "patch")]) == 0
+        assert (
+            main(["search", "--student", "world/plain", "--registry", str(registry), "--out", str(root / "patch")]) == 0
+        )
     return root / "patch"
 
 

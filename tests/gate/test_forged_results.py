@@ -253,7 +253,7 @@ def test_every_reader_refuses_a_forgery(tmp_path: Path, honest: Path, capsys: py
         ["report", str(honest), "--against", forged, "--not-worse"],
         ["merge", str(honest), forged, "--keep-first", "--out", out],
         ["merge", forged, "--without-texts", "--out", out],
-        ["search", "tiny-llama/arithmetic", "--results", forged, "--out", out],
+        ["patch", forged, "--student", "tiny-llama/arithmetic", "--out", out],
     ):
         assert main(command) == 2
         assert "forged.json: contradicts itself: a/one: defense" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) ->
     assert results["outcome"] == "pass"
     assert [student["id"] for student in results["students"]] == ["tiny-gemma/capitals"]
     student, command = "tiny-gemma/capitals", str(environment.folder / "bin" / "safety-harness")
-    done = environment.run(command, "search", student, "--results", "reports/results.json", "--out", "patch")
+    done = environment.run(command, "patch", "reports/results.json", "--student", student, "--out", "patch")
     assert done.returncode == 0, done.stdout + done.stderr
     recorded = json.loads((environment.work / "patch" / "manifest.json").read_text(encoding="utf-8"))["environment"]
     assert "torch" in recorded
