@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import ConfigError
+from safety_harness.progress import Progress, subscribe, unsubscribe, words
 from safety_harness.registry.load import Registry, Student, open_registry
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
@@ -65,6 +69,30 @@ def one_of(students: Sequence[Student]) -> Student:
         names = [student.id for student in students[:5]] + (["…"] if len(students) > 5 else [])
         raise ConfigError(f"One student is needed, and {', '.join(names)} are chosen. Name it with --student.")
     return students[0]
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Say on a terminal how far long work is, in one line that goes when the work is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # only a terminal needs it
+
+    with Console(stderr=True, highlight=False, markup=False).status("starting") as status:
+
+        def draw(moment: Progress) -> None:
+            left = "" if moment.rest is None else f", about {timedelta(seconds=round(moment.rest))} left"
+            probes = (
+                "" if moment.probes is None else f", {moment.probes} probes, {moment.refused}/{moment.asked} refused"
+            )
+            status.update(f"{moment.student} {words(moment)}{probes}{left}".strip())
+
+        subscribe(draw)
+        try:
+            yield
+        finally:
+            unsubscribe(draw)
 
 
 def show(options: argparse.Namespace, facts: Mapping[str, Any] | Sequence[Any], text: str) -> None:

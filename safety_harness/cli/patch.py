@@ -10,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show
+from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show, watched
 from safety_harness.errors import ArtifactError, SourceError
 from safety_harness.files import clear_debris, refuse_existing
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
@@ -153,8 +153,9 @@ def _write_patch(options: argparse.Namespace, student: Student, results: Path | 
     from safety_harness.search.find import find_patch
     from safety_harness.search.write_patch import build
 
-    evaluator = open_evaluator(student)
-    patch = find_patch(evaluator, results)
+    with watched():
+        evaluator = open_evaluator(student)
+        patch = find_patch(evaluator, results)
     facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         show(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show
+from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show, watched
 from safety_harness.files import CACHE_VARIABLE, explain_disk_errors
 
 
@@ -81,9 +81,12 @@ def _fetch(options: argparse.Namespace) -> int:
 
     fetched = []
     for number, student in enumerate(students, 1):
-        further_questions(student.family, load_questions(student))
+        with watched():
+            further_questions(student.family, load_questions(student))
         for spec in student.models:
-            fetched.append({"student": student.id, "model": str(spec), "folder": str(prepare(spec))})
+            with watched():
+                folder = str(prepare(spec))
+            fetched.append({"student": student.id, "model": str(spec), "folder": folder})
             if not options.json:
                 print(f"[{number}/{len(students)}] {student.id}: {fetched[-1]['folder']}", flush=True)
     if options.json:

@@ -28,6 +28,7 @@ from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import Transplanter
+from safety_harness.progress import counted
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.registry.splits import StudentSplits, load_questions
@@ -145,7 +146,8 @@ class Evaluator:
         pairs = [(p.text, a.answer) for p, a in zip(prompts, self.answers((), prompts), strict=True)]
         divergences: list[float] = []
         # One token more than an answer has: the end of the answer is scored as well.
-        for batch in batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1)):
+        together = batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1))
+        for batch in counted("comparing", together, len(together)):
             texts, answers = zip(*batch, strict=True)
             with enough_memory(f"{self.student.id} is measured"):
                 before = answer_logprobs(self.generator, texts, answers)

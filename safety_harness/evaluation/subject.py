@@ -16,6 +16,7 @@ from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Asked, Check
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
+from safety_harness.progress import counted
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.settings import GateSettings
 from safety_harness.registry.splits import further_questions
@@ -94,7 +95,7 @@ class Subject:
         budgets = recorded_budgets(patch.search, self.evaluator.student.search, oracle)
         accepted = _unless_void(oracle, groups, budgets)
         without = {}
-        for group in groups if accepted else ():
+        for group in counted("leaving out", groups if accepted else (), len(groups)):
             rest = [kept for kept in groups if kept != group]
             without[group_id(group)] = _unless_void(oracle, rest, budgets)
         return checks.minimality(without, accepted=accepted, found=patch.found, reason=patch.reason)

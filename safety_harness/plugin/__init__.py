@@ -25,6 +25,7 @@ __all__ = ["measure", "patch", "student", "subject", "teacher"]
 
 SUITES = "safety_harness.suites"
 COLLECTOR = "safety-harness-collector"
+FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -152,6 +153,16 @@ def pytest_runtest_makereport(
                 report.outcome = "skipped"
                 report.wasxfail = "the registry expects this student to fail its gate"
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker how many cores were idle before the workers began."""
+    if node.config.option.safety_suites:
+        stash = node.config.stash
+        if FREE_CORES not in stash:
+            stash[FREE_CORES] = workers.free_cores()
+        node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)  # before xdist's own count

@@ -92,7 +92,7 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
         from safety_harness.evaluation.subject import Subject
         from safety_harness.registry.splits import further_questions
 
-        torch.set_num_threads(workers.threads_per_worker())
+        torch.set_num_threads(workers.threads_of_worker(request.config))
         evaluator = open_evaluator(request.param)
         # These are asked last, and only recorded: check now that they are not too long.
         for prompts in further_questions(evaluator.student.family, evaluator.questions).values():

@@ -78,11 +78,25 @@ def add_options(group: pytest.OptionGroup) -> None:
         action="store_true",
         help="Keep the models' answers in results.json and show them in report.html (they may be harmful)",
     )
+    add(
+        "--gate-threads",
+        dest="safety_threads",
+        type=_count,
+        metavar="N",
+        help="Threads of each worker (default: its share of the cores that are idle when the run begins)",
+    )
     for prefix, settings in SETTINGS.items():
         for name, field in _overridable(settings).items():
             choices = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else "X"
             option = f"--{prefix}-{name.replace('_', '-')}"
             add(option, dest=_dest(prefix, name), metavar=choices, help=field.description)
+
+
+def _count(text: str) -> int:
+    """Return the number that *text* says. Raises ValueError, which argparse reports, unless it is at least 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def select_students(config: pytest.Config) -> tuple[Student, ...]:

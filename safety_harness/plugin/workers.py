@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
 GIB = 2**30
+FREE_CORES = "safety_free_cores"
+"""Key of a worker's input: how many cores were idle when the run began."""
 
 
 def affordable_workers(students: Sequence[Student], *, available: int | None = None, on_gpu: int | None = None) -> int:
@@ -33,9 +35,23 @@ def affordable_workers(students: Sequence[Student], *, available: int | None = N
     return max(1, min(_cores(), len(students), int(scarcest // largest)))
 
 
-def threads_per_worker() -> int:
-    """Return this process's share of the cores: two threads next to a busy process can be far slower than one."""
-    return max(1, _cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+def free_cores() -> int:
+    """Return how many cores are idle, at least 1, by a look of a fifth of a second.
+
+    Two threads on a core that another process keeps busy can be several times slower than one.
+    """
+    import psutil
+
+    return max(1, round(_cores() * (1 - psutil.cpu_percent(interval=0.2) / 100)))
+
+
+def threads_of_worker(config: pytest.Config) -> int:
+    """Return how many threads torch gets in this process: ``--gate-threads``, or its share of the idle cores."""
+    if config.option.safety_threads:
+        return int(config.option.safety_threads)
+    # The controller looks before its workers begin, because these keep the cores busy themselves.
+    given = getattr(config, "workerinput", None)
+    return free_cores() if given is None else max(1, given[FREE_CORES] // given["workercount"])
 
 
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:

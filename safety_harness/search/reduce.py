@@ -15,6 +15,7 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.oracle import Failure, Oracle
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Budgets, Certificate, Patch, SearchFacts
+from safety_harness.progress import alone
 from safety_harness.search.candidates import GRAINS, Candidates
 from safety_harness.search.course import Course
 from safety_harness.search.start import Shares, Start
@@ -118,7 +119,7 @@ def _reduced(
     """Take everything out of *start* that the oracle does not miss. *missed* tells why the start refuses too little."""
     settings = evaluator.student.search
     groups = grouped(start.units, settings.together)
-    with _explained_journal():
+    with _explained_journal(), alone("searching"):
         reduction = ddmin.minimize(
             groups,
             _resolving(course, start.budgets),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from safety_harness.plugin import workers
-from safety_harness.plugin.workers import GIB, affordable_workers, threads_per_worker
+from safety_harness.plugin.workers import GIB, affordable_workers, threads_of_worker
 from safety_harness.registry.load import Student, load_registry
 from tests.plugin.conftest import junit_properties
 from tests.samples import family, write_registry
@@ -136,10 +137,49 @@ def test_free_memory_is_asked_of_the_machine(students: tuple[Student, ...]) -> N
     assert 1 <= affordable_workers(students) <= 6
 
 
-@pytest.mark.parametrize(("cores", "count", "threads"), [(8, None, 8), (8, "3", 2), (2, "4", 1)])
-def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, count: str | None, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("cores", "busy", "given", "asked", "threads"),
+    [
+        (8, 0.0, None, None, 8),
+        (2, 50.0, None, None, 1),
+        (2, 100.0, None, None, 1),
+        (16, 10.0, None, None, 14),
+        (8, 90.0, {workers.FREE_CORES: 8, "workercount": 3}, None, 2),
+        (2, 0.0, {workers.FREE_CORES: 2, "workercount": 4}, None, 1),
+        (2, 100.0, None, 6, 6),
+    ],
+)
+def test_threads_are_a_share_of_the_idle_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    busy: float,
+    given: dict[str, int] | None,
+    asked: int | None,
+    threads: int,
+) -> None:
+    """Let a worker trust what the controller saw: the workers themselves keep the cores busy."""
     monkeypatch.setattr(workers, "_cores", lambda: cores)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
-    if count:
-        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", count)
-    assert threads_per_worker() == threads
+    monkeypatch.setattr("psutil.cpu_percent", lambda **_: busy)
+    config: Any = SimpleNamespace(option=SimpleNamespace(safety_threads=asked))
+    if given:
+        config.workerinput = given
+    assert threads_of_worker(config) == threads
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_threads_must_be_a_count(project: Project, value: str) -> None:
+    run = project("--gate-threads", value, students={"one": "pass"})
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"*--gate-threads*{value}*"])
+
+
+def test_workers_hear_how_many_cores_were_idle(project: Project) -> None:
+    """Ask the fixture's own function in a worker of two."""
+    probe = (
+        "from safety_harness.plugin import workers\n"
+        "def test_threads(student, request):\n"
+        "    given = request.config.workerinput\n"
+        "    expected = max(1, given[workers.FREE_CORES] // given['workercount'])\n"
+        "    assert workers.threads_of_worker(request.config) == expected\n"
+    )
+    assert project("-n", "2", students={"one": "pass", "two": "pass"}, more=probe).ret == pytest.ExitCode.OK
