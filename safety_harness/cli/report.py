@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
 
 GITHUB = "github"
+AS_STATED = (Outcome.PASS, Outcome.KNOWN_RED)
+"""The outcomes of exit code 0: every student came out as the registry states."""
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,8 +52,9 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     report = commands.add_parser(
         "report",
-        help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
-        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+        help="show a results.json, or write it in other formats; exit 1 unless all is as the registry states",
+        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed (PASS), or its only failures are "
+        "those that the registry states (KNOWN RED: these students may not ship); 1 neither; 2 wrong input.",
     )
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
@@ -114,7 +117,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     worse = _worse(against) if against and options.not_worse else []
     for line in worse:
         print(visible(f"against {options.against}: {line}"), file=sys.stderr)
-    return 0 if result.outcome is Outcome.PASS and not worse else 1
+    return 0 if result.outcome in AS_STATED and not worse else 1
 
 
 def _worse(against: Versus) -> list[str]:
@@ -127,6 +130,7 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.gate.merge import merge
     from safety_harness.gate.reading import read_results
+    from safety_harness.report import last_line
     from safety_harness.report.cells import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
@@ -134,8 +138,8 @@ def _merge(options: argparse.Namespace) -> int:
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())
-    print(f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}")
-    return 0 if result.outcome is Outcome.PASS else 1
+    print(f"{options.out}: {counted_noun(len(result.students), 'student')}, {last_line(result)}")
+    return 0 if result.outcome in AS_STATED else 1
 
 
 def _formats(text: str | None) -> list[str]:
