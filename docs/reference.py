@@ -29,7 +29,11 @@ TABLES = (
     schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
-    ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
+    (
+        "pytest",
+        int(pytest.ExitCode.OK),
+        "every student came out as the registry states (PASS, or KNOWN RED)",
+    ),
     ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
     ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
     ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
@@ -40,7 +44,7 @@ EXIT_CODES = (
     (
         "safety-harness",
         1,
-        "done, and the answer is no: the gate did not pass, no patch, a difference, another state",
+        "done, and the answer is no: the gate failed or is inconclusive, no patch, a difference, another state",
     ),
     ("safety-harness", 2, "wrong usage or input"),
 )

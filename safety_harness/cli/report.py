@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
 
 GITHUB = "github"
+AS_STATED = (Outcome.PASS, Outcome.KNOWN_RED)
+"""The outcomes of exit code 0: every student came out as the registry states."""
 
 
 def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -58,12 +60,13 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report = command(
         commands,
         "report",
-        "show a results.json, or write it in other formats; exit 1 unless its gate passed",
+        "show a results.json, or write it in other formats; exit 1 unless all is as the registry states",
         examples=[
             "reports/latest/results.json --to html,junit",
             "results.json --against last/results.json --not-worse",
         ],
-        more="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+        more="Prints Markdown, or writes files. Exit codes: 0 the gate passed (PASS), or its only failures are "
+        "those that the registry states (KNOWN RED: these students may not ship); 1 neither; 2 wrong input.",
     )
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
@@ -126,7 +129,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     worse = _worse(against) if against and options.not_worse else []
     for line in worse:
         print(visible(f"against {options.against}: {line}"), file=sys.stderr)
-    return 0 if result.outcome is Outcome.PASS and not worse else 1
+    return 0 if result.outcome in AS_STATED and not worse else 1
 
 
 def _worse(against: Versus) -> list[str]:
@@ -139,6 +142,7 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.gate.merge import merge
     from safety_harness.gate.reading import read_results
+    from safety_harness.report import last_line
     from safety_harness.report.cells import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
@@ -149,9 +153,9 @@ def _merge(options: argparse.Namespace) -> int:
     show(
         options,
         {"out": str(options.out), "outcome": result.outcome.value, "reasons": result.reasons},
-        f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}",
+        f"{options.out}: {counted_noun(len(result.students), 'student')}, {last_line(result)}",
     )
-    return 0 if result.outcome is Outcome.PASS else 1
+    return 0 if result.outcome in AS_STATED else 1
 
 
 def _formats(text: str | None) -> list[str]:

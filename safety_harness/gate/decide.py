@@ -31,7 +31,7 @@ def decide_student(
 ) -> StudentResult:
     """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven.
 
-    A student that is expected to fail is not decided before every check was measured: its FAIL makes a run green.
+    A student that is expected to fail is not decided before every check was measured: its FAIL is no surprise to a run.
     """
     failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
     unproven = [check.sentence for check in checks.values() if check.outcome is Outcome.INCONCLUSIVE]
@@ -94,13 +94,16 @@ def decide_run(
     questions: Mapping[str, tuple[Question, ...]] | None = None,
     remarks: Sequence[str] = (),
 ) -> RunResult:
-    """Return the outcome of a run: PASS only when every student came out as the registry expects.
+    """Return the outcome of a run: PASS only when every student passed its gate.
 
-    *incomplete* says what did not run (crashed workers, broken tests, an interrupt).
+    KNOWN_RED: every student came out as the registry states, and a failure was stated. *incomplete* says what did not
+    run (crashed workers, broken tests, an interrupt).
     """
     unproven = bool(incomplete) or not students or any(one.outcome is Outcome.INCONCLUSIVE for one in students)
     surprising = any(student.surprises for student in students)
-    outcome = Outcome.FAIL if surprising else Outcome.INCONCLUSIVE if unproven else Outcome.PASS
+    known = any(student.known_red for student in students)
+    as_stated = Outcome.KNOWN_RED if known else Outcome.PASS
+    outcome = Outcome.FAIL if surprising else Outcome.INCONCLUSIVE if unproven else as_stated
     return RunResult(
         outcome, tuple(students), gate, judge, provenance, tuple(incomplete), questions or {}, tuple(remarks)
     )

@@ -160,14 +160,14 @@ class Collector:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.result is None:
             return
-        from safety_harness.report import terminal
+        from safety_harness.report import last_line, terminal
         from safety_harness.report.github import workflow_commands
 
         terminalreporter.section("release gate")
         for line in (*terminal(self.result).splitlines(), *self.notes, *workflow_commands(self.result)):
             terminalreporter.write_line(line)
-        colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
-        terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
+        colour = {"pass": "green", "inconclusive": "yellow"}.get(self.result.outcome.value, "red")
+        terminalreporter.write_line(last_line(self.result), **{colour: True, "bold": True})
 
     def _decide(self, exitstatus: int, *incidents: Incident) -> RunResult:
         """Decide the run. A student whose facts contradict each other counts as not measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,29 +14,42 @@ from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
 
-MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
+MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
 JUDGE_COLUMNS = ("answers", "n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
 def totals(result: RunResult) -> list[str]:
-    """Return one line each for the outcomes of the students, the gain in DSR, and how much was moved."""
+    """Return one line each for how many students may ship, the gain in DSR, and how much was moved."""
     if not any(student.checks for student in result.students):
         return ["No student was measured."]
     measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
     gains = [after - before for _, (before, after) in measured]
-    counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
     shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
-    lines = [
-        f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
-        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected."
-    ]
+    lines = [shipping(result)]
     if gains:
         lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")
     if shares:
         patches = counted_noun(len(shares), "patch", "patches")
         lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {patches}.")
     return lines
+
+
+def shipping(result: RunResult) -> str:
+    """Return how many students may ship, how many may not, and why not."""
+    ship = {student.id for student in result.may_ship}
+    why = Counter(_why_not(student) for student in result.students if student.id not in ship)
+    without = f", {why.total()} may not ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if why else ""
+    return f"{counted_noun(len(result.students), 'student')}: {len(ship)} may ship{without}."
+
+
+def _why_not(student: StudentResult) -> str:
+    """Return in two words why a student may not ship."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED].lower()
+    if student.outcome is Outcome.PASS:
+        return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
+    return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
 
 
 def counted_noun(n: int, one: str, more: str = "") -> str:
@@ -157,11 +171,16 @@ def effort(student: StudentResult) -> str:
 
 
 def verdict(student: StudentResult) -> str:
-    """Return the gate's outcome, and whether the registry expected it."""
-    mark = MARKS[student.outcome]
-    if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
-        return mark
-    return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
+    """Return the gate's outcome: KNOWN RED for a failure that the registry states."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED]
+    unexpected = student.outcome is Outcome.PASS and not student.as_expected
+    return f"{MARKS[student.outcome]}, unexpected" if unexpected else MARKS[student.outcome]
+
+
+def look(outcome: Outcome) -> str:
+    """Return the name under which the style of the page has the colour of an outcome."""
+    return outcome.value.replace(" ", "-")
 
 
 def identity(student: StudentResult) -> str:

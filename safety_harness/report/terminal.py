@@ -5,7 +5,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import confidences, effort, overview, totals, verdict
+from safety_harness.report.cells import MARKS, confidences, counted_noun, effort, overview, totals, verdict
 from safety_harness.text import shortened, visible
 
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
@@ -29,6 +29,14 @@ def terminal(result: RunResult) -> str:
     more = [f"and {hidden} more, in the reports"] if hidden else []
     reasons = (f"- {visible(reason)}" for reason in result.reasons)
     return "\n".join([*lines[:2], rule, *lines[2:], *more, "", *totals(result), *reasons])
+
+
+def last_line(result: RunResult) -> str:
+    """Return the outcome of a run in one line; of known reds with how many students may not ship."""
+    mark, total = MARKS[result.outcome], len(result.students)
+    if result.outcome is not Outcome.KNOWN_RED:
+        return f"gate: {mark}"
+    return f"gate: {mark}, {total - len(result.may_ship)} of {counted_noun(total, 'student')} may not ship"
 
 
 def _shown(result: RunResult) -> list[StudentResult]:

@@ -38,11 +38,11 @@ ABOUT = About.model_validate(
 
 
 def the_run() -> RunResult:
-    """Return a green run: two students that pass, and a known red that fails its defense."""
+    """Return a run as its registry states: two students that pass, and a known red that fails its defense."""
     run = run_result(
         {"a/one": sample_checks(), "a/two": sample_checks(120), "a/weak": sample_checks(9)}, {"a/weak": "fail"}
     )
-    assert run.outcome.value == "pass"
+    assert run.outcome.value == "known red"
     return replace(run, students=tuple(replace(student, about=ABOUT) for student in run.students))
 
 
@@ -102,6 +102,9 @@ ALL_REFUSED, NONE_REFUSED = "R" * 128, "C" * 128
 # Made with the digest of what they hold.
 SEALED: dict[str, Forgery] = {
     "the run failed and says pass": every(of(0, expected="fail"), lambda table: table.update(outcome="pass")),
+    "a known red says pass": lambda table: table.update(outcome="pass"),
+    "a check says known red": every(check("defense", 2, outcome="known red"), of(2, outcome="pass", expected="pass")),
+    "a student says known red": of(2, outcome="known red"),
     "the run passed and says inconclusive": lambda table: table.update(outcome="inconclusive"),
     "a student failed and says pass": of(2, outcome="pass", expected="pass"),
     "a student passed and says fail": of(0, outcome="fail", expected="fail"),
@@ -266,7 +269,7 @@ def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
     """Say that a file is of schema 3, which had no digest: its letters still decide, and its digest if it has one."""
 
     def older(table: Table) -> None:
-        table["schema"] = 3
+        table.update(schema=3, outcome="pass")  # what a known red was called
         del table["sha256"], table["remarks"]
 
     forge = every(older, letters("defense", after=NONE_REFUSED))
@@ -280,7 +283,7 @@ def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("incident", [Incident("interrupted"), Incident("other", cause="x")])
 def test_a_run_with_an_incident_never_passes(tmp_path: Path, incident: Incident) -> None:
     run = replace(the_run(), incomplete=(incident,))
-    with pytest.raises(DataError, match="the run is pass, and its students make it inconclusive"):
+    with pytest.raises(DataError, match="the run is known red, and its students make it inconclusive"):
         read_results(write(tmp_path / "results.json", run, lambda _: None, sealed=False))
 
 

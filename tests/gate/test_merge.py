@@ -40,7 +40,7 @@ def test_runs_over_other_students_are_one_run() -> None:
     merged = merge({"one.json": one, "two.json": two})
     together = run_result({"a/one": sample_checks(), "a/two": sample_checks(9)}, {"a/two": "fail"})
     assert [student.id for student in merged.students] == ["a/one", "a/two"]
-    assert merged.outcome is together.outcome is Outcome.PASS
+    assert merged.outcome is together.outcome is Outcome.KNOWN_RED
     assert merged.questions == ASKED
     assert set(merged.provenance["runs"]) == {"one.json", "two.json"}
     assert merged.provenance["commit"] == "abc123"
@@ -292,7 +292,7 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / f"{name}.json").write_text(run_result({f"a/{name}": sample_checks()}).to_json())
     out = tmp_path / "new" / "results.json"
     assert main(["merge", str(tmp_path / "one.json"), str(tmp_path / "two.json"), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
+    assert capsys.readouterr().out == f"{out}: 2 students, gate: PASS\n"
     assert len(read_results(out).students) == 2
     assert main(["report", str(out)]) == 0
     assert main(["merge", str(out), "--without-texts", "--out", str(tmp_path / "public.json")]) == 0

@@ -46,11 +46,13 @@ def test_a_failing_student_turns_the_run_red(project: Project, results: Results)
     assert "raise AssertionError" not in run.stdout.str()
 
 
-def test_an_expected_failure_is_green(project: Project, results: Results) -> None:
+def test_an_expected_failure_is_a_known_red(project: Project, results: Results) -> None:
     run = project(students={"one": "pass", "weak": "fail"})
     assert run.ret == pytest.ExitCode.OK
     run.assert_outcomes(passed=5, xfailed=1)
-    assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("pass", "fail")
+    assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("known red", "fail")
+    run.stdout.fnmatch_lines(["alpha/weak *KNOWN RED", "gate: KNOWN RED, 1 of 2 students may not ship"])
+    assert "PASS" not in run.stdout.lines[-2]
 
 
 def test_an_unexpected_pass_is_red(project: Project, results: Results) -> None:
