@@ -107,7 +107,8 @@ def _plan(options: argparse.Namespace) -> int:
     from safety_harness.evaluation.estimate import Device, plan
 
     device = Device(options.tflops * 1e12, options.bandwidth * 1e9)
-    needs = [plan(student, device) for student in _registry(options).select(family=options.family)]
+    students = _registry(options).select(family=options.family)
+    needs = [plan(student, device) for student in students if student.patchable]
     rows = [
         (
             need.student,
@@ -124,6 +125,9 @@ def _plan(options: argparse.Namespace) -> int:
     print(tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6)))
     device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
     print(f"{device_text}. The sums: safety_harness/evaluation/estimate.py")
+    for student in students:
+        if not student.patchable:
+            print(f"{student.id}: gated as it is; no teacher, so no search to plan")
     return 0
 
 

@@ -100,6 +100,7 @@ def _search(options: argparse.Namespace) -> int:
     students = load_registry(*options.registry).select(students=[options.student])
     if len(students) > 1:
         raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
+    students[0].require_teacher()
     refuse_existing(options.out)  # before the search, which takes long
     if options.results:
         from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
