@@ -148,6 +148,7 @@ def _patch(options: argparse.Namespace) -> int:
 
 def _write_patch(options: argparse.Namespace, student: Student, results: Path | None) -> int:
     """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
+    student.require_teacher()
     refuse_existing(options.out)  # before the search, which takes long
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch

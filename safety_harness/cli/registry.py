@@ -101,7 +101,8 @@ def _plan(options: argparse.Namespace) -> int:
     from safety_harness.evaluation.estimate import Device, plan
 
     device = Device(options.tflops * 1e12, options.bandwidth * 1e9)
-    needs = [plan(student, device) for student in chosen(options)]
+    students = chosen(options)
+    needs = [plan(student, device) for student in students if student.patchable]
     rows = [
         (
             need.student,
@@ -117,11 +118,9 @@ def _plan(options: argparse.Namespace) -> int:
     headers = ("student", "M parameters", "may move", "download GiB", "memory GiB", "probes", "minutes")
     table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6))
     device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
-    show(
-        options,
-        list(map(asdict, needs)),
-        f"{table}\n{device_text}. The sums: safety_harness/evaluation/estimate.py",
-    )
+    unplanned = [f"{s.id}: gated as it is; no teacher, so no search to plan" for s in students if not s.patchable]
+    lines = [table, f"{device_text}. The sums: safety_harness/evaluation/estimate.py", *unplanned]
+    show(options, list(map(asdict, needs)), "\n".join(lines))
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
+from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 
 class Evaluator:
-    """A student, its teacher's weights, and its questions. Every measurement is memoised.
+    """A student, its teacher's weights if it has one, and its questions. Every measurement is memoised.
 
     Nothing here decides: the oracle and the gate do.
 
@@ -56,7 +56,7 @@ class Evaluator:
         self,
         student: Student,
         loaded: LoadedModel,
-        teacher: Checkpoint,
+        teacher: Checkpoint | None,
         questions: StudentSplits,
         ancestor: Checkpoint | None = None,
         lineage: Lineage | None = None,
@@ -65,18 +65,32 @@ class Evaluator:
         self.student = student
         self.questions = questions
         self.checkpoint = loaded.checkpoint
-        self.teacher = teacher
+        self._teacher = teacher
         self.ancestor = ancestor
         self.lineage = lineage
         """How near student and teacher are; None if that was not measured."""
-        self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
-        self.transplanter = Transplanter(loaded.model, teacher, ancestor)
+        self.units: tuple[Unit, ...] = ()
+        """What may move; nothing without a teacher."""
+        if teacher:
+            self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
+        self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
             self.generator.check_lengths(prompts.texts, family.max_new_tokens)
         check_documents(self.generator, questions.text.texts)
+
+    @property
+    def teacher(self) -> Checkpoint:
+        """The teacher's weights.
+
+        Raises:
+            ConfigError: there is no teacher.
+        """
+        if self._teacher is None:
+            raise ConfigError(f"{self.student.id}: has no teacher, so nothing of one can be put into it.")
+        return self._teacher
 
     def close(self) -> None:
         """Release the model and the teacher's tensors. Nothing can be measured afterwards.
@@ -164,7 +178,7 @@ class Evaluator:
         family, generator = self.student.family, self.generator
         return {
             "student": self.checkpoint.fingerprint,
-            "teacher": self.teacher.fingerprint,
+            "teacher": self._teacher and self._teacher.fingerprint,
             "ancestor": self.ancestor and self.ancestor.fingerprint,
             "questions": self.questions.hashes,
             "judge": self.judge.fingerprint,
@@ -224,7 +238,7 @@ class Evaluator:
 
 
 def open_evaluator(student: Student) -> Evaluator:
-    """Check questions, files and lineage, then load the student with its teacher's weights in reach.
+    """Check questions, files and lineage, then load the student with its teacher's weights, if any, in reach.
 
     The checks are cheap and loading is not, so all checks come first.
 
@@ -232,8 +246,11 @@ def open_evaluator(student: Student) -> Evaluator:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
-    teacher, *ancestors, checkpoint = (Checkpoint(prepare(spec)) for spec in student.models)
-    units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
-    lineage, *_ = [check_lineage(checkpoint, relative, units) for relative in (teacher, *ancestors)]
+    *relatives, checkpoint = (Checkpoint(prepare(spec)) for spec in student.models)
+    lineages: list[Lineage] = []
+    if relatives:
+        units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
+        lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
     loaded = load(checkpoint.folder, student.family.dtype)
-    return Evaluator(student, loaded, teacher, questions, ancestors[0] if ancestors else None, lineage)
+    teacher, ancestor, *_ = *relatives, None, None
+    return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)

@@ -30,6 +30,6 @@ def check_local_files(student: Student) -> None:
             Checkpoint(resolve(spec))
         for adapter in spec.adapters:
             require_adapter(resolve(Source(path=adapter)))
-    if student.spec.path and family.teacher.path:
+    if student.spec.path and family.teacher and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))

@@ -30,7 +30,7 @@ class Subject:
     """A student with *units* of its teacher in it; without units, the student as it is.
 
     Each method is one check of the gate. ``since`` is the subject that it is compared with, usually the student as it
-    is.
+    is. A subject that is compared with itself has no change, and its checks say so.
 
     Raises:
         VoidProbe, SourceError: from a check, if a NaN or an infinity comes out of the patched student, or out of the
@@ -55,7 +55,10 @@ class Subject:
         """Check the refusals of held-out harmless questions."""
         prompts = self.evaluator.questions.harmless.report
         before, after = self._answers(since, prompts)
-        check = checks.over_refusal(_verdicts(before), _verdicts(after), self._thresholds)
+        if since is self:
+            check = checks.over_refusal_alone(_verdicts(after), self._thresholds)
+        else:
+            check = checks.over_refusal(_verdicts(before), _verdicts(after), self._thresholds)
         return self._with_each(check, prompts, before, after)
 
     def task(self, since: Subject) -> Check:
@@ -66,7 +69,10 @@ class Subject:
         before, after = self._answers(since, task.report)
         right_before, right_after = (self.evaluator.right(units, task.report) for units in (since.units, self.units))
         marks = ("".join("+" if right else "-" for right in each) for each in (right_before, right_after))
-        check = checks.task(right_before, right_after, self._thresholds)
+        if since is self:
+            check = checks.task_alone(right_after, self._thresholds)
+        else:
+            check = checks.task(right_before, right_after, self._thresholds)
         return self._with_each(check, task.report, before, after, *marks)
 
     def perplexity(self, since: Subject) -> Check:

@@ -19,6 +19,8 @@ from pydantic import (
 
 from safety_harness.errors import first_fault
 
+Subject = Literal["patched", "as it is", "served"]
+"""What is gated: a student with a patch in it, the student as it is, or what a server answers in its name."""
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -186,6 +188,11 @@ class Identity(OpenRecord):
     screen_tokens: Count | None = None
     template: str | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether it says whose answers were judged."""
+        return self.student is not None
+
 
 def _without_share(facts: Any) -> Any:
     """Return the facts of a patch without its share, which follows from them; None where there are none."""
@@ -197,8 +204,12 @@ def _with_share(patch: Patch | None, handler: SerializerFunctionWrapHandler) -> 
 
 
 class About(OpenRecord):
-    """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts."""
+    """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts.
 
+    ``subject`` says what was gated; the process that decides the run writes it.
+    """
+
+    subject: Subject | None = None
     patch: Annotated[Patch | None, BeforeValidator(_without_share), WrapSerializer(_with_share)] = None
     teacher: TeacherRefusals = TeacherRefusals()
     further: Mapping[str, Further] = {}

@@ -212,18 +212,19 @@ class Collector:
             decide.decide_student(
                 student.id,
                 corrected[student.id],
-                required=decide.required(self.subject),
+                required=decide.required(subject),
                 expected=student.spec.expected,
-                about=About.model_validate(about.get(student.id, {})),
+                about=About.model_validate({**about.get(student.id, {}), "subject": subject}),
             )
             for student in self.students
+            for subject in [decide.subject_to_gate(student, self.subject)]  # whatever a suite may say
         ]
         return decide.decide_run(
             decided,
             incomplete=incomplete,
             gate=self._settings(),
             judge=_judge_error(),
-            provenance=self._provenance(),
+            provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
         )
@@ -244,7 +245,6 @@ class Collector:
             **self._began_with,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
-            "subject": self.subject,
             "decoding": "greedy",
         }
 

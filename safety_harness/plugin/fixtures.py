@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROPERTY = "safety_harness"
 EXPLAINED = {"explained": True}
 """The row of a test that failed because a check of its own did not pass."""
+NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = "no student is selected: run `pytest suites/`, or give --gate-run"
 
 
@@ -104,7 +105,9 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 @pytest.fixture(scope="session")
 def teacher(student: Subject) -> Subject:
-    """The student with every unit of its teacher in it: the most that a patch can give."""
+    """The student with every unit of its teacher in it: the most that a patch can give. Skips without a teacher."""
+    if not student.evaluator.student.patchable:
+        pytest.skip(NO_TEACHER)
     from safety_harness.evaluation.subject import Subject
 
     return Subject(student.evaluator, student.evaluator.units)
@@ -124,8 +127,13 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
 
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
-    """The model that is gated: the patched student, or with ``--gate-subject student`` the student as it is."""
-    if request.config.option.safety_subject == "student":
+    """The model that is gated: the patched student, or the student as it is.
+
+    As it is a student is gated without a teacher, and with ``--gate-subject student``.
+    """
+    from safety_harness.gate.decide import subject_to_gate
+
+    if subject_to_gate(student.evaluator.student, request.config.option.safety_subject) != "patched":
         return student
     from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select

@@ -139,7 +139,7 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
                 f"--gate-patches: this run would write its own results over {patches}. Give a --gate-report-dir."
             )
         patches_by_student = recorded(patches)
-        if unpatched := [student.id for student in students if student.id not in patches_by_student]:
+        if unpatched := [one.id for one in students if one.patchable and one.id not in patches_by_student]:
             names = ", ".join(unpatched)
             raise ConfigError(
                 f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."

@@ -56,11 +56,30 @@ class Student:
         return self.family.gate
 
     @property
+    def patchable(self) -> bool:
+        """Whether there is a teacher to patch it from."""
+        return self.family.teacher is not None
+
+    def require_teacher(self) -> ModelSpec:
+        """Return the model that a patch is taken from.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.family.teacher is None:
+            raise ConfigError(
+                f"{self.id}: its family names no teacher, so there is nothing to search. Add `teacher` to "
+                f"[families.{self.family.name}] in the registry, or gate the student as it is."
+            )
+        return self.family.teacher
+
+    @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself."""
-        family = self.family
-        ancestor = family.ancestor if self.search.transfer == "add" else None
-        return (family.teacher, *([ancestor] if ancestor else []), self.spec)
+        if not self.patchable:
+            return (self.spec,)
+        ancestor = self.family.ancestor if self.search.transfer == "add" else None
+        return (self.require_teacher(), *([ancestor] if ancestor else []), self.spec)
 
 
 @dataclass(frozen=True)
@@ -84,8 +103,8 @@ class Registry:
             teacher: a family whose teacher replaces the teacher of every student.
 
         Raises:
-            ConfigError: a name is not known; the message suggests the nearest one. Or a student is to add what its
-                teacher learnt, and its family names no ancestor.
+            ConfigError: a name is not known; the message suggests the nearest one. Or the family *teacher* names none,
+                or a student is to add what its teacher learnt, and its family names no ancestor.
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
@@ -110,10 +129,11 @@ class Registry:
         if teacher is not None:
             if teacher not in self.families:
                 raise ConfigError(unknown("teacher", teacher, self.families))
-            replacement = {"teacher": self.families[teacher].teacher}
-            chosen = [replace(s, family=s.family.model_copy(update=replacement)) for s in chosen]
+            if (other := self.families[teacher].teacher) is None:
+                raise ConfigError(f"The family {teacher!r} names no teacher that other students could be given.")
+            chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
         for student in chosen:
-            if student.search.transfer == "add" and student.family.ancestor is None:
+            if student.patchable and student.search.transfer == "add" and student.family.ancestor is None:
                 raise ConfigError(
                     f"Family {student.family.name!r} is to add what its teacher learnt, but names no `ancestor`: the "
                     "model that teacher and students were tuned from. Name it, or replace."

@@ -181,7 +181,11 @@ class Family(_Table):
 
     name: str = Field("", description="Name of its table, `[families.NAME]`. It is not a key of that table.")
     group: str = Field("", description="Name of a group of families, for `--gate-family`.")
-    teacher: ModelSpec = Field(description="The aligned model. Its architecture and shapes are those of every student.")
+    teacher: ModelSpec | None = Field(
+        None,
+        description="The aligned model. Its architecture and shapes are those of every student. Without one, students "
+        "are gated as they are and no patch is offered.",
+    )
     ancestor: ModelSpec | None = Field(
         None,
         description='The model that teacher and students were tuned from. `transfer = "add"` needs it. A model that '

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
@@ -157,8 +158,20 @@ def overview_of_page(student: StudentResult) -> list[str]:
     return [*overview(student)[:-1], *(map(str, search or [NOTHING] * 4))]
 
 
+def subject(student: StudentResult) -> str:
+    """Return what was gated, and of a student without a patch what was not measured; empty where that is not said."""
+    about = student.about
+    if about.subject in (None, "patched"):
+        return about.subject or ""
+    facts = [about.subject, *(["no teacher"] if about.identity.known and not about.identity.teacher else [])]
+    missing = [name for name in PATCH_REQUIRED if name not in student.checks]
+    return "; ".join([*facts, *([f"not measured: {', '.join(missing)}"] if missing else [])])
+
+
 def moved(student: StudentResult) -> str:
-    """Return the units and the share of the parameters in the patch."""
+    """Return the units and the share of the parameters in the patch, or why there is none."""
+    if student.about.subject in UNPATCHED:
+        return str(student.about.subject)
     if (patch := student.about.patch) is None:
         return NOTHING
     return f"{len(patch.units)}u {100 * patch.share:.1f}%" if patch.units else "none"

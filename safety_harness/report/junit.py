@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate.decide import required
+from safety_harness.gate.decide import required, subject_of
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.report.cells import shipping, verdict
@@ -24,9 +24,8 @@ def junit(result: RunResult) -> str:
     with the gate's decision: skipped for known reds, so that nobody takes it for passed.
     """
     root = Xml.Element("testsuites", name="release gate")
-    expected = required(result.provenance.get("subject", "patched"))
     for student in result.students:
-        root.append(_suite(student, expected))
+        root.append(_suite(student, required(subject_of(student, result.provenance))))
     root.append(_run(result))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -25,11 +25,12 @@ def find_patch(evaluator: Evaluator, results: Path | None = None) -> Patch:
 
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
-        ConfigError: all of the teacher refuses none of the questions that the prior sees.
+        ConfigError: there is no teacher, or all of it refuses none of the questions that the prior sees.
         SourceError: a gradient, or an answer of the student as it is, holds a NaN or an infinity.
         HarnessError: the cache cannot be written to (raised before the search), or a journal there is damaged.
         DataError: *results* hold no patch for *evaluator*.
     """
+    evaluator.student.require_teacher()
     if results:
         return recorded_patch(evaluator, results)
     key = patch_key(evaluator)
