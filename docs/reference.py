@@ -87,8 +87,8 @@ def reference() -> str:
             for part in _fields(kind, model)
         ),
         "### presets",
-        "The key `preset` of a family chooses the defaults of its `search`. The defaults above are those of `standard`. An "
-        "unset `target_share`, `over_refusal` or `task` is derived from the gate's thresholds and the number of questions "
+        "The key `preset` of a family chooses the defaults of its `search`; those above are the defaults of `standard`. "
+        "An unset `target_share`, `over_refusal` or `task` is derived from the gate and the number of questions "
         "(`safety_harness/gate/room.py`).",
         _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
