@@ -87,7 +87,7 @@ def reference() -> str:
             for part in _fields(kind, model)
         ),
         "### presets",
-        "The key `preset` of a family chooses the defaults of its `search`; those above are the defaults of `standard`. "
+        "The key `preset` of a family chooses the defaults of its `search`; those above are of `standard`. "
         "An unset `target_share`, `over_refusal` or `task` is derived from the gate and the number of questions "
         "(`safety_harness/gate/room.py`).",
         _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
