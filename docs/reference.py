@@ -18,7 +18,7 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
 from safety_harness.weights.architectures import layouts
 
@@ -90,6 +90,11 @@ def reference() -> str:
             for kind, model in (("search", SearchSettings), ("gate", GateSettings))
             for part in _fields(kind, model)
         ),
+        "### presets",
+        "The key `preset` of a family chooses the defaults of its `search`; those above are of `standard`. "
+        "An unset `target_share`, `over_refusal` or `task` is derived from the gate and the number of questions "
+        "(`safety_harness/gate/room.py`).",
+        _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
         "## Commands of `safety-harness`",
@@ -112,6 +117,15 @@ def _fixtures() -> Iterator[tuple[str, str]]:
     for fixture in FIXTURES:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
         yield function.__name__, _line(function.__doc__)
+
+
+def _presets() -> Iterator[tuple[str, str]]:
+    """Yield each preset with the settings in which it differs from the defaults."""
+    for name, settings in PRESETS.items():
+        differing = [f"`{setting} = {value!r}`" for setting, value in settings.items()]
+        if screen_tokens(name, 100) == 100:
+            differing.append("`screen_tokens`: every answer is generated to its end")
+        yield name, ", ".join(differing) or "nothing"
 
 
 def _architectures() -> Iterator[tuple[str, str]]:

@@ -88,6 +88,11 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="print the packages that the run used (CycloneDX), and nothing else",
     )
+    report.add_argument(
+        "--explain",
+        action="store_true",
+        help="print what each missed check measured, what it needs and which setting moves it, and nothing else",
+    )
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
 
@@ -108,6 +113,11 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
 
         print(sbom(result), end="")
         return 0
+    if options.explain:
+        from safety_harness.report.terminal import explained
+
+        print(explained(result), end="")
+        return 0 if result.outcome is Outcome.PASS else 1
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary

@@ -58,7 +58,7 @@ def decide_student(
     """Return the outcome of one student: FAIL when a check fails, else INCONCLUSIVE when one is missing or unproven.
 
     A student that is expected to fail is not decided before every check was measured: its FAIL is no surprise to a run.
-    A student without a patch is not decided without its identity: a patch would name the weights, and nothing else does.
+    A student without a patch is not decided without its identity: only a patch would name the weights.
     """
     failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
     unproven = [check.sentence for check in checks.values() if check.outcome is Outcome.INCONCLUSIVE]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 
 # A student takes a few hundred bytes.
 _READER = Reader(
@@ -241,9 +241,13 @@ def _family(
         ConfigError: a value is unknown or wrong.
     """
     merged: dict[str, Any] = defaults | entry | {"name": name}
+    preset = merged.get("preset", "standard")
+    chosen = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    if isinstance(tokens := merged.get("max_new_tokens", Family.model_fields["max_new_tokens"].default), int):
+        merged.setdefault("screen_tokens", screen_tokens(preset, tokens))
     # Threshold by threshold: a family that sets one keeps the defaults of the others.
-    for kind, options in (("search", search), ("gate", gate)):
-        common = _table(file, f"defaults.{kind}", defaults.get(kind, {}))
+    for kind, base, options in (("search", chosen, search), ("gate", {}, gate)):
+        common = dict(base) | _table(file, f"defaults.{kind}", defaults.get(kind, {}))
         merged[kind] = common | _table(file, f"families.{name}.{kind}", entry.get(kind, {})) | dict(options)
     if isinstance(merged.get("students"), dict):
         merged["students"] = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from safety_harness.registry.settings import Count, GateSettings, SearchSettings, Settings
+from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -206,8 +206,8 @@ class Family(_Table):
     max_new_tokens: Count = Field(32, description="Largest number of tokens in an answer.")
     screen_tokens: Count | None = Field(
         None,
-        description="Number of tokens after which a search breaks off an answer that complies. Unset: every answer is "
-        "generated to its end, as in the gate.",
+        description="Number of tokens after which a search breaks off an answer that complies. Unset: a quarter of "
+        "`max_new_tokens`, at least 8. As many as `max_new_tokens`: every answer is generated to its end.",
     )
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(
@@ -223,8 +223,18 @@ class Family(_Table):
         None,
         description="First and last layer whose MLPs the paper's code replaces. Only benchmarks read it.",
     )
+    preset: Preset = Field(
+        "standard",
+        description="Defaults of a search. `thorough` takes longer, for a smaller patch. `quick` is for a first look.",
+    )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
+
+    @field_validator("screen_tokens")
+    @classmethod
+    def _none_to_break_off(cls, tokens: int | None, info: ValidationInfo) -> int | None:
+        """Return None where an answer ends before it could be broken off."""
+        return None if tokens is not None and tokens >= info.data.get("max_new_tokens", 0) else tokens
 
     @model_validator(mode="before")
     @classmethod

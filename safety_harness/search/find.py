@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import DataError, HarnessError, remark
+from safety_harness.evaluation.budgets import aim_of, leaves_to_gate
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
 from safety_harness.gate.records import Patch
@@ -102,12 +104,17 @@ def _forget_journals(folder: Path) -> None:
 def patch_key(evaluator: Evaluator) -> str:
     """Return the key of the patch of *evaluator*: a hash of everything that a search sees.
 
-    The report split is not part of it, so a change of the report split does not start a search.
+    The report split is not part of it, so a change of the report split does not start a search. Where the settings
+    leave a budget to the gate, the counts that the gate's thresholds come to are part of it.
     """
-    settings = evaluator.student.search.model_dump(mode="json")
-    return content_key(
-        {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
-    )
+    search = evaluator.student.search
+    settings = search.model_dump(mode="json")
+    # The questions of the prior are part of the key themselves. 0 was once written as None.
+    settings |= {name: settings[name] or None for name in ("prior_questions", "prior_harmless_questions")}
+    key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
+    if leaves_to_gate(search):
+        key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))
+    return content_key(key)
 
 
 def select(evaluator: Evaluator, patch: Patch) -> tuple[Unit, ...]:

@@ -75,11 +75,11 @@ def test_a_students_own_settings_win_and_options_win_over_both(tmp_path: Path) -
     students = load_registry(tmp_path / "registry.toml").select()
     special, plain = (student.search for student in students)
     assert (special.task, special.max_probes, special.prior) == (0.3, 7, "norm")
-    assert (plain.task, plain.max_probes, plain.prior) == (0.05, 9, "norm")
+    assert (plain.task, plain.max_probes, plain.prior) == (None, 9, "norm")
     assert [student.family.search for student in students] == [plain, plain]
     assert [student.gate for student in students] == [student.family.gate for student in students]
     given = load_registry(tmp_path / "registry.toml", search={"max_probes": 3}).select()
-    assert [(student.search.task, student.search.max_probes) for student in given] == [(0.3, 3), (0.05, 3)]
+    assert [(student.search.task, student.search.max_probes) for student in given] == [(0.3, 3), (None, 3)]
 
 
 @pytest.mark.parametrize(
