@@ -105,7 +105,12 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
         try:
             students = options.select_students(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches, config.option.safety_report_dir)
+                options.check_files(
+                    students,
+                    config.option.safety_patches,
+                    config.option.safety_report_dir,
+                    config.option.safety_earlier,
+                )
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students

@@ -122,7 +122,8 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     with user_errors():
         from safety_harness.search.find import find_patch
 
-        return find_patch(student.evaluator, request.config.option.safety_patches)
+        option = request.config.option
+        return find_patch(student.evaluator, option.safety_patches, option.safety_earlier)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,13 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Keep the models' answers in results.json and show them in report.html (they may be harmful)",
     )
     add(
+        "--gate-earlier",
+        dest="safety_earlier",
+        type=Path,
+        metavar="RESULTS",
+        help="results.json of an earlier release: a search tries the units of its patches first",
+    )
+    add(
         "--gate-threads",
         dest="safety_threads",
         type=_count,
@@ -120,7 +127,9 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def check_files(students: Sequence[Student], patches: Path | None, report_dir: Path) -> None:
+def check_files(
+    students: Sequence[Student], patches: Path | None, report_dir: Path, earlier: Path | None = None
+) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
@@ -133,6 +142,8 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
 
     for student in students:
         check_local_files(student)
+    if earlier:
+        recorded(earlier)
     if patches:
         if patches.resolve() == (report_dir / RESULTS).resolve():
             raise ConfigError(
