@@ -105,8 +105,9 @@ def _outcome(
         return _Outcome(budgets, f"the student refuses enough as it is: {counts}", minimal=True)
     if first and _still_enough(course, first, budgets):
         # They were all needed once, so none is likelier than another, and the prior's gradients are saved.
-        start = Start(tuple(first), budgets, {frozenset(): False, frozenset(first): True})
-        return _reduced(evaluator, lambda _: 1.0, start, course, key, journal, since="from units that moved before")
+        known = {frozenset[Unit](): False, frozenset(first): True}
+        since = "from units that moved before"
+        return _reduced(evaluator, lambda _: 1.0, Start(tuple(first), budgets, known), course, key, journal, since)
     candidates = GRAINS[settings.grain](evaluator)
     shares = Shares(candidates, course, budgets)
     if start := shares.smallest_accepted():
