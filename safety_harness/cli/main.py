@@ -99,6 +99,8 @@ def _fetch(options: argparse.Namespace) -> int:
         further_questions(student.family, load_questions(student))
         for spec in student.models:
             print(f"{student.id}: {prepare(spec)}")
+        if student.spec.served:
+            print(f"{student.id}: is served by {student.spec.served}, so there are no weights to fetch")
     return 0
 
 
@@ -127,7 +129,8 @@ def _plan(options: argparse.Namespace) -> int:
     print(f"{device_text}. The sums: safety_harness/evaluation/estimate.py")
     for student in students:
         if not student.patchable:
-            print(f"{student.id}: gated as it is; no teacher, so no search to plan")
+            why = f"served by {student.spec.served}" if student.spec.served else "gated as it is; no teacher"
+            print(f"{student.id}: {why}, so no search to plan")
     return 0
 
 

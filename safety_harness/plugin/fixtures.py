@@ -15,9 +15,11 @@ from safety_harness.plugin import workers
 from safety_harness.registry.settings import GateSettings
 
 if TYPE_CHECKING:
+    from safety_harness.evaluation.answering import Answering
     from safety_harness.evaluation.subject import Subject
     from safety_harness.gate.records import Patch
     from safety_harness.gate.results import Check, Question
+    from safety_harness.registry.load import Student
 
 PROPERTY = "safety_harness"
 EXPLAINED = {"explained": True}
@@ -87,20 +89,35 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if not hasattr(request, "param"):
         pytest.skip(NO_STUDENT)
     with user_errors():
-        import torch
-
-        from safety_harness.evaluation.evaluator import open_evaluator
         from safety_harness.evaluation.subject import Subject
-        from safety_harness.registry.splits import further_questions
 
-        torch.set_num_threads(workers.threads_per_worker())
-        evaluator = open_evaluator(request.param)
-        # These are asked last, and only recorded: check now that they are not too long.
-        for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-            evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+        evaluator = _ask_server(request.param) if request.param.spec.served else _load(request.param)
     yield Subject(evaluator)
     evaluator.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()
+
+
+def _load(student: Student) -> Answering:
+    """Return *student* with its weights in memory."""
+    import torch
+
+    from safety_harness.evaluation.evaluator import open_evaluator
+    from safety_harness.registry.splits import further_questions
+
+    torch.set_num_threads(workers.threads_per_worker())
+    evaluator = open_evaluator(student)
+    # These are asked last, and only recorded: check now that they are not too long.
+    for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
+        evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+    return evaluator
+
+
+def _ask_server(student: Student) -> Answering:
+    """Return *student* with all that its server answers. Neither needs torch."""
+    from safety_harness.evaluation.served import open_served
+    from safety_harness.search.progress import Progress, publish
+
+    return open_served(student, lambda n, of: publish(Progress(student.id, f"{n} of {of} questions answered")))
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +139,7 @@ def patch(request: pytest.FixtureRequest, student: Subject) -> Patch:
     with user_errors():
         from safety_harness.search.find import find_patch
 
-        return find_patch(student.evaluator, request.config.option.safety_patches)
+        return find_patch(student.weighed, request.config.option.safety_patches)
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +155,7 @@ def subject(request: pytest.FixtureRequest, student: Subject) -> Subject:
     from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select
 
-    return Subject(student.evaluator, select(student.evaluator, request.getfixturevalue("patch")))
+    return Subject(student.evaluator, select(student.weighed, request.getfixturevalue("patch")))
 
 
 @pytest.fixture
