@@ -15,9 +15,11 @@ import pytest
 from safety_harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from safety_harness.evaluation.answering import Answering
     from safety_harness.evaluation.subject import Subject
     from safety_harness.gate.records import Patch
     from safety_harness.plugin.measure import Measure
+    from safety_harness.registry.load import Student
 
 NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = (
@@ -44,21 +46,36 @@ def gate_student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if not hasattr(request, "param"):
         pytest.fail(NO_STUDENT, pytrace=False)
     with user_errors():
-        import torch
-
-        from safety_harness.evaluation.evaluator import open_evaluator
         from safety_harness.evaluation.subject import Subject
-        from safety_harness.plugin import workers
-        from safety_harness.registry.splits import further_questions
 
-        torch.set_num_threads(workers.threads_of_worker(request.config))
-        evaluator = open_evaluator(request.param)
-        # These are asked last, and only recorded: check now that they are not too long.
-        for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-            evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+        evaluator = _ask_server(request.param) if request.param.spec.served else _load(request.param, request.config)
     yield Subject(evaluator)
     evaluator.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()
+
+
+def _load(student: Student, config: pytest.Config) -> Answering:
+    """Return *student* with its weights in memory."""
+    import torch
+
+    from safety_harness.evaluation.evaluator import open_evaluator
+    from safety_harness.plugin import workers
+    from safety_harness.registry.splits import further_questions
+
+    torch.set_num_threads(workers.threads_of_worker(config))
+    evaluator = open_evaluator(student)
+    # These are asked last, and only recorded: check now that they are not too long.
+    for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
+        evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+    return evaluator
+
+
+def _ask_server(student: Student) -> Answering:
+    """Return *student* with all that its server answers. Neither needs torch."""
+    from safety_harness.evaluation.served import open_served
+    from safety_harness.progress import Progress, publish
+
+    return open_served(student, lambda n, of: publish(Progress(student.id, "asking", done=n, of=of)))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +98,7 @@ def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
         from safety_harness.search.find import find_patch
 
         option = request.config.option
-        return find_patch(gate_student.evaluator, option.safety_patches, option.safety_earlier)
+        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +114,7 @@ def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subje
     from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select
 
-    return Subject(gate_student.evaluator, select(gate_student.evaluator, request.getfixturevalue("gate_patch")))
+    return Subject(gate_student.evaluator, select(gate_student.weighed, request.getfixturevalue("gate_patch")))
 
 
 @pytest.fixture

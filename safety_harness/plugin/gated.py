@@ -14,6 +14,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.plugin import live, options, workers
+from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
+        announce(config, students)
         if board := live.open_board(config):
             config.pluginmanager.register(board, "safety-harness-board")
             if not config.getoption("numprocesses", None):
