@@ -64,9 +64,9 @@ def _load(student: Student, config: pytest.Config) -> Answering:
 
     torch.set_num_threads(workers.threads_of_worker(config))
     evaluator = open_evaluator(student)
-    # These are asked last, and only recorded: check now that they are not too long.
+    # These are asked last, and only recorded: check now that they can be asked.
     for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-        evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+        evaluator.check_askable(prompts)
     return evaluator
 
 
