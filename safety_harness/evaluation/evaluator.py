@@ -31,6 +31,7 @@ from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches
+from safety_harness.registry.readable import require_readable
 from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ class Evaluator:
 
     Raises:
         DataError: a question does not fit the student's context with its answer, or a document of the text does not.
-            Raised before anything is asked.
+            Or its tokenizer does not know what they are made of. Raised before anything is asked.
         SourceError: from a measurement, if a NaN comes out of the student as it is.
         VoidProbe: from a measurement, if a NaN comes out with units of the teacher in the student.
     """
@@ -78,7 +79,8 @@ class Evaluator:
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
-            self.generator.check_lengths(prompts.texts, family.max_new_tokens)
+            self.check_askable(prompts)
+        require_readable(questions.text, loaded.tokenizer)
         check_documents(self.generator, questions.text.texts)
 
     @property
@@ -91,6 +93,15 @@ class Evaluator:
         if self._teacher is None:
             raise ConfigError(f"{self.student.id}: has no teacher, so nothing of one can be put into it.")
         return self._teacher
+
+    def check_askable(self, prompts: PromptSet) -> None:
+        """Check that the student can read *prompts* and has room for its answers.
+
+        Raises:
+            DataError: too many of their tokens are unknown to its tokenizer, or a question does not fit its context.
+        """
+        require_readable(prompts, self.generator.tokenizer)
+        self.generator.check_lengths(prompts.texts, self.student.family.max_new_tokens)
 
     def close(self) -> None:
         """Release the model and the teacher's tensors. Nothing can be measured afterwards.

@@ -95,9 +95,9 @@ def student(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
         torch.set_num_threads(workers.threads_of_worker(request.config))
         evaluator = open_evaluator(request.param)
-        # These are asked last, and only recorded: check now that they are not too long.
+        # These are asked last, and only recorded: check now that they can be asked.
         for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-            evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+            evaluator.check_askable(prompts)
     yield Subject(evaluator)
     evaluator.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
+from safety_harness.registry.named import unknown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 
@@ -139,15 +139,6 @@ class Registry:
                     "model that teacher and students were tuned from. Name it, or replace."
                 )
         return tuple(chosen)
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a *name* of this *kind* that is not among the *known* ones."""
-    names = sorted(set(known))
-    short = {candidate.rpartition("/")[2]: candidate for candidate in names}
-    near = difflib.get_close_matches(name, [*names, *short], n=1)
-    hint = f" Did you mean {short.get(near[0], near[0])!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 
 def embedded_files() -> list[Path]:
