@@ -197,13 +197,22 @@ def load_registry(
     return Registry(families)
 
 
+def read_table(file: Path) -> dict[str, Any]:
+    """Return what a registry *file* says, unchecked.
+
+    Raises:
+        ConfigError: it is missing, or is not TOML.
+    """
+    return _READER.toml(file)
+
+
 def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) -> Mapping[str, Family]:
     """Return the families of one registry file, by name.
 
     Raises:
         ConfigError: the file cannot be used.
     """
-    table = _READER.toml(file)
+    table = read_table(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
     if extra := set(table) - {"families", "defaults", "group"}:
