@@ -23,7 +23,9 @@ class Announcement:
         from safety_harness.evaluation.served import announced
 
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        for student in self.students if reporter else ():
+        if reporter is None:  # -p no:terminal
+            return
+        for student in self.students:
             reporter.write_line(announced(student))
 
 
