@@ -18,12 +18,15 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
+from safety_harness.registry.options import OPTIONS, settings_options
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
 from safety_harness.weights.architectures import layouts
 
 FILE = Path(__file__).with_name("reference.md")
-FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
+FIXTURES = (
+    fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
+)  # fmt: skip
 TABLES = (
     schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
     schema.FurtherQuestions,
@@ -74,14 +77,17 @@ class _Group:
 def reference() -> str:
     """Return the text of docs/reference.md."""
     group: Any = _Group()
-    options.add_options(group)
+    options.add_options(group, (*OPTIONS, *settings_options()))
     sections = [
         "# Reference",
         "Written by `python docs/reference.py` from the code; do not edit.",
         "## Options of `pytest`",
         _table(("option", "what it does"), group.rows),
         "## Fixtures",
-        _table(("fixture", "what it is"), [(f"`{name}`", text) for name, text in _fixtures()]),
+        _table(
+            ("fixture", "what it is"),
+            list(_fixtures()),
+        ),
         "## Settings",
         "In a registry file under `[families.NAME.search]` and `[families.NAME.gate]` (or `[defaults.search]`, "
         "`[defaults.gate]` for all of its families); an option of the run comes before either.",
@@ -113,10 +119,11 @@ def reference() -> str:
 
 
 def _fixtures() -> Iterator[tuple[str, str]]:
-    """Yield the name and the docstring of each fixture that suites use."""
+    """Yield the names and the docstring of each fixture that suites use."""
     for fixture in FIXTURES:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
-        yield function.__name__, _line(function.__doc__)
+        name = function.__name__
+        yield f"`{name.removeprefix('gate_')}`, `{name}`", _line(function.__doc__)
 
 
 def _presets() -> Iterator[tuple[str, str]]:

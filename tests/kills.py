@@ -9,6 +9,7 @@ was killed before, asked a question that a journal holds, or left something behi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def write_world(folder: Path) -> Path:
         """
     (folder / "small.toml").write_text(table, encoding="utf-8")
     return folder / "small.toml"
+
+
+def differences(fact: object, expected: object, where: str = "") -> Iterator[str]:
+    """Yield where two values differ, and how."""
+    if isinstance(fact, Mapping) and isinstance(expected, Mapping):
+        for key in sorted(fact.keys() | expected.keys()):
+            yield from differences(fact.get(key), expected.get(key), f"{where}/{key}")
+    elif isinstance(fact, list) and isinstance(expected, list) and len(fact) == len(expected):
+        for number, pair in enumerate(zip(fact, expected, strict=True)):
+            yield from differences(*pair, f"{where}/{number}")
+    elif fact != expected:
+        yield f"{where} {str(fact)[:200]}, expected {str(expected)[:200]}".strip()
 
 
 @dataclass
@@ -184,7 +197,7 @@ class Trial:
     def expect(self, fact: object, expected: object, what: str) -> None:
         """Note a fault if *fact* is not what was *expected*."""
         if fact != expected:
-            self.faults.append(f"{what}: {str(fact)[:400]}, expected {str(expected)[:400]}")
+            self.faults.append(f"{what}: {'; '.join(itertools.islice(differences(fact, expected), 5))}")
 
 
 def steady(table: dict[str, Any]) -> dict[str, Any]:

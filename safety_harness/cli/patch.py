@@ -34,6 +34,9 @@ def add_patch(commands: Commands[argparse.ArgumentParser]) -> None:
         more="Nothing is gated: the patch of a gated run, with its evidence, is written by `patch`.",
     )
     search.set_defaults(run=_search)
+    search.add_argument(
+        "--earlier", type=Path, help="results.json of an earlier release: the units of its patch are tried first"
+    )
     gated = command(
         commands,
         "patch",
@@ -132,7 +135,7 @@ def _patch_and_model(parser: argparse.ArgumentParser) -> None:
 
 def _search(options: argparse.Namespace) -> int:
     """Find the student's patch and write it. Return 1 if there is none."""
-    return _write_patch(options, one_of(chosen(options)), None)
+    return _write_patch(options, one_of(chosen(options)), None, options.earlier)
 
 
 def _patch(options: argparse.Namespace) -> int:
@@ -146,7 +149,9 @@ def _patch(options: argparse.Namespace) -> int:
     return _write_patch(options, one_of(recorded_ones or students), options.results)
 
 
-def _write_patch(options: argparse.Namespace, student: Student, results: Path | None) -> int:
+def _write_patch(
+    options: argparse.Namespace, student: Student, results: Path | None, earlier: Path | None = None
+) -> int:
     """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
     student.require_teacher()
     refuse_existing(options.out)  # before the search, which takes long
@@ -156,7 +161,7 @@ def _write_patch(options: argparse.Namespace, student: Student, results: Path | 
 
     with watched():
         evaluator = open_evaluator(student)
-        patch = find_patch(evaluator, results)
+        patch = find_patch(evaluator, results, earlier)
     facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         show(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")

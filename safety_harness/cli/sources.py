@@ -80,7 +80,8 @@ def check_pair(student: Look, teacher: Look, folder: Path) -> None:
     units = enumerate_units(student.sketch.config, student.sketch.shapes)
     if "path" in student.table and "path" in teacher.table:
         paths = [one.spec(folder).path for one in (student, teacher)]
-        check_shapes(*(Checkpoint(path) for path in paths if path), units)
+        own, of_teacher = (Checkpoint(path) for path in paths if path)
+        check_shapes(own, of_teacher, units)
     elif types[0] != types[1]:
         raise LineageError(
             f"The student is a {types[0]} model and the teacher a {types[1]} model. Choose a teacher of the student's "

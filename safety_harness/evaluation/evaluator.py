@@ -84,6 +84,11 @@ class Evaluator:
         check_documents(self.generator, questions.text.texts)
 
     @property
+    def batch_size(self) -> int:
+        """How many questions are asked at once."""
+        return self.generator.batch_size
+
+    @property
     def teacher(self) -> Checkpoint:
         """The teacher's weights.
 

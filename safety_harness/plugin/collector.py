@@ -21,7 +21,7 @@ from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.environment import installed
-from safety_harness.plugin.fixtures import EXPLAINED, PROPERTY
+from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
     from safety_harness.gate.records import Judge

@@ -57,8 +57,8 @@ class Student:
 
     @property
     def patchable(self) -> bool:
-        """Whether there is a teacher to patch it from."""
-        return self.family.teacher is not None
+        """Whether its weights are here, and a teacher to patch it from."""
+        return self.family.teacher is not None and self.spec.served is None
 
     def require_teacher(self) -> ModelSpec:
         """Return the model that a patch is taken from.
@@ -66,6 +66,11 @@ class Student:
         Raises:
             ConfigError: there is none.
         """
+        if self.spec.served:
+            raise ConfigError(
+                f"{self.id}: is served, and a patch needs its weights. Name them in the registry (`path`, `hf`) "
+                "instead of `served`, patch them, and serve the result."
+            )
         if self.family.teacher is None:
             raise ConfigError(
                 f"{self.id}: its family names no teacher, so there is nothing to search. Add `teacher` to "
@@ -75,9 +80,12 @@ class Student:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself."""
+        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself.
+
+        None of them, if it is served.
+        """
         if not self.patchable:
-            return (self.spec,)
+            return () if self.spec.served else (self.spec,)
         ancestor = self.family.ancestor if self.search.transfer == "add" else None
         return (self.require_teacher(), *([ancestor] if ancestor else []), self.spec)
 
@@ -131,6 +139,8 @@ class Registry:
                 raise ConfigError(unknown("teacher", teacher, self.families))
             if (other := self.families[teacher].teacher) is None:
                 raise ConfigError(f"The family {teacher!r} names no teacher that other students could be given.")
+            if served := [s.id for s in chosen if s.spec.served]:
+                raise ConfigError(f"{served[0]}: is served, and has no use for another teacher. Choose other students.")
             chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
         for student in chosen:
             if student.patchable and student.search.transfer == "add" and student.family.ancestor is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.registry.named import expand
 from safety_harness.registry.paths import InnerPath, RegistryPath, Text
+from safety_harness.registry.server import Served
 from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+_OF_WEIGHTS = ("adapters", "chat_template", "file", "revision", "sha256")
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -26,6 +28,8 @@ class Source(_Table):
     A plain string in TOML is short for ``{ path = "..." }``. Paths are relative to the registry file. ``parts`` are
     sources of one file each, which are joined into one file of the name ``file``.
     """
+
+    _kinds: ClassVar[tuple[str, ...]] = KINDS
 
     path: RegistryPath | None = Field(None, description="A file or folder on this machine.")
     gguf: RegistryPath | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
@@ -58,9 +62,9 @@ class Source(_Table):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        given = [kind for kind in self._kinds if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(self._kinds)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
         if self.pypi and (str(self.file).startswith("/") or ".." in str(self.file).split("/")):
@@ -72,7 +76,7 @@ class Source(_Table):
         return self
 
     def __str__(self) -> str:
-        kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
+        kind = next(kind for kind in self._kinds if getattr(self, kind) is not None)
         parts = [f"{kind}:{len(self.parts) if self.parts else getattr(self, kind)}"]
         parts += [f"@{self.revision}"] if self.revision else []
         parts += [f"/{self.file}"] if self.file else []
@@ -160,11 +164,22 @@ class ModelSpec(Source):
 class StudentSpec(ModelSpec):
     """A model to be released."""
 
+    _kinds: ClassVar[tuple[str, ...]] = (*KINDS, "served")
+
+    served: Served | None = Field(
+        None, description="A server that answers for the student, which is then gated by its answers alone."
+    )
     task: SplitSpec | None = Field(None, description="Questions with answers that test the student's own task.")
     expected: Literal["pass", "fail"] = Field(
         "pass", description="Outcome of its gate. `fail` states a known failure: the run is red if the student passes."
     )
     search: SearchSettings | None = Field(None, description="Settings in which the student differs from its family.")
+
+    @model_validator(mode="after")
+    def _no_weights_of_a_server(self) -> Self:
+        if self.served and (own := [name for name in _OF_WEIGHTS if getattr(self, name)]):
+            raise ValueError(f"`{own[0]}` is about weights, and a served student has none here; leave it out")
+        return self
 
     @field_validator("task", mode="before")
     @classmethod

@@ -163,7 +163,9 @@ def subject(student: StudentResult) -> str:
     about = student.about
     if about.subject in (None, "patched"):
         return about.subject or ""
-    facts = [about.subject, *(["no teacher"] if about.identity.known and not about.identity.teacher else [])]
+    server = about.identity.served
+    by = f" by {server.host}, model {server.model}" if server else ""
+    facts = [f"{about.subject}{by}", *(["no teacher"] if about.identity.student and not about.identity.teacher else [])]
     missing = [name for name in PATCH_REQUIRED if name not in student.checks]
     return "; ".join([*facts, *([f"not measured: {', '.join(missing)}"] if missing else [])])
 
@@ -198,8 +200,13 @@ def look(outcome: Outcome) -> str:
 
 def identity(student: StudentResult) -> str:
     """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
-    facts = student.about.identity.model_dump()
-    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
+    known = student.about.identity
+    server = known.served.model_dump() if known.served else {}
+    facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [
+        f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
+    ]
+    return ", ".join(facts)
 
 
 def lineage(near: Lineage) -> str:

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 
 
 @pytest.fixture(scope="session")
-def student(request):
+def gate_student(request):
     questions = SimpleNamespace(reported=())
     return SimpleNamespace(evaluator=SimpleNamespace(student=request.param, questions=questions))
 """

@@ -207,8 +207,9 @@ FORGED = {
         CHECKS + "def test_mine(measure):\n    measure.about(identity={'judge': 'another'})\n"
     ),
     "one student measured for all": Way(
-        conftest="@pytest.fixture(scope='session')\ndef student(request):\n    from types import SimpleNamespace as N\n"
-        "    one = request.session.items[0].callspec.params['student']\n"
+        conftest="@pytest.fixture(scope='session')\ndef gate_student(request):\n"
+        "    from types import SimpleNamespace as N\n"
+        "    one = request.session.items[0].callspec.params['gate_student']\n"
         "    return N(evaluator=N(student=one, questions=N(reported=())))\n",
         students={"one": "pass", "two": "pass"},
     ),

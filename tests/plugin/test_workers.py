@@ -13,7 +13,8 @@ import pytest
 from safety_harness.plugin import workers
 from safety_harness.plugin.workers import GIB, affordable_workers, threads_of_worker
 from safety_harness.registry.load import Student, load_registry
-from tests.plugin.conftest import junit_properties
+from tests.plugin import conftest
+from tests.plugin.conftest import MARK, junit_properties
 from tests.samples import family, write_registry
 
 Project = Callable[..., pytest.RunResult]
@@ -56,10 +57,16 @@ def test_a_crashed_worker_leaves_no_green_run(project: Project, results: Results
     assert "crashed" in lost
 
 
+@pytest.mark.parametrize("marked", [True, False])
 def test_auto_starts_no_more_workers_than_students(
-    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, marked: bool
 ) -> None:
-    """Start one worker where xdist alone would start three: it asks before pytest is configured."""
+    """Start one worker where xdist alone would start three: it asks before pytest is configured.
+
+    The suites' conftest.py marks the run, or the options alone do.
+    """
+    if not marked:
+        monkeypatch.setattr(conftest, "MARK", MARK.partition("@pytest.hookimpl")[0])
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "3")
     junit = ("--junitxml", "junit.xml", "-o", "junit_family=xunit1")
     run = project("-n", "auto", *junit, students={"one": "pass"})

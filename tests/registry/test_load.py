@@ -171,7 +171,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ("[families.a]\ngate = 3\n", "families.a.gate: must be a table"),
         ("[defaults]\nsearch = 'x'\n[families.a]\n", "defaults.search: must be a table"),
         ("[family.a]\n[families.b]\n", "unknown table 'family'"),
-        (TABLE + "[families.a]\n", "families.a.teacher: Field required"),
+        (TABLE + "[families.a]\n", "families.a.students: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\n", "families.a.students: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\nstudents = {}\n", "families.a.students: "),
         (TABLE + family("a", BOTH, "batchsize = 3"), "families.a.batchsize: unknown key (given: 3)"),
