@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safety_harness.cli.common import Commands, command
-from safety_harness.cli.sources import Look, check_pair, look
+from safety_harness.cli.registry_text import GIB, Answers, registry_text
+from safety_harness.cli.sources import check_pair, look, place_of
 from safety_harness.cli.versions import constraints, package
 from safety_harness.errors import ConfigError, DataError, HarnessError
 from safety_harness.files import explain_disk_errors, write_whole
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.prompts import read_prompts
 from safety_harness.registry.settings import PRESETS
-from safety_harness.registry.toml_text import key_text, value_text
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.estimate import Need
@@ -30,25 +28,6 @@ if TYPE_CHECKING:
 REGISTRY, CONSTRAINTS = "gate.toml", "gate-constraints.txt"
 CI_FILES = {"github": ".github/workflows/gate.yml", "gitlab": ".gitlab-ci.yml"}
 IGNORED = ("reports/", ".safety_harness/", "patch/", "released/")
-# A tokenizer of fewer tokens has no words for questions in English: it is one of the tiny models, or made like them.
-FEWEST_TOKENS = 2_000
-GIB = 2**30
-# Tokens in which a model says whether it refuses. Questions asked at once, on a processor and on a GPU.
-MAX_NEW_TOKENS, ON_CPU, ON_GPU = 48, 32, 128
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the user said: the three models and files, the names in the registry, and which CI files to write."""
-
-    folder: Path
-    student: str
-    teacher: str
-    task: tuple[str, ...]
-    family: str
-    preset: str
-    ci: tuple[str, ...]
-    force: bool
 
 
 def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -157,87 +136,9 @@ def _check_task(files: Sequence[str]) -> None:
     if len(files) > 2:
         raise ConfigError("--task: give one file, or two: one to search on and one held out.")
     for name in files:
-        unanswered = [prompt.text for prompt in read_prompts(Path(name).expanduser()) if prompt.answer is None]
+        unanswered = [prompt.text for prompt in read_prompts(place_of(name)) if prompt.answer is None]
         if unanswered:
             raise DataError(f'{name}: {unanswered[0][:80]!r} has no "answer". Give each question of a task one.')
-
-
-def registry_text(answers: Answers, student: Look, teacher: Look | None, machine: Machine, memory: int = GIB) -> str:
-    """Return the text of the registry. *memory* is what one worker needs, in bytes."""
-    parameters = student.sketch.parameters if student.sketch else 0
-    tiny = _reads_no_english(student, answers.folder)
-    rows: list[tuple[str, Any, str]] = []
-    if teacher:
-        rows.append(("teacher", _source(teacher.table), "the aligned model, from which a patch is taken"))
-    rows += [
-        ("preset", answers.preset, "or thorough, quick: how a patch is searched"),
-        ("dtype", machine.dtype(parameters), "what this machine computes best"),
-        ("max_new_tokens", MAX_NEW_TOKENS, "of an answer"),
-        ("batch_size", ON_GPU if machine.gpu else ON_CPU, "questions asked at once"),
-        ("memory_gib", math.ceil(10 * memory / GIB) / 10, "of one worker; -n auto counts with it"),
-    ]
-    if tiny:
-        rows += [(kind, "tiny", "the only questions that its vocabulary has words for") for kind in QUESTIONS]
-    about = [] if tiny else [
-        "# harmful = \"advbench\", harmless = \"everyday\", text = \"prose\" hold unless you name others:",
-        "# safety-harness questions list",
-    ]  # fmt: skip
-    release: list[tuple[str, Any, str]] = [*((key, value, "") for key, value in student.table.items())]
-    if answers.task:
-        release.append(("task", _task(answers), "its own task, which a patch may not cost"))
-    return "\n".join(
-        [
-            "# What is gated, and how. Every key: docs/reference.md of safety-harness.",
-            f"[families.{key_text(answers.family)}]",
-            *(_line(*row) for row in rows),
-            *about,
-            "",
-            f"[families.{key_text(answers.family)}.students.{key_text(_student_name(answers))}]",
-            *(_line(*row) for row in release),
-            "",
-        ]
-    )
-
-
-QUESTIONS = ("harmful", "harmless", "text")
-
-
-def _reads_no_english(student: Look, folder: Path) -> bool:
-    """Return whether the student's tokenizer has too few tokens for English."""
-    place = student.spec(folder).path
-    if place is None or not (place / "tokenizer.json").is_file():
-        return False
-    from tokenizers import Tokenizer
-
-    try:
-        return bool(Tokenizer.from_file(str(place / "tokenizer.json")).get_vocab_size() < FEWEST_TOKENS)
-    except Exception:  # the Rust tokenizer raises this very class; the run will say what is wrong
-        return False
-
-
-def _student_name(answers: Answers) -> str:
-    """Return a name for the student in tables and paths: that of its folder, file or repository."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(answers.student).expanduser().resolve().name).strip("-.")
-    return name[:100] or "release"
-
-
-def _task(answers: Answers) -> Any:
-    """Return the task as the registry names it: one file, which is split by hash, or one for each side."""
-    names = []
-    for name in answers.task:
-        whole, root = Path(name).expanduser().resolve(), answers.folder.resolve()
-        names.append(whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole))
-    return names[0] if len(names) == 1 else dict(zip(("search", "report"), names, strict=True))
-
-
-def _source(table: Mapping[str, Any]) -> Any:
-    """Return a source in its short form where it has one."""
-    return table["path"] if table.keys() == {"path"} else dict(table)
-
-
-def _line(key: str, value: Any, comment: str = "") -> str:
-    line = f"{key} = {value_text(value)}"
-    return f"{line:<40}# {comment}" if comment else line
 
 
 def _planned(text: str, folder: Path, machine: Machine) -> tuple[Student, Need | None]:

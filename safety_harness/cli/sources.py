@@ -51,11 +51,12 @@ def look(name: str, folder: Path) -> Look:
     Raises:
         HarnessError: it is none of these, or a model that cannot be gated.
     """
-    place = Path(name).expanduser()
+    place = place_of(name)
     if place.is_dir():
-        return _of_folder(place, folder)
+        is_adapter = (place / ADAPTER).exists() and not (place / "config.json").exists()
+        return _of_adapter(place, folder) if is_adapter else _of_folder(place, folder)
     if place.is_file() and place.suffix == ".gguf":
-        table = {"gguf": _written(place, folder)}
+        table = {"gguf": written(place, folder)}
         return Look(table, None, "a GGUF file; it is dequantised when it is first used")
     if place.exists():
         raise SourceError(f"{name}: neither a model folder nor a .gguf file. Name the folder that holds config.json.")
@@ -96,21 +97,45 @@ def check_pair(student: Look, teacher: Look, folder: Path) -> None:
                 )
 
 
+def place_of(name: str) -> Path:
+    """Return the path that a user typed.
+
+    Raises:
+        SourceError: it begins with the home folder of a user that this machine does not know.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise SourceError(f"{name}: no home folder is known for this name. Write the whole path.") from error
+
+
+def written(place: Path, folder: Path) -> str:
+    """Return how a registry in *folder* names *place*: relative to it where it lies below, so that both can move."""
+    whole, root = place.resolve(), folder.resolve()
+    text = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
+    if not text.isprintable():
+        raise ConfigError(f"{text!a}: a path with a control character cannot be written to a registry. Rename it.")
+    return text
+
+
+def _of_adapter(place: Path, folder: Path) -> Look:
+    """Look at an adapter, and at the model that its config names."""
+    require_adapter(place)
+    base = READER.table(place / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise SourceError(f"{place / ADAPTER}: names no base model (base_model_name_or_path). Name it there.")
+    if (place_of(base) / ADAPTER).exists():
+        raise SourceError(f"{place}: an adapter on another adapter ({base}). Merge one of them first.")
+    try:
+        on = look(base, folder)
+    except HarnessError as error:
+        raise SourceError(f"{place}: an adapter whose base cannot be used. {error}") from error
+    return Look({**on.table, "adapters": [written(place, folder)]}, on.sketch, f"a LoRA adapter on {base}")
+
+
 def _of_folder(place: Path, folder: Path) -> Look:
-    """Look at a folder: a whole model, or an adapter on one."""
-    if (place / ADAPTER).exists() and not (place / "config.json").exists():
-        require_adapter(place)
-        base = READER.table(place / ADAPTER).get("base_model_name_or_path")
-        if not isinstance(base, str) or not base:
-            raise SourceError(f"{place / ADAPTER}: names no base model (base_model_name_or_path). Name it there.")
-        try:
-            on = look(base, folder)
-        except HarnessError as error:
-            raise SourceError(f"{place}: an adapter whose base cannot be used. {error}") from error
-        if "adapters" in on.table:
-            raise SourceError(f"{place}: an adapter on another adapter ({base}). Merge one of them first.")
-        return Look({**on.table, "adapters": [_written(place, folder)]}, on.sketch, f"a LoRA adapter on {base}")
-    table = {"path": _written(place, folder)}
+    """Look at the folder of a whole model."""
+    table = {"path": written(place, folder)}
     return Look(table, sketch(ModelSpec.model_validate(table, context=folder)))
 
 
@@ -137,15 +162,6 @@ def _of_hub(table: dict[str, Any], folder: Path) -> Look:
         except HarnessError:
             return Look(table, None, note)
     return Look(table, sketch(ModelSpec.model_validate(table, context=folder)))
-
-
-def _written(place: Path, folder: Path) -> str:
-    """Return how a registry in *folder* names *place*: relative to it where it lies below, so that both can move."""
-    whole, root = place.resolve(), folder.resolve()
-    text = whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
-    if not text.isprintable():
-        raise ConfigError(f"{text!a}: a path with a control character cannot be written to a registry. Rename it.")
-    return text
 
 
 if __name__ == "__main__":  # without a word it would look as if all were well

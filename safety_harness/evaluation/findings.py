@@ -150,22 +150,30 @@ def _hub(spec: ModelSpec) -> Iterator[Finding]:
     """Yield why a model of the hub that is not in the cache cannot be fetched."""
     if not spec.hf or _cached(spec):
         return
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     about = str(spec)
     if os.environ.get("HF_HUB_OFFLINE"):
         yield Finding("breaks", about, "is not in the cache, and HF_HUB_OFFLINE is set. Fetch it first.")
         return
     try:
-        HfApi().model_info(spec.hf, revision=spec.revision, timeout=10)
-        HfApi().auth_check(spec.hf)
+        get_hf_file_metadata(hf_hub_url(spec.hf, spec.file or "config.json", revision=spec.revision), timeout=10)
     except GatedRepoError:
         how = "ask for access on its page" if get_token() else "no token is set: `hf auth login`, or $HF_TOKEN"
         yield Finding("breaks", about, f"its owner gives access on request; {how}.")
     except RepositoryNotFoundError:
         how = "Check the name" if get_token() else "Check the name; a private one needs a token (`hf auth login`)"
         yield Finding("breaks", about, f"the hub knows no such repository. {how}.")
+    except EntryNotFoundError:
+        yield Finding(
+            "breaks", about, f"the repository holds no {spec.file or 'config.json'}. Correct it in the registry."
+        )
     except RevisionNotFoundError:
         yield Finding("breaks", about, "the hub knows no such revision. Correct `revision` in the registry.")
     except Exception as error:  # the client lets the errors of its transports through, which share no base

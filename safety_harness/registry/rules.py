@@ -32,11 +32,14 @@ def ruled(base: Table, base_folder: Path, head: Table, head_folder: Path) -> dic
     """Return the registry of a change: the rules of *base*, and the models of *head*.
 
     A family or student that only *head* has keeps its questions, and gets the thresholds of *base*'s defaults. One that
-    only *base* has is left out.
+    only *base* has is gated as there, with its model in the folder of *head*: who removes it removes no gate.
     """
     before, after = _whole(base, base_folder.resolve()), _whole(head, head_folder.resolve())
-    known = _tables(before, "families")
-    families = {name: _family(known.get(name), family) for name, family in _tables(after, "families").items()}
+    known, kept = _tables(before, "families"), _tables(_whole(base, head_folder.resolve()), "families")
+    families = {
+        name: _family(known.get(name), _with_removed(kept.get(name), family))
+        for name, family in {**kept, **_tables(after, "families")}.items()
+    }
     return {**{key: value for key, value in before.items() if key != "families"}, "families": families}
 
 
@@ -52,8 +55,13 @@ def changes(base: Table, head: Table) -> list[str]:
         if name not in _students(base):
             changed.append(f"{name}: new. It is gated by the default thresholds of the base branch.")
         elif name not in _students(head):
-            changed.append(f"{name}: no longer there. It is not gated.")
+            changed.append(f"{name}: no longer there. It is gated as on the base branch until that is merged.")
     return changed
+
+
+def _with_removed(base: Table | None, head: Table) -> Table:
+    """Return the family *head*, with the students of *base* that it no longer has."""
+    return {**head, "students": {**_tables(base or {}, "students"), **_tables(head, "students")}}
 
 
 def _family(base: Table | None, head: Table) -> dict[str, Any]:
