@@ -28,8 +28,8 @@ FIXTURES = (
     fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
-    schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
+    schema.PromptSource, schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     (
