@@ -182,10 +182,10 @@ def _write(answers: Answers, text: str) -> None:
     print(f"wrote {', '.join(written)} in {folder.absolute()}")
 
 
-def template(kind: str) -> str:
-    """Return the text of a CI file: ``github`` or ``gitlab``. It installs the package that is installed here."""
+def template(kind: str, requirement: str = "") -> str:
+    """Return the text of a CI file: ``github`` or ``gitlab``. It installs *requirement*, or what is installed here."""
     text = (resources.files("safety_harness.cli") / "templates" / f"{kind}.yml").read_text(encoding="utf-8")
-    return text.replace("@PACKAGE@", package())
+    return text.replace("@PACKAGE@", requirement or package())
 
 
 def _closing(answers: Answers, machine: Machine, student: Student, need: Need | None) -> str:
