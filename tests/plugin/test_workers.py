@@ -34,7 +34,7 @@ def test_every_way_to_run_gives_the_same_results(project: Project, results: Resu
     for name, arguments in {"plain": (), "two": ("-n", "2"), "none": ("-p", "no:xdist")}.items():
         run = project(*arguments, "--junitxml", "junit.xml", "-o", "junit_family=xunit2", students=FOUR)
         assert run.ret == pytest.ExitCode.OK
-        run.stdout.fnmatch_lines(["gate: PASS"])
+        run.stdout.fnmatch_lines(["gate: KNOWN RED, 1 of 4 students may not ship"])
         tables[name] = results()
         assert junit_properties(pytester.path / "junit.xml", "test_defense[alpha/one]") == {}
     assert without_places(tables["plain"]) == without_places(tables["two"]) == without_places(tables["none"])
