@@ -18,6 +18,7 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
+from safety_harness.registry.named import KINDS, sets
 from safety_harness.registry.options import OPTIONS, settings_options
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
@@ -103,6 +104,9 @@ def reference() -> str:
         _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
+        "## Question sets",
+        "What a name stands for where a registry says which questions are asked ([questions](questions.md)).",
+        _table(("name", "kind", "number", "licence", "from", "what it is"), list(_question_sets())),
         "## Commands of `safety-harness`",
         *_commands(),
         "## Architectures",
@@ -139,6 +143,14 @@ def _architectures() -> Iterator[tuple[str, str]]:
     """Yield each supported model_type with its roles; those that move only on request stand in brackets."""
     for model_type, layout in sorted(layouts().items()):
         yield model_type, " ".join(f"({role})" if role in layout.unasked else role for role in layout.roles)
+
+
+def _question_sets() -> Iterator[tuple[str, ...]]:
+    """Yield what is known about each set of the catalogue, with a link to where it comes from unless it is ours."""
+    for kind in KINDS:
+        for name, one in sets(kind).items():
+            title = one.title if one.origin == "this package" else f"[{one.title}]({one.url})"
+            yield f"`{name}`", kind, f"{one.questions:,}", one.licence, one.origin, f"{title}: {one.use}"
 
 
 def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Speaker:
 def test_what_the_student_cannot_read_is_an_error(
     world: Path, monkeypatch: pytest.MonkeyPatch, name: str, word: str
 ) -> None:
-    """Have the tokenizer know nothing of a text with a *word* of the questions or the prose, before any is asked."""
+    """Have the tokenizer know nothing of a text with a *word* of the questions, or of the prose."""
     encode = PreTrainedTokenizerBase.__call__
 
     def forgetful(self: Any, text: str, **options: Any) -> Any:
