@@ -27,6 +27,7 @@ from safety_harness.models.likelihood import (
 from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
+from safety_harness.models.speedups import Speedups
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
@@ -75,7 +76,9 @@ class Evaluator:
         if teacher:
             self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
-        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        # They are made for plain layers of torch.
+        speedups = Speedups.none() if loaded.checkpoint.quantised else None
+        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size, speedups=speedups)
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
@@ -262,11 +265,12 @@ def open_evaluator(student: Student) -> Evaluator:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
-    *relatives, checkpoint = (Checkpoint(prepare(spec)) for spec in student.models)
+    as_it_is = not student.patchable
+    *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
     if relatives:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
-    loaded = load(checkpoint.folder, student.family.dtype)
+    loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)
     teacher, ancestor, *_ = *relatives, None, None
     return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)

@@ -43,7 +43,7 @@ def check_local_files(student: Student) -> None:
             further_questions(family, questions)
     for spec in student.models:
         if spec.path:
-            Checkpoint(resolve(spec))
+            Checkpoint(resolve(spec), as_it_is=not student.patchable)
         for adapter in spec.adapters:
             require_adapter(resolve(Source(path=adapter)))
     if student.spec.path and student.patchable and family.teacher and family.teacher.path:
