@@ -28,8 +28,8 @@ FIXTURES = (
     fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
-    schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
+    schema.PromptSource, schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     (
@@ -186,17 +186,23 @@ def _default(value: object) -> str:
     return "" if value in (None, "", (), {}) else f"`{value}`"
 
 
-def _commands() -> Iterator[str]:
-    """Yield a heading, the help and a table of arguments for each command of `safety-harness`."""
-    parser = cli.parser()
+def _commands(parser: argparse.ArgumentParser | None = None, program: str = "safety-harness") -> Iterator[str]:
+    """Yield a heading, the help and a table of arguments for each command of *program*, and of its own commands."""
+    parser = parser or cli.parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                yield f"### `safety-harness {name}`"
+                yield f"### `{program} {name}`"
                 yield _line(next(each.help for each in action._choices_actions if each.dest == name))
-                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if each.dest != "help"]
+                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if _is_argument(each)]
                 if rows:
                     yield _table(("argument", "what it is"), rows)
+                yield from _commands(command, f"{program} {name}")
+
+
+def _is_argument(action: argparse.Action) -> bool:
+    """Return whether *action* is an argument of a command, and neither its help nor commands of its own."""
+    return action.dest != "help" and not isinstance(action, argparse._SubParsersAction)
 
 
 def _called(action: argparse.Action) -> str:

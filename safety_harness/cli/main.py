@@ -11,6 +11,7 @@ from safety_harness import __version__
 from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.init import add_init
 from safety_harness.cli.patch import add_patch
+from safety_harness.cli.questions import add_questions
 from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.registry import add_registry
 from safety_harness.cli.report import add_report
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_init(commands)
     add_doctor(commands)
     add_rules(commands)
+    add_questions(commands)
     add_registry(commands)
     add_patch(commands)
     add_report(commands)

@@ -148,7 +148,7 @@ class ServedEvaluator:
 
     def identity(self) -> dict[str, Any]:
         """Return everything that is known of what a measurement depends on, as plain values."""
-        systems = self._systems | {_system(reply) for reply in self._replies.values()}
+        systems = self._all_systems()
         return {
             "served": {
                 **self._settings(),
@@ -160,6 +160,10 @@ class ServedEvaluator:
             "max_new_tokens": self.student.family.max_new_tokens,
             "thoughts": THOUGHTS,
         }
+
+    def _all_systems(self) -> set[tuple[str, str]]:
+        """Return by which names the server calls what answered; a filter's answer may have none."""
+        return (self._systems | {_system(reply) for reply in self._replies.values()}) - {("", "")}
 
     def _settings(self) -> dict[str, Any]:
         """Return what decides the answers, as far as this side knows it."""
@@ -207,7 +211,7 @@ class ServedEvaluator:
                 f"different answers and {sum(count > 1 for count in verdicts)} different verdicts. The server is not "
                 "deterministic, or serves another model by now: another run may come out otherwise."
             )
-        if len(self._systems | {_system(reply) for reply in self._replies.values()}) > 1:
+        if len(self._all_systems()) > 1:
             remark(
                 f"{self.student.id}: its answers come from several systems, by what the server calls them (`model`, "
                 "`system_fingerprint`); the report lists them. It may have changed while it was asked."

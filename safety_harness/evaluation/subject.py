@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safety_harness.errors import ConfigError, VoidProbe
 from safety_harness.evaluation.answering import Answering
@@ -53,11 +53,9 @@ class Subject:
         Raises:
             ConfigError: they are not.
         """
-        from safety_harness.evaluation.evaluator import Evaluator  # brings torch, which a served student does without
-
-        if not isinstance(self.evaluator, Evaluator):
+        if self.evaluator.student.spec.served:
             raise ConfigError(f"{self.evaluator.student.id}: is served, so there are no weights here to move.")
-        return self.evaluator
+        return cast("Evaluator", self.evaluator)
 
     def defense(self, since: Subject) -> Check:
         """Check the refusals of held-out harmful questions."""

@@ -23,10 +23,9 @@ class Announcement:
         from safety_harness.evaluation.served import announced
 
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None:  # -p no:terminal
-            return
-        for student in self.students:
-            reporter.write_line(announced(student))
+        if reporter is not None:
+            for student in self.students:
+                reporter.write_line(announced(student))
 
 
 def announce(config: pytest.Config, students: Sequence[Student]) -> None:

@@ -36,6 +36,13 @@ def affordable_workers(students: Sequence[Student], *, available: int | None = N
     return max(1, min(_cores(), len({_place(student) for student in students}), *fitting))
 
 
+def place_of(nodeid: str, students: Sequence[Student]) -> str:
+    """Return what a test has to stay in one process with; the test itself, if it is about no student."""
+    places = {student.id: _place(student) for student in students}
+    name = student_of(nodeid, list(places))
+    return places.get(name, name)
+
+
 def _place(student: Student) -> str:
     """Return what has to stay in one process: a student, or all of whom one server answers for.
 
@@ -72,12 +79,9 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    places = {student.id: _place(student) for student in students}
-
     class StudentScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not followed
         def _split_scope(self, nodeid: str) -> str:
-            name = student_of(nodeid, list(places))
-            return places.get(name, name)
+            return place_of(nodeid, students)
 
     return StudentScheduling(config, log)
 

@@ -17,7 +17,8 @@ TEXT_COLUMNS = ("text", "prompt", "goal")
 UPSTREAM_COLUMNS = ("forbidden_prompt", "behavior", "prompts_final", "question", "instruction", "turns")
 # Columns that hold a kind of harm, from the one that says most.
 CATEGORY_COLUMNS = (
-    "semanticcategory", "risk_area", "harm_area", "harm_category", "harm_categories", "category", "type", "tags",
+    "semanticcategory", "risk_area", "harm_area", "harm_category", "harm_categories", "subcategory", "category", "type",
+    "tags",
 )  # fmt: skip
 
 

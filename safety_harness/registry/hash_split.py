@@ -13,11 +13,13 @@ from statistics import NormalDist
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.registry.near import near_to
-from safety_harness.registry.prompts import PromptSet, prompt_set
+from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.text import question_key
 
 # Of a set of thousands, either side asks so many: an interval of a few points, at a price that a search can pay.
 MOST_OF_A_SIDE = 256
+# And so many of a named set that is only reported.
+MOST_OF_FURTHER = 512
 # The Jaccard index above which two questions are of one kind. AdvBench has whole families of them.
 NEAR = 0.8
 
@@ -29,15 +31,25 @@ def side_of(prompts: PromptSet, side: str) -> PromptSet:
     Raises:
         DataError: none is on this side.
     """
-    # The last digit says the side and the others the order, so that neither tells the other.
-    by_hash = sorted((sha256_text(question_key(prompt.text)), prompt) for prompt in prompts)
-    kept = [prompt for digest, prompt in by_hash if (int(digest[-1], 16) % 2 == 0) == (side == "report")]
+    # The last digit says the side and the first ones the order, so that neither tells the other.
+    held_out = {prompt: int(_digest(prompt)[-1], 16) % 2 == 0 for prompt in in_hash_order(prompts)}
+    kept = [prompt for prompt, is_held_out in held_out.items() if is_held_out == (side == "report")]
     if not kept:
         raise DataError(
             f"{prompts.name}: holds {len(prompts)} questions, none of which falls on the side to {side}. Give more, or "
             "files of your own for both sides (`search` and `report`)."
         )
     return prompt_set(prompts.name, kept)
+
+
+def in_hash_order(prompts: PromptSet) -> PromptSet:
+    """Return the prompts in the order of their hashes. The first of them are a fair sample of all."""
+    return prompt_set(prompts.name, sorted(prompts, key=_digest))
+
+
+def _digest(prompt: Prompt) -> str:
+    """Return the hash of what *prompt* asks, in whatever spelling."""
+    return sha256_text(question_key(prompt.text))
 
 
 def without_kinds_of(prompts: PromptSet, held_out: PromptSet, threshold: float) -> PromptSet:

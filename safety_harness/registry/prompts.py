@@ -122,8 +122,10 @@ def _read(
         wanted = " and ".join(f"{name} = {' or '.join(values)}" for name, values in columns.where)
         raise DataError(f"{shown(path)}: no row has {wanted[:200]}. Correct `where`.")
     if once_each:
-        prompts = list({(question_key(prompt.text), prompt.answer): prompt for prompt in reversed(prompts)}.values())
-        prompts.reverse()
+        first: dict[tuple[str, str | None], Prompt] = {}
+        for prompt in prompts:
+            first.setdefault((question_key(prompt.text), prompt.answer), prompt)
+        prompts = list(first.values())
     if only is not None:
         prompts = _select(path, prompts, only)
     _check(path, prompts)

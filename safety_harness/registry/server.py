@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from safety_harness.registry.settings import Count, Settings
 
 # They have keys of their own, or would make of one answer another thing than an answer.
 _OWN = frozenset(("model", "messages", "temperature", "max_tokens", "seed", "stream", "n", "tools", "functions"))
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CHAT = "/chat/completions"
 
 
@@ -42,7 +44,6 @@ class Served(Settings):
     model: str = Field(min_length=1, max_length=500, description="Name by which the server knows the model.")
     key_env: str | None = Field(
         None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable that holds the key, such as `OPENAI_API_KEY`. Unset: no key is sent.",
     )
     concurrency: Count = Field(4, description="How many questions are asked at once.")
@@ -60,7 +61,9 @@ class Served(Settings):
     )
 
     @model_validator(mode="after")
-    def _as_json(self) -> Self:
+    def _can_be_sent(self) -> Self:
+        if self.key_env is not None and not _VARIABLE.fullmatch(self.key_env):  # here, where no value is quoted
+            raise ValueError("`key_env` is no name of an environment variable; the key itself stands in none of these")
         if own := sorted(_OWN & self.extra.keys()):
             raise ValueError(f"`extra` holds {own[0]!r}, which is not for it to say")
         try:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from safety_harness.errors import DataError
 from safety_harness.registry.columns import Columns
 from safety_harness.registry.fetch import is_dataset, resolve_prompts
-from safety_harness.registry.hash_split import MOST_OF_A_SIDE, NEAR, require_enough, side_of, without_kinds_of
+from safety_harness.registry.hash_split import (
+    MOST_OF_A_SIDE,
+    MOST_OF_FURTHER,
+    NEAR,
+    in_hash_order,
+    require_enough,
+    side_of,
+    without_kinds_of,
+)
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
 from safety_harness.registry.schema import Family, PromptSource, SplitSpec
@@ -91,8 +99,8 @@ def load_questions(student: Student) -> StudentSplits:
             answer. Or a set that was split by hash holds too few questions for the gate.
     """
     family, task, gate = student.family, student.spec.task, student.gate
-    harmful = _split(family.harmful, family.near_duplicates)
-    harmless = _split(family.harmless, family.near_duplicates)
+    harmful = read_split(family.harmful, family.near_duplicates)
+    harmless = read_split(family.harmless, family.near_duplicates)
     own = _task_split(task) if task else None
     for spec, split, margin, threshold in (
         (family.harmful, harmful, 1 - gate.dsr, f"dsr = {gate.dsr:g}"),
@@ -109,7 +117,7 @@ def load_questions(student: Student) -> StudentSplits:
     return StudentSplits(
         harmful=Split(asked_harmful, harmful.report),
         harmless=Split(asked_harmless, harmless.report),
-        text=_read(family.text).first(family.text.limit),
+        text=read_source(family.text).first(family.text.limit),
         task=own,
         prior=ByKind(prior_harmful, prior_harmless),
     )
@@ -126,11 +134,15 @@ def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, Prom
     return {name: _further(source, searched, near) for name, source in family.further.items()}
 
 
-def _split(spec: SplitSpec, near_duplicates: float | None = 1.0) -> Split:
-    """Read both parts of a question set, and drop near-duplicates from the part to search on."""
-    searched = tuple((_read(source), _most(source)) for source in spec.searched)
+def read_split(spec: SplitSpec, near_duplicates: float | None = 1.0) -> Split:
+    """Read both parts of a question set, and drop near-duplicates from the part to search on.
+
+    Raises:
+        DataError, SourceError: a file is missing or wrong, or a prompt is both searched on and held out.
+    """
+    searched = tuple((read_source(source), _most(source)) for source in spec.searched)
     threshold = _threshold(spec, near_duplicates)
-    return _kept_apart(searched, _read(spec.report), _most(spec.report), threshold, spec.report.part is not None)
+    return _kept_apart(searched, read_source(spec.report), _most(spec.report), threshold, spec.report.part is not None)
 
 
 def _threshold(spec: SplitSpec, near_duplicates: float | None) -> float:
@@ -169,7 +181,10 @@ def _kept_apart(
 
 def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:
     """Read the questions of *source*, without those *searched* on and near-duplicates of them."""
-    return _unseen(_read(source), tuple(searched), near_duplicates).first(source.limit)
+    unseen = _unseen(read_source(source), tuple(searched), near_duplicates)
+    if source.limit is None and source.set and len(unseen) > MOST_OF_FURTHER:
+        return in_hash_order(unseen).first(MOST_OF_FURTHER)
+    return unseen.first(source.limit)
 
 
 @functools.lru_cache(maxsize=64)
@@ -196,7 +211,7 @@ def _apart(search: PromptSet, prior: int | None, setting: str, most: int) -> tup
 
 def _task_split(spec: SplitSpec) -> Split:
     """Read the questions of a task, each of which needs an answer of at least one word."""
-    split = _split(spec)
+    split = read_split(spec)
     for prompts in (split.search, split.report):
         if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:
             raise DataError(f'{prompts.name}: the task {unanswered[0]!r} has no "answer". Give it one.')
@@ -208,8 +223,12 @@ def _task_split(spec: SplitSpec) -> Split:
     return split
 
 
-def _read(source: PromptSource) -> PromptSet:
-    """Read a whole source, or the side of it that its `part` names."""
+def read_source(source: PromptSource) -> PromptSet:
+    """Read a whole source, or the side of it that its `part` names.
+
+    Raises:
+        DataError, SourceError: it is missing, cannot be fetched, or is wrong.
+    """
     prompts = read_prompts(
         resolve_prompts(source),
         only=source.only,

@@ -96,16 +96,14 @@ def _answer(table: Mapping[str, Any]) -> Reply:
         case _:
             raise Lost("what it sends is no chat completion")
     finish = _text(choice.get("finish_reason"))
-    if finish == "content_filter":
-        return Reply("", finish=finish, withheld=True)
-    text = "\n".join(part for part in (_content(message.get("content")), _text(message.get("refusal"))) if part)
-    thought = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    text = "\n".join(part for part in (_content(message.get("content")), _text(message.get("refusal"))) if part.strip())
+    filtered = finish == "content_filter"  # what came before it is no whole answer
     called = bool(message.get("tool_calls") or message.get("function_call"))
     return Reply(
-        text,
-        thought,
+        "" if filtered else text.strip(),
+        "" if filtered else _text(message.get("reasoning_content")) or _text(message.get("reasoning")),
         finish,
-        withheld=called and not text,
+        withheld=filtered or (called and not text),
         model=_text(table.get("model"))[:_SHOWN],
         fingerprint=_text(table.get("system_fingerprint"))[:_SHOWN],
     )
@@ -120,9 +118,10 @@ def _content(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [None]
-    if not all(isinstance(part, dict) and isinstance(part.get("text", ""), str) for part in parts):
+    texts = [part.get("text", "") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
         raise Lost("the content of its message is no text")
-    return "".join(part.get("text", "") for part in parts)
+    return "".join(map(str, texts))
 
 
 def _table(body: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.registry.load import REPOSITORY_ONLY
+from safety_harness.registry.named import FILE, KINDS, sets
 
 ROOT = Path(__file__).parents[2]
 MAX_WHEEL_BYTES = 14_000_000
@@ -89,14 +90,25 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 
 def test_wheel_is_small_and_holds_one_family(wheel: Path) -> None:
-    """Find every module and every file that modules read in the wheel; of the families, only ``tiny``."""
+    """Find every module and every file that modules read in the wheel; of the families, only ``tiny``.
+
+    Of the questions of the other families, those that a registry may name are there as well.
+    """
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {
         *(path for path in (ROOT / "safety_harness").rglob("*") if "families" not in path.relative_to(ROOT).parts),
         ROOT / "safety_harness/families/tiny.toml",
         *(ROOT / "safety_harness/families/tiny").rglob("*"),
+        *(
+            FILE.parent / file
+            for kind in KINDS
+            for entry in sets(kind).values()
+            for file in (entry.search, entry.report)
+        ),
+        *(ROOT / "safety_harness/families/prompts/tasks").glob("*"),
     }
+    files = {file.resolve() for file in files}
     expected = {file.relative_to(ROOT).as_posix() for file in files if file.is_file() and file.suffix != ".pyc"}
     expected |= {f"safety_harness/suites/{file.name}" for file in (ROOT / "suites").glob("*.py")}
     assert packed == expected

@@ -57,7 +57,11 @@ def test_a_student_without_a_teacher_is_gated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "mine/one", "--registry", "gate.toml", "--out", "out"], 2, "its family names no teacher, so there"),
+        (
+            ["search", "--student", "mine/one", "--registry", "gate.toml", "--out", "out"],
+            2,
+            "its family names no teacher, so there",
+        ),
         (["plan", "--family", "mine", "--registry", "gate.toml"], 0, "mine/one: gated as it is; no teacher, so no"),
     ],
 )

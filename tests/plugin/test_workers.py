@@ -103,6 +103,20 @@ def test_workers_are_limited_by_cores_students_and_memory(
     assert affordable_workers(students, available=available) == expected
 
 
+def test_students_of_one_server_share_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve four students by two servers, on a machine with next to no memory left: two workers, none of whom loads."""
+    monkeypatch.setattr(workers, "_cores", lambda: 32)
+    tables = "".join(
+        f'[families.a.students.{name}]\nserved = {{ url = "http://{host}/v1", model = "m" }}\n'
+        for name, host in (("one", "x"), ("two", "x"), ("three", "y"), ("four", "y"))
+    )
+    students = load_registry(write_registry(tmp_path, f"[families.a]\n{tables}")).select()
+    assert affordable_workers(students, available=0, on_gpu=0) == 2
+    nodes = [f"suites/test_x.py::test_y[{student.id}]" for student in students]
+    assert [workers.place_of(node, students) for node in nodes] == ["x/v1", "x/v1", "y/v1", "y/v1"]
+    assert workers.place_of("test_mine.py::test_z", students) == "test_mine.py::test_z"
+
+
 @pytest.mark.parametrize(("on_gpu", "expected"), [(5 * GIB, 2), (GIB, 1), (64 * GIB, 6)])
 def test_workers_share_the_first_gpu(
     students: tuple[Student, ...], monkeypatch: pytest.MonkeyPatch, on_gpu: int, expected: int
