@@ -11,6 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from safety_harness import __version__
+from safety_harness.cli.gate import add_gate
 from safety_harness.cli.patch import add_patch
 from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.report import add_report
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
             "--registry", action="append", type=Path, default=[], help="registry file (TOML); repeatable"
         )
 
+    add_gate(commands)
     add_report(commands)
     add_patch(commands)
     add_reduce(commands)
