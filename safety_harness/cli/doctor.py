@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show
+from safety_harness.registry.load import DEFAULT
 from safety_harness.report.cells import counted_noun
 
 
@@ -27,6 +28,8 @@ def add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Print what was found. What breaks a run comes first."""
+    if not (options.registry or options.family or options.student or DEFAULT.is_file()):
+        options.family = "tiny"  # the other embedded families are no plan of anybody's who names none
     students = chosen(options)
     # To measure the machine brings torch. Imported here, it leaves the other commands fast.
     from safety_harness.evaluation.findings import findings

@@ -18,6 +18,7 @@ from safety_harness.cli.versions import constraints, package
 from safety_harness.errors import ConfigError, DataError, HarnessError
 from safety_harness.files import explain_disk_errors, write_whole
 from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.named import sets
 from safety_harness.registry.prompts import read_prompts
 from safety_harness.registry.settings import PRESETS
 
@@ -47,7 +48,8 @@ def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--task",
         action="append",
-        help="questions with answers that test the student's own task; twice for those to search on and those held out",
+        help="a file of questions with answers that test the student's own task, or the name of a set; of two, the "
+        "first is to search on and the second is held out",
     )
     parser.add_argument("--family", default="mine", help="name of the family in the registry (default: mine)")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="standard", help="settings of the search")
@@ -136,6 +138,8 @@ def _check_task(files: Sequence[str]) -> None:
     if len(files) > 2:
         raise ConfigError("--task: give one file, or two: one to search on and one held out.")
     for name in files:
+        if name in sets("task"):
+            continue
         unanswered = [prompt.text for prompt in read_prompts(place_of(name)) if prompt.answer is None]
         if unanswered:
             raise DataError(f'{name}: {unanswered[0][:80]!r} has no "answer". Give each question of a task one.')

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from safety_harness import __version__
 from safety_harness.cli.doctor import add_doctor
+from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
 from safety_harness.cli.patch import add_patch
 from safety_harness.cli.questions import add_questions
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     add_init(commands)
     add_doctor(commands)
+    add_gate(commands)
     add_rules(commands)
     add_questions(commands)
     add_registry(commands)

@@ -102,7 +102,8 @@ def _student_name(answers: Answers) -> str:
 
 def _task(answers: Answers) -> Any:
     """Return the task as the registry names it: one file, which is split by hash, or one for each side."""
-    names = [written(place_of(name), answers.folder) for name in answers.task]
+    known = sets("task")
+    names = [name if name in known else written(place_of(name), answers.folder) for name in answers.task]
     return names[0] if len(names) == 1 else dict(zip(("search", "report"), names, strict=True))
 
 

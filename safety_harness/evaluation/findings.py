@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import tempfile
@@ -24,6 +25,8 @@ Level = Literal["breaks", "warns"]
 GIB = 2**30
 # From so many hours on, a plan's upper end is worth a warning.
 LONG_HOURS = 6.0
+# Seconds to wait for a hub that may not be in reach.
+HUB_SECONDS = 10
 # Packages that the optional parts of a registry need, and the extra that brings them.
 ADAPTERS, GGUF, HUB, FIGURES = ("peft", "adapters"), ("gguf", "gguf"), ("datasets", "hub"), ("matplotlib", "figures")
 
@@ -47,6 +50,7 @@ def findings(students: Sequence[Student], machine: Machine, reports: Path) -> It
     if importlib.util.find_spec(FIGURES[0]) is None:
         yield _missing("warns", "reports", FIGURES, "figures")
     seen: set[Finding] = set()
+    _hub.cache_clear()
     for student in students:  # students of a family share much of what they miss
         new = [finding for finding in _of_student(student, machine) if finding not in seen]
         seen.update(new)
@@ -107,7 +111,7 @@ def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
     except HarnessError as error:
         yield Finding("breaks", student.id, str(error))
         return
-    unreachable = [finding for spec in student.models for finding in _hub(spec)]
+    unreachable = [finding for spec in student.models if (finding := _hub(spec))]
     yield from unreachable
     if template_of(student.spec) is False:
         yield Finding(
@@ -116,7 +120,7 @@ def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
             "has no chat template, so questions are asked without one. A base model answers so. Of a chat model get "
             "the template (chat_template.jinja).",
         )
-    if any(finding.level == "breaks" for finding in unreachable):
+    if unreachable:
         return
     try:
         need = plan(student, machine.device)
@@ -146,10 +150,11 @@ def _missing(level: Level, about: str, package: tuple[str, str], what: str) -> F
     return Finding(level, about, f"{what} needs {name}, which is not installed: pip install 'safety-harness[{extra}]'.")
 
 
-def _hub(spec: ModelSpec) -> Iterator[Finding]:
-    """Yield why a model of the hub that is not in the cache cannot be fetched."""
+@functools.lru_cache(maxsize=256)  # a hub that is not in reach is waited for once a model
+def _hub(spec: ModelSpec) -> Finding | None:
+    """Return why a model of the hub that is not in the cache cannot be fetched; None if it can."""
     if not spec.hf or _cached(spec):
-        return
+        return None
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -158,30 +163,27 @@ def _hub(spec: ModelSpec) -> Iterator[Finding]:
         RevisionNotFoundError,
     )
 
-    about = str(spec)
+    token, file = get_token(), spec.file or "config.json"
     if os.environ.get("HF_HUB_OFFLINE"):
-        yield Finding("breaks", about, "is not in the cache, and HF_HUB_OFFLINE is set. Fetch it first.")
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(spec.hf, spec.file or "config.json", revision=spec.revision), timeout=10)
-    except GatedRepoError:
-        how = "ask for access on its page" if get_token() else "no token is set: `hf auth login`, or $HF_TOKEN"
-        yield Finding("breaks", about, f"its owner gives access on request; {how}.")
-    except RepositoryNotFoundError:
-        how = "Check the name" if get_token() else "Check the name; a private one needs a token (`hf auth login`)"
-        yield Finding("breaks", about, f"the hub knows no such repository. {how}.")
-    except EntryNotFoundError:
-        yield Finding(
-            "breaks", about, f"the repository holds no {spec.file or 'config.json'}. Correct it in the registry."
-        )
-    except RevisionNotFoundError:
-        yield Finding("breaks", about, "the hub knows no such revision. Correct `revision` in the registry.")
-    except Exception as error:  # the client lets the errors of its transports through, which share no base
-        yield Finding(
-            "breaks",
-            about,
-            f"is not in the cache, and the hub cannot be reached ({type(error).__name__}). Check the network.",
-        )
+        message = "is not in the cache, and HF_HUB_OFFLINE is set. Fetch it first."
+    else:
+        try:
+            get_hf_file_metadata(hf_hub_url(spec.hf, file, revision=spec.revision), timeout=HUB_SECONDS)
+            return None
+        except GatedRepoError:
+            how = "ask for access on its page" if token else "no token is set: `hf auth login`, or $HF_TOKEN"
+            message = f"its owner gives access on request; {how}."
+        except RepositoryNotFoundError:
+            how = "Check the name" if token else "Check the name; a private one needs a token (`hf auth login`)"
+            message = f"the hub knows no such repository. {how}."
+        except EntryNotFoundError:
+            message = f"the repository holds no {file}. Correct it in the registry."
+        except RevisionNotFoundError:
+            message = "the hub knows no such revision. Correct `revision` in the registry."
+        except Exception as error:  # the client lets the errors of its transports through, which share no base
+            why = type(error).__name__
+            message = f"is not in the cache, and the hub cannot be reached ({why}). Check the network."
+    return Finding("breaks", str(spec), message)
 
 
 def _cached(spec: ModelSpec) -> bool:

@@ -91,7 +91,8 @@ class Collector:
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
-        if report.failed and EXPLAINED not in rows:
+        # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
+        if (report.failed or str(report.outcome) == "rerun") and EXPLAINED not in rows:
             self.broken[report.nodeid] = _reason(report)  # once, even if several workers crash on it
         for student, check in checks:
             checks_of = self.checks.setdefault(student, {})

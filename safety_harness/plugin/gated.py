@@ -60,6 +60,10 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
     return config.stash[STUDENTS]
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    return options.registry_line(config, _students(config))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     students = metafunc.config.stash.get(STUDENTS, None)
     if students and "gate_student" in metafunc.fixturenames:

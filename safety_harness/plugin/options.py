@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.registry.options import ONLY_IN_FILES, OPTIONS, PREFIX, SEARCH, Option, settings_dest
+from safety_harness.registry.options import (
+    DEFAULT_REGISTRY,
+    ONLY_IN_FILES,
+    OPTIONS,
+    PREFIX,
+    SEARCH,
+    Option,
+    settings_dest,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -29,9 +37,29 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     from safety_harness.registry.load import load_registry
 
     option = config.option
+    if not option.safety_registry:
+        option.safety_registry = _default_registry(config.invocation_params.dir, option.safety_family)
     registry = load_registry(*option.safety_registry, search=_overrides(config, SEARCH), gate=_overrides(config, ""))
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+
+
+def _default_registry(folder: Path, family: str | None) -> list[Path]:
+    """Return the registry file of *folder* if there is one, unless it lacks the *family* that a run names."""
+    from safety_harness.registry.load import load_registry
+
+    file = folder / DEFAULT_REGISTRY
+    if not file.exists():
+        return []
+    families = load_registry(file).families.values()
+    return [file] if family is None or any(family in (each.name, each.group) for each in families) else []
+
+
+def registry_line(config: pytest.Config, students: Sequence[Student]) -> str:
+    """Return what a run says of itself before it begins: which registry it read, and whom it gates."""
+    option = config.option
+    read = ", ".join(map(str, option.safety_registry)) or f"the embedded families (no {DEFAULT_REGISTRY} is used)"
+    return f"gate: {read}; {option.safety_subject}: {', '.join(student.id for student in students)}"
 
 
 def names_students(config: pytest.Config) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 PREFIX = "--gate-"
+DEFAULT_REGISTRY = "gate.toml"
+"""The registry file, in the current folder, of a run that names none."""
 SEARCH = "search-"
 """Stands before the name of a setting of the search: ``--gate-search-max-probes``."""
 # A list, which is easier to write in a registry file.
@@ -39,7 +41,12 @@ def _count(text: str) -> int:
 
 OPTIONS = (
     Option("run", "safety_suites", "Treat this run as a release gate", {"action": "store_true"}),
-    Option("family", "safety_family", "Family, or group of families, to gate (default: tiny)", {"metavar": "NAME"}),
+    Option(
+        "family",
+        "safety_family",
+        "Family, or group of families, to gate. Unset: all of the registry",
+        {"metavar": "NAME"},
+    ),
     Option(
         "student",
         "safety_students",
@@ -50,7 +57,8 @@ OPTIONS = (
     Option(
         "registry",
         "safety_registry",
-        "Registry file (TOML) instead of the embedded families; repeatable",
+        f"Registry file (TOML); repeatable. Unset: {DEFAULT_REGISTRY} of the current folder, if it is there and has "
+        "the family that is named; else the embedded families",
         {"metavar": "FILE", "action": "append", "default": [], "type": Path},
     ),
     Option(

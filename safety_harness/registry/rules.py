@@ -22,7 +22,8 @@ QUESTIONS = ("harmful", "harmless", "text", "further", "must", "task")
 PATHS = frozenset(
     ("path", "gguf", "only", "chat_template", "adapters", "search", "report", "also", *QUESTIONS, *MODELS)
 )
-# Named sets of questions look like this; a path has a folder or an ending.
+# Where a named set of questions may stand. A name looks like this; a path of questions has a folder or an ending.
+NAMED = frozenset((*QUESTIONS, "search", "report", "also"))
 _NAME = re.compile(r"[\w-]+")
 # What a family or student that the base branch does not know may not bring along.
 _OWN_RULES = frozenset(("gate", "expected"))
@@ -93,7 +94,7 @@ def _whole(value: Any, folder: Path, key: str = "") -> Any:
         }
     if isinstance(value, list):
         return [_whole(one, folder, key) for one in value]
-    if isinstance(value, str) and key in {*PATHS, "students"} and (key not in QUESTIONS or not _NAME.fullmatch(value)):
+    if isinstance(value, str) and key in {*PATHS, "students"} and (key not in NAMED or not _NAME.fullmatch(value)):
         return value if value.startswith("~") else str(folder / value)
     return value
 

@@ -108,3 +108,21 @@ def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, 
     run = pytester.runpytest(*arguments, "-n", "2")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*{arguments[0]}: no such file or folder.*pytest --pyargs safety_harness.suites"])
+
+
+def test_the_registry_of_the_folder_is_used_and_said(pytester: pytest.Pytester) -> None:
+    """Name no registry: gate.toml is read if it is there, unless the family that is named is another one's."""
+    write_project(pytester.path)
+    plain = [argument for argument in RUN if argument not in ("--gate-registry", "registry.toml")]
+    missing = pytester.runpytest(*plain, "--gate-family", "tiny", "--collect-only")
+    missing.stdout.fnmatch_lines(["gate: the embedded families (no gate.toml is used); patched: tiny-*"])
+    (pytester.path / "registry.toml").rename(pytester.path / "gate.toml")
+    for arguments in ((), ("--gate-family", "alpha"), ("--gate-student", "one", "--gate-subject", "student")):
+        run = pytester.runpytest(*plain, *arguments, "--collect-only")
+        run.stdout.fnmatch_lines(["gate: */gate.toml; *: alpha/one*"])
+    other = pytester.runpytest(*plain, "--gate-family", "tiny-gemma", "--collect-only")
+    other.stdout.fnmatch_lines(["gate: the embedded families (no gate.toml is used); patched: tiny-gemma/*"])
+    (pytester.path / "gate.toml").write_text("[families")
+    broken = pytester.runpytest(*plain)
+    assert broken.ret == pytest.ExitCode.USAGE_ERROR
+    assert "gate.toml" in broken.stderr.str()

@@ -101,6 +101,16 @@ def test_a_student_that_is_gone_is_gated_all_the_same() -> None:
     assert family(renamed) == family(table())
 
 
+def test_the_name_of_a_set_stays_a_name() -> None:
+    """Name sets wherever questions may stand, and one of which the user has a copy."""
+    text = BASE.replace('"q/s.jsonl"', '"advbench"').replace('also = ["q/also.txt"]', 'also = ["harmbench", "q/x.txt"]')
+    text = text.replace('harmless = "everyday"', 'harmless = { set = "xstest", path = "q/x.csv" }')
+    found = ruled(table(text), BE, table(text), CH)["families"]["mine"]
+    also = ["harmbench", "/base/q/x.txt"]
+    assert found["harmful"] == {"search": "advbench", "report": "/base/q/r.jsonl", "also": also}
+    assert found["harmless"] == {"set": "xstest", "path": "/base/q/x.csv"}
+
+
 def test_without_a_change_nothing_is_said() -> None:
     """Compare a registry with itself, and with one that only names other models."""
     assert changes(table(), table()) == changes(table(), table(BASE.replace("models/", "new/"))) == []
