@@ -103,7 +103,9 @@ def _search(options: argparse.Namespace) -> int:
     refuse_existing(options.out)  # before the search, which takes long
     if options.results:
         from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
+        from safety_harness.gate.runs import finished
 
+        options.results = finished(options.results)
         read_results(options.results)
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch

@@ -48,8 +48,9 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
     if STUDENTS not in config.stash:
         try:
             students = options.select_students(config)
+            options.settle_patches(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches, config.option.safety_report_dir)
+                options.check_files(students, config.option.safety_patches)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students
