@@ -138,21 +138,26 @@ class Trial:
             manifest = json.loads((self.folder / "patch" / "manifest.json").read_text(encoding="utf-8"))
             weights = sha256_file(self.folder / "patch" / "patch.safetensors")
             return {**steady_manifest(manifest), "weights": weights}
-        return steady(json.loads((self.folder / "reports" / "results.json").read_text(encoding="utf-8")))
+        return steady(json.loads((self.folder / "reports" / "latest" / "results.json").read_text(encoding="utf-8")))
 
     def patches(self) -> Mapping[str, Any]:
         """Return by its key each patch that the last run reported."""
         if self.kind == "search":
             found = [json.loads((self.folder / "patch" / "manifest.json").read_text(encoding="utf-8"))["search"]]
         else:
-            table = json.loads((self.folder / "reports" / "results.json").read_text(encoding="utf-8"))
+            table = json.loads((self.folder / "reports" / "latest" / "results.json").read_text(encoding="utf-8"))
             found = [student["about"]["patch"] for student in table["students"]]
         return {patch["key"]: patch for patch in found}
 
     def names(self) -> list[str]:
-        """Return the path of every file that is there, the log excepted."""
+        """Return the path of every file that is there, but for the log and the reports of runs that were killed."""
         files = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "log")
-        return sorted(str(path.relative_to(self.folder)) for path in files)
+        reports, latest = self.folder / "reports", (self.folder / "reports" / "latest").resolve()
+        return sorted(
+            str(path.relative_to(self.folder)).replace(latest.name, "latest")
+            for path in files
+            if not path.is_relative_to(reports) or path.is_relative_to(latest)
+        )
 
     def journalled(self) -> dict[str, int]:
         """Return by the key of its patch how many answers each search has kept, unless its patch is there too."""
@@ -245,7 +250,7 @@ def killed(number: int, kind: str, of: Reference, folder: Path, registry: Path, 
     while not trial.kill(moment * of.seconds):
         moment *= 0.8  # the machine was quicker than before
         shutil.rmtree(trial.folder)
-    journalled, report = trial.journalled(), trial.folder / "reports" / "results.json"
+    journalled, report = trial.journalled(), trial.folder / "reports" / "latest" / "results.json"
     if kind == "worker" and report.exists():
         table = json.loads(report.read_text(encoding="utf-8"))
         if table["outcome"] in ("pass", "known red"):

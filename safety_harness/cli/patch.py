@@ -140,13 +140,15 @@ def _search(options: argparse.Namespace) -> int:
 
 def _patch(options: argparse.Namespace) -> int:
     """Write the patch that a run recorded. Return 1 if it found none."""
+    from safety_harness.gate.runs import finished
     from safety_harness.patch.record import recorded  # brings scipy, which the other commands do without
 
-    gated = recorded(options.results)
+    results = finished(options.results)
+    gated = recorded(results)
     students = chosen(options)
     # A run of several machines gates some of a registry's students, and a student that was named is always meant.
     recorded_ones = [student for student in students if student.id in gated]
-    return _write_patch(options, one_of(recorded_ones or students), options.results)
+    return _write_patch(options, one_of(recorded_ones or students), results)
 
 
 def _write_patch(

@@ -68,18 +68,24 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def check_files(
-    students: Sequence[Student], patches: Path | None, report_dir: Path, earlier: Path | None = None
-) -> None:
+def settle_patches(config: pytest.Config) -> None:
+    """Name the results whose patches are used by where they stay: this run will be the latest itself."""
+    from safety_harness.gate.runs import finished
+
+    option = config.option
+    option.safety_patches = option.safety_patches and finished(option.safety_patches)
+    option.safety_earlier = option.safety_earlier and finished(option.safety_earlier)
+
+
+def check_files(students: Sequence[Student], patches: Path | None, earlier: Path | None) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong, the results.json *patches* lacks the patch of a
-            student, or this run would write its own results over it.
+        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* lacks the patch of a
+            student.
     """
     from safety_harness.errors import ConfigError
     from safety_harness.evaluation.preflight import check_local_files
-    from safety_harness.gate.results import RESULTS
     from safety_harness.patch.record import recorded
 
     for student in students:
@@ -87,10 +93,6 @@ def check_files(
     if earlier:
         recorded(earlier)
     if patches:
-        if patches.resolve() == (report_dir / RESULTS).resolve():
-            raise ConfigError(
-                f"--gate-patches: this run would write its own results over {patches}. Give a --gate-report-dir."
-            )
         patches_by_student = recorded(patches)
         if unpatched := [one.id for one in students if one.patchable and one.id not in patches_by_student]:
             names = ", ".join(unpatched)

@@ -76,7 +76,8 @@ OPTIONS = (
     Option(
         "report-dir",
         "safety_report_dir",
-        "Folder for results.json, report.md, report.html with its figures, and report.csv (default: reports)",
+        "Folder in which each run has one for results.json, report.md, report.html with its figures, and report.csv; "
+        "`latest` there shows the last run (default: reports)",
         {"metavar": "FOLDER", "type": Path, "default": Path("reports")},
     ),
     Option(

@@ -77,7 +77,7 @@ class Home:
     def gate(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
         """Run a gate in the project, and return its exit code, the facts of its results and what it printed."""
         done = self.pytest(*SUITE, f"--gate-registry={self.registry}", *arguments)
-        file = self.project / "reports" / "results.json"
+        file = self.project / "reports" / "latest" / "results.json"
         assert file.exists(), done.stdout + done.stderr
         return done.returncode, steady(json.loads(file.read_text(encoding="utf-8"))), done.stdout
 
