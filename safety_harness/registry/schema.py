@@ -224,7 +224,7 @@ class Family(_Table):
     screen_tokens: Count | None = Field(
         None,
         description="Number of tokens after which a search breaks off an answer that complies. Unset: a quarter of "
-        "`max_new_tokens`, at least 8. As many as `max_new_tokens`: every answer is generated to its end.",
+        "`max_new_tokens`, at least 16. As many as `max_new_tokens`: every answer is generated to its end.",
     )
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(

@@ -14,6 +14,7 @@ from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
+from safety_harness.text import counted_noun
 
 MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
@@ -51,11 +52,6 @@ def _why_not(student: StudentResult) -> str:
     if student.outcome is Outcome.PASS:
         return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
     return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
-
-
-def counted_noun(n: int, one: str, more: str = "") -> str:
-    """Return ``1 student``, ``2 students``."""
-    return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
 def value_or_dash(value: object) -> str:
