@@ -117,7 +117,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         from safety_harness.report.terminal import explained
 
         print(explained(result), end="")
-        return 0 if result.outcome is Outcome.PASS else 1
+        return 0 if result.outcome in AS_STATED else 1
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary

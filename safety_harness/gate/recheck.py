@@ -24,7 +24,7 @@ from safety_harness.gate.decide import (
     subjects,
 )
 from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -47,7 +47,7 @@ def contradiction(run: RunResult) -> str:
 def check_fault(check: Check, gate: GateSettings) -> str:
     """Return in one sentence why *check* cannot have come out of its own letters and numbers; empty if it can."""
     try:
-        again = _from_letters(check, check.asked, gate) if check.asked else None
+        again = by_letters(check, gate)
     except (DataError, KeyError, ValueError) as error:
         return f"{check.name}: nothing can be decided by its letters ({error})"
     outcome = check.raw_outcome or check.outcome
@@ -161,8 +161,14 @@ def _number_fault(check: Check, outcome: Outcome, gate: GateSettings) -> str:
     return ""
 
 
-def _from_letters(check: Check, asked: Asked, gate: GateSettings) -> Check | None:
-    """Return *check* as the letters of each question make it; None for a suite's own check."""
+def by_letters(check: Check, gate: GateSettings) -> Check | None:
+    """Return *check* as the letters of each question make it; None without letters, and for a suite's own check.
+
+    Raises:
+        DataError, KeyError, ValueError: its letters are not those of its kind.
+    """
+    if (asked := check.asked) is None:
+        return None
     alone = _compared_with_nothing(check) and asked.before == asked.after
     match check.name:
         case Defense.check:

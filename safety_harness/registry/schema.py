@@ -82,6 +82,12 @@ class Source(_Table):
         parts += [f"/{self.file}"] if self.file else []
         return "".join(parts)
 
+    @property
+    def published(self) -> str:
+        """The source as anybody may read it: of a path on this machine, its last part."""
+        local = self.path or self.gguf
+        return local.name if local else str(self)
+
 
 class PromptSource(Source):
     """A source of prompts: a file (.jsonl, .csv, .tsv, .txt or .yaml), or a dataset on the hub. Or a named set.

@@ -10,6 +10,7 @@ from safety_harness.gate.decide import required, subject_of
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.report.cells import shipping, verdict
+from safety_harness.report.head import notices
 from safety_harness.text import visible
 
 # A run that is no pass is never a passed case.
@@ -33,6 +34,10 @@ def junit(result: RunResult) -> str:
 
 def _run(result: RunResult) -> Xml.Element:
     suite = Xml.Element("testsuite", name="run")
+    if said := notices(result):
+        properties = Xml.SubElement(suite, "properties")
+        for notice in said:
+            Xml.SubElement(properties, "property", name="notice", value=visible(notice))
     case = Xml.SubElement(suite, "testcase", classname="run", name="gate")
     marks = []
     if result.outcome is not Outcome.PASS:
