@@ -18,8 +18,9 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
+from safety_harness.registry.named import KINDS, sets
 from safety_harness.registry.options import OPTIONS, settings_options
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
 from safety_harness.weights.architectures import layouts
 
@@ -28,11 +29,15 @@ FIXTURES = (
     fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
-    schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
+    schema.PromptSource, schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
-    ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
+    (
+        "pytest",
+        int(pytest.ExitCode.OK),
+        "every student came out as the registry states (PASS, or KNOWN RED)",
+    ),
     ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
     ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
     ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
@@ -43,7 +48,7 @@ EXIT_CODES = (
     (
         "safety-harness",
         1,
-        "done, and the answer is no: the gate did not pass, no patch, a difference, another state",
+        "done, and the answer is no: the gate failed or is inconclusive, no patch, a difference, another state",
     ),
     ("safety-harness", 2, "wrong usage or input"),
 )
@@ -92,8 +97,16 @@ def reference() -> str:
             for kind, model in (("search", SearchSettings), ("gate", GateSettings))
             for part in _fields(kind, model)
         ),
+        "### presets",
+        "The key `preset` of a family chooses the defaults of its `search`; those above are of `standard`. "
+        "An unset `target_share`, `over_refusal` or `task` is derived from the gate and the number of questions "
+        "(`safety_harness/gate/room.py`).",
+        _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
+        "## Question sets",
+        "What a name stands for where a registry says which questions are asked ([questions](questions.md)).",
+        _table(("name", "kind", "number", "licence", "from", "what it is"), list(_question_sets())),
         "## Commands of `safety-harness`",
         *_commands(),
         "## Architectures",
@@ -117,10 +130,27 @@ def _fixtures() -> Iterator[tuple[str, str]]:
         yield f"`{name.removeprefix('gate_')}`, `{name}`", _line(function.__doc__)
 
 
+def _presets() -> Iterator[tuple[str, str]]:
+    """Yield each preset with the settings in which it differs from the defaults."""
+    for name, settings in PRESETS.items():
+        differing = [f"`{setting} = {value!r}`" for setting, value in settings.items()]
+        if screen_tokens(name, 100) == 100:
+            differing.append("`screen_tokens`: every answer is generated to its end")
+        yield name, ", ".join(differing) or "nothing"
+
+
 def _architectures() -> Iterator[tuple[str, str]]:
     """Yield each supported model_type with its roles; those that move only on request stand in brackets."""
     for model_type, layout in sorted(layouts().items()):
         yield model_type, " ".join(f"({role})" if role in layout.unasked else role for role in layout.roles)
+
+
+def _question_sets() -> Iterator[tuple[str, ...]]:
+    """Yield what is known about each set of the catalogue, with a link to where it comes from unless it is ours."""
+    for kind in KINDS:
+        for name, one in sets(kind).items():
+            title = one.title if one.origin == "this package" else f"[{one.title}]({one.url})"
+            yield f"`{name}`", kind, f"{one.questions:,}", one.licence, one.origin, f"{title}: {one.use}"
 
 
 def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
@@ -168,17 +198,23 @@ def _default(value: object) -> str:
     return "" if value in (None, "", (), {}) else f"`{value}`"
 
 
-def _commands() -> Iterator[str]:
-    """Yield a heading, the help and a table of arguments for each command of `safety-harness`."""
-    parser = cli.parser()
+def _commands(parser: argparse.ArgumentParser | None = None, program: str = "safety-harness") -> Iterator[str]:
+    """Yield a heading, the help and a table of arguments for each command of *program*, and of its own commands."""
+    parser = parser or cli.parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                yield f"### `safety-harness {name}`"
+                yield f"### `{program} {name}`"
                 yield _line(next(each.help for each in action._choices_actions if each.dest == name))
-                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if each.dest != "help"]
+                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if _is_argument(each)]
                 if rows:
                     yield _table(("argument", "what it is"), rows)
+                yield from _commands(command, f"{program} {name}")
+
+
+def _is_argument(action: argparse.Action) -> bool:
+    """Return whether *action* is an argument of a command, and neither its help nor commands of its own."""
+    return action.dest != "help" and not isinstance(action, argparse._SubParsersAction)
 
 
 def _called(action: argparse.Action) -> str:

@@ -20,6 +20,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.fake_hub import Hub
+    from tests.fake_server import Reaction, Server
 
 pytest_plugins = ("pytester",)
 
@@ -129,3 +130,23 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     huggingface_hub.close_session()
     hub.stop()
     assert not strangers
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Reaction], Server]]:
+    """Start servers that answer as a test likes, and let nobody wait long between two attempts."""
+    from safety_harness.served import client
+    from tests.fake_server import Server
+
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    servers: list[Server] = []
+
+    def start(reaction: Reaction) -> Server:
+        servers.append(Server(reaction))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -135,3 +135,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return *variables* without those that pytest reads. Modules of the current folder are not imported."""
     kept = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
     return {**kept, "PYTHONSAFEPATH": "1"}  # workers do not inherit the interpreter's options
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

@@ -73,7 +73,8 @@ class Oracle:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
         self._unscored_share = evaluator.student.search.unscored
-        questions = evaluator.questions
+        self.student = evaluator.student
+        self.questions = questions = evaluator.questions
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None

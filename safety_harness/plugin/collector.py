@@ -166,14 +166,14 @@ class Collector:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.result is None:
             return
-        from safety_harness.report import terminal
+        from safety_harness.report import last_line, terminal
         from safety_harness.report.github import workflow_commands
 
         terminalreporter.section("release gate")
         for line in (*terminal(self.result).splitlines(), *self.notes, *workflow_commands(self.result)):
             terminalreporter.write_line(line)
-        colour = {"pass": "green", "fail": "red"}.get(self.result.outcome.value, "yellow")
-        terminalreporter.write_line(f"gate: {self.result.outcome.value.upper()}", **{colour: True, "bold": True})
+        colour = {"pass": "green", "inconclusive": "yellow"}.get(self.result.outcome.value, "red")
+        terminalreporter.write_line(last_line(self.result), **{colour: True, "bold": True})
 
     def _decide(self, exitstatus: int, *incidents: Incident) -> RunResult:
         """Decide the run. A student whose facts contradict each other counts as not measured."""
@@ -218,18 +218,19 @@ class Collector:
             decide.decide_student(
                 student.id,
                 corrected[student.id],
-                required=decide.required(self.subject),
+                required=decide.required(subject),
                 expected=student.spec.expected,
-                about=About.model_validate(about.get(student.id, {})),
+                about=About.model_validate({**about.get(student.id, {}), "subject": subject}),
             )
             for student in self.students
+            for subject in [decide.subject_to_gate(student, self.subject)]  # whatever a suite may say
         ]
         return decide.decide_run(
             decided,
             incomplete=incomplete,
             gate=self._settings(),
             judge=_judge_error(),
-            provenance=self._provenance(),
+            provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
         )
@@ -250,7 +251,6 @@ class Collector:
             **self._began_with,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
-            "subject": self.subject,
             "decoding": "greedy",
         }
 

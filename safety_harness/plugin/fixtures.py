@@ -15,10 +15,13 @@ import pytest
 from safety_harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from safety_harness.evaluation.answering import Answering
     from safety_harness.evaluation.subject import Subject
     from safety_harness.gate.records import Patch
     from safety_harness.plugin.measure import Measure
+    from safety_harness.registry.load import Student
 
+NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = (
     "This run is no gate, so no student is selected. Run `safety-harness gate`, or give --gate-run; leave the suites "
     "out of a run of other tests."
@@ -43,26 +46,43 @@ def gate_student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if not hasattr(request, "param"):
         pytest.fail(NO_STUDENT, pytrace=False)
     with user_errors():
-        import torch
-
-        from safety_harness.evaluation.evaluator import open_evaluator
         from safety_harness.evaluation.subject import Subject
-        from safety_harness.plugin import workers
-        from safety_harness.registry.splits import further_questions
 
-        torch.set_num_threads(workers.threads_per_worker())
-        evaluator = open_evaluator(request.param)
-        # These are asked last, and only recorded: check now that they are not too long.
-        for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-            evaluator.generator.check_lengths(prompts.texts, evaluator.student.family.max_new_tokens)
+        evaluator = _ask_server(request.param) if request.param.spec.served else _load(request.param, request.config)
     yield Subject(evaluator)
     evaluator.close()  # pytest still holds the subject, and a failed test its frames
     gc.collect()
 
 
+def _load(student: Student, config: pytest.Config) -> Answering:
+    """Return *student* with its weights in memory."""
+    import torch
+
+    from safety_harness.evaluation.evaluator import open_evaluator
+    from safety_harness.plugin import workers
+    from safety_harness.registry.splits import further_questions
+
+    torch.set_num_threads(workers.threads_of_worker(config))
+    evaluator = open_evaluator(student)
+    # These are asked last, and only recorded: check now that they can be asked.
+    for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
+        evaluator.check_askable(prompts)
+    return evaluator
+
+
+def _ask_server(student: Student) -> Answering:
+    """Return *student* with all that its server answers. Neither needs torch."""
+    from safety_harness.evaluation.served import open_served
+    from safety_harness.progress import Progress, publish
+
+    return open_served(student, lambda n, of: publish(Progress(student.id, "asking", done=n, of=of)))
+
+
 @pytest.fixture(scope="session")
 def gate_teacher(gate_student: Subject) -> Subject:
-    """The student with every unit of its teacher in it: the most that a patch can give."""
+    """The student with every unit of its teacher in it: the most that a patch can give. Skips without a teacher."""
+    if not gate_student.evaluator.student.patchable:
+        pytest.skip(NO_TEACHER)
     from safety_harness.evaluation.subject import Subject
 
     return Subject(gate_student.evaluator, gate_student.evaluator.units)
@@ -77,18 +97,24 @@ def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
     with user_errors():
         from safety_harness.search.find import find_patch
 
-        return find_patch(gate_student.evaluator, request.config.option.safety_patches)
+        option = request.config.option
+        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier)
 
 
 @pytest.fixture(scope="session")
 def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subject:
-    """The model that is gated: the patched student, or with ``--gate-subject student`` the student as it is."""
-    if request.config.option.safety_subject == "student":
+    """The model that is gated: the patched student, or the student as it is.
+
+    As it is a student is gated without a teacher, and with ``--gate-subject student``.
+    """
+    from safety_harness.gate.decide import subject_to_gate
+
+    if subject_to_gate(gate_student.evaluator.student, request.config.option.safety_subject) != "patched":
         return gate_student
     from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select
 
-    return Subject(gate_student.evaluator, select(gate_student.evaluator, request.getfixturevalue("gate_patch")))
+    return Subject(gate_student.evaluator, select(gate_student.weighed, request.getfixturevalue("gate_patch")))
 
 
 @pytest.fixture

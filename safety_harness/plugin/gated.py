@@ -14,6 +14,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.plugin import live, options, workers
+from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
 COLLECTOR = "safety-harness-collector"
+FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -34,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
+        announce(config, students)
         if board := live.open_board(config):
             config.pluginmanager.register(board, "safety-harness-board")
             if not config.getoption("numprocesses", None):
@@ -48,9 +51,9 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
     if STUDENTS not in config.stash:
         try:
             students = options.select_students(config)
-            options.settle_patches(config)
+            options.settle_results(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches)
+                options.check_files(students, config.option.safety_patches, config.option.safety_earlier)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students
@@ -102,6 +105,15 @@ def pytest_runtest_makereport(
                 report.outcome = "skipped"
                 report.wasxfail = "the registry expects this student to fail its gate"
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker how many cores were idle before the workers began."""
+    stash = node.config.stash
+    if FREE_CORES not in stash:
+        stash[FREE_CORES] = workers.free_cores()
+    node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
 
 
 def affordable_workers(config: pytest.Config) -> int:

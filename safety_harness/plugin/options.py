@@ -68,15 +68,17 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def settle_patches(config: pytest.Config) -> None:
-    """Name the results whose patches are gated by where they stay: this run will be the latest itself."""
-    if patches := config.option.safety_patches:
-        from safety_harness.gate.runs import finished
+def settle_results(config: pytest.Config) -> None:
+    """Name the results whose patches are used by where they stay: this run will be the latest itself."""
+    from safety_harness.gate.runs import finished
 
-        config.option.safety_patches = finished(patches)
+    option = config.option
+    option.safety_patches, option.safety_earlier = (
+        results and finished(results) for results in (option.safety_patches, option.safety_earlier)
+    )
 
 
-def check_files(students: Sequence[Student], patches: Path | None) -> None:
+def check_files(students: Sequence[Student], patches: Path | None, earlier: Path | None = None) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
@@ -89,9 +91,11 @@ def check_files(students: Sequence[Student], patches: Path | None) -> None:
 
     for student in students:
         check_local_files(student)
+    if earlier:
+        recorded(earlier)
     if patches:
         patches_by_student = recorded(patches)
-        if unpatched := [student.id for student in students if student.id not in patches_by_student]:
+        if unpatched := [one.id for one in students if one.patchable and one.id not in patches_by_student]:
             names = ", ".join(unpatched)
             raise ConfigError(
                 f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."

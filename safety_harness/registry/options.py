@@ -32,6 +32,13 @@ class Option:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _count(text: str) -> int:
+    """Return the number that *text* says. Raises ValueError, which argparse reports, unless it is at least 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 OPTIONS = (
     Option("run", "safety_suites", "Treat this run as a release gate", {"action": "store_true"}),
     Option(
@@ -78,6 +85,18 @@ OPTIONS = (
         "safety_include_answers",
         "Keep the models' answers in results.json and show them in report.html (they may be harmful)",
         {"action": "store_true"},
+    ),
+    Option(
+        "earlier",
+        "safety_earlier",
+        "results.json of an earlier release: a search tries the units of its patches first",
+        {"type": Path, "metavar": "RESULTS"},
+    ),
+    Option(
+        "threads",
+        "safety_threads",
+        "Threads of each worker (default: its share of the cores that are idle when the run begins)",
+        {"type": _count, "metavar": "N"},
     ),
 )
 """Every option but those of the settings."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
@@ -13,29 +15,42 @@ from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
 
-MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
+MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
 JUDGE_COLUMNS = ("answers", "n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
 def totals(result: RunResult) -> list[str]:
-    """Return one line each for the outcomes of the students, the gain in DSR, and how much was moved."""
+    """Return one line each for how many students may ship, the gain in DSR, and how much was moved."""
     if not any(student.checks for student in result.students):
         return ["No student was measured."]
     measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
     gains = [after - before for _, (before, after) in measured]
-    counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
     shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
-    lines = [
-        f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
-        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected."
-    ]
+    lines = [shipping(result)]
     if gains:
         lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")
     if shares:
         patches = counted_noun(len(shares), "patch", "patches")
         lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {patches}.")
     return lines
+
+
+def shipping(result: RunResult) -> str:
+    """Return how many students may ship, how many may not, and why not."""
+    ship = {student.id for student in result.may_ship}
+    why = Counter(_why_not(student) for student in result.students if student.id not in ship)
+    without = f", {why.total()} may not ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if why else ""
+    return f"{counted_noun(len(result.students), 'student')}: {len(ship)} may ship{without}."
+
+
+def _why_not(student: StudentResult) -> str:
+    """Return in two words why a student may not ship."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED].lower()
+    if student.outcome is Outcome.PASS:
+        return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
+    return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
 
 
 def counted_noun(n: int, one: str, more: str = "") -> str:
@@ -143,8 +158,22 @@ def overview_of_page(student: StudentResult) -> list[str]:
     return [*overview(student)[:-1], *(map(str, search or [NOTHING] * 4))]
 
 
+def subject(student: StudentResult) -> str:
+    """Return what was gated, and of a student without a patch what was not measured; empty where that is not said."""
+    about = student.about
+    if about.subject in (None, "patched"):
+        return about.subject or ""
+    server = about.identity.served
+    by = f" by {server.host}, model {server.model}" if server else ""
+    facts = [f"{about.subject}{by}", *(["no teacher"] if about.identity.student and not about.identity.teacher else [])]
+    missing = [name for name in PATCH_REQUIRED if name not in student.checks]
+    return "; ".join([*facts, *([f"not measured: {', '.join(missing)}"] if missing else [])])
+
+
 def moved(student: StudentResult) -> str:
-    """Return the units and the share of the parameters in the patch."""
+    """Return the units and the share of the parameters in the patch, or why there is none."""
+    if student.about.subject in UNPATCHED:
+        return str(student.about.subject)
     if (patch := student.about.patch) is None:
         return NOTHING
     return f"{len(patch.units)}u {100 * patch.share:.1f}%" if patch.units else "none"
@@ -157,17 +186,27 @@ def effort(student: StudentResult) -> str:
 
 
 def verdict(student: StudentResult) -> str:
-    """Return the gate's outcome, and whether the registry expected it."""
-    mark = MARKS[student.outcome]
-    if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
-        return mark
-    return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
+    """Return the gate's outcome: KNOWN RED for a failure that the registry states."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED]
+    unexpected = student.outcome is Outcome.PASS and not student.as_expected
+    return f"{MARKS[student.outcome]}, unexpected" if unexpected else MARKS[student.outcome]
+
+
+def look(outcome: Outcome) -> str:
+    """Return the name under which the style of the page has the colour of an outcome."""
+    return outcome.value.replace(" ", "-")
 
 
 def identity(student: StudentResult) -> str:
     """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
-    facts = student.about.identity.model_dump()
-    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
+    known = student.about.identity
+    server = known.served.model_dump() if known.served else {}
+    facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [
+        f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
+    ]
+    return ", ".join(facts)
 
 
 def lineage(near: Lineage) -> str:

@@ -126,6 +126,8 @@ def _sort_values(student: StudentResult) -> list[float]:
 def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str]]:
     """Yield the facts of a student that are not in its checks: a name and a text each."""
     numbers, about = student.numbers(Defense), student.about
+    if gated := cells.subject(student):
+        yield "gated", gated
     if numbers.n is not None:
         yield "DSR, corrected by the judge's error", cells.corrected(result, student)
         for what, before, after in (

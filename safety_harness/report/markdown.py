@@ -155,6 +155,8 @@ def _judge(result: RunResult) -> str:
 def _provenance(result: RunResult) -> str:
     rows = cells.provenance(result)
     for student in result.students:
+        if gated := cells.subject(student):
+            rows.append((f"{student.id}: gated", gated))
         if known := cells.identity(student):
             rows.append((student.id, known))
         if near := student.about.lineage:

@@ -71,7 +71,7 @@ def build(
             tool=f"safety-harness {__version__}",
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             student=_origin(evaluator.student.spec, evaluator.checkpoint),
-            teacher=_origin(evaluator.student.family.teacher, evaluator.teacher),
+            teacher=_origin(evaluator.student.require_teacher(), evaluator.teacher),
             ancestor=_ancestor(evaluator),
             lineage=evaluator.lineage,
             total_parameters=evaluator.checkpoint.parameters,

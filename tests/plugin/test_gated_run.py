@@ -19,6 +19,7 @@ from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from tests.plugin.conftest import junit_properties
 from tests.samples import results_with, whole_patch
 
+NO_IDENTITY = "what was gated is not recorded (its identity): run test_minimality too"
 Project = Callable[..., pytest.RunResult]
 Results = Callable[[], dict[str, Any]]
 # A suite that leaves a file where the run had its folder of reports.
@@ -54,11 +55,13 @@ def test_a_failing_student_turns_the_run_red(project: Project, results: Results)
     assert "raise AssertionError" not in run.stdout.str()
 
 
-def test_an_expected_failure_is_green(project: Project, results: Results) -> None:
+def test_an_expected_failure_is_a_known_red(project: Project, results: Results) -> None:
     run = project(students={"one": "pass", "weak": "fail"})
     assert run.ret == pytest.ExitCode.OK
     run.assert_outcomes(passed=5, xfailed=1)
-    assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("pass", "fail")
+    assert (results()["outcome"], by_id(results())["alpha/weak"]) == ("known red", "fail")
+    run.stdout.fnmatch_lines(["alpha/weak *KNOWN RED", "gate: KNOWN RED, 1 of 2 students may not ship"])
+    assert "PASS" not in run.stdout.lines[-2]
 
 
 def test_an_unexpected_pass_is_red(project: Project, results: Results) -> None:
@@ -111,9 +114,23 @@ def test_a_student_chosen_alone_is_the_whole_run(project: Project, results: Resu
 
 
 def test_a_student_gated_as_it_is_needs_no_minimality(project: Project, results: Results) -> None:
-    assert project("--gate-subject", "student", "-k", "not the_rest").ret == EXIT_INCONCLUSIVE
-    assert results()["reasons"][0] == "alpha/one: not measured: perplexity, divergence, task"
-    assert results()["provenance"]["subject"] == "student"
+    run = project("--gate-subject", "student", "-k", "not the_rest", students={"strong": "pass"})
+    assert run.ret == EXIT_INCONCLUSIVE
+    assert results()["students"][0]["reasons"] == ["not measured: task", NO_IDENTITY]
+    assert results()["provenance"]["subject"] == results()["students"][0]["about"]["subject"] == "as it is"
+
+
+@pytest.mark.parametrize(("recorded", "outcome"), [(True, "pass"), (False, "inconclusive")])
+def test_a_student_as_it_is_has_to_be_known(project: Project, results: Results, recorded: bool, outcome: str) -> None:
+    """Gate a student of a family without a teacher, whose identity is recorded or not."""
+    more = "def test_mine(student, measure):\n    measure.about(identity={'student': 'f00'}, subject='patched')\n"
+    run = project(more=more if recorded else "", students={"strong": "pass"}, teacher=False)
+    assert run.ret == (pytest.ExitCode.OK if recorded else EXIT_INCONCLUSIVE)
+    (student,) = results()["students"]
+    assert (student["about"]["subject"], student["outcome"]) == ("as it is", outcome)
+    assert student["reasons"] == ([] if recorded else [NO_IDENTITY])
+    assert "as it is; no teacher" in (Path("reports") / "report.md").read_text() or not recorded
+    run.stdout.fnmatch_lines(["alpha/strong * as it is *"])
 
 
 def test_a_broken_test_leaves_no_green_report(project: Project, results: Results) -> None:
@@ -285,7 +302,7 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     assert anchors["n"] > 0
     assert 0.5 < anchors["sensitivity"] <= 1.0
     assert table["students"][0]["about"] == {
-        "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
+        "subject": "patched", "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
     }  # fmt: skip
 
 

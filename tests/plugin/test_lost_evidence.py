@@ -274,7 +274,7 @@ def test_no_way_to_lose_evidence_is_green(project: Project, pytester: pytest.Pyt
     run = project(*way.arguments, more=way.more, conftest=way.conftest, addopts=way.addopts, students=way.students)
     assert run.ret != pytest.ExitCode.OK
     file = pytester.path / "reports" / "latest" / "results.json"
-    assert not file.exists() or outcome(file) != "pass"
+    assert not file.exists() or outcome(file) not in ("pass", "known red")
 
 
 def outcome(file: Path) -> str:

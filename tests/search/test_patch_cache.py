@@ -97,6 +97,14 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
     assert patch_key(open_evaluator(entry(root))) == today
 
 
+def test_a_budget_that_is_left_to_the_gate_is_in_the_key(world: Path) -> None:
+    """Leave the target to two gates: those that come to the same counts share a patch."""
+    free = {"target_share": None}
+    today = patch_key(open_evaluator(entry(world, search=free)))
+    assert patch_key(open_evaluator(entry(world, search=free, gate={"dsr": 0.81}))) == today
+    assert patch_key(open_evaluator(entry(world, search=free, gate={"dsr": 0.01}))) != today
+
+
 def test_a_students_own_settings_are_in_its_key(world: Path) -> None:
     """Give settings to the student instead of its family: the key is the one of these settings."""
     chosen = entry(world)
