@@ -13,6 +13,7 @@ from tabulate import tabulate
 from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show, watched
 from safety_harness.errors import ArtifactError, SourceError
 from safety_harness.files import clear_debris, refuse_existing
+from safety_harness.gate.runs import finished
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
@@ -135,7 +136,7 @@ def _patch_and_model(parser: argparse.ArgumentParser) -> None:
 
 def _search(options: argparse.Namespace) -> int:
     """Find the student's patch and write it. Return 1 if there is none."""
-    return _write_patch(options, one_of(chosen(options)), None, options.earlier)
+    return _write_patch(options, one_of(chosen(options)), None, options.earlier and finished(options.earlier))
 
 
 def _patch(options: argparse.Namespace) -> int:

@@ -51,10 +51,9 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
     if STUDENTS not in config.stash:
         try:
             students = options.select_students(config)
-            options.settle_patches(config)
+            options.settle_results(config)
             if not hasattr(config, "workerinput"):
-                option = config.option
-                options.check_files(students, option.safety_patches, option.safety_earlier)
+                options.check_files(students, config.option.safety_patches, config.option.safety_earlier)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students

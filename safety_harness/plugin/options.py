@@ -68,16 +68,17 @@ def names_students(config: pytest.Config) -> bool:
     return bool(option.safety_registry or option.safety_family or option.safety_students)
 
 
-def settle_patches(config: pytest.Config) -> None:
+def settle_results(config: pytest.Config) -> None:
     """Name the results whose patches are used by where they stay: this run will be the latest itself."""
     from safety_harness.gate.runs import finished
 
     option = config.option
-    option.safety_patches = option.safety_patches and finished(option.safety_patches)
-    option.safety_earlier = option.safety_earlier and finished(option.safety_earlier)
+    option.safety_patches, option.safety_earlier = (
+        results and finished(results) for results in (option.safety_patches, option.safety_earlier)
+    )
 
 
-def check_files(students: Sequence[Student], patches: Path | None, earlier: Path | None) -> None:
+def check_files(students: Sequence[Student], patches: Path | None, earlier: Path | None = None) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:

@@ -56,7 +56,7 @@ def test_a_server_refuses_what_the_model_refuses(server: str, tmp_path: Path) ->
     file.write_text(file.read_text() + table)
     run = gate(tmp_path, "--gate-include-answers")
     assert run.returncode == 0, run.stdout + run.stderr
-    results = json.loads((tmp_path / "reports" / "results.json").read_text())
+    results = json.loads((tmp_path / "reports" / "latest" / "results.json").read_text())
     one, two = results["students"]
     assert [student["about"]["subject"] for student in (one, two)] == ["as it is", "served"]
     assert results["provenance"]["subject"] == "as it is, served"

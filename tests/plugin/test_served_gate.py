@@ -28,7 +28,7 @@ def served(server: Server, options: str = "retries = 1, timeout = 2.0") -> str:
 
 def outcome(folder: Path) -> dict[str, object]:
     """Return the only student of the results in *folder*, with the run's outcome and reasons."""
-    table = json.loads((folder / "reports" / "results.json").read_text())
+    table = json.loads((folder / "reports" / "latest" / "results.json").read_text())
     (student,) = table["students"]
     return {**student, "run": table["outcome"], "reasons": table["reasons"], "subject": table["provenance"]["subject"]}
 
@@ -95,7 +95,7 @@ def test_a_hostile_server_is_never_green(serve: Serve, tmp_path: Path) -> None:
     file = registry(tmp_path, served(serve(well)))
     file.write_text(file.read_text() + "".join(tables))
     run = gate(tmp_path)
-    table = json.loads((tmp_path / "reports" / "results.json").read_text())
+    table = json.loads((tmp_path / "reports" / "latest" / "results.json").read_text())
     assert (run.returncode, table["outcome"]) == (1, "inconclusive")
     assert {one["id"][5:]: one["outcome"] for one in table["students"]} == {
         "one": "pass", **dict.fromkeys(students, "inconclusive"),
