@@ -141,7 +141,6 @@ def _search(options: argparse.Namespace) -> int:
 
 def _patch(options: argparse.Namespace) -> int:
     """Write the patch that a run recorded. Return 1 if it found none."""
-    from safety_harness.gate.runs import finished
     from safety_harness.patch.record import recorded  # brings scipy, which the other commands do without
 
     results = finished(options.results)
