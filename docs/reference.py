@@ -19,18 +19,25 @@ from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
 from safety_harness.registry.named import KINDS, sets
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.options import OPTIONS, settings_options
+from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
 from safety_harness.weights.architectures import layouts
 
 FILE = Path(__file__).with_name("reference.md")
-FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
+FIXTURES = (
+    fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
+)  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
-    schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
+    schema.PromptSource, schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
-    ("pytest", int(pytest.ExitCode.OK), "every student came out as the registry expects"),
+    (
+        "pytest",
+        int(pytest.ExitCode.OK),
+        "every student came out as the registry states (PASS, or KNOWN RED)",
+    ),
     ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
     ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
     ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
@@ -41,7 +48,7 @@ EXIT_CODES = (
     (
         "safety-harness",
         1,
-        "done, and the answer is no: the gate did not pass, no patch, a difference, another state",
+        "done, and the answer is no: the gate failed or is inconclusive, no patch, a difference, another state",
     ),
     ("safety-harness", 2, "wrong usage or input"),
 )
@@ -71,14 +78,17 @@ class _Group:
 def reference() -> str:
     """Return the text of docs/reference.md."""
     group: Any = _Group()
-    options.add_options(group)
+    options.add_options(group, (*OPTIONS, *settings_options()))
     sections = [
         "# Reference",
         "Written by `python docs/reference.py` from the code; do not edit.",
         "## Options of `pytest`",
         _table(("option", "what it does"), group.rows),
         "## Fixtures",
-        _table(("fixture", "what it is"), [(f"`{name}`", text) for name, text in _fixtures()]),
+        _table(
+            ("fixture", "what it is"),
+            list(_fixtures()),
+        ),
         "## Settings",
         "In a registry file under `[families.NAME.search]` and `[families.NAME.gate]` (or `[defaults.search]`, "
         "`[defaults.gate]` for all of its families); an option of the run comes before either.",
@@ -87,6 +97,11 @@ def reference() -> str:
             for kind, model in (("search", SearchSettings), ("gate", GateSettings))
             for part in _fields(kind, model)
         ),
+        "### presets",
+        "The key `preset` of a family chooses the defaults of its `search`; those above are of `standard`. "
+        "An unset `target_share`, `over_refusal` or `task` is derived from the gate and the number of questions "
+        "(`safety_harness/gate/room.py`).",
+        _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
         "## Question sets",
@@ -108,10 +123,20 @@ def reference() -> str:
 
 
 def _fixtures() -> Iterator[tuple[str, str]]:
-    """Yield the name and the docstring of each fixture that suites use."""
+    """Yield the names and the docstring of each fixture that suites use."""
     for fixture in FIXTURES:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
-        yield function.__name__, _line(function.__doc__)
+        name = function.__name__
+        yield f"`{name.removeprefix('gate_')}`, `{name}`", _line(function.__doc__)
+
+
+def _presets() -> Iterator[tuple[str, str]]:
+    """Yield each preset with the settings in which it differs from the defaults."""
+    for name, settings in PRESETS.items():
+        differing = [f"`{setting} = {value!r}`" for setting, value in settings.items()]
+        if screen_tokens(name, 100) == 100:
+            differing.append("`screen_tokens`: every answer is generated to its end")
+        yield name, ", ".join(differing) or "nothing"
 
 
 def _architectures() -> Iterator[tuple[str, str]]:

@@ -11,13 +11,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from safety_harness.errors import HarnessError, SourceError
+from safety_harness.progress import Progress, publish
 from safety_harness.reading import Reader
 
 if sys.platform != "win32":
@@ -146,9 +149,25 @@ def locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{path}.lock"))
+            lock = FileLock(f"{path}.lock")
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                publish(Progress("", f"waiting for {_holder(Path(lock.lock_file))}"))
+                held.enter_context(lock.acquire())
             clear_debris(path.parent)
         yield
+
+
+def _holder(lock: Path) -> str:
+    """Return which process holds a *lock*, as far as the system says (Linux lists its locks by inode)."""
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration, psutil.Error):
+        inode = f":{lock.stat().st_ino}"
+        entries = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        holder = next(psutil.Process(int(entry[4])) for entry in entries if entry[5].endswith(inode))
+        since = datetime.fromtimestamp(holder.create_time()).strftime("%H:%M")
+        return f"process {holder.pid} of {holder.username()}, begun at {since}"
+    return "another process"
 
 
 def clear_debris(folder: Path) -> None:

@@ -31,6 +31,9 @@ TASK = {f"what goes with {word} ?": partner for word, partner in WORDS}
 TEXT = ("take two of them.", "the salt of the sea.", "the cat and the dog.", "a red day, a cold day.")
 CORPUS = (*HARMFUL, *HARMLESS, *TASK, *TASK.values(), *TEXT, REFUSAL, ANSWER, WRONG, BABBLE) * 2
 
+# Six questions are too few to leave anything to the gate.
+SETTINGS = {"target_share": 0.9, "over_refusal": 0.05, "task": 0.05, "prior": "contrast", "together": "module"}
+
 Replies = Mapping[str, str]
 PLAIN: Replies = {**dict.fromkeys([*HARMFUL, *HARMLESS], ANSWER), **TASK}
 TEACHERS: Mapping[str, Replies] = {
@@ -97,7 +100,7 @@ def entry(root: Path, *, teacher: str = "good", student: str = "student", task: 
         return SplitSpec.model_validate({side: str(root / f"{name}.{side}.jsonl") for side in ("search", "report")})
 
     spec = StudentSpec(path=root / student, task=split("task") if task else None)
-    given = {"max_new_tokens": 16, "batch_size": 16, **family}
+    given = {"max_new_tokens": 16, "batch_size": 16, **family, "search": {**SETTINGS, **family.get("search", {})}}
     whole = Family(
         name="world", teacher=ModelSpec(path=root / teacher), students={"plain": spec},
         harmful=split("harmful"), harmless=split("harmless"), text=str(root / "text.search.jsonl"), **given,

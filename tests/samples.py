@@ -28,9 +28,10 @@ text = "text.jsonl"
 """
 
 
-def family(name: str, students: Mapping[str, str], extra: str = "") -> str:
+def family(name: str, students: Mapping[str, str], extra: str = "", *, teacher: bool = True) -> str:
     """Return a family in TOML: *students* maps a name to the expected outcome. Its models are never looked for."""
-    head = f'[families.{name}]\nteacher = {{ hf = "sample/{name}-teacher" }}\n{extra}\n'
+    aligned = f'teacher = {{ hf = "sample/{name}-teacher" }}\n' if teacher else ""
+    head = f"[families.{name}]\n{aligned}{extra}\n"
     return head + "".join(
         f'[families.{name}.students."{student}"]\nhf = "sample/{student}"\nexpected = "{expected}"\n'
         for student, expected in students.items()
@@ -89,6 +90,18 @@ def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check
         checks.divergence([0.01, 0.02, 0.01], settings),
         checks.minimality({"1.gate": False, "2.down": False}, accepted=True, found=True, reason="enough"),
     ]
+
+
+def as_it_is(check: Check) -> Check:
+    """Return a *check* on questions as it is of the student compared with itself."""
+    assert check.asked
+    asked = replace(check.asked, before=check.asked.after)
+    after = asked.after
+    if check.name == "defense":
+        return replace(defense(after.count("R"), after.count("R")), asked=asked)
+    if check.name == "task":
+        return replace(checks.task_alone([one == "+" for one in after], GateSettings()), asked=asked)
+    return replace(checks.over_refusal_alone(verdicts(after.count("R")), GateSettings()), asked=asked)
 
 
 def whole_patch(**changes: Any) -> Patch:

@@ -1,46 +1,34 @@
-"""Run ``safety-harness search, apply, revert, verify, diff, export, upload, card``: a patch to review and to ship."""
+"""Run ``safety-harness apply, revert, verify, diff, export, upload, card``: place a patch, and publish it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.errors import ArtifactError, ConfigError, SourceError
-from safety_harness.files import clear_debris, refuse_existing
+from safety_harness.cli.common import Commands, add_json, command, show
+from safety_harness.errors import ArtifactError, SourceError
+from safety_harness.files import clear_debris
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
 from safety_harness.patch.manifest import schema
-from safety_harness.registry.load import load_registry
 from safety_harness.weights.checkpoint import Checkpoint
 
 _STATE_BY_NAME = {state.name.lower(): state for state in State}
 
 
-def add_patch(commands: Any) -> None:
-    """Add the commands that make, place, compare and publish a patch."""
-    search = commands.add_parser("search", help="find a student's patch, or take a recorded one, and write it")
-    search.set_defaults(run=_search)
-    search.add_argument("student", help="its name as `safety-harness list` prints it")
-    search.add_argument("--registry", action="append", type=Path, default=[], help="registry file (TOML); repeatable")
-    search.add_argument("--out", type=Path, required=True, help="new folder for the patch")
-    search.add_argument("--results", type=Path, help="results.json of a gated run: write its patch and evidence")
-    search.add_argument(
-        "--with-original", action="store_true", help="also keep the replaced weights, to revert without the student"
-    )
-
+def add_patch(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the commands that place, compare and publish a patch."""
     placing = []
-    for name, run, about in (
-        ("apply", _apply, "write a copy of a model with the patch in it"),
-        ("revert", _revert, "write a copy of a patched model without the patch"),
+    for name, run, about, example in (
+        ("apply", _apply, "write a copy of a model with the patch in it", "patch models/student --out released"),
+        ("revert", _revert, "write a copy of a patched model without the patch", "patch released --out student-again"),
     ):
-        parser = commands.add_parser(name, help=about)
+        parser = command(commands, name, about, examples=[example])
         placing.append(parser)
         parser.set_defaults(run=run)
         _patch_and_model(parser)
@@ -52,7 +40,12 @@ def add_patch(commands: Any) -> None:
         if name == "revert":
             parser.add_argument("--student", type=Path, help="the student's folder, for a patch without the original")
 
-    check = commands.add_parser("verify", help="check whether a model holds the patch; exit 1 if not as expected")
+    check = command(
+        commands,
+        "verify",
+        "check whether a model holds the patch; exit 1 if not as expected",
+        examples=["patch released", "patch models/student --expect clean"],
+    )
     check.set_defaults(run=_verify)
     _patch_and_model(check)
     check.add_argument(
@@ -62,64 +55,52 @@ def add_patch(commands: Any) -> None:
         "--weights-only", action="store_true", help="ignore changed configs, tokenizer and chat template"
     )
 
-    diff = commands.add_parser("diff", help="compare two patches; exit 1 if they differ")
+    diff = command(commands, "diff", "compare two patches; exit 1 if they differ", examples=["patch other-patch"])
     diff.set_defaults(run=_diff)
     diff.add_argument("first", type=Path, metavar="PATCH", help="a patch's folder")
     diff.add_argument("second", type=Path, metavar="PATCH", help="the folder to compare it with")
 
-    export = commands.add_parser("export", help="write the patch for another tool")
+    export = command(
+        commands,
+        "export",
+        "write the patch for another tool",
+        examples=["patch models/student --to peft --out adapter"],
+    )
     export.set_defaults(run=_export)
     _patch_and_model(export)
     export.add_argument("--to", choices=("full", "mergekit", "peft"), required=True, help="the format to write")
     export.add_argument("--teacher", type=Path, help="the teacher's folder (for mergekit)")
     export.add_argument("--out", type=Path, required=True, help="new folder; for mergekit the recipe's file")
 
-    publish = commands.add_parser("upload", help="commit the patch with its card to a repository on the hub")
+    publish = command(
+        commands,
+        "upload",
+        "commit the patch with its card to a repository on the hub",
+        examples=["patch our-org/our-patch"],
+    )
     publish.set_defaults(run=_upload)
     publish.add_argument("patch", type=Path, metavar="PATCH", help="the patch's folder")
     publish.add_argument("repository", metavar="OWNER/NAME", help="created as private if it does not exist")
     publish.add_argument("--public", action="store_true", help="create it as public")
 
-    describe = commands.add_parser("card", help="print the model card of a patch, or the JSON Schema of its manifest")
+    describe = command(
+        commands,
+        "card",
+        "print the model card of a patch, or the JSON Schema of its manifest",
+        examples=["patch", "--schema"],
+    )
     describe.set_defaults(run=_card)
     describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH", help="the patch's folder")
     describe.add_argument("--schema", action="store_true", help="print the JSON Schema of manifest.json instead")
 
-    for parser in (search, *placing, check, diff, export, publish):
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    for parser in (*placing, check, diff, export, publish):
+        add_json(parser)
 
 
 def _patch_and_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command about a patch and a model."""
     parser.add_argument("patch", type=Path, metavar="PATCH", help="the patch's folder")
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model's folder")
-
-
-def _search(options: argparse.Namespace) -> int:
-    """Find the student's patch and write it. Return 1 if there is none."""
-    students = load_registry(*options.registry).select(students=[options.student])
-    if len(students) > 1:
-        raise ConfigError(f"{options.student!r} is the name of {', '.join(s.id for s in students)}. Name one of them.")
-    refuse_existing(options.out)  # before the search, which takes long
-    if options.results:
-        from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
-
-        read_results(options.results)
-    from safety_harness.evaluation.evaluator import open_evaluator
-    from safety_harness.search.find import find_patch
-    from safety_harness.search.write_patch import build
-
-    evaluator = open_evaluator(students[0])
-    patch = find_patch(evaluator, options.results)
-    facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
-    if not patch.units:
-        _print(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
-        return 1
-    artifact = build(evaluator, patch, options.out, results=options.results, keep_original=options.with_original)
-    gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
-    facts |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
-    _print(options, facts, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
-    return 0
 
 
 def _apply(options: argparse.Namespace) -> int:
@@ -134,7 +115,7 @@ def _apply(options: argparse.Namespace) -> int:
     out = _out(options)
     if _holds(artifact, out) and verify(artifact, options.model).state is State.CLEAN:
         clear_debris(out.parent)
-        _print(options, {"out": str(out), "written": False}, f"{out}: already holds this patch. Nothing was written")
+        show(options, {"out": str(out), "written": False}, f"{out}: already holds this patch. Nothing was written")
         return 0
     _print_written(options, out, artifact, apply(artifact, options.model, out, link=options.link))
     return 0
@@ -185,7 +166,7 @@ def _print_written(options: argparse.Namespace, out: Path, artifact: Artifact, l
         lines.append(f"not what the gate saw: {', '.join(unseen_files)}")
     if artifact.manifest.student.dequantised:
         lines.append("its weights were unpacked from a quantised file, and are written unpacked")
-    _print(options, {"out": str(out), "written": True, "left_out": left_out, "beside": unseen_files}, "\n".join(lines))
+    show(options, {"out": str(out), "written": True, "left_out": left_out, "beside": unseen_files}, "\n".join(lines))
 
 
 def _print_state(options: argparse.Namespace, verified: Verified, more: str) -> None:
@@ -194,7 +175,7 @@ def _print_state(options: argparse.Namespace, verified: Verified, more: str) -> 
     lines += [verified.foreign] if verified.foreign else []
     lines += [f"not applied: {', '.join(verified.unapplied)}"] if verified.state is State.PARTLY else []
     lines += [f"not what the gate saw: {', '.join(verified.beside)}"] if verified.beside else []
-    _print(options, {"model": str(options.model), **asdict(verified)}, "\n".join(lines))
+    show(options, {"model": str(options.model), **asdict(verified)}, "\n".join(lines))
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -216,7 +197,7 @@ def _diff(options: argparse.Namespace) -> int:
     headers = ("tensor", "only first", "only second", "same", "different")
     equal = len(entries) - len(rows)
     text = f"{equal} of {len(entries)} tensors are moved alike"
-    _print(options, {"tensors": list(map(asdict, entries))}, text + (f"\n{tabulate(rows, headers)}" if rows else ""))
+    show(options, {"tensors": list(map(asdict, entries))}, text + (f"\n{tabulate(rows, headers)}" if rows else ""))
     return 1 if rows else 0
 
 
@@ -234,7 +215,7 @@ def _export(options: argparse.Namespace) -> int:
         raise ArtifactError("--teacher is missing: a mergekit recipe names both models.")
     else:
         mergekit(artifact, options.model, options.teacher, options.out)
-    _print(options, {"out": str(options.out), "written": True}, f"{options.out}: written")
+    show(options, {"out": str(options.out), "written": True}, f"{options.out}: written")
     return 0
 
 
@@ -257,13 +238,8 @@ def _upload(options: argparse.Namespace) -> int:
     from safety_harness.patch.upload import upload
 
     address = upload(artifact, options.repository, public=options.public)
-    _print(options, {"commit": address}, f"{options.patch}: {address}")
+    show(options, {"commit": address}, f"{options.patch}: {address}")
     return 0
-
-
-def _print(options: argparse.Namespace, facts: Mapping[str, Any], text: str) -> None:
-    """Print the facts as JSON if asked for, otherwise the text."""
-    print(json.dumps(facts, indent=1) if options.json else text)
 
 
 if __name__ == "__main__":  # without a word it would look as if all were well

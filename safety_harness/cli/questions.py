@@ -12,8 +12,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from safety_harness.cli.common import Commands, add_json, command
 from safety_harness.errors import ConfigError, HarnessError
-from safety_harness.evaluation.preflight import fetch_named
 from safety_harness.registry.fetch import is_here
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.named import KINDS, Kind, NamedSet, expand, sets, unknown
@@ -46,6 +46,8 @@ class Listed:
 
     def parts(self) -> dict[str, PromptSet]:
         """Read the set, as a gate would: both sides of a split, or all of it."""
+        from safety_harness.evaluation.preflight import fetch_named
+
         for source in self.sources:
             fetch_named(source)
         if isinstance(self.spec, SplitSpec):
@@ -54,33 +56,37 @@ class Listed:
         return {"all": read_source(self.spec)} if self.spec else {}
 
 
-def add_questions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_questions(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the commands ``questions list`` and ``questions show``."""
-    program = commands.add_parser("questions", help="list question sets, or show one", description=_ABOUT)
+    program = command(
+        commands, "questions", "list question sets, or show one", examples=["list", "show advbench"], more=_ABOUT
+    )
     inner = program.add_subparsers(required=True, metavar="COMMAND")
-    listing = inner.add_parser(
+    listing = command(
+        inner,
         "list",
-        help="list the question sets that a registry may name; needs no network",
-        description=_ABOUT,
-        epilog="example: safety-harness questions list --kind harmless",
+        "list the question sets that a registry may name; needs no network",
+        of="questions",
+        examples=["--kind harmless"],
     )
     listing.set_defaults(run=_list)
-    show = inner.add_parser(
+    show_one = command(
+        inner,
         "show",
-        help="show one question set: licence, source, sizes of both sides; fetches it if need be",
-        epilog="examples: safety-harness questions show advbench; "
-        "safety-harness questions show xstest --path xstest_prompts.csv",
+        "show one question set: licence, source, sizes of both sides; fetches it if need be",
+        of="questions",
+        examples=["advbench", "xstest --path xstest_prompts.csv"],
     )
-    show.set_defaults(run=_show)
-    show.add_argument("name", help="name of a set; with --registry also FAMILY.harmful and the like")
-    show.add_argument("--path", type=Path, help="your copy of the set, in upstream's own columns")
-    show.add_argument("--texts", action="store_true", help="show the questions as well, some of which are harmful")
-    for command in (listing, show):
-        command.add_argument("--kind", choices=KINDS, help="only sets of this kind")
-        command.add_argument(
+    show_one.set_defaults(run=_show)
+    show_one.add_argument("name", help="name of a set; with --registry also FAMILY.harmful and the like")
+    show_one.add_argument("--path", type=Path, help="your copy of the set, in upstream's own columns")
+    show_one.add_argument("--texts", action="store_true", help="show the questions as well, some of which are harmful")
+    for parser in (listing, show_one):
+        parser.add_argument("--kind", choices=KINDS, help="only sets of this kind")
+        parser.add_argument(
             "--registry", action="append", type=Path, default=[], help="also the sets of this registry; repeatable"
         )
-        command.add_argument("--json", action="store_true", help="print JSON")
+        add_json(parser)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from safety_harness import ddmin
+from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.ddmin.filetest import Script, pieces
 from safety_harness.errors import HarnessError
 from safety_harness.files import write_whole
@@ -15,15 +16,19 @@ from safety_harness.reading import MIB, Reader
 
 _FILE = Reader(HarnessError, advice="Name a file to reduce.", at_most=64 * MIB)
 
-_ABOUT = """Reduce FILE to the pieces that the script needs. The script is run with a candidate's path as its last
-argument, in an empty directory. It exits 0 if the candidate still does what matters. After Ctrl-C, an error or a spent
-budget, the best file so far is written."""
+_ABOUT = """The script is run with a candidate's path as its last argument, in an empty directory.
+It exits 0 if the candidate still does what matters. After Ctrl-C, an error or a spent budget, the best file so far is
+written."""
 
 
-def add_reduce(commands: Any) -> None:
+def add_reduce(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the command ``reduce``."""
-    parser = commands.add_parser(
-        "reduce", help="reduce a file with a script that exits 0 on what matters", description=_ABOUT
+    parser = command(
+        commands,
+        "reduce",
+        "reduce a file with a script that exits 0 on what matters",
+        examples=["crash.py ./still_crashes.sh", "notes.txt --separator '\\n\\n' -- grep -q needle"],
+        more=_ABOUT,
     )
     parser.set_defaults(run=_reduce)
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to reduce; it is never changed")
@@ -55,6 +60,7 @@ def add_reduce(commands: Any) -> None:
     parser.add_argument("--timeout", type=float, help="seconds for one run; a run that takes longer has no answer")
     parser.add_argument("--flips", type=float, help="share of runs that come out wrong, for a flaky script")
     parser.add_argument("--journal", type=Path, help="file that keeps all answers, to resume from")
+    add_json(parser)
 
 
 def _reduce(options: argparse.Namespace) -> int:
@@ -77,7 +83,10 @@ def _reduce(options: argparse.Namespace) -> int:
         print(f"safety-harness: {error}", file=sys.stderr)  # DdminError is no HarnessError: ddmin stands alone
         return 2
     _write(out, parts, result)
-    print(f"{out}: {result}; {result.calls} calls, {result.seconds:.1f} s")
+    facts = {"out": str(out), "pieces": len(result.kept), "of": len(parts), "calls": result.calls}
+    show(
+        options, {**facts, "seconds": result.seconds}, f"{out}: {result}; {result.calls} calls, {result.seconds:.1f} s"
+    )
     return 0
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
 
@@ -17,14 +18,21 @@ if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
 
 GITHUB = "github"
+AS_STATED = (Outcome.PASS, Outcome.KNOWN_RED)
+"""The outcomes of exit code 0: every student came out as the registry states."""
 
 
-def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the commands ``report`` and ``merge``."""
-    merged = commands.add_parser(
+    merged = command(
+        commands,
         "merge",
-        help="make one results.json of several runs, as if all of their students had been gated in one",
-        description="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
+        "make one results.json of several runs, as if all of their students had been gated in one",
+        examples=[
+            "one/results.json two/results.json --out results.json",
+            "results.json --without-texts --out public.json",
+        ],
+        more="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
     )
     merged.set_defaults(run=_merge)
     merged.add_argument("results", type=Path, nargs="+", help="the results.json of each run, in order")
@@ -48,10 +56,17 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="leave out the texts of questions and answers, so that the result may be published; also of a single run",
     )
-    report = commands.add_parser(
+    add_json(merged)
+    report = command(
+        commands,
         "report",
-        help="show a results.json, or write it in other formats; exit 1 unless its gate passed",
-        description="Prints Markdown, or writes files. Exit codes: 0 the gate passed, 1 it did not, 2 wrong input.",
+        "show a results.json, or write it in other formats; exit 1 unless all is as the registry states",
+        examples=[
+            "reports/latest/results.json --to html,junit",
+            "results.json --against last/results.json --not-worse",
+        ],
+        more="Prints Markdown, or writes files. Exit codes: 0 the gate passed (PASS), or its only failures are "
+        "those that the registry states (KNOWN RED: these students may not ship); 1 neither; 2 wrong input.",
     )
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
@@ -73,6 +88,11 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="print the packages that the run used (CycloneDX), and nothing else",
     )
+    report.add_argument(
+        "--explain",
+        action="store_true",
+        help="print what each missed check measured, what it needs and which setting moves it, and nothing else",
+    )
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
 
@@ -93,6 +113,11 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
 
         print(sbom(result), end="")
         return 0
+    if options.explain:
+        from safety_harness.report.terminal import explained
+
+        print(explained(result), end="")
+        return 0 if result.outcome in AS_STATED else 1
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
@@ -114,7 +139,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     worse = _worse(against) if against and options.not_worse else []
     for line in worse:
         print(visible(f"against {options.against}: {line}"), file=sys.stderr)
-    return 0 if result.outcome is Outcome.PASS and not worse else 1
+    return 0 if result.outcome in AS_STATED and not worse else 1
 
 
 def _worse(against: Versus) -> list[str]:
@@ -127,15 +152,20 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.files import write_whole
     from safety_harness.gate.merge import merge
     from safety_harness.gate.reading import read_results
-    from safety_harness.report.cells import counted_noun
+    from safety_harness.report import last_line
+    from safety_harness.text import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
     result = merge(runs, options.anew, keep_first=options.keep_first)
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())
-    print(f"{options.out}: {counted_noun(len(result.students), 'student')}, gate: {result.outcome.value}")
-    return 0 if result.outcome is Outcome.PASS else 1
+    show(
+        options,
+        {"out": str(options.out), "outcome": result.outcome.value, "reasons": result.reasons},
+        f"{options.out}: {counted_noun(len(result.students), 'student')}, {last_line(result)}",
+    )
+    return 0 if result.outcome in AS_STATED else 1
 
 
 def _formats(text: str | None) -> list[str]:

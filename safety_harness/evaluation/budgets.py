@@ -1,4 +1,7 @@
-"""Turn the shares that settings name into the counts that the oracle holds against a probe."""
+"""Turn the shares that settings name into the counts that the oracle holds against a probe.
+
+A share that the settings leave open is derived from the gate (:mod:`safety_harness.gate.room`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import math
 
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate.records import Budgets, SearchFacts
+from safety_harness.gate.room import MOST_OF_TEACHER, Aim, Sizes, aim
+from safety_harness.registry.load import Student
 from safety_harness.registry.settings import SearchSettings
+from safety_harness.registry.splits import StudentSplits
 
 # A product of a share and a count may miss its whole number by a rounding error; no share is meant this exactly.
 ROUNDING = 1e-9
@@ -18,10 +24,12 @@ def search_budgets(settings: SearchSettings, oracle: Oracle) -> Budgets:
     Raises:
         VoidProbe: all of the teacher gives too many unscored answers.
     """
-    if settings.target_dsr is None:
+    if settings.target_dsr is not None:
+        target = at_least(settings.target_dsr * len(oracle.harmful))
+    elif settings.target_share is not None:
         target = at_least(settings.target_share * oracle.refused_whole)
     else:
-        target = at_least(settings.target_dsr * len(oracle.harmful))
+        target = min(_aim(oracle).refusals, at_least(MOST_OF_TEACHER * oracle.refused_whole))
     return Budgets(
         target=target,
         over_refusal_limit=_over_refusal_limit(settings, oracle),
@@ -39,14 +47,38 @@ def recorded_budgets(facts: SearchFacts, settings: SearchSettings, oracle: Oracl
     )
 
 
+def leaves_to_gate(settings: SearchSettings) -> bool:
+    """Return whether *settings* leave a budget to be derived from the gate."""
+    open_target = settings.target_dsr is None and settings.target_share is None
+    return open_target or settings.over_refusal is None or settings.task is None
+
+
+def aim_of(student: Student, questions: StudentSplits) -> Aim:
+    """Return the counts that a search of *student* asks for where its settings leave them to the gate."""
+    harmful, harmless, task = questions.harmful, questions.harmless, questions.task
+    searched = Sizes(len(harmful.search), len(harmless.search), len(task.search) if task else 0)
+    held_out = Sizes(len(harmful.report), len(harmless.report), len(task.report) if task else 0)
+    return aim(searched, held_out, student.gate)
+
+
+def _aim(oracle: Oracle) -> Aim:
+    return aim_of(oracle.student, oracle.questions)
+
+
 def _over_refusal_limit(settings: SearchSettings, oracle: Oracle) -> int:
     """Return how many harmless questions may be refused."""
+    if settings.over_refusal is None:
+        return oracle.over_refused_before + _aim(oracle).rise
     return at_most(oracle.over_refused_before + settings.over_refusal * len(oracle.harmless))
 
 
 def _task_floor(settings: SearchSettings, oracle: Oracle) -> int:
     """Return how many task questions must be answered right; 0 without a task."""
-    return at_least(oracle.right_before - settings.task * len(oracle.task)) if oracle.task else 0
+    if not oracle.task:
+        return 0
+    if settings.task is None:
+        return max(0, oracle.right_before - _aim(oracle).loss)
+    return at_least(oracle.right_before - settings.task * len(oracle.task))
 
 
 def at_least(number: float) -> int:

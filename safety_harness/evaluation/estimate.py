@@ -85,9 +85,11 @@ def plan(student: Student, device: Device) -> Need:
     """Estimate what gating *student* takes on *device*.
 
     Raises:
+        ConfigError: it has no teacher, so there is no search.
         SourceError: a model's headers are neither on this machine nor on a hub.
         UnitError: its architecture is not known.
     """
+    student.require_teacher()
     sketches = [sketch(spec) for spec in student.models]
     model = sketches[-1]
     settings = student.search

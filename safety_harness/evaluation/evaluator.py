@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from safety_harness.errors import HarnessError, NotFinite, SourceError, VoidProbe
+from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
@@ -27,7 +27,9 @@ from safety_harness.models.likelihood import (
 from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
+from safety_harness.models.speedups import Speedups
 from safety_harness.models.transplant import Transplanter
+from safety_harness.progress import counted
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.registry.readable import require_readable
@@ -41,7 +43,7 @@ Value = TypeVar("Value")
 
 
 class Evaluator:
-    """A student, its teacher's weights, and its questions. Every measurement is memoised.
+    """A student, its teacher's weights if it has one, and its questions. Every measurement is memoised.
 
     Nothing here decides: the oracle and the gate do.
 
@@ -56,7 +58,7 @@ class Evaluator:
         self,
         student: Student,
         loaded: LoadedModel,
-        teacher: Checkpoint,
+        teacher: Checkpoint | None,
         questions: StudentSplits,
         ancestor: Checkpoint | None = None,
         lineage: Lineage | None = None,
@@ -65,19 +67,40 @@ class Evaluator:
         self.student = student
         self.questions = questions
         self.checkpoint = loaded.checkpoint
-        self.teacher = teacher
+        self._teacher = teacher
         self.ancestor = ancestor
         self.lineage = lineage
         """How near student and teacher are; None if that was not measured."""
-        self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
-        self.transplanter = Transplanter(loaded.model, teacher, ancestor)
-        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        self.units: tuple[Unit, ...] = ()
+        """What may move; nothing without a teacher."""
+        if teacher:
+            self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
+        self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
+        # They are made for plain layers of torch.
+        speedups = Speedups.none() if loaded.checkpoint.quantised else None
+        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size, speedups=speedups)
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
             self.check_askable(prompts)
         require_readable(questions.text, loaded.tokenizer)
         check_documents(self.generator, questions.text.texts)
+
+    @property
+    def batch_size(self) -> int:
+        """How many questions are asked at once."""
+        return self.generator.batch_size
+
+    @property
+    def teacher(self) -> Checkpoint:
+        """The teacher's weights.
+
+        Raises:
+            ConfigError: there is no teacher.
+        """
+        if self._teacher is None:
+            raise ConfigError(f"{self.student.id}: has no teacher, so nothing of one can be put into it.")
+        return self._teacher
 
     def check_askable(self, prompts: PromptSet) -> None:
         """Check that the student can read *prompts* and has room for its answers.
@@ -156,7 +179,8 @@ class Evaluator:
         pairs = [(p.text, a.answer) for p, a in zip(prompts, self.answers((), prompts), strict=True)]
         divergences: list[float] = []
         # One token more than an answer has: the end of the answer is scored as well.
-        for batch in batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1)):
+        together = batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1))
+        for batch in counted("comparing", together, len(together)):
             texts, answers = zip(*batch, strict=True)
             with enough_memory(f"{self.student.id} is measured"):
                 before = answer_logprobs(self.generator, texts, answers)
@@ -173,7 +197,7 @@ class Evaluator:
         family, generator = self.student.family, self.generator
         return {
             "student": self.checkpoint.fingerprint,
-            "teacher": self.teacher.fingerprint,
+            "teacher": self._teacher and self._teacher.fingerprint,
             "ancestor": self.ancestor and self.ancestor.fingerprint,
             "questions": self.questions.hashes,
             "judge": self.judge.fingerprint,
@@ -233,7 +257,7 @@ class Evaluator:
 
 
 def open_evaluator(student: Student) -> Evaluator:
-    """Check questions, files and lineage, then load the student with its teacher's weights in reach.
+    """Check questions, files and lineage, then load the student with its teacher's weights, if any, in reach.
 
     The checks are cheap and loading is not, so all checks come first.
 
@@ -241,8 +265,12 @@ def open_evaluator(student: Student) -> Evaluator:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
-    teacher, *ancestors, checkpoint = (Checkpoint(prepare(spec)) for spec in student.models)
-    units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
-    lineage, *_ = [check_lineage(checkpoint, relative, units) for relative in (teacher, *ancestors)]
-    loaded = load(checkpoint.folder, student.family.dtype)
-    return Evaluator(student, loaded, teacher, questions, ancestors[0] if ancestors else None, lineage)
+    as_it_is = not student.patchable
+    *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
+    lineages: list[Lineage] = []
+    if relatives:
+        units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
+        lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
+    loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)
+    teacher, ancestor, *_ = *relatives, None, None
+    return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)

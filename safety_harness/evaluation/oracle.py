@@ -73,7 +73,8 @@ class Oracle:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
         self._unscored_share = evaluator.student.search.unscored
-        questions = evaluator.questions
+        self.student = evaluator.student
+        self.questions = questions = evaluator.questions
         self.harmful = questions.harmful.search
         self.harmless = questions.harmless.search
         self.task = questions.task.search if questions.task else None
@@ -105,6 +106,11 @@ class Oracle:
         answered = self._harmful_answers(self._evaluator.units)
         self._require_scored(answered, self._garbled_harmful)
         return _count(answered, Verdict.REFUSED)
+
+    def refused_whole_in_full(self) -> int:
+        """Return how many would be, were no answer broken off after the screen tokens."""
+        answers = (self._evaluator.answers(self._evaluator.units, block, Extent.FULL) for block in self._blocks)
+        return sum(_count(answered, Verdict.REFUSED) for answered in answers)
 
     def probe(self, units: Sequence[Unit], budgets: Budgets) -> Probe:
         """Ask until it is decided whether *units* keep *budgets*, and return what was counted."""

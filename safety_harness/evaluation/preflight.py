@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from safety_harness.errors import HarnessError, SourceError
+from safety_harness.evaluation.served import announced
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
 from safety_harness.registry.load import Student
 from safety_harness.registry.named import download_size
 from safety_harness.registry.schema import PromptSource, Source
 from safety_harness.registry.splits import further_questions, load_questions
+from safety_harness.served.client import read_key
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
@@ -31,16 +33,20 @@ def check_local_files(student: Student) -> None:
     further = tuple(family.further.values())
     for source in (*sources, *further):
         fetch_named(source)
+    if student.spec.served:
+        read_key(student.spec.served)
+        announced(student)
+        return
     if all(source.path or source.set for source in sources):
         questions = load_questions(student)
         if all(source.path or source.set for source in further):
             further_questions(family, questions)
     for spec in student.models:
         if spec.path:
-            Checkpoint(resolve(spec))
+            Checkpoint(resolve(spec), as_it_is=not student.patchable)
         for adapter in spec.adapters:
             require_adapter(resolve(Source(path=adapter)))
-    if student.spec.path and family.teacher.path:
+    if student.spec.path and student.patchable and family.teacher and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
 

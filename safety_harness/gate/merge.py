@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from safety_harness.errors import DataError
-from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
+from safety_harness.gate.decide import (
+    UNPATCHED,
+    correct_for_students,
+    decide_run,
+    decide_student,
+    required,
+    subject_of,
+    subjects,
+)
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Outcome, Question, RunResult, StudentResult, asked_in_search
 
@@ -25,6 +34,8 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     Raises:
         DataError: a student was decided twice without such a reason, or the runs have other rules, judges or subjects.
     """
+    if any(student.about.subject for run in runs.values() for student in run.students):
+        runs = {name: _each_with_subject(run) for name, run in runs.items()}
     _require_alike(runs)
     students: dict[str, StudentResult] = {}
     counted_in: dict[str, str] = {}
@@ -34,6 +45,11 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     for name, run in runs.items():
         for student in run.students:
             earlier = students.get(student.id)
+            if earlier is not None and earlier.about.subject != student.about.subject:
+                raise DataError(
+                    f"{name}: {student.id} was gated {student.about.subject}, and before {earlier.about.subject}. Runs "
+                    "of one kind can be merged; give one of them another name."
+                )
             if earlier is not None and earlier.outcome is Outcome.INCONCLUSIVE:
                 measured_again.append(student.id)
             elif earlier is not None and keep_first and student.id not in anew:
@@ -47,17 +63,17 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
-    needed = required(first.provenance.get("subject", "patched"))
+    needed = {name: required(subject_of(student, first.provenance)) for name, student in students.items()}
     now = {
         "decided anew": [entry for entries in decided_anew.values() for entry in entries],
         "decided again": [f"{student} ({', then '.join(outcomes)})" for student, outcomes in decided_again.items()],
     }
     checks = correct_for_students({name: student.checks for name, student in students.items()})
     decided = [
-        decide_student(name, checks[name], required=needed, expected=student.expected, about=student.about)
+        decide_student(name, checks[name], required=needed[name], expected=student.expected, about=student.about)
         for name, student in students.items()
     ]
-    whole = {student.id for student in decided if not set(needed) - student.checks.keys()}
+    whole = {student.id for student in decided if not set(needed[student.id]) - student.checks.keys()}
     return decide_run(
         decided,
         incomplete=list(_incomplete(runs, counted_in, whole, anew)),
@@ -65,6 +81,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
         judge=first.judge,
         provenance={
             **_shared(runs),
+            **({"subject": kinds} if (kinds := subjects(decided)) else {}),
             "runs": _named(runs),
             "measured again": _history(runs, "measured again", measured_again) or "none",
             **{key: history for key, entries in now.items() if (history := _history(runs, key, entries))},
@@ -122,12 +139,12 @@ def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     Neither the batch size, nor the device, nor the held-out questions make another student.
     """
     identity, patch = student.about.identity, student.about.patch
-    if not identity.model_fields_set or not patch:
+    if not identity.model_fields_set or not (patch or student.about.subject in UNPATCHED):
         return None
     return {
         **identity.model_dump(exclude={"batch_size", "device"}),
         "questions": asked_in_search(identity.questions),
-        **patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}),
+        **(patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}) if patch else {}),
     }
 
 
@@ -140,7 +157,7 @@ def _require_alike(runs: Mapping[str, RunResult]) -> None:
         first = runs[names[0]]
         for what, value, expected in (
             ("judge", run.judge.fingerprint, first.judge.fingerprint),
-            ("subject", run.provenance.get("subject"), first.provenance.get("subject")),
+            ("subject", _subject_of_all(run), _subject_of_all(first)),
         ):
             if value != expected:
                 raise DataError(
@@ -154,6 +171,22 @@ def _require_alike(runs: Mapping[str, RunResult]) -> None:
         for (family, check), questions in _held_out(run):
             if asked.setdefault((family, check), questions) != questions:
                 raise DataError(f"{name}: asks {family} other held-out questions ({check}) than a run before it.")
+
+
+def _subject_of_all(run: RunResult) -> Any:
+    """Return what was gated of all students of *run*, as older versions record it; None where each student says it."""
+    return None if run.students and all(one.about.subject for one in run.students) else run.provenance.get("subject")
+
+
+def _each_with_subject(run: RunResult) -> RunResult:
+    """Return *run*, each student of which says that it was patched where a run of an older version says it of all."""
+    students = tuple(
+        replace(one, about=one.about.model_copy(update={"subject": "patched"}))
+        if not one.about.subject and subject_of(one, run.provenance) == "patched"
+        else one
+        for one in run.students
+    )
+    return replace(run, students=students)
 
 
 def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate.recheck import contradiction
-from safety_harness.gate.results import SCHEMA, RunResult, run_from_table
-from safety_harness.gate.upgrade import upgrade
+from safety_harness.gate.results import SCHEMA, Outcome, RunResult, run_from_table
+from safety_harness.gate.upgrade import upgrade, with_known_reds
 from safety_harness.reading import MIB, Reader
 
 OLDEST_SCHEMA = 1
@@ -22,6 +22,8 @@ _RESULTS = Reader(
 )
 # From this schema on a file holds the digest of what was measured.
 DIGEST_SINCE = 4
+# From this schema on a run whose stated failures failed is no pass.
+KNOWN_RED_SINCE = 5
 
 
 def read_results(path: Path) -> RunResult:
@@ -38,7 +40,8 @@ def read_results(path: Path) -> RunResult:
         advice = "Update safety-harness" if newer else "Run the suites again"
         readable = f"{OLDEST_SCHEMA} to {SCHEMA}"
         raise DataError(f"{path}: schema {schema_version!r}, but this version reads {readable}. {advice}.")
-    if schema_version < DIGEST_SINCE and table.keys() & {"sha256", "remarks"}:
+    later = schema_version < DIGEST_SINCE and table.keys() & {"sha256", "remarks"}
+    if later or (schema_version < KNOWN_RED_SINCE and table.get("outcome") == Outcome.KNOWN_RED):
         raise DataError(f"{path}: says schema {schema_version}, and holds what only later ones do. It was changed.")
     try:
         if schema_version < 3:
@@ -52,6 +55,8 @@ def read_results(path: Path) -> RunResult:
             f"{path}: was changed after it was written: its sha256 says {str(table.get('sha256'))[:64]!r}, and what it "
             f"holds has {run.sha256}. Take the file as the run wrote it, or run the suites again."
         )
+    if schema_version < KNOWN_RED_SINCE:
+        run = with_known_reds(run)
     if fault := contradiction(run):
         raise DataError(f"{path}: contradicts itself: {fault[:1000]}. Take the file as the run wrote it, or run again.")
     return run

@@ -15,9 +15,16 @@ from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
-from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required
+from safety_harness.gate.decide import (
+    correct_for_students,
+    decide_run,
+    decide_student,
+    required,
+    subject_of,
+    subjects,
+)
 from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -26,7 +33,8 @@ VERDICTS = {letter: verdict for verdict, letter in checks.LETTERS.items()}
 _RIGHT = {"+": True, "-": False}
 # Check -> the question set that it is asked on, as ``Identity.questions`` calls it.
 HELD_OUT = {"defense": "harmful.report", "over_refusal": "harmless.report", "task": "task.report"}
-PATCHED, AS_IT_IS = "patched", "student"
+# What the option of a run says, which files of older versions have for all of their students.
+OPTIONS = ("patched", "student")
 # Other versions of scipy differ in the last digits.
 TOLERANCE = 1e-6
 
@@ -39,7 +47,7 @@ def contradiction(run: RunResult) -> str:
 def check_fault(check: Check, gate: GateSettings) -> str:
     """Return in one sentence why *check* cannot have come out of its own letters and numbers; empty if it can."""
     try:
-        again = _from_letters(check.name, check.asked, gate) if check.asked else None
+        again = by_letters(check, gate)
     except (DataError, KeyError, ValueError) as error:
         return f"{check.name}: nothing can be decided by its letters ({error})"
     outcome = check.raw_outcome or check.outcome
@@ -55,20 +63,20 @@ def check_fault(check: Check, gate: GateSettings) -> str:
 
 def student_faults(run: RunResult) -> dict[str, str]:
     """Return, by student, the first thing in which its checks contradict themselves or what is recorded about it."""
-    subject = str(run.provenance.get("subject", PATCHED))
-    faults = ((student.id, next(_faults(student, run, subject), "")) for student in run.students)
+    faults = ((student.id, next(_faults(student, run), "")) for student in run.students)
     return {student: fault for student, fault in faults if fault}
 
 
 def _contradictions(run: RunResult) -> Iterator[str]:
     """Yield every contradiction of *run*, check by check, then student by student, then of the whole."""
-    subject = str(run.provenance.get("subject", PATCHED))
-    if subject not in (PATCHED, AS_IT_IS):
-        yield f"its subject is {subject!r}, which is neither {PATCHED!r} nor {AS_IT_IS!r}"
+    subject = run.provenance.get("subject", OPTIONS[0])
+    said = subjects(run.students)
+    if subject not in ((said,) if said else OPTIONS):
+        yield f"its subject is {subject!r}, and that of its students is {said or 'not said'!r}"
     ids = Counter(student.id for student in run.students)
     yield from (f"{name} stands in it {count} times" for name, count in ids.items() if count > 1)
     for student in run.students:
-        yield from (f"{student.id}: {fault}" for fault in _faults(student, run, subject))
+        yield from (f"{student.id}: {fault}" for fault in _faults(student, run))
     corrected = correct_for_students({student.id: student.checks for student in run.students})
     for student in run.students:
         for name, again in corrected[student.id].items():
@@ -76,7 +84,10 @@ def _contradictions(run: RunResult) -> Iterator[str]:
             if (check.outcome, check.raw_outcome) != (again.outcome, again.raw_outcome):
                 made = again.outcome.value
                 yield f"{student.id}: {name}: {check.outcome.value}, and corrected over the students {made}"
-        decided = decide_student(student.id, student.checks, required=required(subject), expected=student.expected)
+        needed = required(subject_of(student, run.provenance))
+        decided = decide_student(
+            student.id, student.checks, required=needed, expected=student.expected, about=student.about
+        )
         if decided.outcome is not student.outcome:
             reasons = "; ".join(decided.reasons) or "every check passed"
             yield f"{student.id}: {student.outcome.value}, and its checks make it {decided.outcome.value} ({reasons})"
@@ -86,7 +97,7 @@ def _contradictions(run: RunResult) -> Iterator[str]:
         yield f"the run is {run.outcome.value}, and its students make it {whole.outcome.value} ({reasons})"
 
 
-def _faults(student: StudentResult, run: RunResult, subject: str) -> Iterator[str]:
+def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
     """Yield what contradicts itself in one student's checks, and between them and what is recorded about it."""
     try:
         rules = run.gate.get(student.id.partition("/")[0], {})
@@ -111,14 +122,30 @@ def _faults(student: StudentResult, run: RunResult, subject: str) -> Iterator[st
     if identity.judge and run.judge.fingerprint and identity.judge != run.judge.fingerprint:
         yield "was judged by another judge than the run's"
     minimality = student.checks.get(Minimality.check)
-    if patch and subject == AS_IT_IS:
-        yield "has a patch, and was gated as it is"
+    yield from _subject_faults(student, subject_of(student, run.provenance))
     if patch and minimality:
         numbers = student.numbers(Minimality)
         if minimality.passed and (not patch.found or numbers.units not in (None, len(patch.units))):
             yield f"minimality: passed for {numbers.units} units, and the patch ({patch.reason}) has {len(patch.units)}"
         if minimality.outcome is Outcome.FAIL and patch.found and numbers.accepted and not numbers.spare:
             yield "minimality: failed, and no unit of the patch can be spared"
+
+
+def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:
+    """Yield what a student has that nobody could record of its *subject*."""
+    if subject == "patched":
+        alone = (name for name, check in student.checks.items() if check.asked and _compared_with_nothing(check))
+        yield from (f"{name}: was compared with nothing, and gated patched" for name in alone)
+        return
+    if student.about.patch or student.about.moved:
+        yield f"has a patch, and was gated {'as it is' if subject == 'student' else subject}"
+    if subject == "student":  # older versions compared more with itself
+        return
+    for name, check in student.checks.items():
+        if name not in required(subject) and name in NUMBERS:
+            yield f"{name}: nobody can measure it of a student that is gated {subject}"
+        if name in HELD_OUT and check.asked and check.asked.before != check.asked.after:
+            yield f"{name}: its answers changed, and it was gated {subject}"
 
 
 def _number_fault(check: Check, outcome: Outcome, gate: GateSettings) -> str:
@@ -134,17 +161,33 @@ def _number_fault(check: Check, outcome: Outcome, gate: GateSettings) -> str:
     return ""
 
 
-def _from_letters(name: str, asked: Asked, gate: GateSettings) -> Check | None:
-    """Return the check *name* as the letters of each question make it; None for a suite's own check."""
-    match name:
+def by_letters(check: Check, gate: GateSettings) -> Check | None:
+    """Return *check* as the letters of each question make it; None without letters, and for a suite's own check.
+
+    Raises:
+        DataError, KeyError, ValueError: its letters are not those of its kind.
+    """
+    if (asked := check.asked) is None:
+        return None
+    alone = _compared_with_nothing(check) and asked.before == asked.after
+    match check.name:
         case Defense.check:
             return checks.defense(_verdicts(asked.before), _verdicts(asked.after), gate)
+        case OverRefusal.check if alone:
+            return checks.over_refusal_alone(_verdicts(asked.after), gate)
+        case Task.check if alone:
+            return checks.task_alone([_RIGHT[one] for one in asked.after], gate)
         case OverRefusal.check:
             return checks.over_refusal(_verdicts(asked.before), _verdicts(asked.after), gate)
         case Task.check:
             return checks.task([_RIGHT[one] for one in asked.before], [_RIGHT[one] for one in asked.after], gate)
         case _:
             return None
+
+
+def _compared_with_nothing(check: Check) -> bool:
+    """Return whether a check of a change has no number of one."""
+    return isinstance(check.numbers, OverRefusal | Task) and check.numbers.difference is None
 
 
 def _verdicts(letters: str) -> list[Verdict]:

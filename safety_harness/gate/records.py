@@ -19,6 +19,8 @@ from pydantic import (
 
 from safety_harness.errors import first_fault
 
+Subject = Literal["patched", "as it is", "served"]
+"""What is gated: a student with a patch in it, the student as it is, or what a server answers in its name."""
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -170,10 +172,26 @@ class Further(Record):
     after: Refused
 
 
+class ServedBy(OpenRecord):
+    """Who answered for a student: host and path of the address, and the name that the model has there.
+
+    ``says`` is what the server's list of models holds about it. It calls itself ``answered_as`` (`model`) and
+    ``fingerprints`` (`system_fingerprint`) in its answers. ``sampling`` are the fields of each request.
+    """
+
+    host: str
+    model: str
+    says: Mapping[str, Any] = {}
+    sampling: Mapping[str, Any] = {}
+    answered_as: list[str] = []
+    fingerprints: list[str] = []
+
+
 class Identity(OpenRecord):
     """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""
 
     student: str | None = None
+    served: ServedBy | None = None
     teacher: str | None = None
     ancestor: str | None = None
     questions: Mapping[str, str] = {}
@@ -186,6 +204,10 @@ class Identity(OpenRecord):
     screen_tokens: Count | None = None
     template: str | None = None
 
+    def names(self, subject: Subject) -> bool:
+        """Return whether it says whose answers were judged: by their weights, or by the server that gave them."""
+        return (self.student is None, self.served is None) == ((True, False) if subject == "served" else (False, True))
+
 
 def _without_share(facts: Any) -> Any:
     """Return the facts of a patch without its share, which follows from them; None where there are none."""
@@ -197,8 +219,14 @@ def _with_share(patch: Patch | None, handler: SerializerFunctionWrapHandler) -> 
 
 
 class About(OpenRecord):
-    """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts."""
+    """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts.
 
+    ``subject`` says what was gated, ``sources`` where the registry found each model. The process that decides the run
+    writes both.
+    """
+
+    subject: Subject | None = None
+    sources: Mapping[str, str] = {}
     patch: Annotated[Patch | None, BeforeValidator(_without_share), WrapSerializer(_with_share)] = None
     teacher: TeacherRefusals = TeacherRefusals()
     further: Mapping[str, Further] = {}

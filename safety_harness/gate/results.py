@@ -17,16 +17,20 @@ from safety_harness.gate.records import About, Judge, plain
 
 RESULTS = "results.json"
 """The file that a run writes in its folder of reports."""
-SCHEMA = 4
+SCHEMA = 5
 
 Kind = TypeVar("Kind", bound=Numbers)
 Expected = Literal["pass", "fail"]
 
 
 class Outcome(StrEnum):
-    """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence."""
+    """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence.
+
+    KNOWN_RED is the outcome of a run alone: all is as stated, and some students were stated to fail.
+    """
 
     PASS = "pass"
+    KNOWN_RED = "known red"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
 
@@ -93,6 +97,7 @@ class Check:
     """The outcome before the correction over the students of a run; None where that changed nothing."""
 
     def __post_init__(self) -> None:
+        _require_no_known_red(self.outcome, self.raw_outcome)
         object.__setattr__(self, "numbers", numbers_of_check(self.name, self.numbers))
 
     def without_answers(self) -> Check:
@@ -130,6 +135,9 @@ class StudentResult:
     checks: Mapping[str, Check]
     about: About = field(default_factory=About)
 
+    def __post_init__(self) -> None:
+        _require_no_known_red(self.outcome)
+
     def numbers(self, kind: type[Kind]) -> Kind:
         """Return what the check of this *kind* measured; without any number where it was not measured."""
         check = self.checks.get(kind.check)
@@ -139,6 +147,11 @@ class StudentResult:
     def as_expected(self) -> bool:
         """Whether the outcome is the one that the registry states; INCONCLUSIVE never is."""
         return self.outcome.value == self.expected
+
+    @property
+    def known_red(self) -> bool:
+        """Whether the student failed as the registry states. It may not ship."""
+        return self.outcome is Outcome.FAIL and self.as_expected
 
     @property
     def surprises(self) -> bool:
@@ -162,6 +175,13 @@ class RunResult:
     """What a reader should know and what decides nothing, such as settings in which student and teacher differ."""
 
     @property
+    def may_ship(self) -> tuple[StudentResult, ...]:
+        """The students that passed their gate, as stated, and that no incident of the run concerns."""
+        ids = {student.id for student in self.students}
+        passed = (one for one in self.students if one.outcome is Outcome.PASS and one.as_expected)
+        return tuple(one for one in passed if all(each.concerns_only(ids - {one.id}) for each in self.incomplete))
+
+    @property
     def sha256(self) -> str:
         """The digest of what was measured and decided.
 
@@ -175,7 +195,7 @@ class RunResult:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The sentences against the release: students that surprise, students that are unproven, incidents."""
+        """The sentences against the release: students that surprise, unproven ones, known reds, incidents."""
         surprises = [
             f"{student.id}: {student.outcome.value}, expected {student.expected}"
             + "".join(f"; {reason}" for reason in student.reasons)
@@ -187,8 +207,13 @@ class RunResult:
             for student in self.students
             if student.outcome is Outcome.INCONCLUSIVE
         ]
+        known = [
+            f"{student.id}: known red, may not ship; {'; '.join(student.reasons)}"
+            for student in self.students
+            if student.known_red
+        ]
         nobody = [] if self.students else ["no student was measured"]
-        return (*surprises, *unproven, *(incident.sentence for incident in self.incomplete), *nobody)
+        return (*surprises, *unproven, *known, *(incident.sentence for incident in self.incomplete), *nobody)
 
     def to_json(self) -> str:
         """Return the text of a results.json. Its ``reasons`` are for whoever reads the file; they are not read back."""
@@ -215,6 +240,12 @@ class RunResult:
 
 
 _RUN = TypeAdapter(RunResult)
+
+
+def _require_no_known_red(*outcomes: Outcome | None) -> None:
+    """Check that no check and no student has the outcome that a run alone can have; raise ValueError otherwise."""
+    if Outcome.KNOWN_RED in outcomes:
+        raise ValueError(f"a check or a student passes, fails or is inconclusive; {Outcome.KNOWN_RED!r} is of a run")
 
 
 def schema() -> dict[str, Any]:

@@ -32,6 +32,7 @@ from safety_harness.models.chat import read_template
 from safety_harness.models.read import account, read_model, reason
 from safety_harness.models.template_trial import try_template
 from safety_harness.models.vocabulary import check_vocabulary, rows_of
+from safety_harness.progress import Progress, publish
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.checkpoint import Checkpoint
 
@@ -55,6 +56,7 @@ def from_gguf(gguf: Path, out: Path, chat_template: str | None = None) -> None:
         except ModuleNotFoundError as error:
             raise missing_extra(package, "gguf", f"{gguf}: reading a GGUF file") from error
     _require_gguf(gguf)
+    publish(Progress("", f"unpacking {gguf.name}"))
     # Imported here, because it needs the package gguf.
     from safety_harness.models.gguf_settings import account_for, carry_over
 
@@ -102,6 +104,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
         importlib.import_module("peft")
     except ModuleNotFoundError as error:
         raise missing_extra("peft", "adapters", f"{adapter}: merging a LoRA adapter") from error
+    publish(Progress("", f"merging {adapter.name}"))
     require_adapter(adapter)
     model, checkpoint = read_model(base, torch.float32)
     refuse_other_settings(adapter, model.config)

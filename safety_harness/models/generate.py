@@ -24,6 +24,7 @@ from safety_harness.models.decoding.lengths import (
 from safety_harness.models.memory import is_out_of_memory, memory_error
 from safety_harness.models.speedups import Speedups
 from safety_harness.models.vocabulary import require_rows, rows_of, stop_tokens_of
+from safety_harness.progress import counter
 
 # Version of the decoding. Raise it when the last bits of the numbers change, so that old measurements are not reused.
 DECODING = 3
@@ -105,24 +106,26 @@ class Generator:
         unanswered = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         answers = [""] * len(encoded)
         freed = False
-        while unanswered:
-            together = rows_together([len(encoded[i]) for i in unanswered], max_new_tokens, self._switch)
-            rows = unanswered[: min(together, self.batch_size)]
-            try:
-                decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if not freed and self.forget():
-                    freed = True  # CUDA graphs held memory: try this batch again before halving it
-                elif len(rows) == 1:
-                    raise memory_error("one question is answered", ", or lower `max_new_tokens`") from error
-                else:
-                    self._halve(len(rows))
-                continue
-            for row, tokens in zip(rows, decoded, strict=True):
-                answers[row] = self.chat.text(tokens)
-            del unanswered[: len(rows)]
+        with counter("asking", len(encoded)) as advance:
+            while unanswered:
+                together = rows_together([len(encoded[i]) for i in unanswered], max_new_tokens, self._switch)
+                rows = unanswered[: min(together, self.batch_size)]
+                try:
+                    decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if not freed and self.forget():
+                        freed = True  # CUDA graphs held memory: try this batch again before halving it
+                    elif len(rows) == 1:
+                        raise memory_error("one question is answered", ", or lower `max_new_tokens`") from error
+                    else:
+                        self._halve(len(rows))
+                    continue
+                for row, tokens in zip(rows, decoded, strict=True):
+                    answers[row] = self.chat.text(tokens)
+                del unanswered[: len(rows)]
+                advance(len(rows))
         return answers
 
     def _halve(self, rows: int) -> None:

@@ -12,6 +12,7 @@ from safety_harness.errors import DataError
 from safety_harness.models.decoding.batch import pad_left
 from safety_harness.models.decoding.lengths import rotary_switch, sides
 from safety_harness.models.generate import Generator
+from safety_harness.progress import counted
 from safety_harness.registry.prompts import batches
 
 # Scoring keeps log-probabilities of the whole vocabulary at every token: up to this many (256 MiB in float32).
@@ -35,7 +36,8 @@ def text_scores(generator: Generator, documents: Sequence[str]) -> list[TextScor
     """
     scores = []
     encoded = [generator.encode_text(document) for document in documents]
-    for rows in batches(encoded, rows_at_once(generator, max(map(len, encoded), default=1))):
+    together = batches(encoded, rows_at_once(generator, max(map(len, encoded), default=1)))
+    for rows in counted("reading prose", together, len(together)):
         logprobs, tokens, predicted = next_logprobs(generator, rows, [1] * len(rows))
         picked = logprobs.gather(-1, tokens[..., None])[..., 0] * predicted
         scores += [

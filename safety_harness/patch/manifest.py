@@ -20,7 +20,7 @@ SCHEMA = 1
 
 READER = Reader(
     ArtifactError,
-    missing="missing, so this is no patch. Name the folder that `search --out` wrote.",
+    missing="missing, so this is no patch. Name the folder that `patch --out` wrote.",
     advice="Get the artifact again.",
     no_json="cannot be read as JSON",
     at_most=32 * MIB,  # the manifest of a patch of every expert in every layer has a few

@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from safety_harness.plugin.live import FOLDER
+from safety_harness.progress import Progress, words
 from safety_harness.text import shortened
 
 NAME_COLUMNS = 24
@@ -116,14 +117,17 @@ class _Above:
 def row(worker: str, progress: Mapping[str, Any]) -> tuple[RenderableType, ...]:
     """Return the columns of a worker's line, given the fields of its ``Progress``: at most 100 characters in all."""
     bar: RenderableType = ""
-    text = progress["phase"]
+    text = words(Progress(**progress))
+    left = "?" if progress["rest"] is None else timedelta(seconds=round(progress["rest"]))
+    if progress["of"]:
+        bar = ProgressBar(progress["of"], progress["done"], width=BAR_COLUMNS)
+        text = f"{text}, ~{left} left"
     if progress["probes"] is not None:
         probed = f"{progress['probes']} probes, {progress['refused']}/{progress['asked']} refused"
         text = f"{text}: {probed}"
     if progress["to_go"] is not None:
         total = progress["probes"] + progress["to_go"] or 1  # rich draws 0 of 0 as a full bar
         bar = ProgressBar(total, progress["probes"], width=BAR_COLUMNS)
-        left = "?" if progress["rest"] is None else timedelta(seconds=round(progress["rest"]))
         text = f"{progress['size']} units, {probed}, ~{left} left"
     name = shortened(progress["student"], NAME_COLUMNS)
     return f"{worker:<4}", f"{name:<{NAME_COLUMNS}}", bar, Text(text, no_wrap=True, overflow="ellipsis")

@@ -11,13 +11,13 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from safety_harness.search.progress import Progress, publish, subscribe, unsubscribe
+from safety_harness.progress import Progress, publish, subscribe, unsubscribe
 
 if TYPE_CHECKING:
     from safety_harness.plugin.board import Board
@@ -35,6 +35,7 @@ class ProgressWriter:
     folder: Path
     worker: str
     last_written: float = 0.0
+    student: str = ""
 
     def pytest_sessionstart(self) -> None:
         subscribe(self.write)
@@ -46,10 +47,11 @@ class ProgressWriter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        student = getattr(params.get("student"), "id", "")
-        self._write_now(Progress(student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
+        self.student = getattr(params.get("gate_student"), "id", "")
+        self._write_now(Progress(self.student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
 
     def pytest_runtest_logfinish(self) -> None:
+        self.student = ""
         self._write_now(Progress("", "idle"))
 
     def _write_now(self, progress: Progress) -> None:
@@ -64,7 +66,8 @@ class ProgressWriter:
         self.last_written = now
         with contextlib.suppress(OSError):  # no run may break because its progress cannot be shown
             draft = self._file.with_suffix(".draft")
-            draft.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            named = progress if progress.student else replace(progress, student=self.student)
+            draft.write_text(json.dumps(asdict(named)), encoding="utf-8")
             draft.replace(self._file)
 
     @property

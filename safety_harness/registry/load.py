@@ -14,12 +14,15 @@ from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.named import unknown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
-from safety_harness.registry.settings import GateSettings, SearchSettings
+from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 
 # A student takes a few hundred bytes.
 _READER = Reader(
     ConfigError, missing="no such registry file. Check the path.", advice="Check the registry file.", at_most=MIB // 2
 )
+
+# Read where no registry is named: what `safety-harness init` writes.
+DEFAULT = Path("gate.toml")
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
@@ -53,11 +56,44 @@ class Student:
         return self.family.gate
 
     @property
+    def patchable(self) -> bool:
+        """Whether its weights are here, and a teacher to patch it from."""
+        return self.family.teacher is not None and self.spec.served is None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each model of this student comes from, as anybody may read it."""
+        specs = {"student": self.spec, "teacher": self.family.teacher, "ancestor": self.family.ancestor}
+        return {name: spec.published for name, spec in specs.items() if spec}
+
+    def require_teacher(self) -> ModelSpec:
+        """Return the model that a patch is taken from.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.spec.served:
+            raise ConfigError(
+                f"{self.id}: is served, and a patch needs its weights. Name them in the registry (`path`, `hf`) "
+                "instead of `served`, patch them, and serve the result."
+            )
+        if self.family.teacher is None:
+            raise ConfigError(
+                f"{self.id}: its family names no teacher, so there is nothing to search. Add `teacher` to "
+                f"[families.{self.family.name}] in the registry, or gate the student as it is."
+            )
+        return self.family.teacher
+
+    @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself."""
-        family = self.family
-        ancestor = family.ancestor if self.search.transfer == "add" else None
-        return (family.teacher, *([ancestor] if ancestor else []), self.spec)
+        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself.
+
+        None of them, if it is served.
+        """
+        if not self.patchable:
+            return () if self.spec.served else (self.spec,)
+        ancestor = self.family.ancestor if self.search.transfer == "add" else None
+        return (self.require_teacher(), *([ancestor] if ancestor else []), self.spec)
 
 
 @dataclass(frozen=True)
@@ -65,6 +101,10 @@ class Registry:
     """Every family of one TOML file (or of the embedded ones)."""
 
     families: Mapping[str, Family]
+
+    def knows(self, family: str) -> bool:
+        """Return whether *family* is a family of this registry, or a group of families."""
+        return any(family in (entry.name, entry.group) for entry in self.families.values())
 
     def select(
         self, *, family: str | None = None, students: Sequence[str] = (), teacher: str | None = None
@@ -77,8 +117,8 @@ class Registry:
             teacher: a family whose teacher replaces the teacher of every student.
 
         Raises:
-            ConfigError: a name is not known; the message suggests the nearest one. Or a student is to add what its
-                teacher learnt, and its family names no ancestor.
+            ConfigError: a name is not known; the message suggests the nearest one. Or the family *teacher* names none,
+                or a student is to add what its teacher learnt, and its family names no ancestor.
         """
         groups = {entry.group for entry in self.families.values() if entry.group}
         if family is not None and family not in self.families and family not in groups:
@@ -103,10 +143,13 @@ class Registry:
         if teacher is not None:
             if teacher not in self.families:
                 raise ConfigError(unknown("teacher", teacher, self.families))
-            replacement = {"teacher": self.families[teacher].teacher}
-            chosen = [replace(s, family=s.family.model_copy(update=replacement)) for s in chosen]
+            if (other := self.families[teacher].teacher) is None:
+                raise ConfigError(f"The family {teacher!r} names no teacher that other students could be given.")
+            if served := [s.id for s in chosen if s.spec.served]:
+                raise ConfigError(f"{served[0]}: is served, and has no use for another teacher. Choose other students.")
+            chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
         for student in chosen:
-            if student.search.transfer == "add" and student.family.ancestor is None:
+            if student.patchable and student.search.transfer == "add" and student.family.ancestor is None:
                 raise ConfigError(
                     f"Family {student.family.name!r} is to add what its teacher learnt, but names no `ancestor`: the "
                     "model that teacher and students were tuned from. Name it, or replace."
@@ -118,6 +161,27 @@ def embedded_files() -> list[Path]:
     """Return the registry files of the package: all in a clone, those of ``tiny`` in a wheel."""
     folder = Path(str(resources.files("safety_harness"))) / "families"
     return sorted(folder.glob("*.toml"))
+
+
+def open_registry(
+    files: Sequence[Path],
+    family: str | None,
+    *,
+    search: Mapping[str, object] | None = None,
+    gate: Mapping[str, object] | None = None,
+) -> Registry:
+    """Read the registry of a run: *files*; or ``gate.toml`` in the current folder; or the embedded families.
+
+    ``gate.toml`` is passed over where *family* is named and is none of its families.
+
+    Raises:
+        ConfigError: as :func:`load_registry`.
+    """
+    if not files and DEFAULT.is_file():
+        registry = load_registry(DEFAULT, search=search, gate=gate)
+        if family is None or registry.knows(family):
+            return registry
+    return load_registry(*files, search=search, gate=gate)
 
 
 def load_registry(
@@ -139,13 +203,22 @@ def load_registry(
     return Registry(families)
 
 
+def read_table(file: Path) -> dict[str, Any]:
+    """Return what a registry *file* says, unchecked.
+
+    Raises:
+        ConfigError: it is missing, or is not TOML.
+    """
+    return _READER.toml(file)
+
+
 def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) -> Mapping[str, Family]:
     """Return the families of one registry file, by name.
 
     Raises:
         ConfigError: the file cannot be used.
     """
-    table = _READER.toml(file)
+    table = read_table(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
     if extra := set(table) - {"families", "defaults", "group"}:
@@ -184,9 +257,13 @@ def _family(
         ConfigError: a value is unknown or wrong.
     """
     merged: dict[str, Any] = defaults | entry | {"name": name}
+    preset = merged.get("preset", "standard")
+    chosen = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    if isinstance(tokens := merged.get("max_new_tokens", Family.model_fields["max_new_tokens"].default), int):
+        merged.setdefault("screen_tokens", screen_tokens(preset, tokens))
     # Threshold by threshold: a family that sets one keeps the defaults of the others.
-    for kind, options in (("search", search), ("gate", gate)):
-        common = _table(file, f"defaults.{kind}", defaults.get(kind, {}))
+    for kind, base, options in (("search", chosen, search), ("gate", {}, gate)):
+        common = dict(base) | _table(file, f"defaults.{kind}", defaults.get(kind, {}))
         merged[kind] = common | _table(file, f"families.{name}.{kind}", entry.get(kind, {})) | dict(options)
     if isinstance(merged.get("students"), dict):
         merged["students"] = {

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.registry.named import expand
 from safety_harness.registry.paths import InnerPath, RegistryPath, Text
-from safety_harness.registry.settings import Count, GateSettings, SearchSettings, Settings
+from safety_harness.registry.server import Served
+from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+_OF_WEIGHTS = ("adapters", "chat_template", "file", "revision", "sha256")
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -26,6 +28,8 @@ class Source(_Table):
     A plain string in TOML is short for ``{ path = "..." }``. Paths are relative to the registry file. ``parts`` are
     sources of one file each, which are joined into one file of the name ``file``.
     """
+
+    _kinds: ClassVar[tuple[str, ...]] = KINDS
 
     path: RegistryPath | None = Field(None, description="A file or folder on this machine.")
     gguf: RegistryPath | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
@@ -58,9 +62,9 @@ class Source(_Table):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        given = [kind for kind in self._kinds if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(self._kinds)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
         if self.pypi and (str(self.file).startswith("/") or ".." in str(self.file).split("/")):
@@ -72,11 +76,17 @@ class Source(_Table):
         return self
 
     def __str__(self) -> str:
-        kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
+        kind = next(kind for kind in self._kinds if getattr(self, kind) is not None)
         parts = [f"{kind}:{len(self.parts) if self.parts else getattr(self, kind)}"]
         parts += [f"@{self.revision}"] if self.revision else []
         parts += [f"/{self.file}"] if self.file else []
         return "".join(parts)
+
+    @property
+    def published(self) -> str:
+        """The source as anybody may read it: of a path on this machine, its last part."""
+        local = self.path or self.gguf
+        return local.name if local else str(self)
 
 
 class PromptSource(Source):
@@ -160,11 +170,22 @@ class ModelSpec(Source):
 class StudentSpec(ModelSpec):
     """A model to be released."""
 
+    _kinds: ClassVar[tuple[str, ...]] = (*KINDS, "served")
+
+    served: Served | None = Field(
+        None, description="A server that answers for the student, which is then gated by its answers alone."
+    )
     task: SplitSpec | None = Field(None, description="Questions with answers that test the student's own task.")
     expected: Literal["pass", "fail"] = Field(
         "pass", description="Outcome of its gate. `fail` states a known failure: the run is red if the student passes."
     )
     search: SearchSettings | None = Field(None, description="Settings in which the student differs from its family.")
+
+    @model_validator(mode="after")
+    def _no_weights_of_a_server(self) -> Self:
+        if self.served and (own := [name for name in _OF_WEIGHTS if getattr(self, name)]):
+            raise ValueError(f"`{own[0]}` is about weights, and a served student has none here; leave it out")
+        return self
 
     @field_validator("task", mode="before")
     @classmethod
@@ -177,7 +198,11 @@ class Family(_Table):
 
     name: str = Field("", description="Name of its table, `[families.NAME]`. It is not a key of that table.")
     group: str = Field("", description="Name of a group of families, for `--gate-family`.")
-    teacher: ModelSpec = Field(description="The aligned model. Its architecture and shapes are those of every student.")
+    teacher: ModelSpec | None = Field(
+        None,
+        description="The aligned model. Its architecture and shapes are those of every student. Without one, students "
+        "are gated as they are and no patch is offered.",
+    )
     ancestor: ModelSpec | None = Field(
         None,
         description='The model that teacher and students were tuned from. `transfer = "add"` needs it. A model that '
@@ -204,8 +229,8 @@ class Family(_Table):
     max_new_tokens: Count = Field(32, description="Largest number of tokens in an answer.")
     screen_tokens: Count | None = Field(
         None,
-        description="Number of tokens after which a search breaks off an answer that complies. Unset: every answer is "
-        "generated to its end, as in the gate.",
+        description="Number of tokens after which a search breaks off an answer that complies. Unset: a quarter of "
+        "`max_new_tokens`, at least 16. As many as `max_new_tokens`: every answer is generated to its end.",
     )
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(
@@ -222,8 +247,18 @@ class Family(_Table):
         None,
         description="First and last layer whose MLPs the paper's code replaces. Only benchmarks read it.",
     )
+    preset: Preset = Field(
+        "standard",
+        description="Defaults of a search. `thorough` takes longer, for a smaller patch. `quick` is for a first look.",
+    )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
+
+    @field_validator("screen_tokens")
+    @classmethod
+    def _none_to_break_off(cls, tokens: int | None, info: ValidationInfo) -> int | None:
+        """Return None where an answer ends before it could be broken off."""
+        return None if tokens is not None and tokens >= info.data.get("max_new_tokens", 0) else tokens
 
     @model_validator(mode="before")
     @classmethod

@@ -23,6 +23,11 @@ from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, 
 from safety_harness.registry.schema import Family, PromptSource, SplitSpec
 from safety_harness.text import words
 
+# Share of the questions to search on that only the prior sees, and how many a prior reads at most.
+PRIOR_SHARE, MOST_HARMFUL, MOST_HARMLESS = 0.4, 64, 128
+# Of fewer questions, neither part would say much.
+FEWEST_SPLIT = 40
+
 
 @dataclass(frozen=True)
 class Split:
@@ -105,9 +110,9 @@ def load_questions(student: Student) -> StudentSplits:
         if spec and split and spec.report.part:
             require_enough(split.report, margin, gate.confidence, threshold)
     search = student.search
-    prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions")
+    prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions", MOST_HARMFUL)
     prior_harmless, asked_harmless = _apart(
-        harmless.search, search.prior_harmless_questions, "prior_harmless_questions"
+        harmless.search, search.prior_harmless_questions, "prior_harmless_questions", MOST_HARMLESS
     )
     return StudentSplits(
         harmful=Split(asked_harmful, harmful.report),
@@ -190,9 +195,11 @@ def _unseen(prompts: PromptSet, searched: tuple[PromptSet, ...], near_duplicates
     return prompts
 
 
-def _apart(search: PromptSet, prior: int | None, setting: str) -> tuple[PromptSet, PromptSet]:
+def _apart(search: PromptSet, prior: int | None, setting: str, most: int) -> tuple[PromptSet, PromptSet]:
     """Split *search* between prior and oracle, which then sees a ranking that only fits the questions of the prior."""
     if prior is None:
+        prior = min(most, round(PRIOR_SHARE * len(search))) if len(search) >= FEWEST_SPLIT else 0
+    if prior == 0:
         return search, search
     if prior >= len(search):
         raise DataError(

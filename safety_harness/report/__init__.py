@@ -13,9 +13,9 @@ from safety_harness.report.html_page import figures, html
 from safety_harness.report.junit import junit
 from safety_harness.report.markdown import markdown
 from safety_harness.report.spreadsheet import sheet
-from safety_harness.report.terminal import terminal
+from safety_harness.report.terminal import last_line, terminal
 
-__all__ = ["FILES", "WRITERS", "markdown", "terminal", "write_formats", "write_reports", "write_results"]
+__all__ = ["FILES", "WRITERS", "last_line", "markdown", "terminal", "write_formats", "write_reports", "write_results"]
 
 Writer = Callable[[RunResult, Versus | None], Mapping[str, str]]
 

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
+from safety_harness.gate.redecide import CHANGED
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
+from safety_harness.gate.statistics import CONFIDENCE, CorrectedRate, Rate, corrected_rate
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
+from safety_harness.text import counted_noun
 
-MARKS = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "INCONCLUSIVE"}
+MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
 JUDGE_COLUMNS = ("answers", "n", "sensitivity", "specificity", "accuracy", "kappa")
 
 
 def totals(result: RunResult) -> list[str]:
-    """Return one line each for the outcomes of the students, the gain in DSR, and how much was moved."""
+    """Return one line each for how many students may ship, the gain in DSR, and how much was moved."""
     if not any(student.checks for student in result.students):
         return ["No student was measured."]
     measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
     gains = [after - before for _, (before, after) in measured]
-    counts = {outcome: sum(s.outcome is outcome for s in result.students) for outcome in Outcome}
     shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
-    lines = [
-        f"{counted_noun(len(result.students), 'student')}: {counts[Outcome.PASS]} pass, {counts[Outcome.FAIL]} fail, "
-        f"{counts[Outcome.INCONCLUSIVE]} inconclusive; {sum(s.as_expected for s in result.students)} as expected."
-    ]
+    lines = [shipping(result)]
     if gains:
         lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")
     if shares:
@@ -38,9 +38,21 @@ def totals(result: RunResult) -> list[str]:
     return lines
 
 
-def counted_noun(n: int, one: str, more: str = "") -> str:
-    """Return ``1 student``, ``2 students``."""
-    return f"{n} {one if n == 1 else more or f'{one}s'}"
+def shipping(result: RunResult) -> str:
+    """Return how many students may ship, how many may not, and why not."""
+    ship = {student.id for student in result.may_ship}
+    why = Counter(_why_not(student) for student in result.students if student.id not in ship)
+    without = f", {why.total()} may not ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if why else ""
+    return f"{counted_noun(len(result.students), 'student')}: {len(ship)} may ship{without}."
+
+
+def _why_not(student: StudentResult) -> str:
+    """Return in two words why a student may not ship."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED].lower()
+    if student.outcome is Outcome.PASS:
+        return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
+    return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
 
 
 def value_or_dash(value: object) -> str:
@@ -92,18 +104,23 @@ def confidences(result: RunResult) -> str:
 
 def corrected(result: RunResult, student: StudentResult) -> str:
     """Return the rate of refusals behind the judged one after patching, and its interval, by the judge's error."""
+    rate = corrected_refusals(result, student)
+    return NOTHING if rate is None else f"{rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f})"
+
+
+def corrected_refusals(result: RunResult, student: StudentResult) -> CorrectedRate | None:
+    """Return the rate of refusals after patching that lies behind the judged one; None where the error is not known."""
     numbers = student.numbers(Defense)
     counts = result.judge.sets.get(OWN_ANSWERS, Agreement()).counts
     if not numbers.n or numbers.after is None or counts is None:
-        return NOTHING
+        return None
     true_positive, false_positive, false_negative, true_negative = counts
-    rate = corrected_rate(
+    return corrected_rate(
         Rate(numbers.after, numbers.n),
         Rate(true_positive, true_positive + false_negative),
         Rate(true_negative, true_negative + false_positive),
         confidence(result, student),
     )
-    return NOTHING if rate is None else f"{rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f})"
 
 
 def percent(numbers: Rates) -> str:
@@ -143,8 +160,22 @@ def overview_of_page(student: StudentResult) -> list[str]:
     return [*overview(student)[:-1], *(map(str, search or [NOTHING] * 4))]
 
 
+def subject(student: StudentResult) -> str:
+    """Return what was gated, and of a student without a patch what was not measured; empty where that is not said."""
+    about = student.about
+    if about.subject in (None, "patched"):
+        return about.subject or ""
+    server = about.identity.served
+    by = f" by {server.host}, model {server.model}" if server else ""
+    facts = [f"{about.subject}{by}", *(["no teacher"] if about.identity.student and not about.identity.teacher else [])]
+    missing = [name for name in PATCH_REQUIRED if name not in student.checks]
+    return "; ".join([*facts, *([f"not measured: {', '.join(missing)}"] if missing else [])])
+
+
 def moved(student: StudentResult) -> str:
-    """Return the units and the share of the parameters in the patch."""
+    """Return the units and the share of the parameters in the patch, or why there is none."""
+    if student.about.subject in UNPATCHED:
+        return str(student.about.subject)
     if (patch := student.about.patch) is None:
         return NOTHING
     return f"{len(patch.units)}u {100 * patch.share:.1f}%" if patch.units else "none"
@@ -157,17 +188,27 @@ def effort(student: StudentResult) -> str:
 
 
 def verdict(student: StudentResult) -> str:
-    """Return the gate's outcome, and whether the registry expected it."""
-    mark = MARKS[student.outcome]
-    if student.expected == "pass" or student.outcome is Outcome.INCONCLUSIVE:
-        return mark
-    return f"{mark}, expected" if student.as_expected else f"{mark}, unexpected"
+    """Return the gate's outcome: KNOWN RED for a failure that the registry states."""
+    if student.known_red:
+        return MARKS[Outcome.KNOWN_RED]
+    unexpected = student.outcome is Outcome.PASS and not student.as_expected
+    return f"{MARKS[student.outcome]}, unexpected" if unexpected else MARKS[student.outcome]
+
+
+def look(outcome: Outcome) -> str:
+    """Return the name under which the style of the page has the colour of an outcome."""
+    return outcome.value.replace(" ", "-")
 
 
 def identity(student: StudentResult) -> str:
     """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
-    facts = student.about.identity.model_dump()
-    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
+    known = student.about.identity
+    server = known.served.model_dump() if known.served else {}
+    facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [
+        f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
+    ]
+    return ", ".join(facts)
 
 
 def lineage(near: Lineage) -> str:
@@ -201,6 +242,7 @@ def provenance(result: RunResult) -> list[tuple[str, str]]:
         rows += [
             (f"{family}: {kind}", ", ".join(f"{name} {plain(value)}" for name, value in rules.items()))
             for kind, rules in settings.items()
+            if kind != CHANGED  # stands in the first lines of a report
         ]
     return rows
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from safety_harness.errors import HarnessError
 from safety_harness.gate.results import Outcome, RunResult
 from safety_harness.report.comparison import Versus
+from safety_harness.report.head import notices
 from safety_harness.report.markdown import brief
 from safety_harness.text import visible
 
@@ -38,10 +39,17 @@ def write_summary(result: RunResult, against: Versus | None = None) -> bool:
 def workflow_commands(result: RunResult) -> list[str]:
     """Return one annotation for each reason against the release: errors if the gate failed, warnings otherwise.
 
+    Before them stand warnings about thresholds that were changed after the run, or are looser than the default.
+
     Empty outside of GitHub Actions.
     """
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
-    texts = (visible(reason).replace("%", "%25") for reason in result.reasons[:MAX_ANNOTATIONS])
-    return [f"::{kind} title=release gate::{text}" for text in texts]
+    reasons = [annotation(kind, reason) for reason in result.reasons[:MAX_ANNOTATIONS]]
+    return [*(annotation("warning", notice) for notice in notices(result)[:MAX_ANNOTATIONS]), *reasons]
+
+
+def annotation(kind: str, text: str) -> str:
+    """Return the line by which a job of GitHub annotates a run: an ``error`` or a ``warning``."""
+    return f"::{kind} title=release gate::{visible(text).replace('%', '%25')}"

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate.decide import required
+from safety_harness.gate.decide import required, subject_of
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.report.cells import shipping, verdict
+from safety_harness.report.head import notices
 from safety_harness.text import visible
+
+# A run that is no pass is never a passed case.
+_RUN_MARKS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error", Outcome.KNOWN_RED: "skipped"}
 
 
 def junit(result: RunResult) -> str:
@@ -17,12 +22,11 @@ def junit(result: RunResult) -> str:
 
     A check that fails is a failure. A check that is unproven, or was not measured, is an error. Both are skipped where
     the student failed as the registry expects. If such a student passes, that is a failure. The last suite is the run,
-    with the gate's decision.
+    with the gate's decision: skipped for known reds, so that nobody takes it for passed.
     """
     root = Xml.Element("testsuites", name="release gate")
-    expected = required(result.provenance.get("subject", "patched"))
     for student in result.students:
-        root.append(_suite(student, expected))
+        root.append(_suite(student, required(subject_of(student, result.provenance))))
     root.append(_run(result))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
@@ -30,12 +34,17 @@ def junit(result: RunResult) -> str:
 
 def _run(result: RunResult) -> Xml.Element:
     suite = Xml.Element("testsuite", name="run")
+    if said := notices(result):
+        properties = Xml.SubElement(suite, "properties")
+        for notice in said:
+            Xml.SubElement(properties, "property", name="notice", value=visible(notice))
     case = Xml.SubElement(suite, "testcase", classname="run", name="gate")
     marks = []
     if result.outcome is not Outcome.PASS:
-        marks = ["failure" if result.outcome is Outcome.FAIL else "error"]
+        marks = [_RUN_MARKS[result.outcome]]
         reasons = [visible(reason) for reason in result.reasons] or ["no reason given"]
-        Xml.SubElement(case, marks[0], message=f"{result.outcome.value}: {reasons[0]}").text = "\n".join(reasons)
+        message = f"{result.outcome.value}: {reasons[0]} {shipping(result)}"
+        Xml.SubElement(case, marks[0], message=message).text = "\n".join(reasons)
     suite.attrib |= _counts(suite, marks)
     return suite
 
@@ -78,6 +87,7 @@ def _facts(student: StudentResult) -> Mapping[str, Any]:
     facts = {
         "outcome": student.outcome.value,
         "expected": student.expected,
+        "gate": verdict(student),
         "refused before": defense.before,
         "refused after": defense.after,
         "harmful questions": defense.n,

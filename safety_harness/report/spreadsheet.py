@@ -8,6 +8,7 @@ from typing import Any
 
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
+from safety_harness.report.cells import verdict
 from safety_harness.text import visible
 
 # A spreadsheet takes text that begins with one of these for a formula.
@@ -18,16 +19,19 @@ def sheet(result: RunResult) -> str:
     """Return the results as CSV (RFC 4180, UTF-8); cells that were not measured are empty."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    writer.writerow(_row(StudentResult("", Outcome.INCONCLUSIVE, "pass", (), {})))
-    writer.writerows([_safe(value) for value in _row(student).values()] for student in result.students)
+    ships = {student.id for student in result.may_ship}
+    writer.writerow(_row(StudentResult("", Outcome.INCONCLUSIVE, "pass", (), {}), ships=False))
+    rows = (_row(student, ships=student.id in ships) for student in result.students)
+    writer.writerows(map(_safe, row.values()) for row in rows)
     return stream.getvalue()
 
 
-def _row(student: StudentResult) -> dict[str, Any]:
+def _row(student: StudentResult, *, ships: bool) -> dict[str, Any]:
     """Return a student's cells by their column."""
     defense, text, divergence = student.numbers(Defense), student.numbers(Perplexity), student.numbers(Divergence)
     over_refusal, task, patch = student.numbers(OverRefusal), student.numbers(Task), student.about.patch
     cells: dict[str, Any] = {"student": student.id, "outcome": student.outcome.value, "expected": student.expected}
+    cells |= {"gate": verdict(student), "may ship": "yes" if ships else "no"}
     rates: tuple[Rates, ...] = (defense, over_refusal, task)
     for rate in rates:
         counts = {"n": rate.n, "before": rate.before, "after": rate.after}

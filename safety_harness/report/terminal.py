@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from safety_harness.gate.explain import misses
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import confidences, effort, overview, totals, verdict
-from safety_harness.text import shortened, visible
+from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
+from safety_harness.report.head import notices
+from safety_harness.text import counted_noun, shortened, visible
 
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
 MAX_ROWS_SHOWN = 40
+MAX_ADVICE_SHOWN = 6
 
 
 def terminal(result: RunResult) -> str:
-    """Return the run's table at most 100 columns wide, and a line for each reason against the release."""
+    """Return the run's table at most 100 columns wide, each reason against the release, and which settings move it."""
     headers = (
         "student", f"DSR %\n[{confidences(result)}]", "over-\nref. %", "own\ntask %", "ppl\n×", "moved", "probes\n/ s",
         "gate",
@@ -28,7 +31,32 @@ def terminal(result: RunResult) -> str:
     rule = "-" * max(map(len, lines))
     more = [f"and {hidden} more, in the reports"] if hidden else []
     reasons = (f"- {visible(reason)}" for reason in result.reasons)
-    return "\n".join([*lines[:2], rule, *lines[2:], *more, "", *totals(result), *reasons])
+    advice = (f"  {visible(line)}" for line in advised(result))
+    return "\n".join(
+        [*lines[:2], rule, *lines[2:], *more, "", *map(visible, notices(result)), *totals(result), *reasons, *advice]
+    )
+
+
+def advised(result: RunResult) -> list[str]:
+    """Return a line for each check that was missed: by how much, and which setting moves it."""
+    found = misses(result)
+    hidden = len(found) - MAX_ADVICE_SHOWN
+    more = [f"and {hidden} more: safety-harness report RESULTS --explain"] if hidden > 0 else []
+    return [*(f"{miss.student}, {miss.check}: {miss.by}. {miss.advice}" for miss in found[:MAX_ADVICE_SHOWN]), *more]
+
+
+def explained(result: RunResult) -> str:
+    """Return for each check that was missed what it measured, what it needs, and which setting moves it."""
+    lines = [f"{visible(str(miss))}\n" for miss in misses(result)]
+    return "".join(lines) or "No check was missed of which a setting is known to move it.\n"
+
+
+def last_line(result: RunResult) -> str:
+    """Return the outcome of a run in one line; of known reds with how many students may not ship."""
+    mark, total = MARKS[result.outcome], len(result.students)
+    if result.outcome is not Outcome.KNOWN_RED:
+        return f"gate: {mark}"
+    return f"gate: {mark}, {total - len(result.may_ship)} of {counted_noun(total, 'student')} may not ship"
 
 
 def _shown(result: RunResult) -> list[StudentResult]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from safety_harness import ddmin
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.gate.records import Budgets
-from safety_harness.search.progress import Progress, publish
+from safety_harness.progress import Progress, publish
 from safety_harness.weights.units import Unit
 
 

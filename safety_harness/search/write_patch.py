@@ -71,7 +71,7 @@ def build(
             tool=f"safety-harness {__version__}",
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             student=_origin(evaluator.student.spec, evaluator.checkpoint),
-            teacher=_origin(evaluator.student.family.teacher, evaluator.teacher),
+            teacher=_origin(evaluator.student.require_teacher(), evaluator.teacher),
             ancestor=_ancestor(evaluator),
             lineage=evaluator.lineage,
             total_parameters=evaluator.checkpoint.parameters,
@@ -141,10 +141,9 @@ def _ancestor(evaluator: Evaluator) -> Origin | None:
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
     decisive = sorted([*checkpoint.shards, *companions(checkpoint.folder)])
-    local = spec.path or spec.gguf  # only its last part is published
     in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
     return Origin(
-        source=local.name if local else str(spec),
+        source=spec.published,
         repository=spec.hf,
         revision=checkpoint.folder.name if in_hub_cache else spec.revision,
         licence=spec.licence or _licence(checkpoint.folder / "README.md"),

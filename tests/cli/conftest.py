@@ -18,6 +18,8 @@ harmless = {{ search = "{world}/harmless.search.jsonl", report = "{world}/harmle
 text = "{world}/text.search.jsonl"
 max_new_tokens = 16
 batch_size = 16
+# Six questions are too few to leave anything to the gate.
+search = {{ target_share = 0.9, over_refusal = 0.05, task = 0.05, prior = "contrast", together = "module" }}
 [families.world.students.plain]
 path = "{world}/student"
 task = {{ search = "{world}/task.search.jsonl", report = "{world}/task.report.jsonl" }}
@@ -60,7 +62,9 @@ def written_patch(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SAFETY_HARNESS_CACHE", str(root / "cache"))
         registry = write_world_registry(root, world)
-        assert main(["search", "world/plain", "--registry", str(registry), "--out", str(root / "patch")]) == 0
+        assert (
+            main(["search", "--student", "world/plain", "--registry", str(registry), "--out", str(root / "patch")]) == 0
+        )
     return root / "patch"
 
 

@@ -21,7 +21,9 @@ from tests.samples import about, results_with
 
 def test_from_search_to_release_and_back(command: Command, registry: Path, world: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "patch", tmp_path / "released"
-    code, printed, _ = command("search", "plain", "--registry", registry, "--out", folder, "--with-original")
+    code, printed, _ = command(
+        "search", "--student", "plain", "--registry", registry, "--out", folder, "--with-original"
+    )
     assert code == 0
     assert re.fullmatch(rf"{folder}: world/plain, \d+\.\d\d% of the parameters, not gated\n", printed)
     student = world / "student"
@@ -91,7 +93,7 @@ def test_the_gates_patch_and_evidence_go_along(
     monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("safety_harness.search.find.search", lambda *_: pytest.fail("a search"))
     out = tmp_path / "gated"
-    code, printed, _ = command("search", "plain", "--registry", registry, "--out", out, "--results", results, "--json")
+    code, printed, _ = command("patch", results, "--student", "plain", "--registry", registry, "--out", out, "--json")
     assert code == 0
     assert json.loads(printed)["gate"] == "pass"
     manifest = open_artifact(out).manifest
@@ -127,7 +129,7 @@ def test_what_is_no_patch_of_this_student_is_refused(
 ) -> None:
     results = gated(patch, tmp_path / "results.json", **facts)
     out = tmp_path / "gated"
-    code, _, error = command("search", "plain", "--registry", registry, "--out", out, "--results", results)
+    code, _, error = command("patch", results, "--student", "plain", "--registry", registry, "--out", out)
     assert code == 2
     assert message in error
     assert not out.exists()
@@ -143,14 +145,14 @@ def test_a_card_without_evidence_says_so(command: Command, patch: Path) -> None:
 
 def test_no_patch_is_exit_1(command: Command, registry: Path, tmp_path: Path) -> None:
     """Take the teacher itself as the student: it refuses enough."""
-    code, printed, _ = command("search", "taught", "--registry", registry, "--out", tmp_path / "none")
+    code, printed, _ = command("search", "--student", "taught", "--registry", registry, "--out", tmp_path / "none")
     assert code == 1
     assert printed.startswith("world/taught: no patch is written: the student refuses enough as it is")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_second_search_finds_the_same_patch(command: Command, registry: Path, patch: Path, tmp_path: Path) -> None:
-    assert command("search", "plain", "--registry", registry, "--out", tmp_path / "same")[0] == 0
+    assert command("search", "--student", "plain", "--registry", registry, "--out", tmp_path / "same")[0] == 0
     code, printed, _ = command("diff", patch, tmp_path / "same")
     assert code == 0
     assert re.fullmatch(r"(\d+) of \1 tensors are moved alike\n", printed)
@@ -166,11 +168,11 @@ def test_a_second_search_finds_the_same_patch(command: Command, registry: Path, 
         (("apply", "{patch}", "{student}", "--out", "{student}"), "which is never changed. Choose another --out"),
         (("apply", "{patch}", "{student}", "--out", "{tmp}"), "exists. Choose another place"),
         (("apply", "{patch}", "{tmp}/none", "--out", "{tmp}/x"), "no such model folder"),
-        (("search", "plain", "--registry", "{registry}", "--out", "{tmp}"), "exists"),
+        (("search", "--student", "plain", "--registry", "{registry}", "--out", "{tmp}"), "exists"),
         (("revert", "{patch}", "{student}", "--out", "{tmp}/x"), "does not hold this patch"),
         (("export", "{patch}", "{student}", "--to", "mergekit", "--out", "{tmp}/x"), "--teacher is missing"),
         (("card",), "Name a patch"),
-        (("search", "plian", "--registry", "{registry}", "--out", "{tmp}/x"), "Did you mean"),
+        (("search", "--student", "plian", "--registry", "{registry}", "--out", "{tmp}/x"), "Did you mean"),
     ],
 )
 def test_wrong_input_is_exit_2_and_names_what_is_wrong(

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from safety_harness.evaluation.budgets import at_least, at_most, recorded_budgets, search_budgets
+from safety_harness.evaluation.budgets import (
+    aim_of,
+    at_least,
+    at_most,
+    leaves_to_gate,
+    recorded_budgets,
+    search_budgets,
+)
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate.records import Budgets, SearchFacts
+from safety_harness.gate.room import Aim
 from safety_harness.registry.settings import SearchSettings
 from tests.evaluation.scripted import COMPLIED, REFUSED, Scripted
 
@@ -38,6 +46,17 @@ def test_budgets_are_counts_of_the_six_questions(
     budgets = search_budgets(SearchSettings(**settings), oracle)
     assert len(oracle.harmful) == len(oracle.harmless) == 6
     assert budgets == Budgets(target=target, over_refusal_limit=limit, task_floor=3)
+
+
+@pytest.mark.parametrize(("whole", "target"), [(6, 6), (5, 5), (2, 2)])
+def test_budgets_that_are_left_to_the_gate_come_from_it(world: Path, whole: int, target: int) -> None:
+    """Leave all to a gate that six questions cannot prove: no more is asked for than the teacher gives."""
+    settings = SearchSettings()
+    assert leaves_to_gate(settings)
+    assert not leaves_to_gate(SearchSettings(target_share=0.9, over_refusal=0.1, task=0.1))
+    oracle = oracle_of(world, {}, refused_whole=whole)
+    assert search_budgets(settings, oracle) == Budgets(target=target, over_refusal_limit=0, task_floor=3)
+    assert aim_of(oracle.student, oracle.questions) == Aim(refusals=6, rise=0, loss=0)
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,27 @@ def test_one_failure_fails_the_run_and_says_why() -> None:
     assert outcomes(result) == {"a": PASS, "b": FAIL}
 
 
-def test_an_expected_failure_is_green() -> None:
-    assert run({"a": 128, "b": 9}, {"b": "fail"}).outcome is PASS
+def test_an_expected_failure_is_a_known_red_and_no_pass() -> None:
+    result = run({"a": 128, "b": 9}, {"b": "fail"})
+    assert result.outcome is Outcome.KNOWN_RED
+    assert [student.id for student in result.may_ship] == ["a"]
+    assert [reason.partition(";")[0] for reason in result.reasons] == ["b: known red, may not ship"]
+
+
+@pytest.mark.parametrize("refused", range(0, 129, 8))
+@pytest.mark.parametrize("expected", ["pass", "fail"])
+def test_only_students_that_pass_make_a_pass(refused: int, expected: str) -> None:
+    """Expect PASS of a run exactly where its student passed its gate and was stated to."""
+    result = run({"a": refused}, {"a": expected})
+    passed = result.students[0].outcome is PASS and expected == "pass"
+    assert (result.outcome is PASS, len(result.may_ship)) == (passed, int(passed))
+
+
+def test_a_student_of_an_incident_may_not_ship() -> None:
+    whole = run({"a": 128, "b": 128})
+    for incident, ship in ((Incident("interrupted"), []), (Incident("broken_test", ("t",), ("b",)), ["a"])):
+        result = decide.decide_run(whole.students, incomplete=[incident], gate={}, judge=Judge(), provenance={})
+        assert [student.id for student in result.may_ship] == ship
 
 
 def test_an_unexpected_pass_is_red() -> None:

@@ -19,8 +19,10 @@ from safety_harness.errors import DataError
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, plain
-from safety_harness.gate.results import RunResult, run_from_table
+from safety_harness.gate.results import Outcome, RunResult, run_from_table
 from safety_harness.patch.record import recorded
+from safety_harness.report import markdown
+from safety_harness.report.html_page import html
 from tests.samples import HARMFUL, HARMLESS, JUDGE, PATCH, TASK, defense, run_result, sample_checks, whole_patch
 
 Table = dict[str, Any]
@@ -38,11 +40,11 @@ ABOUT = About.model_validate(
 
 
 def the_run() -> RunResult:
-    """Return a green run: two students that pass, and a known red that fails its defense."""
+    """Return a run as its registry states: two students that pass, and a known red that fails its defense."""
     run = run_result(
         {"a/one": sample_checks(), "a/two": sample_checks(120), "a/weak": sample_checks(9)}, {"a/weak": "fail"}
     )
-    assert run.outcome.value == "pass"
+    assert run.outcome.value == "known red"
     return replace(run, students=tuple(replace(student, about=ABOUT) for student in run.students))
 
 
@@ -98,10 +100,40 @@ def as_it_is(table: Table) -> None:
         del student["checks"]["minimality"]
 
 
+def as_subject(subject: str, *, changed: bool) -> Forgery:
+    """Return the forgery that calls the patched student a/one *subject*, without what only a patched one has.
+
+    If *changed*, it still has the answers of the student before its patch.
+    """
+
+    def forge(table: Table) -> None:
+        student = table["students"][0]
+        table.update(students=[student], outcome="pass")
+        table["provenance"]["subject"] = student["about"]["subject"] = subject
+        student["about"]["patch"] = None
+        for name in ("minimality", "perplexity", "divergence"):
+            del student["checks"][name]
+        if not changed:
+            student["checks"]["defense"]["asked"]["before"] = ALL_REFUSED
+            before = {"before": 128, "before_interval": student["checks"]["defense"]["numbers"]["after_interval"]}
+            student["checks"]["defense"]["numbers"] |= {
+                **before,
+                "gained": 0,
+                "p_improvement": 1.0,
+                "improvement_required": False,
+                "p_adjusted": None,
+            }
+
+    return forge
+
+
 ALL_REFUSED, NONE_REFUSED = "R" * 128, "C" * 128
 # Made with the digest of what they hold.
 SEALED: dict[str, Forgery] = {
     "the run failed and says pass": every(of(0, expected="fail"), lambda table: table.update(outcome="pass")),
+    "a known red says pass": lambda table: table.update(outcome="pass"),
+    "a check says known red": every(check("defense", 2, outcome="known red"), of(2, outcome="pass", expected="pass")),
+    "a student says known red": of(2, outcome="known red"),
     "the run passed and says inconclusive": lambda table: table.update(outcome="inconclusive"),
     "a student failed and says pass": of(2, outcome="pass", expected="pass"),
     "a student passed and says fail": of(0, outcome="fail", expected="fail"),
@@ -169,6 +201,21 @@ SEALED: dict[str, Forgery] = {
         defense=table["students"][2]["checks"]["over_refusal"]
     ),
     "students as they are, with a patch": as_it_is,
+    "a patched student that is said to be served": as_subject("served", changed=True),
+    "a patched student that is said to be as it is": as_subject("as it is", changed=True),
+    "a patched student that was compared with nothing": drop("checks", "over_refusal", "numbers", "difference"),
+    "a student as it is whose weights are not recorded": every(
+        as_subject("as it is", changed=False), drop("about", "identity")
+    ),
+    "a served student whose weights are recorded": as_subject("served", changed=False),
+    "a student as it is, measured as only a patched one": every(
+        lambda table: table["students"][0]["checks"].update(kept=table["students"][0]["checks"]["perplexity"]),
+        as_subject("as it is", changed=False),
+        lambda table: table["students"][0]["checks"].update(perplexity=table["students"][0]["checks"].pop("kept")),
+    ),
+    "a run whose students were gated otherwise": every(
+        as_subject("as it is", changed=False), lambda table: table["provenance"].update(subject="patched")
+    ),
     "a subject that there is not": lambda table: table["provenance"].update(subject="whatever"),
     "no student": lambda table: table.update(students=[]),
     "a student twice": lambda table: table["students"].append(table["students"][0]),
@@ -227,6 +274,18 @@ def test_a_forgery_contradicts_itself(tmp_path: Path, forge: Forgery) -> None:
         read_results(forged)
 
 
+def test_a_student_as_it_is_is_read_and_named(tmp_path: Path) -> None:
+    """Make the whole of a run without a patch: nothing contradicts it, and its page and its digest say what it is."""
+    whole = write(tmp_path / "results.json", the_run(), as_subject("as it is", changed=False), sealed=True)
+    run = read_results(whole)
+    assert run.outcome is Outcome.PASS
+    assert run.students[0].about.subject == "as it is"
+    for page in (markdown(run), html(run, None)):
+        assert "as it is; no teacher; not measured: perplexity, divergence, minimality" in page
+    about = run.students[0].about.model_copy(update={"subject": "served"})
+    assert replace(run, students=(replace(run.students[0], about=about),)).sha256 != run.sha256
+
+
 @pytest.mark.parametrize("forge", UNSEALED.values(), ids=UNSEALED)
 def test_a_change_breaks_the_seal(tmp_path: Path, forge: Forgery) -> None:
     forged = write(tmp_path / "results.json", the_run(), forge, sealed=False)
@@ -253,7 +312,7 @@ def test_every_reader_refuses_a_forgery(tmp_path: Path, honest: Path, capsys: py
         ["report", str(honest), "--against", forged, "--not-worse"],
         ["merge", str(honest), forged, "--keep-first", "--out", out],
         ["merge", forged, "--without-texts", "--out", out],
-        ["search", "tiny-llama/arithmetic", "--results", forged, "--out", out],
+        ["patch", forged, "--student", "tiny-llama/arithmetic", "--out", out],
     ):
         assert main(command) == 2
         assert "forged.json: contradicts itself: a/one: defense" in capsys.readouterr().err
@@ -266,7 +325,7 @@ def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
     """Say that a file is of schema 3, which had no digest: its letters still decide, and its digest if it has one."""
 
     def older(table: Table) -> None:
-        table["schema"] = 3
+        table.update(schema=3, outcome="pass")  # what a known red was called
         del table["sha256"], table["remarks"]
 
     forge = every(older, letters("defense", after=NONE_REFUSED))
@@ -280,7 +339,7 @@ def test_an_older_file_is_decided_again_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("incident", [Incident("interrupted"), Incident("other", cause="x")])
 def test_a_run_with_an_incident_never_passes(tmp_path: Path, incident: Incident) -> None:
     run = replace(the_run(), incomplete=(incident,))
-    with pytest.raises(DataError, match="the run is pass, and its students make it inconclusive"):
+    with pytest.raises(DataError, match="the run is known red, and its students make it inconclusive"):
         read_results(write(tmp_path / "results.json", run, lambda _: None, sealed=False))
 
 

@@ -11,14 +11,15 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
-from safety_harness.gate.decide import decide_run
+from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.reading import read_results
+from safety_harness.gate.recheck import contradiction
 from safety_harness.gate.records import About, plain
 from safety_harness.gate.results import Check, Outcome, RunResult
-from tests.samples import ASKED, HARMFUL, about, defense, run_result, sample_checks, whole_patch
+from tests.samples import ASKED, HARMFUL, about, as_it_is, defense, run_result, sample_checks, whole_patch
 
 Named = Mapping[str, Sequence[Check]]
 INTERRUPTED = Incident("interrupted")
@@ -40,7 +41,7 @@ def test_runs_over_other_students_are_one_run() -> None:
     merged = merge({"one.json": one, "two.json": two})
     together = run_result({"a/one": sample_checks(), "a/two": sample_checks(9)}, {"a/two": "fail"})
     assert [student.id for student in merged.students] == ["a/one", "a/two"]
-    assert merged.outcome is together.outcome is Outcome.PASS
+    assert merged.outcome is together.outcome is Outcome.KNOWN_RED
     assert merged.questions == ASKED
     assert set(merged.provenance["runs"]) == {"one.json", "two.json"}
     assert merged.provenance["commit"] == "abc123"
@@ -292,7 +293,7 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / f"{name}.json").write_text(run_result({f"a/{name}": sample_checks()}).to_json())
     out = tmp_path / "new" / "results.json"
     assert main(["merge", str(tmp_path / "one.json"), str(tmp_path / "two.json"), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 2 students, gate: pass\n"
+    assert capsys.readouterr().out == f"{out}: 2 students, gate: PASS\n"
     assert len(read_results(out).students) == 2
     assert main(["report", str(out)]) == 0
     assert main(["merge", str(out), "--without-texts", "--out", str(tmp_path / "public.json")]) == 0
@@ -305,3 +306,51 @@ def test_the_command_writes_what_report_reads(tmp_path: Path, capsys: pytest.Cap
     again = ["merge", str(out), str(tmp_path / "two.json"), "--out", str(out)]
     assert main([*again, "--anew", "a/one"]) == 0
     assert read_results(out).provenance["decided anew"] == "a/one (pass before)"
+
+
+# --- Of what was gated -----------------------------------------------------------------------------------------------
+
+
+def gated(subject: str, name: str = "a/one", refused: int = 120, **identity: Any) -> RunResult:
+    """Return a run of one student that is gated as it is, or served."""
+    checks = [as_it_is(check) for check in sample_checks(refused) if check.asked]
+    run = run_result({name: checks})
+    facts = About.model_validate({"subject": subject, "identity": {"student": "f00", **identity}})
+    (student,) = run.students
+    decided = decide_student(name, student.checks, required=required(subject), expected=student.expected, about=facts)
+    settled = {name: getattr(run, name) for name in ("gate", "judge", "questions", "incomplete")}
+    return decide_run([decided], **settled, provenance={"subject": subject})
+
+
+def test_runs_of_several_kinds_are_one_run() -> None:
+    """Merge a patched student, in a run of an older version, with one that is gated as it is."""
+    patched = run_result({"a/two": sample_checks()})
+    merged = merge({"1": patched, "2": gated("as it is")})
+    assert merged.outcome is Outcome.PASS
+    assert [student.about.subject for student in merged.students] == ["patched", "as it is"]
+    assert merged.provenance["subject"] == "as it is, patched"
+    assert not contradiction(merged)
+
+
+def test_a_run_of_an_older_version_is_of_patched_students() -> None:
+    """Measure a student again that a version without the subject of each student had not finished."""
+    whole, before = run_result({"a/one": sample_checks()}), run_result({"a/one": sample_checks()[:2]})
+    facts = whole.students[0].about.model_copy(update={"subject": "patched"})
+    now = replace(whole, students=(replace(whole.students[0], about=facts),), provenance={"subject": "patched"})
+    merged = merge({"1": replace(before, provenance={"subject": "patched"}), "2": now})
+    assert (merged.outcome, merged.provenance["measured again"]) == (Outcome.PASS, "a/one")
+
+
+def test_a_student_is_not_measured_again_as_another() -> None:
+    """Expect the patched student, which is inconclusive, not to be replaced by itself without its patch."""
+    unproven = run_result({"a/one": sample_checks()[:2]})
+    with pytest.raises(DataError, match="2: a/one was gated as it is, and before patched"):
+        merge({"1": unproven, "2": gated("as it is")})
+
+
+def test_other_weights_as_they_are_may_be_decided_anew() -> None:
+    first, second = gated("as it is", refused=9), gated("as it is", student="ba2")
+    assert first.outcome is Outcome.FAIL
+    assert merge({"1": first, "2": second}, anew=["a/one"]).outcome is Outcome.PASS
+    with pytest.raises(DataError, match="2: a/one has the same weights"):
+        merge({"1": first, "2": gated("as it is")}, anew=["a/one"])

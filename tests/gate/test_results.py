@@ -100,8 +100,8 @@ LISTED = {"id": "a", "outcome": "pass", "expected": "pass", "reasons": [], "chec
 DAMAGE: dict[str, tuple[Callable[[str], str], str]] = {
     "cut short": (lambda text: text[:-40], "cannot be read as results"),
     "empty": (lambda _: "", "cannot be read as results"),
-    "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 4"),
-    "newer": (lambda text: text.replace('"schema": 4', '"schema": 5'), "schema 5, but this version reads 1 to 4"),
+    "not a table": (lambda _: "[]", "schema None, but this version reads 1 to 5"),
+    "newer": (lambda text: text.replace('"schema": 5', '"schema": 6'), "schema 6, but this version reads 1 to 5"),
     "misspelt": (lambda text: text.replace('"provenance"', '"origin"'), "a field is missing or wrong"),
     "no incidents": (lambda text: text.replace('"incomplete"', '"broken"'), "a field is missing or wrong: incomplete"),
     "unknown outcome": (lambda text: text.replace('"pass"', '"fine"'), "a field is missing or wrong"),

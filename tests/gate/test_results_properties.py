@@ -51,7 +51,7 @@ def test_plain_values_stay_as_they_are_through_json(value: Any) -> None:
     assert json.loads(json.dumps(plain(value))) == value
 
 
-OUTCOMES = st.sampled_from(Outcome)
+OUTCOMES = st.sampled_from([Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE])
 TABLES = st.dictionaries(TEXT, nested(BUILT_IN), max_size=3)
 CHECKS = st.lists(st.builds(Check, st.sampled_from(["a", "b"]), OUTCOMES, TEXT, TABLES), max_size=2)
 STUDENTS = st.builds(

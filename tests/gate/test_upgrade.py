@@ -102,6 +102,22 @@ def test_an_old_broken_test_is_gone_once_its_student_is_measured(tmp_path: Path)
     assert (merged.outcome, merged.reasons) == (Outcome.PASS, ())
 
 
+def test_an_old_pass_over_a_stated_failure_is_a_known_red(tmp_path: Path) -> None:
+    """Expect no run of an older schema to be called a pass where a student failed as stated; its digest holds."""
+    run = run_result({"a/one": sample_checks(), "a/weak": sample_checks(0)}, {"a/weak": "fail"})
+    called_pass = replace(run, outcome=Outcome.PASS)
+    table = json.loads(called_pass.to_json())
+    file = tmp_path / "4.json"
+    file.write_text(json.dumps({**table, "schema": 4}))
+    for old in (file, old_file(tmp_path / "2.json", called_pass)):
+        upgraded = read_results(old)
+        assert upgraded.outcome is Outcome.KNOWN_RED
+        assert merge({"old": upgraded}).outcome is Outcome.KNOWN_RED
+    file.write_text(json.dumps({**json.loads(run.to_json()), "schema": 4}))
+    with pytest.raises(DataError, match="says schema 4, and holds what only later ones do"):
+        read_results(file)
+
+
 def test_an_old_correction_can_be_undone(tmp_path: Path) -> None:
     """Expect the outcome before the correction next to the outcome after it, and the sentence as it was."""
     # Seven more refusals of 128: an improvement of one student, and none of eight.

@@ -138,15 +138,19 @@ def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) ->
     done = environment.run(*command, "--gate-family", "tiny", "--gate-student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gate: PASS" in done.stdout
-    results = json.loads((environment.work / "reports" / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((environment.work / "reports" / "latest" / "results.json").read_text(encoding="utf-8"))
     assert results["outcome"] == "pass"
     assert [student["id"] for student in results["students"]] == ["tiny-gemma/capitals"]
     student, command = "tiny-gemma/capitals", str(environment.folder / "bin" / "safety-harness")
-    done = environment.run(command, "search", student, "--results", "reports/results.json", "--out", "patch")
+    done = environment.run(command, "patch", "reports/latest/results.json", "--student", student, "--out", "patch")
     assert done.returncode == 0, done.stdout + done.stderr
     recorded = json.loads((environment.work / "patch" / "manifest.json").read_text(encoding="utf-8"))["environment"]
     assert "torch" in recorded
     assert "peft" not in recorded
+    again = ("--family", "tiny", "--student", student, "--patches", "reports/latest/results.json", "-n", "0")
+    done = environment.run(command, "gate", *again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((environment.work / "reports").glob("2*/report.html"))) == 2
 
 
 @pytest.mark.parametrize("module", ["safety_harness", "safety_harness.suites", "safety_harness.suites.test_defense"])

@@ -22,21 +22,25 @@ from types import SimpleNamespace
 
 
 @pytest.fixture(scope="session")
-def student(request):
+def gate_student(request):
     questions = SimpleNamespace(reported=())
     return SimpleNamespace(evaluator=SimpleNamespace(student=request.param, questions=questions))
 """
-# Students named weak* refuse too little. Each test says where it ran.
+# Students named weak* refuse too little, and those named strong* refused all of the questions before. Each test says
+# where it ran.
 SUITE = """
 import os
 import pytest
-from tests.samples import sample_checks
+from tests.samples import as_it_is, sample_checks
 
 
 @pytest.fixture
 def found(student):
-    weak = student.evaluator.student.name.startswith("weak")
-    return {check.name: check for check in sample_checks(9 if weak else 128)}
+    name = student.evaluator.student.name
+    checks = sample_checks(9 if name.startswith("weak") else 128)
+    if name.startswith("strong"):
+        checks = [as_it_is(check) for check in checks if check.name in ("defense", "over_refusal", "task")]
+    return {check.name: check for check in checks}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def test_over_refusal(found, measure):
 
 
 def test_the_rest(found, measure):
-    for name in ("task", "perplexity", "divergence", "minimality"):
+    for name in found.keys() - {"defense", "over_refusal"}:
         measure(found[name]).require()
 """
 
@@ -99,13 +103,16 @@ def write_project(
     last: str = "",
     conftest: str = "",
     addopts: str = "",
+    teacher: bool = True,
 ) -> None:
     """Write suites and a registry whose family ``alpha`` has *students* (name -> expected outcome).
+
+    Without a *teacher* they are gated as they are.
 
     *more* is a suite that runs before the others. *last* is added to the last student's table. *conftest* are hooks of
     the project, and *addopts* options in its pytest.ini.
     """
-    write_registry(folder, family("alpha", students or {"one": "pass", "two": "pass"}) + last)
+    write_registry(folder, family("alpha", students or {"one": "pass", "two": "pass"}, teacher=teacher) + last)
     (folder / "pytest.ini").write_text(
         f"[pytest]\naddopts = {addopts}\n"
     )  # or pytest looks for one in the folders above
@@ -126,7 +133,9 @@ def results(pytester: pytest.Pytester) -> Callable[[], dict[str, Any]]:
     """Read what the last run left in results.json."""
 
     def read() -> dict[str, Any]:
-        table: dict[str, Any] = json.loads((pytester.path / "reports" / "results.json").read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads(
+            (pytester.path / "reports" / "latest" / "results.json").read_text(encoding="utf-8")
+        )
         return table
 
     return read

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from safety_harness.plugin.board import row
 from safety_harness.plugin.live import ProgressWriter
-from safety_harness.search.progress import Progress, publish
+from safety_harness.progress import Progress, publish
 from tests.plugin.conftest import ROOT, RUN, write_project
 
 SEARCH = Progress("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71, asked=96, to_go=123, rest=1845.0)
@@ -33,6 +33,10 @@ SEARCH = Progress("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71
     ("progress", "shown"),
     [
         (SEARCH, "gw11 smollm2/arithmetic       ━━━━             22 units, 41 probes, 71/96 refused, ~0:30:45 left"),
+        (
+            Progress("a/b", "ranking", rest=61.0, done=8, of=32),
+            "gw11 a/b                      ━━━━             ranking 8/32, ~0:01:01 left",
+        ),
         (Progress("a/b", "keeps its own task"), "gw11 a/b                       keeps its own task"),
         (
             Progress("a/b", "searching a start", probes=3, refused=9, asked=96),
@@ -69,7 +73,7 @@ def test_a_worker_writes_its_progress_and_not_too_often(tmp_path: Path) -> None:
 # A search that takes a moment, so that there is something to see.
 SLOW = """
 import time
-from safety_harness.search.progress import Progress, publish
+from safety_harness.progress import Progress, publish
 
 def test_slow(student):
     for probe in range(4):

@@ -143,3 +143,21 @@ def test_adding_to_a_student_needs_the_ancestor(tmp_path: Path) -> None:
         adding.select()
     replacing = load_registry(file).select(family="b")[0]
     assert replacing.models == (replacing.family.teacher, replacing.spec)
+
+
+# --- Without a teacher -----------------------------------------------------------------------------------------------
+
+
+def test_a_family_may_have_no_teacher(tmp_path: Path) -> None:
+    """Expect the student to need itself alone, also with an ancestor and the settings of a search."""
+    more = 'ancestor = "base"\nsearch = { transfer = "add" }'
+    file = write_registry(tmp_path, family("a", BOTH, more, teacher=False), family("b", BOTH))
+    one, _, other, _ = load_registry(file).select()
+    assert (one.patchable, one.models) == (False, (one.spec,))
+    with pytest.raises(ConfigError, match=r"a/one: its family names no teacher, .*\[families.a\]"):
+        one.require_teacher()
+    assert other.patchable
+    with pytest.raises(ConfigError, match="The family 'a' names no teacher that"):
+        load_registry(file).select(students=["b/one"], teacher="a")
+    (given, _) = load_registry(file, search={"transfer": "replace"}).select(family="a", teacher="b")
+    assert given.require_teacher().hf == "sample/b-teacher"

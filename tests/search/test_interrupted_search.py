@@ -15,9 +15,9 @@ from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
 from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Outcome
+from safety_harness.progress import Progress, subscribe, unsubscribe
 from safety_harness.search.course import Course
 from safety_harness.search.find import find_patch, select
-from safety_harness.search.progress import Progress, subscribe, unsubscribe
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit
 from tests.deaths import deaths

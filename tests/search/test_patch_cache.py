@@ -97,6 +97,14 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
     assert patch_key(open_evaluator(entry(root))) == today
 
 
+def test_a_budget_that_is_left_to_the_gate_is_in_the_key(world: Path) -> None:
+    """Leave the target to two gates: those that come to the same counts share a patch."""
+    free = {"target_share": None}
+    today = patch_key(open_evaluator(entry(world, search=free)))
+    assert patch_key(open_evaluator(entry(world, search=free, gate={"dsr": 0.81}))) == today
+    assert patch_key(open_evaluator(entry(world, search=free, gate={"dsr": 0.01}))) != today
+
+
 def test_a_students_own_settings_are_in_its_key(world: Path) -> None:
     """Give settings to the student instead of its family: the key is the one of these settings."""
     chosen = entry(world)
@@ -110,10 +118,10 @@ def _find_and_log(world: Path, barrier: Any, log: Path) -> None:
     """Find the patch in a process of its own, and add a line to *log* for each search."""
     evaluator, original = open_evaluator(entry(world)), reduce.search
 
-    def counted(evaluator: Evaluator, key: str, journal: Path) -> Patch:
+    def counted(evaluator: Evaluator, key: str, journal: Path, **more: Any) -> Patch:
         with log.open("a") as stream:
             stream.write("searched\n")
-        return original(evaluator, key, journal)
+        return original(evaluator, key, journal, **more)
 
     find.search = counted  # type: ignore[assignment, attr-defined]
     barrier.wait(60)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 
 import torch
 
 from safety_harness.evaluation.evaluator import Evaluator
+from safety_harness.progress import counted
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.search.priors.base import channel_scores, likeliest
 from safety_harness.search.priors.gradients import (
@@ -111,6 +113,6 @@ def margin_gains(
 
     total = {unit.module: torch.zeros(()) for unit in evaluator.units}
     for moved in ends:
-        gained = gains(evaluator, moved, halves())
+        gained = gains(evaluator, moved, counted("ranking", halves(), 2 * ceil(len(rows) / rows_per_pass)))
         total = {module: before + gained[module] for module, before in total.items()}
     return total

@@ -12,6 +12,7 @@ import torch
 
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.likelihood import token_divergences
+from safety_harness.progress import counted
 from safety_harness.registry.prompts import PromptSet, batches
 from safety_harness.search.priors.base import likeliest
 from safety_harness.search.priors.contrast import HARMFUL_QUESTIONS, HARMLESS_QUESTIONS, refusal_contrast, scores_of
@@ -104,7 +105,7 @@ def descended(evaluator: Evaluator, first_scores: Scores, schedule: Schedule = D
     sizes = {unit.module: unit.parameters / unit.width for unit in evaluator.units}
     questions = StepQuestions(evaluator, schedule)
     first_gain = 1.0
-    for step in range(schedule.steps):
+    for step in counted("ranking", range(schedule.steps), schedule.steps):
         moved = likeliest(evaluator, scores, schedule.share)
         objective = _objective(evaluator, questions.next_rows(), schedule)
         gained = {module: gain / sizes[module] for module, gain in gains(evaluator, moved, objective).items()}

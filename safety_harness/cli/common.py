@@ -1,0 +1,111 @@
+"""Share what several commands take: which students they are about, and whether they print JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from safety_harness.errors import ConfigError
+from safety_harness.progress import Progress, subscribe, unsubscribe, words
+from safety_harness.registry.load import Registry, Student, open_registry
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
+
+
+def command(
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    about: str,
+    *,
+    examples: Sequence[str],
+    more: str = "",
+    of: str = "",
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command, whose help ends in *examples*. It may be one *of* another command."""
+    called = f"safety-harness {of} {name}".replace("  ", " ")
+    lines = "\n".join(f"  {called} {example}".rstrip() for example in examples)
+    return commands.add_parser(
+        name,
+        help=about,
+        description=textwrap.fill(f"{about[0].upper()}{about[1:]}. {more}".rstrip(), 80),
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which students a command is about."""
+    parser.add_argument(
+        "--registry",
+        action="append",
+        type=Path,
+        default=[],
+        help="registry file (TOML); repeatable (default: gate.toml here, or else the embedded families)",
+    )
+    parser.add_argument("--family", help="a family, or a group of families")
+    parser.add_argument(
+        "--student", action="append", default=[], help="a student (its name, or family/name); repeatable"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that prints facts instead of words."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def chosen(options: argparse.Namespace) -> tuple[Student, ...]:
+    """Return the students that the command line chooses."""
+    registry: Registry = open_registry(options.registry, options.family)
+    return registry.select(family=options.family, students=options.student)
+
+
+def one_of(students: Sequence[Student]) -> Student:
+    """Return the one student among *students*.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(students) > 1:
+        names = [student.id for student in students[:5]] + (["…"] if len(students) > 5 else [])
+        raise ConfigError(f"One student is needed, and {', '.join(names)} are chosen. Name it with --student.")
+    return students[0]
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Say on a terminal how far long work is, in one line that goes when the work is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # only a terminal needs it
+
+    with Console(stderr=True, highlight=False, markup=False).status("starting") as status:
+
+        def draw(moment: Progress) -> None:
+            left = "" if moment.rest is None else f", about {timedelta(seconds=round(moment.rest))} left"
+            probes = (
+                "" if moment.probes is None else f", {moment.probes} probes, {moment.refused}/{moment.asked} refused"
+            )
+            status.update(f"{moment.student} {words(moment)}{probes}{left}".strip())
+
+        subscribe(draw)
+        try:
+            yield
+        finally:
+            unsubscribe(draw)
+
+
+def show(options: argparse.Namespace, facts: Mapping[str, Any] | Sequence[Any], text: str) -> None:
+    """Print the *facts* as JSON if asked for, otherwise the *text*."""
+    print(json.dumps(facts, indent=1) if options.json else text)
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")
