@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from safety_harness.errors import ConfigError
-from safety_harness.registry.settings import GateSettings, SearchSettings, parse_overrides
+from safety_harness.registry.settings import GateSettings, SearchSettings, options, overrides
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
 SETTINGS: Mapping[str, type[BaseModel]] = {"gate": GateSettings, "gate-search": SearchSettings}
 """Prefix of an option -> the settings that options of this prefix override. Every option begins with `--gate-`."""
-# A list, which is easier to write in a registry file.
-ONLY_IN_FILES = {"roles"}
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -86,10 +83,8 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Threads of each worker (default: its share of the cores that are idle when the run begins)",
     )
     for prefix, settings in SETTINGS.items():
-        for name, field in _overridable(settings).items():
-            choices = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else "X"
-            option = f"--{prefix}-{name.replace('_', '-')}"
-            add(option, dest=_dest(prefix, name), metavar=choices, help=field.description)
+        for _, name, facts in options(settings, prefix):
+            add(name, **facts)
 
 
 def _count(text: str) -> int:
@@ -108,8 +103,8 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     from safety_harness.registry.load import load_registry
 
     option = config.option
-    overrides = {prefix: _overrides(config, prefix) for prefix in SETTINGS}
-    registry = load_registry(*option.safety_registry, search=overrides["gate-search"], gate=overrides["gate"])
+    given = {prefix: overrides(settings, prefix, option) for prefix, settings in SETTINGS.items()}
+    registry = load_registry(*option.safety_registry, search=given["gate-search"], gate=given["gate"])
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
 
@@ -144,19 +139,3 @@ def check_files(students: Sequence[Student], patches: Path | None, report_dir: P
             raise ConfigError(
                 f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."
             )
-
-
-def _overrides(config: pytest.Config, prefix: str) -> dict[str, object]:
-    """Return the checked values of the options ``--PREFIX-...`` that the command line gives, by their field's name."""
-    settings = SETTINGS[prefix]
-    values = {name: getattr(config.option, _dest(prefix, name)) for name in _overridable(settings)}
-    return parse_overrides(settings, prefix, {name: value for name, value in values.items() if value is not None})
-
-
-def _overridable(settings: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of *settings* that an option may override."""
-    return {name: field for name, field in settings.model_fields.items() if name not in ONLY_IN_FILES}
-
-
-def _dest(prefix: str, name: str) -> str:
-    return f"safety_{prefix.replace('-', '_')}_{name}"
