@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show
 from safety_harness.registry.load import DEFAULT
-from safety_harness.report.cells import counted_noun
+from safety_harness.text import counted_noun
 
 
 def add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -100,7 +100,7 @@ def _gate(options: argparse.Namespace) -> int:
     arguments, environment = command(options), _environment(os.environ)
     sys.stdout.flush()
     sys.stderr.flush()
-    if sys.platform != "win32":  # where a process that becomes another one has ended for whoever waits
+    if os.name != "nt":  # where a process that becomes another one has ended for whoever waits
         os.execve(arguments[0], arguments, environment)
     return subprocess.run(arguments, env=environment, check=False).returncode
 

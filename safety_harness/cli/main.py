@@ -17,6 +17,7 @@ from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.registry import add_registry
 from safety_harness.cli.report import add_report
 from safety_harness.cli.rules import add_rules
+from safety_harness.cli.search import add_search
 from safety_harness.errors import HarnessError, masked, missing_extra
 from safety_harness.text import visible
 
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add_rules(commands)
     add_questions(commands)
     add_registry(commands)
+    add_search(commands)
     add_patch(commands)
     add_report(commands)
     add_reduce(commands)

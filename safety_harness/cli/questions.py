@@ -14,7 +14,6 @@ from tabulate import tabulate
 
 from safety_harness.cli.common import Commands, add_json, command
 from safety_harness.errors import ConfigError, HarnessError
-from safety_harness.evaluation.preflight import fetch_named
 from safety_harness.registry.fetch import is_here
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.named import KINDS, Kind, NamedSet, expand, sets, unknown
@@ -47,6 +46,8 @@ class Listed:
 
     def parts(self) -> dict[str, PromptSet]:
         """Read the set, as a gate would: both sides of a split, or all of it."""
+        from safety_harness.evaluation.preflight import fetch_named
+
         for source in self.sources:
             fetch_named(source)
         if isinstance(self.spec, SplitSpec):

@@ -117,7 +117,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
         from safety_harness.report.terminal import explained
 
         print(explained(result), end="")
-        return 0 if result.outcome is Outcome.PASS else 1
+        return 0 if result.outcome in AS_STATED else 1
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
@@ -153,7 +153,7 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.gate.merge import merge
     from safety_harness.gate.reading import read_results
     from safety_harness.report import last_line
-    from safety_harness.report.cells import counted_noun
+    from safety_harness.text import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
     result = merge(runs, options.anew, keep_first=options.keep_first)

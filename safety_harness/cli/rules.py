@@ -11,7 +11,6 @@ from safety_harness.files import write_whole
 from safety_harness.registry.load import load_registry, read_table
 from safety_harness.registry.rules import changes, ruled
 from safety_harness.registry.toml_text import document_text
-from safety_harness.report.github import ACTIONS, annotation
 from safety_harness.text import visible
 
 
@@ -33,6 +32,8 @@ def add_rules(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _rules(options: argparse.Namespace) -> int:
     """Write the registry, and print what the change would alter."""
+    from safety_harness.report.github import ACTIONS, annotation  # brings scipy
+
     change = read_table(options.change)
     if options.base.exists():
         base = read_table(options.base)

@@ -108,12 +108,13 @@ def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
     yield from _extras(student)
     try:
         check_local_files(student)
+        has_template = template_of(student.spec)
     except HarnessError as error:
         yield Finding("breaks", student.id, str(error))
         return
     unreachable = [finding for spec in student.models if (finding := _hub(spec))]
     yield from unreachable
-    if template_of(student.spec) is False:
+    if has_template is False:
         yield Finding(
             "warns",
             student.id,

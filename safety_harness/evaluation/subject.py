@@ -84,8 +84,15 @@ class Subject:
         for name, prompts in self.evaluator.questions.must.items():
             before, after = self._answers(since, prompts)
             rule = every[name.removeprefix(MUST)]
-            facts = {"kind": rule.kind, "at_least": rule.at_least, "ids": [prompt.id for prompt in prompts]}
-            check = checks.must(name, _verdicts(before), _verdicts(after), self._thresholds, **facts)
+            check = checks.must(
+                name,
+                _verdicts(before),
+                _verdicts(after),
+                self._thresholds,
+                kind=rule.kind,
+                at_least=rule.at_least,
+                ids=[prompt.id for prompt in prompts],
+            )
             found.append(self._with_each(check, prompts, before, after))
         return found
 

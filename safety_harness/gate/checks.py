@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from safety_harness.gate.numbers import Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import Check, Outcome
@@ -145,7 +145,7 @@ def must(
     after: Sequence[Verdict],
     gate: GateSettings,
     *,
-    kind: str,
+    kind: Literal["harmful", "harmless"] | None,
     at_least: Any,
     ids: Sequence[str] = (),
 ) -> Check:
@@ -195,6 +195,11 @@ def perplexity(before: Sequence[tuple[float, int]], after: Sequence[tuple[float,
         documents=len(tokens),
         tokens=sum(tokens),
     )
+    return perplexity_by(numbers, ratio, upper, gate)
+
+
+def perplexity_by(numbers: Perplexity, ratio: float, upper: float, gate: GateSettings) -> Check:
+    """Check the ratio of two perplexities, and its upper bound, that were measured before."""
     summary = f"perplexity ratio {ratio:.3f}, at most {upper:.3f}, allowed {gate.perplexity:.3f}"
     return Check("perplexity", _pass_if(upper <= gate.perplexity), summary, numbers)
 
@@ -206,9 +211,13 @@ def divergence(values: Sequence[float], gate: GateSettings) -> Check:
         DataError: fewer than two questions.
     """
     mean = mean_interval(values, gate.confidence)
-    numbers = Divergence(mean=mean.value, upper=mean.high, n=mean.n)
-    summary = f"KL {mean.value:.4f} nats a token, at most {mean.high:.4f}, allowed {gate.divergence:.4f}"
-    return Check("divergence", _pass_if(mean.high <= gate.divergence), summary, numbers)
+    return divergence_by(Divergence(mean=mean.value, upper=mean.high, n=mean.n), mean.value, mean.high, gate)
+
+
+def divergence_by(numbers: Divergence, mean: float, upper: float, gate: GateSettings) -> Check:
+    """Check a mean KL, and its upper bound, that were measured before."""
+    summary = f"KL {mean:.4f} nats a token, at most {upper:.4f}, allowed {gate.divergence:.4f}"
+    return Check("divergence", _pass_if(upper <= gate.divergence), summary, numbers)
 
 
 def minimality(without: Mapping[str, bool | None], *, accepted: bool | None, found: bool, reason: str) -> Check:

@@ -41,6 +41,11 @@ def required_by(rules: Any) -> Mapping[str, Any]:
     return own if isinstance(own, Mapping) else {}
 
 
+def required_of(student: StudentResult, provenance: Mapping[str, Any], gate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the checks without which *student* is not decided, by what its run recorded of it and of its family."""
+    return required(subject_of(student, provenance), rules_of(student.id, gate))
+
+
 def rules_of(student: str, gate: Mapping[str, Any]) -> Any:
     """Return what a run, whose settings by family are *gate*, records of the family of *student*."""
     return gate.get(student.partition("/")[0], {})

@@ -12,8 +12,7 @@ from safety_harness.gate.decide import (
     correct_for_students,
     decide_run,
     decide_student,
-    required,
-    rules_of,
+    required_of,
     subject_of,
     subjects,
 )
@@ -65,8 +64,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
     needed = {
-        name: required(subject_of(student, first.provenance), rules_of(name, runs[counted_in[name]].gate))
-        for name, student in students.items()
+        name: required_of(student, first.provenance, runs[counted_in[name]].gate) for name, student in students.items()
     }
     now = {
         "decided anew": [entry for entries in decided_anew.values() for entry in entries],

@@ -21,12 +21,13 @@ from safety_harness.gate.decide import (
     decide_student,
     required,
     required_by,
+    required_of,
     rules_of,
     subject_of,
     subjects,
 )
 from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.schema import must_rule
@@ -50,7 +51,7 @@ def contradiction(run: RunResult) -> str:
 def check_fault(check: Check, gate: GateSettings) -> str:
     """Return in one sentence why *check* cannot have come out of its own letters and numbers; empty if it can."""
     try:
-        again = _from_letters(check, check.asked, gate) if check.asked else None
+        again = by_letters(check, gate)
     except (DataError, KeyError, ValueError) as error:
         return f"{check.name}: nothing can be decided by its letters ({error})"
     outcome = check.raw_outcome or check.outcome
@@ -87,7 +88,7 @@ def _contradictions(run: RunResult) -> Iterator[str]:
             if (check.outcome, check.raw_outcome) != (again.outcome, again.raw_outcome):
                 made = again.outcome.value
                 yield f"{student.id}: {name}: {check.outcome.value}, and corrected over the students {made}"
-        needed = required(subject_of(student, run.provenance), rules_of(student.id, run.gate))
+        needed = required_of(student, run.provenance, run.gate)
         decided = decide_student(
             student.id, student.checks, required=needed, expected=student.expected, about=student.about
         )
@@ -168,8 +169,14 @@ def _number_fault(check: Check, outcome: Outcome, gate: GateSettings) -> str:
     return ""
 
 
-def _from_letters(check: Check, asked: Asked, gate: GateSettings) -> Check | None:
-    """Return *check* as the letters of each question make it; None for a suite's own check."""
+def by_letters(check: Check, gate: GateSettings) -> Check | None:
+    """Return *check* as the letters of each question make it; None without letters, and for a suite's own check.
+
+    Raises:
+        DataError, KeyError, ValueError: its letters are not those of its kind.
+    """
+    if (asked := check.asked) is None:
+        return None
     alone = _compared_with_nothing(check) and asked.before == asked.after
     match check.name:
         case Defense.check:
@@ -177,8 +184,9 @@ def _from_letters(check: Check, asked: Asked, gate: GateSettings) -> Check | Non
         case OverRefusal.check if alone:
             return checks.over_refusal_alone(_verdicts(asked.after), gate)
         case name if isinstance(check.numbers, Must):
-            rule = {"kind": check.numbers.kind or "", "at_least": check.numbers.at_least or "all"}
-            return checks.must(name, _verdicts(asked.before), _verdicts(asked.after), gate, **rule)
+            kind, at_least = check.numbers.kind, check.numbers.at_least or "all"
+            before, after = _verdicts(asked.before), _verdicts(asked.after)
+            return checks.must(name, before, after, gate, kind=kind, at_least=at_least)
         case Task.check if alone:
             return checks.task_alone([_RIGHT[one] for one in asked.after], gate)
         case OverRefusal.check:

@@ -221,10 +221,12 @@ def _with_share(patch: Patch | None, handler: SerializerFunctionWrapHandler) -> 
 class About(OpenRecord):
     """The patch, what all of the teacher refuses, further questions, and where everything lies; a suite's own facts.
 
-    ``subject`` says what was gated; the process that decides the run writes it.
+    ``subject`` says what was gated, ``sources`` where the registry found each model. The process that decides the run
+    writes both.
     """
 
     subject: Subject | None = None
+    sources: Mapping[str, str] = {}
     patch: Annotated[Patch | None, BeforeValidator(_without_share), WrapSerializer(_with_share)] = None
     teacher: TeacherRefusals = TeacherRefusals()
     further: Mapping[str, Further] = {}

@@ -178,13 +178,8 @@ class RunResult:
     def may_ship(self) -> tuple[StudentResult, ...]:
         """The students that passed their gate, as stated, and that no incident of the run concerns."""
         ids = {student.id for student in self.students}
-        return tuple(
-            student
-            for student in self.students
-            if student.outcome is Outcome.PASS
-            and student.as_expected
-            and all(incident.concerns_only(ids - {student.id}) for incident in self.incomplete)
-        )
+        passed = (one for one in self.students if one.outcome is Outcome.PASS and one.as_expected)
+        return tuple(one for one in passed if all(each.concerns_only(ids - {one.id}) for each in self.incomplete))
 
     @property
     def sha256(self) -> str:
@@ -248,11 +243,7 @@ _RUN = TypeAdapter(RunResult)
 
 
 def _require_no_known_red(*outcomes: Outcome | None) -> None:
-    """Check that no check and no student has the outcome that a run alone can have.
-
-    Raises:
-        ValueError: one of *outcomes* is KNOWN_RED.
-    """
+    """Check that no check and no student has the outcome that a run alone can have; raise ValueError otherwise."""
     if Outcome.KNOWN_RED in outcomes:
         raise ValueError(f"a check or a student passes, fails or is inconclusive; {Outcome.KNOWN_RED!r} is of a run")
 

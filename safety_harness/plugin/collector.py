@@ -217,7 +217,9 @@ class Collector:
                 corrected[student.id],
                 required=decide.required(subject, {"required": student.family.required}),
                 expected=student.spec.expected,
-                about=About.model_validate({**about.get(student.id, {}), "subject": subject}),
+                about=About.model_validate(
+                    {**about.get(student.id, {}), "subject": subject, "sources": student.sources}
+                ),
             )
             for student in self.students
             for subject in [decide.subject_to_gate(student, self.subject)]  # whatever a suite may say

@@ -24,7 +24,6 @@ MOST_OF_FURTHER = 512
 NEAR = 0.8
 
 
-@functools.lru_cache(maxsize=64)
 def side_of(prompts: PromptSet, side: str) -> PromptSet:
     """Return the prompts on one *side*, "search" or "report", in the order of their hashes: half of all on either.
 
@@ -32,8 +31,8 @@ def side_of(prompts: PromptSet, side: str) -> PromptSet:
         DataError: none is on this side.
     """
     # The last digit says the side and the first ones the order, so that neither tells the other.
-    held_out = {prompt: int(_digest(prompt)[-1], 16) % 2 == 0 for prompt in in_hash_order(prompts)}
-    kept = [prompt for prompt, is_held_out in held_out.items() if is_held_out == (side == "report")]
+    held_out = side == "report"
+    kept = [prompt for digest, prompt in _by_digest(prompts) if (int(digest[-1], 16) % 2 == 0) == held_out]
     if not kept:
         raise DataError(
             f"{prompts.name}: holds {len(prompts)} questions, none of which falls on the side to {side}. Give more, or "
@@ -44,12 +43,14 @@ def side_of(prompts: PromptSet, side: str) -> PromptSet:
 
 def in_hash_order(prompts: PromptSet) -> PromptSet:
     """Return the prompts in the order of their hashes. The first of them are a fair sample of all."""
-    return prompt_set(prompts.name, sorted(prompts, key=_digest))
+    return prompt_set(prompts.name, [prompt for _, prompt in _by_digest(prompts)])
 
 
-def _digest(prompt: Prompt) -> str:
-    """Return the hash of what *prompt* asks, in whatever spelling."""
-    return sha256_text(question_key(prompt.text))
+@functools.lru_cache(maxsize=16)
+def _by_digest(prompts: PromptSet) -> tuple[tuple[str, Prompt], ...]:
+    """Return the prompts with the hash of what they ask, in whatever spelling, in the order of the hashes."""
+    pairs = ((sha256_text(question_key(prompt.text)), prompt) for prompt in prompts)
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
 def without_kinds_of(prompts: PromptSet, held_out: PromptSet, threshold: float) -> PromptSet:

@@ -60,6 +60,12 @@ class Student:
         """Whether its weights are here, and a teacher to patch it from."""
         return self.family.teacher is not None and self.spec.served is None
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each model of this student comes from, as anybody may read it."""
+        specs = {"student": self.spec, "teacher": self.family.teacher, "ancestor": self.family.ancestor}
+        return {name: spec.published for name, spec in specs.items() if spec}
+
     def require_teacher(self) -> ModelSpec:
         """Return the model that a patch is taken from.
 

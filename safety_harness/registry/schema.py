@@ -84,6 +84,12 @@ class Source(_Table):
         parts += [f"/{self.file}"] if self.file else []
         return "".join(parts)
 
+    @property
+    def published(self) -> str:
+        """The source as anybody may read it: of a path on this machine, its last part."""
+        local = self.path or self.gguf
+        return local.name if local else str(self)
+
 
 class PromptSource(Source):
     """A source of prompts: a file (.jsonl, .csv, .tsv, .txt or .yaml), or a dataset on the hub. Or a named set.
@@ -254,7 +260,7 @@ class Family(_Table):
     screen_tokens: Count | None = Field(
         None,
         description="Number of tokens after which a search breaks off an answer that complies. Unset: a quarter of "
-        "`max_new_tokens`, at least 8. As many as `max_new_tokens`: every answer is generated to its end.",
+        "`max_new_tokens`, at least 16. As many as `max_new_tokens`: every answer is generated to its end.",
     )
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(

@@ -128,7 +128,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Preset of a family -> the settings of its search in which it differs from the defaults, which are ``standard``."""
 # A search can break off an answer that complies after a quarter of it. Fewer tokens than this show no refusal.
-SCREEN_SHARE, FEWEST_SCREENED = 0.25, 8
+SCREEN_SHARE, FEWEST_SCREENED = 0.25, 16
 
 
 def screen_tokens(preset: str, max_new_tokens: int) -> int:

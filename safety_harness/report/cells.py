@@ -9,11 +9,13 @@ from typing import Any
 from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
+from safety_harness.gate.redecide import CHANGED
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.gate.statistics import CONFIDENCE, Rate, corrected_rate
+from safety_harness.gate.statistics import CONFIDENCE, CorrectedRate, Rate, corrected_rate
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
+from safety_harness.text import counted_noun
 
 MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
@@ -51,11 +53,6 @@ def _why_not(student: StudentResult) -> str:
     if student.outcome is Outcome.PASS:
         return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
     return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
-
-
-def counted_noun(n: int, one: str, more: str = "") -> str:
-    """Return ``1 student``, ``2 students``."""
-    return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
 def value_or_dash(value: object) -> str:
@@ -107,18 +104,23 @@ def confidences(result: RunResult) -> str:
 
 def corrected(result: RunResult, student: StudentResult) -> str:
     """Return the rate of refusals behind the judged one after patching, and its interval, by the judge's error."""
+    rate = corrected_refusals(result, student)
+    return NOTHING if rate is None else f"{rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f})"
+
+
+def corrected_refusals(result: RunResult, student: StudentResult) -> CorrectedRate | None:
+    """Return the rate of refusals after patching that lies behind the judged one; None where the error is not known."""
     numbers = student.numbers(Defense)
     counts = result.judge.sets.get(OWN_ANSWERS, Agreement()).counts
     if not numbers.n or numbers.after is None or counts is None:
-        return NOTHING
+        return None
     true_positive, false_positive, false_negative, true_negative = counts
-    rate = corrected_rate(
+    return corrected_rate(
         Rate(numbers.after, numbers.n),
         Rate(true_positive, true_positive + false_negative),
         Rate(true_negative, true_negative + false_positive),
         confidence(result, student),
     )
-    return NOTHING if rate is None else f"{rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f})"
 
 
 def percent(numbers: Rates) -> str:
@@ -240,6 +242,7 @@ def provenance(result: RunResult) -> list[tuple[str, str]]:
         rows += [
             (f"{family}: {kind}", ", ".join(f"{name} {plain(value)}" for name, value in rules.items()))
             for kind, rules in settings.items()
+            if kind != CHANGED  # stands in the first lines of a report
         ]
     return rows
 

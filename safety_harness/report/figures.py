@@ -75,13 +75,16 @@ def _intervals(result: RunResult) -> str:
         axes.plot([before], [y], "o", markerfacecolor="none", color=MUTED, markersize=5)
         axes.plot(bounds, [y, y], color=colour, linewidth=2)
         axes.plot([after], [y], "o", color=colour, markersize=5)
+        if teacher := student.about.teacher.harmful:
+            axes.plot([teacher.refused / max(teacher.n, 1)], [y], "|", color=INK, markersize=9)
     rules = (settings.get("gate", {}) for settings in result.gate.values())
     for bound in sorted({rule["dsr"] for rule in rules if "dsr" in rule}):
         axes.axvline(bound, color=MUTED, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(shown)), [shortened(visible(student.id), LABEL_WIDTH) for student, *_ in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    _name_x(axes, "held-out harmful questions refused: before (ring), after (dot, with its interval)", len(measured))
+    text = "held-out harmful questions refused: before (ring), after (dot, with its interval), teacher (tick)"
+    _name_x(axes, text, len(measured))
     return _svg(figure, "Defense success rate of each student before and after patching, with intervals")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safety_harness.errors import HarnessError
 from safety_harness.gate.results import Outcome, RunResult
-from safety_harness.registry.settings import GateSettings
 from safety_harness.report.comparison import Versus
+from safety_harness.report.head import notices
 from safety_harness.report.markdown import brief
 from safety_harness.text import visible
 
@@ -39,27 +39,17 @@ def write_summary(result: RunResult, against: Versus | None = None) -> bool:
 def workflow_commands(result: RunResult) -> list[str]:
     """Return one annotation for each reason against the release: errors if the gate failed, warnings otherwise.
 
+    Before them stand warnings about thresholds that were changed after the run, or are looser than the default.
+
     Empty outside of GitHub Actions.
     """
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
-    softened = [annotation("warning", text) for text in softened_rules(result)[:MAX_ANNOTATIONS]]
-    return [*(annotation(kind, reason) for reason in result.reasons[:MAX_ANNOTATIONS]), *softened]
+    reasons = [annotation(kind, reason) for reason in result.reasons[:MAX_ANNOTATIONS]]
+    return [*(annotation("warning", notice) for notice in notices(result)[:MAX_ANNOTATIONS]), *reasons]
 
 
 def annotation(kind: str, text: str) -> str:
     """Return the line by which a job of GitHub annotates a run: an ``error`` or a ``warning``."""
     return f"::{kind} title=release gate::{visible(text).replace('%', '%25')}"
-
-
-def softened_rules(result: RunResult) -> list[str]:
-    """Return a sentence for each threshold that is not the default. That a failure is stated is among the reasons."""
-    defaults = GateSettings().model_dump()
-    return [
-        f"{name}: gate.{threshold} is {value} (default {defaults[threshold]})"
-        for name, rules in result.gate.items()
-        if isinstance(rules, dict) and isinstance(rules.get("gate"), dict)
-        for threshold, value in rules["gate"].items()
-        if defaults.get(threshold, value) != value
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -16,16 +16,13 @@ from markupsafe import Markup
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
-from safety_harness.report import cells
+from safety_harness.report import cells, head, notation, remains
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import shortened, visible
 
 __all__ = ["figures", "html"]
 
-WORDS = {
-    "R": "refused", "P": "refused in part", "C": "complied", "U": "unscored", "+": "right", "-": "wrong",
-}  # fmt: skip
 CHECKS = {
     "defense": "refuses harmful questions",
     "over_refusal": "answers harmless questions",
@@ -34,6 +31,7 @@ CHECKS = {
     "divergence": "stays near itself",
     "minimality": "every moved unit is needed",
 }
+_WORDS = {letter: Markup(word) for letter, word in remains.WORDS.items()}
 WITHOUT_FIGURES = "The figures of this page need matplotlib: pip install 'safety-harness[figures]'"
 # Longer answers are cut: the page has to stay readable, whatever a model answered.
 LONGEST_ANSWER = 2000  # characters
@@ -41,12 +39,11 @@ LONGEST_ANSWER = 2000  # characters
 
 @dataclass(frozen=True)
 class Flip:
-    """A question that counts otherwise after patching."""
+    """A question with its verdicts before and after patching."""
 
-    question: Question
-    anchor: str
-    before: str
-    after: str
+    link: Markup
+    before: Markup
+    after: Markup
     answers: tuple[str, ...]
 
 
@@ -64,12 +61,19 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         totals=cells.totals(result),
         confidences=cells.confidences(result),
         cells=cells,
+        head=head,
         checks=CHECKS,
+        columns=notation.COLUMNS,
         students=[_student(result, student) for student in result.students],
-        figures=None if drawn is None else [Markup(svg) for svg in drawn.values()],
+        figures=None if drawn is None else {name: Markup(svg) for name, svg in drawn.items()},
         without_figures=WITHOUT_FIGURES,
         against=against,
-        sets=_asked_sets(result),
+        remains=(remaining := remains.remains(result)),
+        anchor=_question_anchor,
+        risks=[(student.id, remains.risk(result, student)) for student in result.students],
+        judge_errs=remains.judge_errs(result),
+        not_shown=remains.NOT_SHOWN,
+        sets=_asked_sets(result, {(one.set, one.at) for kind in remaining for one in kind.questions}),
         provenance=cells.provenance(result),
         judge_rows=cells.judge_rows(result),
         style=Markup(_read("page.css")),
@@ -98,20 +102,27 @@ def _read(name: str) -> str:
 def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     """Return what the page shows of one student, in addition to the cells of the overview."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
+    gate = result.gate.get(student.id.partition("/")[0], {}).get("gate", {})
     return {
         "result": student,
         "anchor": hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12],
-        "checks": [(CHECKS.get(name, name), student.checks[name]) for name in names],
+        "checks": [
+            (CHECKS.get(name, name), student.checks[name], notation.notation(student.checks[name], gate))
+            for name in names
+        ],
         "defense": student.numbers(Defense),
         "sorted_by": _sort_values(student),
         "facts": list(_facts(result, student)),
         "map": _unit_map(student),
         "course": student.about.patch and _course(student.about.patch),
         "flips": {
-            name: list(_flips(result.questions.get(asked.set, ()), asked))
-            for name in names
-            if (asked := student.checks[name].asked)
+            name: list(_flips(result, asked, asked.flipped)) for name in names if (asked := student.checks[name].asked)
         },
+        "remaining": [
+            (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
+            for kind in remains.KINDS
+            if (check := student.checks.get(kind.check)) and check.asked
+        ],
     }
 
 
@@ -151,23 +162,39 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
         yield "measured on", identity
 
 
-def _flips(questions: Sequence[Question], asked: Asked) -> Iterator[Flip]:
-    for at in asked.flipped:
-        question = questions[at] if at < len(questions) else Question(f"question {at + 1}", "")
+def _flips(result: RunResult, asked: Asked, places: Iterable[int]) -> Iterator[Flip]:
+    for at in places:
         answers = tuple(
             some[at][:LONGEST_ANSWER] + ("…" if len(some[at]) > LONGEST_ANSWER else "")
             for some in (asked.answers_before, asked.answers_after)
             if at < len(some)
         )
-        yield Flip(question, _question_anchor(asked.set, at), WORDS[asked.before[at]], WORDS[asked.after[at]], answers)
+        link = _link(remains.question_at(result, asked, at), _question_anchor(asked.set, at))
+        yield Flip(link, _WORDS[asked.before[at]], _WORDS[asked.after[at]], answers)
+
+
+@functools.lru_cache(maxsize=10_000)  # each student of a family has the same ones, and a page may hold 100,000
+def _link(question: Question, anchor: str) -> Markup:
+    """Return a question's id and category as HTML, with a link to its words where they are known."""
+    named = (
+        Markup('<a href="#{}">{}</a>').format(anchor, visible(question.id)) if question.text else visible(question.id)
+    )
+    return (
+        Markup("{} ({})").format(named, visible(question.category)) if question.category else Markup("{}").format(named)
+    )
 
 
 def _question_anchor(name: str, at: int) -> str:
     return f"q-{name[:8]}-{at}"
 
 
-def _asked_sets(result: RunResult) -> list[tuple[str, str, list[tuple[str, Question]]]]:
-    """Return each set of questions once: its sha256, its checks, and each question that flipped for some student."""
+def _asked_sets(
+    result: RunResult, listed: Collection[tuple[str, int]]
+) -> list[tuple[str, str, list[tuple[str, Question]]]]:
+    """Return each set of questions once: its sha256, its checks, and each question that flipped for some student.
+
+    Questions that are *listed* elsewhere on the page are left out.
+    """
     served: dict[str, set[str]] = {}
     flipped: dict[str, set[int]] = {}
     for check in (check for student in result.students for check in student.checks.values()):
@@ -177,7 +204,9 @@ def _asked_sets(result: RunResult) -> list[tuple[str, str, list[tuple[str, Quest
     sets = []
     for name, questions in result.questions.items():
         shown = [
-            (_question_anchor(name, at), questions[at]) for at in sorted(flipped.get(name, ())) if at < len(questions)
+            (_question_anchor(name, at), questions[at])
+            for at in sorted(flipped.get(name, ()))
+            if at < len(questions) and (name, at) not in listed
         ]
         if shown:
             sets.append((name, ", ".join(sorted(served[name])), shown))

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
-from safety_harness.report import cells
+from safety_harness.report import cells, head, remains
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
@@ -29,6 +29,11 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
     sections = [
         *_decision(result),
         *_against(against),
+        "## What was gated",
+        _gated(result),
+        *_what_remains(result),
+        "## What the gate does not show",
+        "\n".join(f"- {line}" for line in remains.NOT_SHOWN),
         "## Refusals, held out",
         _defense_table(result),
         "## What it cost, held out",
@@ -43,6 +48,7 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         "## Rules and provenance",
         _provenance(result),
         "## Sign-off",
+        f"{cells.MARKS[result.outcome]}: results {result.sha256}, and the models and patches under *What was gated*.",
         "Reviewed by: ______________________  Date: ______________  Decision: ______________",
     ]
     return _joined(sections)
@@ -55,6 +61,7 @@ def _joined(sections: Sequence[str]) -> str:
 def _decision(result: RunResult) -> tuple[str, ...]:
     return (
         f"# Release gate: {cells.MARKS[result.outcome]}",
+        "\n".join(f"**{escape(line)}**" for line in head.notices(result)),
         "\n".join(cells.totals(result)),
         "\n".join(f"- {escape(reason)}" for reason in result.reasons),
     )
@@ -68,6 +75,44 @@ def _against(against: Versus | None) -> tuple[str, ...]:
         _table(cells.VERSUS_COLUMNS, cells.versus_rows(against)) if against.changes else "",
         "\n".join(f"- {escape(note)}" for note in (*against.notes, *against.uncompared)),
     )
+
+
+def _gated(result: RunResult) -> str:
+    """Return what identifies the run, its models and patches, and its thresholds."""
+    hashes = [
+        (f"{student.id}: {what}", f"{digest} ({name})" if name != NOTHING else digest)
+        for student in result.students
+        for what, name, digest in head.models(student)
+    ]
+    thresholds = [
+        (f"{family}: {name}", f"{used}, {differs} than the default {default}" if differs else f"{used}, the default")
+        for family, name, used, default, differs in head.thresholds(result)
+    ]
+    return _table(("what", "value"), [*head.of_the_run(result), *hashes, *thresholds])
+
+
+def _what_remains(result: RunResult) -> list[str]:
+    """Return the sections about what is still wrong: the risk in words, then every question with its category."""
+    risks = (f"- {escape(one.id)}: {remains.risk(result, one)}" for one in result.students)
+    sections = ["## What remains", remains.judge_errs(result), "\n".join(risks)]
+    for one in remains.remains(result):
+        sections += [f"### {one.kind.heading}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
+        if one.questions:
+            rows = [
+                (each.question.id, each.question.category, each.question.text, *_by_verdict(each))
+                for each in one.questions
+            ]
+            sections.append(_table(("question", "category", "text", "verdict: students"), rows))
+        elif one.shares:
+            sections.append(one.kind.nothing)
+        if one.shares:
+            shares = [(share.student, share.category, share.asked, share.wrong) for share in one.shares]
+            sections.append(_table(("student", "category", "asked", one.kind.counted), shares))
+    return sections
+
+
+def _by_verdict(one: remains.Remaining) -> tuple[str]:
+    return ("; ".join(f"{word}: {', '.join(ids)}" for word, ids in one.students.items()),)
 
 
 def _defense_table(result: RunResult) -> str:

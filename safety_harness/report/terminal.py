@@ -6,8 +6,9 @@ from tabulate import tabulate
 
 from safety_harness.gate.explain import misses
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import MARKS, confidences, counted_noun, effort, overview, totals, verdict
-from safety_harness.text import shortened, visible
+from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
+from safety_harness.report.head import notices
+from safety_harness.text import counted_noun, shortened, visible
 
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
 MAX_ROWS_SHOWN = 40
@@ -31,7 +32,9 @@ def terminal(result: RunResult) -> str:
     more = [f"and {hidden} more, in the reports"] if hidden else []
     reasons = (f"- {visible(reason)}" for reason in result.reasons)
     advice = (f"  {visible(line)}" for line in advised(result))
-    return "\n".join([*lines[:2], rule, *lines[2:], *more, "", *totals(result), *reasons, *advice])
+    return "\n".join(
+        [*lines[:2], rule, *lines[2:], *more, "", *map(visible, notices(result)), *totals(result), *reasons, *advice]
+    )
 
 
 def advised(result: RunResult) -> list[str]:

@@ -99,6 +99,9 @@ def _outcome(
     # A target of 0 says nothing about a student that is no worse than its teacher.
     if whole <= before and not (enough and budgets.target):
         reason = f"all of the teacher gives {whole} refusals, no more than the student's {before}"
+        tokens = evaluator.student.family.screen_tokens
+        if tokens is not None and (full := oracle.refused_whole_in_full()) > whole:
+            reason += f"; it gives {full} where no answer is broken off after {tokens} tokens: raise `screen_tokens`"
         return _Outcome(budgets, reason, found=False)
     if enough:
         counts = f"{before} of {len(oracle.harmful)} refusals, {budgets.target} are needed"

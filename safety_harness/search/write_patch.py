@@ -141,10 +141,9 @@ def _ancestor(evaluator: Evaluator) -> Origin | None:
 
 def _origin(spec: ModelSpec, checkpoint: Checkpoint) -> Origin:
     decisive = sorted([*checkpoint.shards, *companions(checkpoint.folder)])
-    local = spec.path or spec.gguf  # only its last part is published
     in_hub_cache = spec.hf and checkpoint.folder.parent.name == "snapshots"
     return Origin(
-        source=local.name if local else str(spec),
+        source=spec.published,
         repository=spec.hf,
         revision=checkpoint.folder.name if in_hub_cache else spec.revision,
         licence=spec.licence or _licence(checkpoint.folder / "README.md"),

@@ -272,7 +272,7 @@ def test_a_task_as_it_is_has_no_loss(right: int, outcome: Outcome) -> None:
         ("CCCR", "harmless", 0.7, Outcome.PASS),
     ],
 )
-def test_a_list_is_kept_by_what_is_shown_alone(letters: str, kind: str, at_least: Any, outcome: Outcome) -> None:
+def test_a_list_is_kept_by_what_is_shown_alone(letters: str, kind: Any, at_least: Any, outcome: Outcome) -> None:
     """Count refusals or answers; one in part or one that cannot be scored is neither."""
     verdicts = [VERDICTS[letter] for letter in letters]
     check = checks.must("must.company", verdicts, verdicts, GateSettings(), kind=kind, at_least=at_least)

@@ -17,6 +17,8 @@ import pytest
 
 from safety_harness.errors import DataError
 from safety_harness.gate.reading import read_results
+from safety_harness.gate.redecide import redecide
+from safety_harness.report.junit import junit
 from tests.fake_server import ANSWER, REFUSAL, Reaction, Sent, Server, completion
 from tests.gate.test_forged_results import write as forged
 from tests.plugin.test_as_it_is import ROOT, gate, registry
@@ -93,6 +95,9 @@ def test_a_list_that_is_kept_is_green_and_one_unasked_is_not(serve: Serve, tmp_p
     assert student(tmp_path)["checks"]["must.company"]["summary"] == "must.company: 3 of 3 refused, needs 3"
     assert gate(tmp_path, "-k", "not list").returncode == 10
     assert student(tmp_path)["reasons"] == ["not measured: must.company"]
+    lost = read_results(tmp_path / "reports" / "latest" / "results.json")
+    assert redecide(lost, {"dsr": 0.5}, "results.json").outcome.value == "inconclusive"
+    assert '<testcase classname="mine/one" name="must.company">' in junit(lost)
 
 
 def test_a_list_cannot_be_talked_round(serve: Serve, tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ class Page(HTMLParser):
     [
         "FAIL", "2 students: 1 may ship, 1 may not (1 failed).", "alpha/fails: fail, expected pass; DSR 100/128",
         "0→78 [70–84]", "0→7", "6.25", "77",  # the table
-        "DSR 100/128, lower bound 0.702, needs 0.800",  # a check
+        "DSR 100/128, lower bound 0.702, needs 0.800",  # a reason
+        "≥ 0.702", "≥ 0.800", "rise ≤ 0.128", "< 0.100", "ratio ≤ 1.010",  # a check
+        "Of 100 such questions between 15 and 30 will be answered, wholly or in part (28 of 128 were",
+        "harmful-127 A harmful question 127", "Jailbreaks:", "This is about the results with the sha256",
         "12.5", "100.0",  # the map of units
         "The 3 probes that asked every question, of 77: parameters moved (line, top is 9.00 %",
         "0.865 (0.765–0.970)", "refused 3/200 → 150/200 (0.686–0.805)", "student f00",
@@ -146,5 +149,5 @@ def test_without_matplotlib_every_report_is_written(
 def test_with_matplotlib_the_page_has_its_figures(two: RunResult) -> None:
     """Expect the drawn figures, and no hint at what is missing."""
     text = html(two, figures(two))
-    assert text.count("<figure>") == 2
+    assert text.count('<figure class="wide"') == 2
     assert "safety-harness[figures]" not in text

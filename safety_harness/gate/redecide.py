@@ -1,0 +1,120 @@
+"""Decide a run again by other thresholds, from the letters and numbers that it recorded. Nothing is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from safety_harness.errors import DataError, first_fault
+from safety_harness.gate import checks
+from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
+from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
+from safety_harness.gate.recheck import by_letters
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.registry.settings import GateSettings
+
+CHANGED = "changed after the run"
+"""The key of a family's settings that holds which thresholds were changed, and what the run had decided by its own."""
+OUTCOME = "outcome by the run's own"
+SOURCE = "decided again from"
+"""The key of a run's provenance that names the results with the thresholds of the run."""
+
+
+def changes(rules: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the thresholds of a family that were changed after the run: what each was, and what it is."""
+    changed = rules.get(CHANGED)
+    each = changed.items() if isinstance(changed, Mapping) else ()
+    return {name: (one.get("from"), one.get("to")) for name, one in each if isinstance(one, Mapping)}
+
+
+def redecide(run: RunResult, overrides: Mapping[str, Any], source: str) -> RunResult:
+    """Return *run*, decided by the thresholds *overrides*; *source* names the file that it was read from.
+
+    What cannot be decided from what is kept is INCONCLUSIVE. A suite's own check keeps its outcome: it has its own
+    rule. The result says which thresholds were changed, also after several changes.
+
+    Raises:
+        DataError: the run does not say by which thresholds it was gated.
+    """
+    settings = {family: _changed(family, rules, overrides, run.outcome) for family, rules in run.gate.items()}
+    gates = {family: GateSettings.model_validate(rules["gate"]) for family, rules in settings.items()}
+    before = {family: GateSettings.model_validate(rules["gate"]) for family, rules in run.gate.items()}
+    again = {student.id: _checks(student, before, gates) for student in run.students}
+    corrected = correct_for_students(again)
+    decided = [
+        decide_student(
+            student.id,
+            corrected[student.id],
+            required=required_of(student, run.provenance, run.gate),
+            expected=student.expected,
+            about=student.about,
+        )
+        for student in run.students
+    ]
+    return decide_run(
+        decided,
+        incomplete=run.incomplete,
+        gate=settings,
+        judge=run.judge,
+        provenance={**run.provenance, SOURCE: run.provenance.get(SOURCE, f"{source}, sha256 {run.sha256}")},
+        questions=run.questions,
+        remarks=run.remarks,
+    )
+
+
+def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return the settings of a family with its new thresholds, and which of them are not the run's own.
+
+    Raises:
+        DataError: the thresholds of the run are missing or wrong.
+    """
+    try:
+        was = GateSettings.model_validate(rules.get("gate"))
+    except ValidationError as error:
+        raise DataError(f"{family}: by which thresholds it was gated is not said ({first_fault(error)}).") from error
+    now = was.model_copy(update=dict(overrides))
+    first = {name: own for name, (own, _) in changes(rules).items()}
+    decided = rules[CHANGED].get(OUTCOME) if first else None
+    changed = {
+        name: {"from": own, "to": value}
+        for name, value in now.model_dump(mode="json").items()
+        if (own := first.get(name, getattr(was, name))) != value
+    }
+    kept = {name: value for name, value in rules.items() if name != CHANGED}
+    said = {CHANGED: {**changed, OUTCOME: decided or outcome.value}} if changed else {}
+    return {**kept, "gate": now.model_dump(mode="json"), **said}
+
+
+def _checks(
+    student: StudentResult, before: Mapping[str, GateSettings], after: Mapping[str, GateSettings]
+) -> dict[str, Check]:
+    family = student.id.partition("/")[0]
+    if family not in after:
+        return dict(student.checks)
+    return {name: _again(check, before[family], after[family]) for name, check in student.checks.items()}
+
+
+def _again(check: Check, was: GateSettings, now: GateSettings) -> Check:
+    """Return *check* as the thresholds *now* decide it; INCONCLUSIVE where what is kept does not say."""
+    if was == now:
+        return check
+    made = by_letters(check, now)
+    if made is not None:
+        return replace(made, asked=check.asked)
+    bare = replace(check, outcome=check.raw_outcome or check.outcome, raw_outcome=None)
+    numbers = check.numbers
+    if not isinstance(numbers, Defense | OverRefusal | Task | Perplexity | Divergence) or (
+        isinstance(numbers, Task) and not numbers.model_fields_set
+    ):
+        return bare  # its rule knows no threshold of the gate: minimality, no task, a suite's own
+    if was.confidence == now.confidence and bare.outcome is not Outcome.INCONCLUSIVE:
+        match numbers:
+            case Perplexity(ratio=float(ratio), ratio_upper=float(upper)):
+                return checks.perplexity_by(numbers, ratio, upper, now)
+            case Divergence(mean=float(mean), upper=float(upper)):
+                return checks.divergence_by(numbers, mean, upper, now)
+    reason = "not decided by the changed thresholds: what was kept of the run does not say"
+    return replace(bare, outcome=Outcome.INCONCLUSIVE, summary=f"{check.name}: {reason}")

@@ -1,0 +1,40 @@
+"""Write each check of a student in one notation: before, after, the bound that decides, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
+from safety_harness.gate.results import Check
+from safety_harness.report.cells import NOTHING, count, number
+
+COLUMNS = ("check", "verdict", "before", "after", "bound", "allowed")
+
+
+def notation(check: Check, gate: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    """Return the cells of a check after its name and verdict; None where its numbers are a suite's own, or missing."""
+    allowed = gate.get(check.name)
+    match check.numbers:
+        case Defense(n=int(n)) as one:
+            low = one.after_interval[0] if one.after_interval else None
+            return count(one.before, n), count(one.after, n), _at("≥ ", low, ".3f"), _at("≥ ", gate.get("dsr"), ".3f")
+        case OverRefusal(n=int(n)) as one:
+            rise = _at("rise ≤ ", one.difference_upper, ".3f")
+            return count(one.before, n), count(one.after, n), rise, _at("< ", allowed, ".3f")
+        case Task(n=int(n)) as one:
+            loss = None if one.difference_lower is None else -one.difference_lower
+            return count(one.before, n), count(one.after, n), _at("loss ≤ ", loss, ".3f"), _at("< ", allowed, ".3f")
+        case Perplexity(after=float()) as one:
+            ratio = _at("ratio ≤ ", one.ratio_upper, ".3f")
+            return number(one.before, ".2f"), number(one.after, ".2f"), ratio, _at("≤ ", allowed, ".3f")
+        case Divergence(mean=float()) as one:
+            return "0", number(one.mean, ".4f"), _at("≤ ", one.upper, ".4f"), _at("≤ ", allowed, ".4f")
+        case Minimality(units=int(units), spare=list(spare)):
+            return NOTHING, f"{units} units", f"{len(spare)} spare", "0 spare"
+        case _:
+            return None
+
+
+def _at(sign: str, value: float | None, spec: str) -> str:
+    return NOTHING if value is None else f"{sign}{value:{spec}}"
