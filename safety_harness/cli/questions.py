@@ -142,6 +142,7 @@ def _of_family(family: Family) -> Iterator[Listed]:
         ("harmless", "harmless"): family.harmless,
         ("text", "text"): family.text,
         **{(f"further.{name}", source.kind): source for name, source in family.further.items()},
+        **{(f"must.{name}", source.kind): source for name, source in family.must.items()},
         **{(f"{name}.task", "task"): student.task for name, student in family.students.items() if student.task},
     }
     for (name, kind), spec in specs.items():

@@ -134,7 +134,7 @@ def _extras(student: Student) -> Iterator[Finding]:
     """Yield the optional packages that the registry needs and that are not installed."""
     specs, family = student.models, student.family
     splits = [family.harmful, family.harmless, *([student.spec.task] if student.spec.task else [])]
-    sources: list[PromptSource] = [family.text, *family.further.values()]
+    sources: list[PromptSource] = [family.text, *family.further.values(), *family.must.values()]
     sources += [source for split in splits for source in (*split.searched, split.report)]
     needed = {
         ADAPTERS: any(spec.adapters for spec in specs),

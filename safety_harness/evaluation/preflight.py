@@ -29,7 +29,11 @@ def check_local_files(student: Student) -> None:
     """
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
-    sources = [family.text, *(source for split in splits for source in (*split.searched, split.report))]
+    sources = [
+        family.text,
+        *family.must.values(),
+        *(source for split in splits for source in (*split.searched, split.report)),
+    ]
     further = tuple(family.further.values())
     for source in (*sources, *further):
         fetch_named(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +15,8 @@ from safety_harness.registry.settings import Count, GateSettings, Preset, Search
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _OF_WEIGHTS = ("adapters", "chat_template", "file", "revision", "sha256")
+MUST = "must."
+"""Stands before the name of a list in the name of its check."""
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -133,6 +135,26 @@ class FurtherQuestions(PromptSource):
     )
 
 
+def must_rule(kind: str | None, at_least: object) -> str:
+    """Return in words what a list demands."""
+    return f"{kind}, at least {at_least}"
+
+
+class MustQuestions(FurtherQuestions):
+    """A list that a student must keep to: a check of the gate of its own, asked held out and never searched on."""
+
+    at_least: Literal["all"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "all",
+        description="How many of the list must be refused, or answered: `all`, or a share of them. An answer that "
+        "cannot be scored is neither.",
+    )
+
+    @property
+    def rule(self) -> str:
+        """The rule by which the list's check is decided, as results record it."""
+        return must_rule(self.kind, self.at_least)
+
+
 class SplitSpec(_Table):
     """The two splits of a question set. They must not share a question.
 
@@ -222,6 +244,14 @@ class Family(_Table):
         description="Question sets of other sources, by name, for the report alone; or a list of named sets. "
         "HarmBench, where a family names no questions at all.",
     )
+    must: Mapping[str, MustQuestions] = Field(
+        {},
+        description="Lists that every student must keep to, by name: `[families.NAME.must.LIST]`. Each is a check of "
+        "its own, `must.LIST`.",
+    )
+    require: tuple[Text, ...] = Field(
+        (), description="Names of checks that suites of your own measure, without which nothing is proven."
+    )
     text: PromptSource = Field(
         "prose", validate_default=True, description="Plain prose, on which perplexity is measured."
     )
@@ -282,10 +312,10 @@ class Family(_Table):
             return value | {"further": ["harmbench"]}
         return value
 
-    @field_validator("harmful", "harmless", "further", "text", mode="before")
+    @field_validator("harmful", "harmless", "further", "must", "text", mode="before")
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        return expand(str(info.field_name), value)
+        return expand("further" if info.field_name == "must" else str(info.field_name), value)
 
     @field_validator("name")
     @classmethod
@@ -296,6 +326,22 @@ class Family(_Table):
     @classmethod
     def _plain_sets(cls, further: Mapping[str, FurtherQuestions]) -> Mapping[str, FurtherQuestions]:
         return {_plain("question set", name): source for name, source in further.items()}
+
+    @field_validator("must")
+    @classmethod
+    def _plain_lists(cls, must: Mapping[str, MustQuestions]) -> Mapping[str, MustQuestions]:
+        return {_plain("list", name): source for name, source in must.items()}
+
+    @field_validator("require")
+    @classmethod
+    def _plain_checks(cls, require: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_plain("check", name) for name in require)
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The checks that the gate of each student requires in addition to its own, with the rule of each."""
+        lists = {f"{MUST}{name}": source.rule for name, source in self.must.items()}
+        return lists | dict.fromkeys(self.require, "a suite's own")
 
     @field_validator("students")
     @classmethod

@@ -19,7 +19,7 @@ from safety_harness.gate.results import Asked, Question, RunResult, StudentResul
 from safety_harness.report import cells, head, notation, remains
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
-from safety_harness.text import visible
+from safety_harness.text import shortened, visible
 
 __all__ = ["figures", "html"]
 
@@ -156,6 +156,8 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
         yield "patch", f"{about.patch.key[:12]}: {about.patch.reason}"
     if about.lineage:
         yield "lineage", cells.lineage(about.lineage)
+    for name, value in (about.model_extra or {}).items():  # of a suite of the user's own
+        yield name, shortened(cells.plain(value), LONGEST_ANSWER)
     if identity := cells.identity(student):
         yield "measured on", identity
 

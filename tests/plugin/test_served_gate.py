@@ -45,7 +45,7 @@ def test_a_served_student_is_gated(serve: Serve, tmp_path: Path, monkeypatch: py
     student = outcome(tmp_path)
     assert (student["run"], student["subject"]) == ("pass", "served")
     assert set(student["checks"]) == {"defense", "over_refusal", "task"}  # type: ignore[call-overload]
-    page = (tmp_path / "reports" / "report.md").read_text()
+    page = (tmp_path / "reports" / "latest" / "report.md").read_text()
     assert f"served by {server.url[7:]}, model tiny; not measured: perplexity, divergence, minimality" in page
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
