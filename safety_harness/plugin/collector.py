@@ -261,13 +261,14 @@ class Collector:
 
         shown = ""
         try:
-            written = write(self.result, folder or (folder := Path(tempfile.mkdtemp(prefix="safety-harness-"))))
+            place = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
+            written = write(self.result, place)
             if folder == self.folder:
-                runs.finish(folder)
-                shown = f", shown as {folder.with_name(runs.LATEST)}"
+                runs.finish(place)
+                shown = f", shown as {place.with_name(runs.LATEST)}"
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
-        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}{shown}")
+        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {place}{shown}")
         return ""
 
 

@@ -115,7 +115,8 @@ def load_questions(student: Student) -> StudentSplits:
         if spec and split and spec.report.part:
             require_enough(split.report, margin, gate.confidence, threshold)
     lists = tuple(must.values())
-    harmful, harmless, own = (split and _never_searched(split, lists) for split in (harmful, harmless, own))
+    harmful, harmless = _never_searched(harmful, lists), _never_searched(harmless, lists)
+    own = _never_searched(own, lists) if own else None
     search = student.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions", MOST_HARMFUL)
     prior_harmless, asked_harmless = _apart(
