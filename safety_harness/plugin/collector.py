@@ -259,15 +259,15 @@ class Collector:
         assert self.result is not None
         from safety_harness.gate import runs
 
-        shown = ""
         try:
-            written = write(self.result, folder or (folder := Path(tempfile.mkdtemp(prefix="safety-harness-"))))
-            if folder == self.folder:
-                runs.finish(folder)
-                shown = f", shown as {folder.with_name(runs.LATEST)}"
+            place = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
+            written = write(self.result, place)
+            if place == self.folder:
+                runs.finish(place)
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
-        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}{shown}")
+        shown = f", shown as {place.with_name(runs.LATEST)}" if place == self.folder else ""
+        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {place}{shown}")
         return ""
 
 
