@@ -7,17 +7,21 @@ import functools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
+from safety_harness.registry.options import PREFIX, options_of, overrides
+from safety_harness.registry.settings import GateSettings
 
 if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
 
 GITHUB = "github"
+JSON = "json"
 AS_STATED = (Outcome.PASS, Outcome.KNOWN_RED)
 """The outcomes of exit code 0: every student came out as the registry states."""
 
@@ -64,6 +68,7 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
         examples=[
             "reports/latest/results.json --to html,junit",
             "results.json --against last/results.json --not-worse",
+            "results.json --gate-dsr 0.9 --to json,html --out stricter",
         ],
         more="Prints Markdown, or writes files. Exit codes: 0 the gate passed (PASS), or its only failures are "
         "those that the registry states (KNOWN RED: these students may not ship); 1 neither; 2 wrong input.",
@@ -71,9 +76,15 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
     report.set_defaults(run=functools.partial(_report, report))
     report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
     report.add_argument(
-        "--to", metavar="FORMATS", help="formats to write, separated by commas: md, html, csv, junit, github"
+        "--to", metavar="FORMATS", help="formats to write, separated by commas: md, html, csv, junit, json, github"
     )
     report.add_argument("--out", type=Path, help="folder for the files (default: the folder of the results)")
+    changed = report.add_argument_group(
+        "other thresholds",
+        "Decide the run again by these, from what it recorded. Nothing is asked, and the report says so at its top.",
+    )
+    for option in options_of("", GateSettings):
+        changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
@@ -108,6 +119,10 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
 
     result = read_results(options.results)
+    if thresholds := overrides("", options):
+        from safety_harness.gate.redecide import redecide
+
+        result = redecide(result, thresholds, options.results.name)
     if options.sbom:
         from safety_harness.report.sbom import sbom
 
@@ -127,9 +142,10 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     shown: RunResult = result if options.include_answers else result.without_answers()
     if GITHUB in formats and not os.environ.get(SUMMARY):
         raise ConfigError(f"report --to github: {SUMMARY} names no file; it is set in a workflow's step.")
+    files = [name for name in formats if name != GITHUB]
+    _keep_apart(options, files, changed=bool(thresholds))
     if not formats:
         print(markdown(shown, against), end="")
-    files = [name for name in formats if name != GITHUB]
     for path in write_formats(shown, options.out or options.results.parent, files, against):
         print(path)
     if GITHUB in formats:
@@ -140,6 +156,21 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     for line in worse:
         print(visible(f"against {options.against}: {line}"), file=sys.stderr)
     return 0 if result.outcome in AS_STATED and not worse else 1
+
+
+def _keep_apart(options: argparse.Namespace, formats: Sequence[str], *, changed: bool) -> None:
+    """Check that no file of the run is written over: its results, or its reports by ones of *changed* thresholds.
+
+    Raises:
+        ConfigError: ``--out`` is missing, or names the run's own folder.
+    """
+    own = options.results.resolve().parent
+    if (options.out or own).resolve() != own:
+        return
+    if changed and formats:
+        raise ConfigError("report --gate-…: name another folder with --out; the run's own reports stand as they are.")
+    if JSON in formats:
+        raise ConfigError(f"report --to json: name another folder with --out; {options.results} stands as it is.")
 
 
 def _worse(against: Versus) -> list[str]:

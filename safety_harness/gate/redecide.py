@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
-from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import Defense, Divergence, Numbers, OverRefusal, Perplexity, Task
 from safety_harness.gate.recheck import by_letters
+from safety_harness.gate.records import About, Refused
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.statistics import Rate
 from safety_harness.registry.settings import GateSettings
 
 CHANGED = "changed after the run"
@@ -21,6 +23,8 @@ CHANGED = "changed after the run"
 OUTCOME = "outcome by the run's own"
 SOURCE = "decided again from"
 """The key of a run's provenance that names the results with the thresholds of the run."""
+# How the names of numbers end that depend on a confidence.
+_BOUNDS = ("_interval", "upper", "lower")
 
 
 def changes(rules: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -50,9 +54,10 @@ def redecide(run: RunResult, overrides: Mapping[str, Any], source: str) -> RunRe
             corrected[student.id],
             required=required_of(student, run.provenance, run.gate),
             expected=student.expected,
-            about=student.about,
+            about=_about(student.about, gates[family].confidence) if family in gates else student.about,
         )
         for student in run.students
+        for family in [student.id.partition("/")[0]]
     ]
     return decide_run(
         decided,
@@ -101,20 +106,46 @@ def _again(check: Check, was: GateSettings, now: GateSettings) -> Check:
     """Return *check* as the thresholds *now* decide it; INCONCLUSIVE where what is kept does not say."""
     if was == now:
         return check
-    made = by_letters(check, now)
-    if made is not None:
+    if made := by_letters(check, now):
         return replace(made, asked=check.asked)
     bare = replace(check, outcome=check.raw_outcome or check.outcome, raw_outcome=None)
     numbers = check.numbers
-    if not isinstance(numbers, Defense | OverRefusal | Task | Perplexity | Divergence) or (
-        isinstance(numbers, Task) and not numbers.model_fields_set
-    ):
-        return bare  # its rule knows no threshold of the gate: minimality, no task, a suite's own
-    if was.confidence == now.confidence and bare.outcome is not Outcome.INCONCLUSIVE:
-        match numbers:
-            case Perplexity(ratio=float(ratio), ratio_upper=float(upper)):
-                return checks.perplexity_by(numbers, ratio, upper, now)
-            case Divergence(mean=float(mean), upper=float(upper)):
-                return checks.divergence_by(numbers, mean, upper, now)
-    reason = "not decided by the changed thresholds: what was kept of the run does not say"
-    return replace(bare, outcome=Outcome.INCONCLUSIVE, summary=f"{check.name}: {reason}")
+    match numbers:
+        case Perplexity(ratio=float(ratio), ratio_upper=float(upper)) if was.confidence == now.confidence:
+            return checks.perplexity_by(numbers, ratio, upper, now)
+        case Divergence(mean=float(mean), upper=float(upper)) if was.confidence == now.confidence:
+            return checks.divergence_by(numbers, mean, upper, now)
+        case Perplexity() | Divergence():
+            reason = "its bound was kept at the confidence of the run alone"
+        case Defense() | OverRefusal():
+            reason = "the letters of its questions were not kept"
+        case Task() if numbers.model_fields_set:
+            reason = "the letters of its questions were not kept"
+        case _:  # its rule knows no threshold of the gate: minimality, a student without a task, a suite's own check
+            return bare
+    summary = f"{check.name}: not decided again by the changed thresholds: {reason}"
+    return replace(bare, outcome=Outcome.INCONCLUSIVE, summary=summary, numbers=_without_bounds(numbers))
+
+
+def _without_bounds(numbers: Numbers) -> Numbers:
+    """Return *numbers* without what depends on a confidence, which is another by now."""
+    facts = {name: fact for name, fact in numbers.model_dump().items() if not name.endswith(_BOUNDS)}
+    return type(numbers).model_validate(facts)
+
+
+def _about(about: About, confidence: float) -> About:
+    """Return *about* with the intervals of its rates at another confidence."""
+
+    def at(counts: Refused | None) -> Refused | None:
+        if counts is None or counts.interval is None or not counts.n:
+            return counts
+        return counts.model_copy(update={"interval": list(Rate(counts.refused, counts.n).interval(confidence))})
+
+    teacher, further = about.teacher, about.further
+    both = {"harmful": at(teacher.harmful), "harmless": at(teacher.harmless)}
+    rates = {name: counts for name, counts in both.items() if name in teacher.model_fields_set}
+    others = {
+        name: one.model_copy(update={"before": at(one.before), "after": at(one.after)}) for name, one in further.items()
+    }
+    facts = {"teacher": teacher.model_copy(update=rates), "further": others}
+    return about.model_copy(update={name: fact for name, fact in facts.items() if name in about.model_fields_set})

@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.registry.options import (
-    DEFAULT_REGISTRY,
-    ONLY_IN_FILES,
-    OPTIONS,
-    PREFIX,
-    SEARCH,
-    Option,
-    settings_dest,
-)
+from safety_harness.registry.options import DEFAULT_REGISTRY, OPTIONS, PREFIX, SEARCH, Option, overrides
 
 if TYPE_CHECKING:
     import pytest
@@ -39,7 +31,7 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     option = config.option
     if not option.safety_registry:
         option.safety_registry = _default_registry(config.invocation_params.dir, option.safety_family)
-    registry = load_registry(*option.safety_registry, search=_overrides(config, SEARCH), gate=_overrides(config, ""))
+    registry = load_registry(*option.safety_registry, search=overrides(SEARCH, option), gate=overrides("", option))
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
 
@@ -100,15 +92,3 @@ def check_files(students: Sequence[Student], patches: Path | None, earlier: Path
             raise ConfigError(
                 f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."
             )
-
-
-def _overrides(config: pytest.Config, prefix: str) -> dict[str, object]:
-    """Return the checked values of the settings that the command line gives, by their field's name."""
-    from safety_harness.registry.settings import GateSettings, SearchSettings, parse_overrides
-
-    settings = SearchSettings if prefix == SEARCH else GateSettings
-    names = (name for name in settings.model_fields if name not in ONLY_IN_FILES)
-    # Where no option of a gate is given at all, pytest was not told of these.
-    values = {name: getattr(config.option, settings_dest(prefix, name), None) for name in names}
-    given = {name: value for name, value in values.items() if value is not None}
-    return parse_overrides(settings, f"gate-{prefix}".removesuffix("-"), given)

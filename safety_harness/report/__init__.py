@@ -31,6 +31,7 @@ WRITERS: Mapping[str, Writer] = {
     "html": _html,
     "csv": lambda result, _against: {"report.csv": sheet(result)},
     "junit": lambda result, _against: {"junit.xml": junit(result)},
+    "json": lambda result, _against: {RESULTS: result.to_json()},
 }
 FILES = ("md", "html", "csv")
 """The formats that a gated run writes in addition to results.json."""
@@ -41,6 +42,7 @@ _NAMES = {
     "html": ("report.html", *(f"{name}.svg" for name in FIGURES)),
     "csv": ("report.csv",),
     "junit": ("junit.xml",),
+    "json": (RESULTS,),
 }
 
 

@@ -195,6 +195,11 @@ def verdict(student: StudentResult) -> str:
     return f"{MARKS[student.outcome]}, unexpected" if unexpected else MARKS[student.outcome]
 
 
+def tone(student: StudentResult) -> Outcome:
+    """Return the outcome in whose colour a student is shown: a pass that was stated to fail is red like a failure."""
+    return Outcome.FAIL if student.surprises else student.outcome
+
+
 def look(outcome: Outcome) -> str:
     """Return the name under which the style of the page has the colour of an outcome."""
     return outcome.value.replace(" ", "-")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.records import Patch, Step
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
+from safety_harness.report.cells import tone
 from safety_harness.text import shortened, visible
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _intervals(result: RunResult) -> str:
     shown = measured[:MAX_STUDENTS]
     figure, axes = _new(7.2, 0.9 + 0.24 * len(shown))
     for y, (student, (before, after), bounds) in enumerate(shown):
-        colour = _COLOURS[student.outcome]
+        colour = _COLOURS[tone(student)]
         axes.plot([before], [y], "o", markerfacecolor="none", color=MUTED, markersize=5)
         axes.plot(bounds, [y, y], color=colour, linewidth=2)
         axes.plot([after], [y], "o", color=colour, markersize=5)
@@ -106,7 +107,7 @@ def _trade_off(searched: Sequence[tuple[StudentResult, Patch]]) -> str:
         for steps, line, size, colour in (
             (few, ".", 3, MUTED),
             (broke, "x", 4, MUTED),
-            (within, "o-", 3, _COLOURS[student.outcome]),
+            (within, "o-", 3, _COLOURS[tone(student)]),
         ):
             shares = [100 * step.parameters / patch.total_parameters for step in steps]
             rates = [step.refused / step.asked for step in steps]

@@ -96,7 +96,8 @@ def _remains(result: RunResult, kind: Kind) -> Remains:
     found: dict[tuple[str, int], dict[str, list[str]]] = {}
     questions: dict[tuple[str, int], Question] = {}
     named: dict[tuple[str, int], tuple[list[str], Counter[str]]] = {}
-    shares, unknown = [], []
+    shares: list[Share] = []
+    unknown: list[str] = []
     for student in result.students:
         asked = check.asked if (check := student.checks.get(kind.check)) else None
         if asked is None:

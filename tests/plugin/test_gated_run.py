@@ -301,8 +301,10 @@ def test_a_report_says_where_its_numbers_come_from(project: Project, results: Re
     anchors = table["judge"]["sets"]["own anchors"]
     assert anchors["n"] > 0
     assert 0.5 < anchors["sensitivity"] <= 1.0
+    sources = {"student": "hf:sample/one", "teacher": "hf:sample/alpha-teacher"}
     assert table["students"][0]["about"] == {
-        "subject": "patched", "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
+        "subject": "patched", "sources": sources,
+        "test_defense": "main", "test_over_refusal": "main", "test_the_rest": "main",
     }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_compared_is_not_shown_to_be_no_worse(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "pdf"], "report --to: 'pdf' is no format. Known are md, html, csv, junit, github."),
+        (["--to", "pdf"], "report --to: 'pdf' is no format. Known are md, html, csv, junit, json, github."),
         (["--to", "github"], "GITHUB_STEP_SUMMARY names no file"),
         (["--against", "gone.json"], "gone.json: cannot be read as results"),
         (["--to", "md", "--out", "results.json/x"], "results.json/x"),

@@ -96,7 +96,7 @@ def test_hostile_text_steers_nothing(hostile: RunResult, kind: str) -> None:
 KNOWN_RED = run_result({"a/one": sample_checks(), "a/weak": sample_checks(0)}, {"a/weak": "fail"})
 
 
-@pytest.mark.parametrize("kind", [*WRITERS, "brief", "terminal"])
+@pytest.mark.parametrize("kind", ["md", "html", "csv", "junit", "brief", "terminal"])
 def test_no_report_of_a_known_red_calls_it_a_pass(kind: str) -> None:
     """Expect each format to say KNOWN RED, and how many students may not ship or which one."""
     if kind in ("brief", "terminal"):

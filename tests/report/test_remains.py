@@ -239,6 +239,13 @@ def test_looser_thresholds_stand_in_the_first_lines(monkeypatch: pytest.MonkeyPa
     assert notices(run_result({"alpha/one": sample_checks()})) == []
 
 
+def test_a_pass_that_was_stated_to_fail_is_not_green() -> None:
+    run = run_result({"a/won": sample_checks()}, {"a/won": "fail"})
+    page = html(run, {})
+    assert '<td data-value="pass" class="verdict">PASS, unexpected</td>' in page
+    assert '<tr class="fail">\n<th scope="row"><a href="#s-' in page
+
+
 def test_a_student_without_a_patch_has_none_in_the_head() -> None:
     run = run_result({"a/one": sample_checks()})
     bare = About.model_validate({"subject": "as it is", "identity": {"student": "4" * 64}, "sources": {"student": "x"}})
