@@ -18,7 +18,8 @@ from safety_harness.registry.fetch import is_here
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.named import KINDS, Kind, NamedSet, expand, sets, unknown
 from safety_harness.registry.prompts import PromptSet
-from safety_harness.registry.schema import Family, PromptSource, SplitSpec
+from safety_harness.registry.schema import Family
+from safety_harness.registry.sources import PromptSource, SplitSpec
 from safety_harness.registry.splits import read_source, read_split
 from safety_harness.text import visible
 

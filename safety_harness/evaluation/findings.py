@@ -17,7 +17,8 @@ from safety_harness.evaluation.machine import Machine, free_disk
 from safety_harness.evaluation.preflight import check_local_files
 from safety_harness.files import cache_dir
 from safety_harness.registry.load import Student
-from safety_harness.registry.schema import ModelSpec, PromptSource
+from safety_harness.registry.schema import ModelSpec
+from safety_harness.registry.sources import PromptSource
 from safety_harness.weights.folder import TEMPLATES
 from safety_harness.weights.header import READER
 

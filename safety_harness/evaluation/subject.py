@@ -16,8 +16,8 @@ from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.progress import counted
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
-from safety_harness.registry.schema import MUST
 from safety_harness.registry.settings import GateSettings
+from safety_harness.registry.sources import MUST
 from safety_harness.registry.splits import further_questions, near_to_searched
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
 

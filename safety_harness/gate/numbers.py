@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from safety_harness.gate.records import Count, Interval, OpenRecord, record
-from safety_harness.registry.schema import MUST
+from safety_harness.registry.sources import MUST
 
 
 class Numbers(OpenRecord):

@@ -30,8 +30,8 @@ from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
-from safety_harness.registry.schema import must_rule
 from safety_harness.registry.settings import GateSettings
+from safety_harness.registry.sources import must_rule
 
 VERDICTS = {letter: verdict for verdict, letter in checks.LETTERS.items()}
 _RIGHT = {"+": True, "-": False}

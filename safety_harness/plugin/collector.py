@@ -259,15 +259,14 @@ class Collector:
         assert self.result is not None
         from safety_harness.gate import runs
 
-        shown = ""
         try:
             place = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
             written = write(self.result, place)
-            if folder == self.folder:
+            if place == self.folder:
                 runs.finish(place)
-                shown = f", shown as {place.with_name(runs.LATEST)}"
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
+        shown = f", shown as {place.with_name(runs.LATEST)}" if place == self.folder else ""
         self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {place}{shown}")
         return ""
 

@@ -21,7 +21,8 @@ from safety_harness.registry.hash_split import (
 from safety_harness.registry.load import Student
 from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
-from safety_harness.registry.schema import MUST, Family, PromptSource, SplitSpec
+from safety_harness.registry.schema import Family
+from safety_harness.registry.sources import MUST, PromptSource, SplitSpec
 from safety_harness.text import words
 
 # Share of the questions to search on that only the prior sees, and how many a prior reads at most.
@@ -116,7 +117,7 @@ def load_questions(student: Student) -> StudentSplits:
             require_enough(split.report, margin, gate.confidence, threshold)
     lists = tuple(must.values())
     harmful, harmless = _never_searched(harmful, lists), _never_searched(harmless, lists)
-    own = _never_searched(own, lists) if own else None
+    own = own and _never_searched(own, lists)
     search = student.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions", MOST_HARMFUL)
     prior_harmless, asked_harmless = _apart(
