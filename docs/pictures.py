@@ -1,4 +1,4 @@
-"""Take the pictures of a report that README shows: ``python docs/pictures.py reports/report.html``.
+"""Take the pictures of a report that README shows: ``python docs/pictures.py reports/latest/report.html``.
 
 Needs Chromium and its driver (Debian: chromium, chromium-driver).
 """

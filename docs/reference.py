@@ -18,15 +18,19 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from safety_harness.registry import schema
+from safety_harness.registry.named import KINDS, sets
+from safety_harness.registry.options import OPTIONS, settings_options
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 from safety_harness.report.github import ACTIONS, SUMMARY
 from safety_harness.weights.architectures import layouts
 
 FILE = Path(__file__).with_name("reference.md")
-FIXTURES = (fixtures.student, fixtures.teacher, fixtures.patch, fixtures.subject, fixtures.measure)
+FIXTURES = (
+    fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
+)  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.ModelSpec, schema.Source, schema.SplitSpec, schema.PromptSource,
-    schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
+    schema.PromptSource, schema.FurtherQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     (
@@ -74,14 +78,17 @@ class _Group:
 def reference() -> str:
     """Return the text of docs/reference.md."""
     group: Any = _Group()
-    options.add_options(group)
+    options.add_options(group, (*OPTIONS, *settings_options()))
     sections = [
         "# Reference",
         "Written by `python docs/reference.py` from the code; do not edit.",
         "## Options of `pytest`",
         _table(("option", "what it does"), group.rows),
         "## Fixtures",
-        _table(("fixture", "what it is"), [(f"`{name}`", text) for name, text in _fixtures()]),
+        _table(
+            ("fixture", "what it is"),
+            list(_fixtures()),
+        ),
         "## Settings",
         "In a registry file under `[families.NAME.search]` and `[families.NAME.gate]` (or `[defaults.search]`, "
         "`[defaults.gate]` for all of its families); an option of the run comes before either.",
@@ -97,6 +104,9 @@ def reference() -> str:
         _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
+        "## Question sets",
+        "What a name stands for where a registry says which questions are asked ([questions](questions.md)).",
+        _table(("name", "kind", "number", "licence", "from", "what it is"), list(_question_sets())),
         "## Commands of `safety-harness`",
         *_commands(),
         "## Architectures",
@@ -113,10 +123,11 @@ def reference() -> str:
 
 
 def _fixtures() -> Iterator[tuple[str, str]]:
-    """Yield the name and the docstring of each fixture that suites use."""
+    """Yield the names and the docstring of each fixture that suites use."""
     for fixture in FIXTURES:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
-        yield function.__name__, _line(function.__doc__)
+        name = function.__name__
+        yield f"`{name.removeprefix('gate_')}`, `{name}`", _line(function.__doc__)
 
 
 def _presets() -> Iterator[tuple[str, str]]:
@@ -132,6 +143,14 @@ def _architectures() -> Iterator[tuple[str, str]]:
     """Yield each supported model_type with its roles; those that move only on request stand in brackets."""
     for model_type, layout in sorted(layouts().items()):
         yield model_type, " ".join(f"({role})" if role in layout.unasked else role for role in layout.roles)
+
+
+def _question_sets() -> Iterator[tuple[str, ...]]:
+    """Yield what is known about each set of the catalogue, with a link to where it comes from unless it is ours."""
+    for kind in KINDS:
+        for name, one in sets(kind).items():
+            title = one.title if one.origin == "this package" else f"[{one.title}]({one.url})"
+            yield f"`{name}`", kind, f"{one.questions:,}", one.licence, one.origin, f"{title}: {one.use}"
 
 
 def _fields(name: str, model: type[BaseModel]) -> Iterator[str]:
@@ -179,17 +198,23 @@ def _default(value: object) -> str:
     return "" if value in (None, "", (), {}) else f"`{value}`"
 
 
-def _commands() -> Iterator[str]:
-    """Yield a heading, the help and a table of arguments for each command of `safety-harness`."""
-    parser = cli.parser()
+def _commands(parser: argparse.ArgumentParser | None = None, program: str = "safety-harness") -> Iterator[str]:
+    """Yield a heading, the help and a table of arguments for each command of *program*, and of its own commands."""
+    parser = parser or cli.parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                yield f"### `safety-harness {name}`"
+                yield f"### `{program} {name}`"
                 yield _line(next(each.help for each in action._choices_actions if each.dest == name))
-                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if each.dest != "help"]
+                rows = [(f"`{_called(each)}`", each.help or "") for each in command._actions if _is_argument(each)]
                 if rows:
                     yield _table(("argument", "what it is"), rows)
+                yield from _commands(command, f"{program} {name}")
+
+
+def _is_argument(action: argparse.Action) -> bool:
+    """Return whether *action* is an argument of a command, and neither its help nor commands of its own."""
+    return action.dest != "help" and not isinstance(action, argparse._SubParsersAction)
 
 
 def _called(action: argparse.Action) -> str:

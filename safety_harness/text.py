@@ -101,3 +101,8 @@ def escape(text: str) -> str:
     # Inside a word an underscore or an @ means nothing. A bare address becomes a link on GitHub, so it is broken.
     shown = re.sub(r"(?<!\w)[_@]|_(?!\w)", r"\\\g<0>", shown)
     return re.sub(r"(https?|ftp)://|www\.", lambda match: match[0].replace(":", "&#58;").replace("w.", "w&#46;"), shown)
+
+
+def counted_noun(n: int, one: str, more: str = "") -> str:
+    """Return ``1 student``, ``2 students``."""
+    return f"{n} {one if n == 1 else more or f'{one}s'}"

@@ -1,8 +1,15 @@
-"""Make everything collected from this folder a release gate: it needs a student, and it decides."""
+"""Make everything collected from this folder a release gate: it needs a student, and it decides.
+
+The fixtures are named here, so that no conftest.py of a project replaces them.
+"""
 
 from __future__ import annotations
 
 import pytest
+
+from safety_harness.plugin.names import measure, patch, student, subject, teacher
+
+__all__ = ["measure", "patch", "student", "subject", "teacher"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be

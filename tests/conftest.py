@@ -1,5 +1,7 @@
 """Share with all tests a cache of their own, one torch thread, trained models, and a hub on this machine.
 
+What the tests alone need stands here and not at the top of the clone, whose suites a gate runs.
+
 Fixtures import what is heavy themselves, so that the tests of pure rooms start without torch.
 """
 
@@ -14,9 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.fake_hub import Hub
+    from tests.fake_server import Reaction, Server
+
+pytest_plugins = ("pytester",)
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("thorough", deadline=None, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 # Most tests compare bit for bit with what they compute on the CPU; `make gpu` runs those of the GPU itself. Read by
 # torch when it first looks for one.
@@ -119,3 +130,23 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     huggingface_hub.close_session()
     hub.stop()
     assert not strangers
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Reaction], Server]]:
+    """Start servers that answer as a test likes, and let nobody wait long between two attempts."""
+    from safety_harness.served import client
+    from tests.fake_server import Server
+
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    servers: list[Server] = []
+
+    def start(reaction: Reaction) -> Server:
+        servers.append(Server(reaction))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

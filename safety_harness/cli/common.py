@@ -20,10 +20,17 @@ Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse
 
 
 def command(
-    commands: Commands[argparse.ArgumentParser], name: str, about: str, *, examples: Sequence[str], more: str = ""
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    about: str,
+    *,
+    examples: Sequence[str],
+    more: str = "",
+    of: str = "",
 ) -> argparse.ArgumentParser:
-    """Return the parser of a new command, whose help ends in *examples*."""
-    lines = "\n".join(f"  safety-harness {name} {example}".rstrip() for example in examples)
+    """Return the parser of a new command, whose help ends in *examples*. It may be one *of* another command."""
+    called = f"safety-harness {of} {name}".replace("  ", " ")
+    lines = "\n".join(f"  {called} {example}".rstrip() for example in examples)
     return commands.add_parser(
         name,
         help=about,

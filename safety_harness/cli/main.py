@@ -8,10 +8,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 from safety_harness import __version__
+from safety_harness.cli.doctor import add_doctor
+from safety_harness.cli.gate import add_gate
+from safety_harness.cli.init import add_init
 from safety_harness.cli.patch import add_patch
+from safety_harness.cli.questions import add_questions
 from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.registry import add_registry
 from safety_harness.cli.report import add_report
+from safety_harness.cli.rules import add_rules
+from safety_harness.cli.search import add_search
 from safety_harness.errors import HarnessError, masked, missing_extra
 from safety_harness.text import visible
 
@@ -57,7 +63,13 @@ def parser() -> argparse.ArgumentParser:
         "--completion", action=_Completion, choices=SHELLS, help="print the completion script of a shell, and exit"
     )
     commands = program.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands)
+    add_doctor(commands)
+    add_gate(commands)
+    add_rules(commands)
+    add_questions(commands)
     add_registry(commands)
+    add_search(commands)
     add_patch(commands)
     add_report(commands)
     add_reduce(commands)

@@ -1,4 +1,4 @@
-"""Run ``safety-harness search, patch, apply, revert, verify, diff, export, upload, card``: a patch, and its release."""
+"""Run ``safety-harness apply, revert, verify, diff, export, upload, card``: place a patch, and publish it."""
 
 from __future__ import annotations
 
@@ -6,50 +6,23 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show, watched
+from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ArtifactError, SourceError
-from safety_harness.files import clear_debris, refuse_existing
+from safety_harness.files import clear_debris
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
 from safety_harness.patch.manifest import schema
-from safety_harness.registry.load import Student
 from safety_harness.weights.checkpoint import Checkpoint
 
 _STATE_BY_NAME = {state.name.lower(): state for state in State}
-LATEST = Path("reports/latest/results.json")
 
 
 def add_patch(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Add the commands that make, place, compare and publish a patch."""
-    search = command(
-        commands,
-        "search",
-        "find a student's patch, and write it",
-        examples=["--out patch", "--student mine/our-release --out patch"],
-        more="Nothing is gated: the patch of a gated run, with its evidence, is written by `patch`.",
-    )
-    search.set_defaults(run=_search)
-    gated = command(
-        commands,
-        "patch",
-        "write the patch that a run gated, with the gate's evidence",
-        examples=["--out patch", f"{LATEST} --student mine/our-release --out patch"],
-        more="Nothing is searched.",
-    )
-    gated.set_defaults(run=_patch)
-    gated.add_argument("results", type=Path, nargs="?", default=LATEST, help=f"results.json (default: {LATEST})")
-    for parser in (search, gated):
-        add_choice(parser)
-        parser.add_argument("--out", type=Path, required=True, help="new folder for the patch")
-        parser.add_argument(
-            "--with-original", action="store_true", help="also keep the replaced weights, to revert without the student"
-        )
-
+    """Add the commands that place, compare and publish a patch."""
     placing = []
     for name, run, about, example in (
         ("apply", _apply, "write a copy of a model with the patch in it", "patch models/student --out released"),
@@ -113,14 +86,15 @@ def add_patch(commands: Commands[argparse.ArgumentParser]) -> None:
     describe = command(
         commands,
         "card",
-        "print the model card of a patch, or the JSON Schema of its manifest",
-        examples=["patch", "--schema"],
+        "print the model card of a patch, its ML-BOM, or the JSON Schema of its manifest",
+        examples=["patch", "patch --bom", "--schema"],
     )
     describe.set_defaults(run=_card)
     describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH", help="the patch's folder")
+    describe.add_argument("--bom", action="store_true", help="print the patch's ML-BOM (CycloneDX) instead")
     describe.add_argument("--schema", action="store_true", help="print the JSON Schema of manifest.json instead")
 
-    for parser in (search, gated, *placing, check, diff, export, publish):
+    for parser in (*placing, check, diff, export, publish):
         add_json(parser)
 
 
@@ -128,44 +102,6 @@ def _patch_and_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command about a patch and a model."""
     parser.add_argument("patch", type=Path, metavar="PATCH", help="the patch's folder")
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model's folder")
-
-
-def _search(options: argparse.Namespace) -> int:
-    """Find the student's patch and write it. Return 1 if there is none."""
-    return _write_patch(options, one_of(chosen(options)), None)
-
-
-def _patch(options: argparse.Namespace) -> int:
-    """Write the patch that a run recorded. Return 1 if it found none."""
-    from safety_harness.patch.record import recorded  # brings scipy, which the other commands do without
-
-    gated = recorded(options.results)
-    students = chosen(options)
-    # A run of several machines gates some of a registry's students, and a student that was named is always meant.
-    recorded_ones = [student for student in students if student.id in gated]
-    return _write_patch(options, one_of(recorded_ones or students), options.results)
-
-
-def _write_patch(options: argparse.Namespace, student: Student, results: Path | None) -> int:
-    """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
-    student.require_teacher()
-    refuse_existing(options.out)  # before the search, which takes long
-    from safety_harness.evaluation.evaluator import open_evaluator
-    from safety_harness.search.find import find_patch
-    from safety_harness.search.write_patch import build
-
-    with watched():
-        evaluator = open_evaluator(student)
-        patch = find_patch(evaluator, results)
-    facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
-    if not patch.units:
-        show(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
-        return 1
-    artifact = build(evaluator, patch, options.out, results=results, keep_original=options.with_original)
-    gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
-    facts |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
-    show(options, facts, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
-    return 0
 
 
 def _apply(options: argparse.Namespace) -> int:
@@ -285,11 +221,15 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    """Print a patch's model card, or the schema of manifests."""
+    """Print a patch's model card or its ML-BOM, or the schema of manifests."""
     if options.schema:
         print(json.dumps(schema(), indent=2))
     elif options.patch is None:
         raise ArtifactError("Name a patch, or ask for --schema.")
+    elif options.bom:
+        from safety_harness.patch.mlbom import ml_bom
+
+        print(ml_bom(open_artifact(options.patch).manifest), end="")
     else:
         from safety_harness.patch.card import card  # brings scipy, which the other commands do without
 

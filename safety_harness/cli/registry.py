@@ -89,6 +89,8 @@ def _fetch(options: argparse.Namespace) -> int:
             fetched.append({"student": student.id, "model": str(spec), "folder": folder})
             if not options.json:
                 print(f"[{number}/{len(students)}] {student.id}: {fetched[-1]['folder']}", flush=True)
+        if student.spec.served and not options.json:
+            print(f"{student.id}: is served by {student.spec.served}, so there are no weights to fetch")
     if options.json:
         show(options, fetched, "")
     elif options.to:
@@ -118,7 +120,8 @@ def _plan(options: argparse.Namespace) -> int:
     headers = ("student", "M parameters", "may move", "download GiB", "memory GiB", "probes", "minutes")
     table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6))
     device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
-    unplanned = [f"{s.id}: gated as it is; no teacher, so no search to plan" for s in students if not s.patchable]
+    why = {s.id: f"served by {s.spec.served}" if s.spec.served else "gated as it is; no teacher" for s in students}
+    unplanned = [f"{s.id}: {why[s.id]}, so no search to plan" for s in students if not s.patchable]
     lines = [table, f"{device_text}. The sums: safety_harness/evaluation/estimate.py", *unplanned]
     show(options, list(map(asdict, needs)), "\n".join(lines))
     return 0

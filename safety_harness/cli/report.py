@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
-from safety_harness.registry.settings import GateSettings, overrides
-from safety_harness.registry.settings import options as setting_options
+from safety_harness.registry.options import PREFIX, SEARCH, overrides, settings_options
 
 if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
@@ -83,8 +82,9 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
         "other thresholds",
         "Decide the run again by these, from what it recorded. Nothing is asked, and the report says so at its top.",
     )
-    for _, name, facts in setting_options(GateSettings, "gate"):
-        changed.add_argument(name, **facts)
+    for option in settings_options():
+        if not option.name.startswith(SEARCH):
+            changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
@@ -119,7 +119,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
 
     result = read_results(options.results)
-    if thresholds := overrides(GateSettings, "gate", options):
+    if thresholds := overrides("", options):
         from safety_harness.gate.redecide import redecide
 
         result = redecide(result, thresholds, options.results.name)
@@ -184,7 +184,7 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.gate.merge import merge
     from safety_harness.gate.reading import read_results
     from safety_harness.report import last_line
-    from safety_harness.report.cells import counted_noun
+    from safety_harness.text import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
     result = merge(runs, options.anew, keep_first=options.keep_first)

@@ -27,10 +27,12 @@ from safety_harness.models.likelihood import (
 from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
+from safety_harness.models.speedups import Speedups
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, batches
+from safety_harness.registry.readable import require_readable
 from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
@@ -47,7 +49,7 @@ class Evaluator:
 
     Raises:
         DataError: a question does not fit the student's context with its answer, or a document of the text does not.
-            Raised before anything is asked.
+            Or its tokenizer does not know what they are made of. Raised before anything is asked.
         SourceError: from a measurement, if a NaN comes out of the student as it is.
         VoidProbe: from a measurement, if a NaN comes out with units of the teacher in the student.
     """
@@ -74,12 +76,20 @@ class Evaluator:
         if teacher:
             self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
         self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
-        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size)
+        # They are made for plain layers of torch.
+        speedups = Speedups.none() if loaded.checkpoint.quantised else None
+        self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size, speedups=speedups)
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()
         for prompts in questions.every:
-            self.generator.check_lengths(prompts.texts, family.max_new_tokens)
+            self.check_askable(prompts)
+        require_readable(questions.text, loaded.tokenizer)
         check_documents(self.generator, questions.text.texts)
+
+    @property
+    def batch_size(self) -> int:
+        """How many questions are asked at once."""
+        return self.generator.batch_size
 
     @property
     def teacher(self) -> Checkpoint:
@@ -91,6 +101,15 @@ class Evaluator:
         if self._teacher is None:
             raise ConfigError(f"{self.student.id}: has no teacher, so nothing of one can be put into it.")
         return self._teacher
+
+    def check_askable(self, prompts: PromptSet) -> None:
+        """Check that the student can read *prompts* and has room for its answers.
+
+        Raises:
+            DataError: too many of their tokens are unknown to its tokenizer, or a question does not fit its context.
+        """
+        require_readable(prompts, self.generator.tokenizer)
+        self.generator.check_lengths(prompts.texts, self.student.family.max_new_tokens)
 
     def close(self) -> None:
         """Release the model and the teacher's tensors. Nothing can be measured afterwards.
@@ -246,11 +265,12 @@ def open_evaluator(student: Student) -> Evaluator:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
     questions = load_questions(student)
-    *relatives, checkpoint = (Checkpoint(prepare(spec)) for spec in student.models)
+    as_it_is = not student.patchable
+    *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
     if relatives:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
-    loaded = load(checkpoint.folder, student.family.dtype)
+    loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)
     teacher, ancestor, *_ = *relatives, None, None
     return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
-from safety_harness.models.likelihood import TextScore
 from safety_harness.weights.units import Unit
+
+if TYPE_CHECKING:
+    from safety_harness.models.likelihood import TextScore
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,11 @@ class Oracle:
         self._require_scored(answered, self._garbled_harmful)
         return _count(answered, Verdict.REFUSED)
 
+    def refused_whole_in_full(self) -> int:
+        """Return how many would be, were no answer broken off after the screen tokens."""
+        answers = (self._evaluator.answers(self._evaluator.units, block, Extent.FULL) for block in self._blocks)
+        return sum(_count(answered, Verdict.REFUSED) for answered in answers)
+
     def probe(self, units: Sequence[Unit], budgets: Budgets) -> Probe:
         """Ask until it is decided whether *units* keep *budgets*, and return what was counted."""
         start = time.perf_counter()

@@ -1,18 +1,27 @@
-"""Check the files of a run before a model is loaded."""
+"""Check the files of a run before a model is loaded, and fetch the question sets that it names."""
 
 from __future__ import annotations
 
-from safety_harness.registry.fetch import resolve
+import sys
+
+from safety_harness.errors import HarnessError, SourceError
+from safety_harness.evaluation.served import announced
+from safety_harness.files import CACHE_VARIABLE
+from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
 from safety_harness.registry.load import Student
-from safety_harness.registry.schema import Source
+from safety_harness.registry.named import download_size
+from safety_harness.registry.schema import PromptSource, Source
 from safety_harness.registry.splits import further_questions, load_questions
+from safety_harness.served.client import read_key
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 
 
 def check_local_files(student: Student) -> None:
-    """Check the questions and weights of *student* that lie on this machine. Downloads are checked later.
+    """Check the questions and weights of *student* that lie on this machine, and fetch the sets that it names.
+
+    Other downloads are checked later.
 
     Raises:
         DataError, SourceError: as :func:`load_questions`, or a model or adapter folder is not whole.
@@ -21,15 +30,40 @@ def check_local_files(student: Student) -> None:
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
     sources = [family.text, *(source for split in splits for source in (*split.searched, split.report))]
-    if all(source.path for source in sources):
+    further = tuple(family.further.values())
+    for source in (*sources, *further):
+        fetch_named(source)
+    if student.spec.served:
+        read_key(student.spec.served)
+        announced(student)
+        return
+    if all(source.path or source.set for source in sources):
         questions = load_questions(student)
-        if all(source.path for source in family.further.values()):
+        if all(source.path or source.set for source in further):
             further_questions(family, questions)
     for spec in student.models:
         if spec.path:
-            Checkpoint(resolve(spec))
+            Checkpoint(resolve(spec), as_it_is=not student.patchable)
         for adapter in spec.adapters:
             require_adapter(resolve(Source(path=adapter)))
-    if student.spec.path and family.teacher and family.teacher.path:
+    if student.spec.path and student.patchable and family.teacher and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
+
+
+def fetch_named(source: PromptSource) -> None:
+    """Fetch a named set that is not here yet, and say so first: its user may not know that it is fetched at all.
+
+    Raises:
+        SourceError: it cannot be fetched; the message says what to do without a network.
+    """
+    if source.set is None or is_here(source):
+        return
+    print(f"safety-harness: fetching {source.set} ({source}, {download_size(source.set)}), once", file=sys.stderr)
+    try:
+        resolve_prompts(source)
+    except HarnessError as error:
+        raise SourceError(
+            f"The question set {source.set!r} cannot be fetched. Run `safety-harness fetch` where there is a network "
+            f"and set {CACHE_VARIABLE} to a copy of its cache, or name files of your own in the registry. ({error})"
+        ) from error

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from safety_harness.errors import VoidProbe
-from safety_harness.evaluation.budgets import recorded_budgets
-from safety_harness.evaluation.evaluator import Evaluator
+from safety_harness.errors import ConfigError, VoidProbe
+from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
-from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate import checks
 from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Asked, Check
@@ -21,6 +19,10 @@ from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.settings import GateSettings
 from safety_harness.registry.splits import further_questions
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
+
+if TYPE_CHECKING:
+    from safety_harness.evaluation.evaluator import Evaluator
+    from safety_harness.evaluation.oracle import Oracle
 
 Answers = Sequence[Answered]
 
@@ -38,11 +40,22 @@ class Subject:
         DataError: from a check, if there are too few questions or documents for an interval.
     """
 
-    evaluator: Evaluator
+    evaluator: Answering
     units: tuple[Unit, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.evaluator.student.id} with {len(self.units)} units of its teacher>"
+
+    @property
+    def weighed(self) -> Evaluator:
+        """The evaluator, of a student whose weights are here.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        if self.evaluator.student.spec.served:
+            raise ConfigError(f"{self.evaluator.student.id}: is served, so there are no weights here to move.")
+        return cast("Evaluator", self.evaluator)
 
     def defense(self, since: Subject) -> Check:
         """Check the refusals of held-out harmful questions."""
@@ -93,12 +106,16 @@ class Subject:
 
         A unit here is what a search leaves out at once. Nothing memoised is used.
         """
-        self.evaluator.forget()
+        from safety_harness.evaluation.budgets import recorded_budgets
+        from safety_harness.evaluation.oracle import Oracle
+
+        evaluator = self.weighed
+        evaluator.forget()
         groups = grouped(self.units, patch.together)
         if not groups:
             return checks.minimality({}, accepted=True, found=patch.found, reason=patch.reason)
-        oracle = Oracle(self.evaluator)
-        budgets = recorded_budgets(patch.search, self.evaluator.student.search, oracle)
+        oracle = Oracle(evaluator)
+        budgets = recorded_budgets(patch.search, evaluator.student.search, oracle)
         accepted = _unless_void(oracle, groups, budgets)
         without = {}
         for group in counted("leaving out", groups if accepted else (), len(groups)):
@@ -140,9 +157,9 @@ class Subject:
         again until a question's two answers are a pair.
         """
         while True:
-            size = self.evaluator.generator.batch_size
+            size = self.evaluator.batch_size
             answers = since.evaluator.answers(since.units, prompts), self.evaluator.answers(self.units, prompts)
-            if self.evaluator.generator.batch_size == size:
+            if self.evaluator.batch_size == size:
                 return answers
 
     def _with_each(self, check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:

@@ -125,17 +125,24 @@ def _more_refusals(case: _Case, needed: float) -> str:
         )
     if not facts.questions or not facts.refused_whole:
         return "Raise search.target_share."
-    lost = max(0.0, facts.target / facts.questions - numbers.after / numbers.n)
-    target = math.ceil(facts.questions * (needed + lost) - 1e-9) + 1
-    if target <= facts.target or target > facts.refused_whole:
+    whole, asked = facts.refused_whole, facts.questions
+    if whole < math.ceil(asked * needed - 1e-9):
         return (
-            f"The whole teacher refuses {facts.refused_whole} of {facts.questions} searched questions, and a patch "
-            "cannot refuse more. Take a teacher that refuses more, or search on questions more like those held out."
+            f"The whole teacher refuses {whole} of {asked} searched questions, and a patch cannot refuse more. Take a "
+            "teacher that refuses more, or search on questions more like those held out."
         )
+    if facts.target >= whole:
+        return (
+            f"The patch has all {whole} refusals that the teacher gives on {asked} searched questions, and lost some "
+            "on those held out. Search on more questions, or on ones more like those held out."
+        )
+    lost = max(0.0, facts.target / asked - numbers.after / numbers.n)
+    # One more than that: what is at the edge is missed every second time.
+    target = min(whole, max(facts.target, math.ceil(asked * (needed + lost) - 1e-9)) + 1)
     # Down to two places: a share a little above a count asks for one refusal more.
-    share = min(1.0, math.floor(100 * target / facts.refused_whole) / 100)
-    share = share if share * facts.refused_whole > facts.target else target / facts.refused_whole
-    return _set("search.target_share", share, f"now {facts.target / facts.refused_whole:.2f}", "Raise")
+    share = min(1.0, math.floor(100 * target / whole) / 100)
+    share = share if share * whole > facts.target else target / whole
+    return _set("search.target_share", share, f"now {facts.target / whole:.2f}", "Raise")
 
 
 def _over_refusal(case: _Case) -> Miss:

@@ -172,10 +172,26 @@ class Further(Record):
     after: Refused
 
 
+class ServedBy(OpenRecord):
+    """Who answered for a student: host and path of the address, and the name that the model has there.
+
+    ``says`` is what the server's list of models holds about it. It calls itself ``answered_as`` (`model`) and
+    ``fingerprints`` (`system_fingerprint`) in its answers. ``sampling`` are the fields of each request.
+    """
+
+    host: str
+    model: str
+    says: Mapping[str, Any] = {}
+    sampling: Mapping[str, Any] = {}
+    answered_as: list[str] = []
+    fingerprints: list[str] = []
+
+
 class Identity(OpenRecord):
     """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""
 
     student: str | None = None
+    served: ServedBy | None = None
     teacher: str | None = None
     ancestor: str | None = None
     questions: Mapping[str, str] = {}
@@ -188,10 +204,9 @@ class Identity(OpenRecord):
     screen_tokens: Count | None = None
     template: str | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether it says whose answers were judged."""
-        return self.student is not None
+    def names(self, subject: Subject) -> bool:
+        """Return whether it says whose answers were judged: by their weights, or by the server that gave them."""
+        return (self.student is None, self.served is None) == ((True, False) if subject == "served" else (False, True))
 
 
 def _without_share(facts: Any) -> Any:

@@ -27,7 +27,7 @@ TARGET_CHANCE = 0.95
 # A cost seldom is at its limit. A stricter limit would leave many students without a patch.
 COST_CHANCE = 0.75
 # Share of refusals that a patch loses on held-out questions, because it was cut to the searched ones. Measured over the
-# tiny students: 0 to 0.05, and 0.02 on average (benchmarks/quality/presets.md).
+# tiny students under `standard`: -0.01 to 0.08, and 0.02 on average (benchmarks/quality/presets.md).
 EDGE = 0.03
 # What no more can be asked than: a share of the refusals that the whole teacher gives.
 MOST_OF_TEACHER = 0.98

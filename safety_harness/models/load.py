@@ -64,8 +64,10 @@ def prepare(spec: ModelSpec) -> Path:
     return folder
 
 
-def load(folder: Path, dtype: str) -> LoadedModel:
+def load(folder: Path, dtype: str, *, as_it_is: bool = False) -> LoadedModel:
     """Load a prepared checkpoint into the GPU's memory, or into main memory if there is no GPU.
+
+    A model that is gated *as_it_is* may be quantised.
 
     Parameters keep ``requires_grad``, because priors take gradients of them.
 
@@ -74,13 +76,13 @@ def load(folder: Path, dtype: str) -> LoadedModel:
             the GPU's memory is too small.
     """
     keep_freed_memory()
-    model, checkpoint = read_model(folder, getattr(torch, dtype))
+    model, checkpoint = read_model(folder, getattr(torch, dtype), as_it_is=as_it_is)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises this very class
         raise SourceError(f"{folder}: transformers cannot load its tokenizer ({reason(error)}).") from error
     check_tokenizer(tokenizer, rows_of(model), folder)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and model.device.type != "cuda":
         try:
             model = model.to("cuda")
         except torch.OutOfMemoryError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.names import UNMERGED, is_computed, misnaming
 from safety_harness.weights.units import Shape
@@ -21,14 +21,19 @@ from safety_harness.weights.units import Shape
 logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
 
 
-def read_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Checkpoint]:
-    """Return the model of a checkpoint folder, and the checkpoint.
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+_SERVE = "Serve it with a program that can, and gate that: `served = { url = …, model = … }` in the registry"
+
+
+def read_model(folder: Path, dtype: torch.dtype, *, as_it_is: bool = False) -> tuple[Any, Checkpoint]:
+    """Return the model of a checkpoint folder, and the checkpoint. It may be quantised if it is gated *as_it_is*.
 
     Raises:
         SourceError: transformers cannot load it, or a tensor is missing, has another shape than the config says, or
-            has no place in the model. Or the config says that the head is the embedding, and it is another.
+            has no place in the model. Or the config says that the head is the embedding, and it is another. Or nothing
+            can compute with the quantised numbers on this machine.
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(folder, as_it_is=as_it_is)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -41,9 +46,47 @@ def read_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Checkpoint]:
         )
     except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
         why = "its experts are not those of its config" if "CONVERSION" in str(error) else reason(error)
+        if checkpoint.quantised:
+            raise _no_quantised(checkpoint, "load", why) from error
         raise SourceError(f"{folder}: transformers cannot load it ({why}).") from error
     account(folder, model, report, checkpoint.shapes)
+    if checkpoint.quantised:
+        model = _tried(model, checkpoint, dtype)
     return model, checkpoint
+
+
+def _tried(model: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """Return a quantised *model* that computes, in *dtype* where it was dequantised.
+
+    Raises:
+        SourceError: it does not compute: programs find out only then that a processor or a shape is not for them.
+    """
+    unread = [getattr(one, "quantization_config", None) for one in (model.config, model.config.get_text_config())]
+    if getattr(model, "hf_quantizer", None) is None and any(unread):
+        why = "it knows no way of that name, and would take the packed numbers for weights"
+        raise _no_quantised(checkpoint, "load", why)
+    try:
+        if all(parameter.dtype in _PLAIN for parameter in model.parameters()):
+            model = model.to(dtype)
+        with torch.inference_mode():
+            tokens = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+            finite = bool(model(input_ids=tokens).logits.isfinite().all())
+    except Exception as error:  # of any of a dozen libraries
+        raise _no_quantised(checkpoint, "compute with", reason(error)) from error
+    if not finite:
+        raise _no_quantised(checkpoint, "compute with", "a NaN or an infinity comes out")
+    remark(
+        f"{checkpoint.folder}: is quantised ({checkpoint.quantised}), and gated as transformers computes it on this "
+        "machine. Another program may round otherwise: to gate what it answers, serve it."
+    )
+    return model
+
+
+def _no_quantised(checkpoint: Checkpoint, what: str, why: str) -> SourceError:
+    return SourceError(
+        f"{checkpoint.folder}: is quantised ({checkpoint.quantised}), and transformers cannot {what} it here ({why}). "
+        f"{_SERVE}."
+    )
 
 
 def account(source: Path, model: Any, report: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:

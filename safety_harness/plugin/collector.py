@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import subprocess
 import tempfile
@@ -21,7 +20,7 @@ from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.environment import installed
-from safety_harness.plugin.fixtures import EXPLAINED, PROPERTY
+from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
     from safety_harness.gate.records import Judge
@@ -60,8 +59,8 @@ class Collector:
     remarks: dict[str, None] = field(default_factory=dict)
     """What the harness remarked, each once and in order."""
     interrupted: bool = False
-    begun: bool = False
-    runs_nothing: bool = False
+    folder: Path | None = None
+    """Where this run writes, in ``report_dir``."""
 
     def __post_init__(self) -> None:
         # Read before anything is measured: the files may have changed or vanished at the end.
@@ -72,18 +71,24 @@ class Collector:
             "environment": installed(),
         }
 
+    @pytest.hookimpl(tryfirst=True)  # before pytest-xdist starts workers
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        self.runs_nothing = any(session.config.getoption(name, None) for name in RUNS_NOTHING)
+        """Begin a folder of reports, as those of a run that proves nothing yet.
 
-    def pytest_runtest_logstart(self) -> None:
-        """Replace the results of an earlier run once the first test begins: a killed run must not leave its PASS."""
-        if self.begun or self.runs_nothing:
+        Raises:
+            UsageError: nothing can be written there. Hours of measurements would be for nothing.
+        """
+        if any(session.config.getoption(name, None) for name in RUNS_NOTHING):
             return
-        self.begun = True
+        from safety_harness.gate import runs
         from safety_harness.report import write_results
 
-        with contextlib.suppress(HarnessError, OSError):  # the end of the run says what it could not write
-            write_results(self._decided({}, {}, [Incident(kind="interrupted")]), self.report_dir)
+        try:
+            self.folder = runs.begin(self.report_dir)
+            write_results(self._decided({}, {}, [Incident(kind="interrupted")]), self.folder)
+            runs.show(self.folder)
+        except (HarnessError, OSError) as error:
+            raise pytest.UsageError(f"The reports could not be written: {error}") from error
 
     @pytest.hookimpl(tryfirst=True)  # the rows are gone before pytest writes properties into a JUnit file
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -91,7 +96,8 @@ class Collector:
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
-        if report.failed and EXPLAINED not in rows:
+        # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
+        if (report.failed or str(report.outcome) == "rerun") and EXPLAINED not in rows:
             self.broken[report.nodeid] = _reason(report)  # once, even if several workers crash on it
         for student, check in checks:
             checks_of = self.checks.setdefault(student, {})
@@ -120,17 +126,17 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if not self.checks and exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             return
-        if self.runs_nothing:
+        if self.folder is None:
             return
         from safety_harness.report import write_reports, write_results
         from safety_harness.report.github import write_summary
 
         self.result = self._decide(exitstatus)
-        if error := self._write(write_reports, self.report_dir):
+        if error := self._write(write_reports, self.folder):
             # A release without its report is not shown to be green. Hours of measurements may be behind it: what can be
             # written anywhere is, and from results.json everything else can be made.
             self.result = self._decide(exitstatus, Incident("report_not_written", cause=error))
-            for write, folder in ((write_reports, None), (write_results, self.report_dir), (write_results, None)):
+            for write, folder in ((write_reports, None), (write_results, self.folder), (write_results, None)):
                 if not (error := self._write(write, folder)):
                     break
                 self.notes.append(f"Nor could they be written otherwise: {error}")
@@ -253,12 +259,17 @@ class Collector:
     def _write(self, write: Callable[[RunResult, Path], tuple[Path, ...]], folder: Path | None) -> str:
         """Write the result into *folder*, or into a new temporary one. Return what went wrong; empty if nothing did."""
         assert self.result is not None
+        from safety_harness.gate import runs
+
+        shown = ""
         try:
-            folder = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
-            written = write(self.result, folder)
+            written = write(self.result, folder or (folder := Path(tempfile.mkdtemp(prefix="safety-harness-"))))
+            if folder == self.folder:
+                runs.finish(folder)
+                shown = f", shown as {folder.with_name(runs.LATEST)}"
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
-        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}")
+        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}{shown}")
         return ""
 
 

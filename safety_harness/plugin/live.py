@@ -47,7 +47,7 @@ class ProgressWriter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        self.student = getattr(params.get("student"), "id", "")
+        self.student = getattr(params.get("gate_student"), "id", "")
         self._write_now(Progress(self.student, item.name.partition("[")[0].removeprefix("test_").replace("_", " ")))
 
     def pytest_runtest_logfinish(self) -> None:

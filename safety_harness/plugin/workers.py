@@ -21,7 +21,7 @@ FREE_CORES = "safety_free_cores"
 
 
 def affordable_workers(students: Sequence[Student], *, available: int | None = None, on_gpu: int | None = None) -> int:
-    """Return the number of processes for *students*: at most one a core, one a student, and as many as fit in memory.
+    """Return the number of processes for *students*: at most one a core, one a place, and as many as fit in memory.
 
     *available* is the machine's free memory in bytes, and *on_gpu* the free memory of the first GPU, which all workers
     share. Each is measured when it is None.
@@ -30,9 +30,25 @@ def affordable_workers(students: Sequence[Student], *, available: int | None = N
 
     free = psutil.virtual_memory().available if available is None else available
     free_on_gpu = _free_on_gpu() if on_gpu is None else on_gpu
-    largest = max(student.family.memory_gib for student in students) * GIB
     scarcest = free if free_on_gpu is None else min(free, free_on_gpu)
-    return max(1, min(_cores(), len(students), int(scarcest // largest)))
+    largest = max((student.family.memory_gib for student in students if not student.spec.served), default=0.0) * GIB
+    fitting = [int(scarcest // largest)] if largest else []
+    return max(1, min(_cores(), len({_place(student) for student in students}), *fitting))
+
+
+def place_of(nodeid: str, students: Sequence[Student]) -> str:
+    """Return what a test has to stay in one process with; the test itself, if it is about no student."""
+    places = {student.id: _place(student) for student in students}
+    name = student_of(nodeid, list(places))
+    return places.get(name, name)
+
+
+def _place(student: Student) -> str:
+    """Return what has to stay in one process: a student, or all of whom one server answers for.
+
+    A server's `concurrency` and `requests_per_minute` hold in one process.
+    """
+    return student.spec.served.host if student.spec.served else student.id
 
 
 def free_cores() -> int:
@@ -57,15 +73,15 @@ def threads_of_worker(config: pytest.Config) -> int:
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:
     """Return an xdist scheduler that sends all tests of a student to one worker, which loads the student once.
 
+    All students of one server go to one worker, too.
+
     ``--dist=loadgroup`` would do that too, but has no effect with pytest 9.2 and xdist 3.8, and does not say so.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    ids = [student.id for student in students]
-
     class StudentScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not followed
         def _split_scope(self, nodeid: str) -> str:
-            return student_of(nodeid, ids)
+            return place_of(nodeid, students)
 
     return StudentScheduling(config, log)
 

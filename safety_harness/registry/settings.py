@@ -6,8 +6,8 @@ Each has a default here, and these defaults are the preset ``standard``. A regis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,8 +18,6 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 MOST = 1_000_000
 Count = Annotated[int, Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
-# A list, which is easier to write in a registry file.
-ONLY_IN_FILES = {"roles"}
 
 
 class Settings(BaseModel):
@@ -130,33 +128,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Preset of a family -> the settings of its search in which it differs from the defaults, which are ``standard``."""
 # A search can break off an answer that complies after a quarter of it. Fewer tokens than this show no refusal.
-SCREEN_SHARE, FEWEST_SCREENED = 0.25, 8
+SCREEN_SHARE, FEWEST_SCREENED = 0.25, 16
 
 
 def screen_tokens(preset: str, max_new_tokens: int) -> int:
     """Return after how many tokens a search breaks off an answer that complies. ``thorough`` reads it to its end."""
     return max_new_tokens if preset == "thorough" else max(FEWEST_SCREENED, round(SCREEN_SHARE * max_new_tokens))
-
-
-def options(settings: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the field, the name and the further arguments of each option ``--PREFIX-...`` that overrides *settings*."""
-    for name, field in settings.model_fields.items():
-        if name in ONLY_IN_FILES:
-            continue
-        metavar = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else "X"
-        dest = f"safety_{prefix}_{name}".replace("-", "_")
-        facts = {"dest": dest, "metavar": metavar, "help": field.description}
-        yield name, f"--{prefix}-{name.replace('_', '-')}", facts
-
-
-def overrides(settings: type[BaseModel], prefix: str, given: object) -> dict[str, object]:
-    """Return the checked values of the options that *given*, a parsed command line, holds, by their field's name.
-
-    Raises:
-        ConfigError: a value is no number, or is out of range. The message names the option.
-    """
-    values = {name: getattr(given, facts["dest"]) for name, _, facts in options(settings, prefix)}
-    return parse_overrides(settings, prefix, {name: value for name, value in values.items() if value is not None})
 
 
 def parse_overrides(settings: type[BaseModel], prefix: str, given: Mapping[str, str]) -> dict[str, object]:

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safety_harness.errors import DataError
-from safety_harness.registry.fetch import resolve_prompts
+from safety_harness.registry.columns import Columns
+from safety_harness.registry.fetch import is_dataset, resolve_prompts
+from safety_harness.registry.hash_split import (
+    MOST_OF_A_SIDE,
+    MOST_OF_FURTHER,
+    NEAR,
+    in_hash_order,
+    require_enough,
+    side_of,
+    without_kinds_of,
+)
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
 from safety_harness.registry.schema import Family, PromptSource, SplitSpec
@@ -86,11 +96,19 @@ def load_questions(student: Student) -> StudentSplits:
 
     Raises:
         DataError, SourceError: a file is missing or wrong, a prompt is both searched on and held out, or a task has no
-            answer.
+            answer. Or a set that was split by hash holds too few questions for the gate.
     """
-    family, task = student.family, student.spec.task
-    harmful = _split(family.harmful, family.near_duplicates)
-    harmless = _split(family.harmless, family.near_duplicates)
+    family, task, gate = student.family, student.spec.task, student.gate
+    harmful = read_split(family.harmful, family.near_duplicates)
+    harmless = read_split(family.harmless, family.near_duplicates)
+    own = _task_split(task) if task else None
+    for spec, split, margin, threshold in (
+        (family.harmful, harmful, 1 - gate.dsr, f"dsr = {gate.dsr:g}"),
+        (family.harmless, harmless, gate.over_refusal, f"over_refusal = {gate.over_refusal:g}"),
+        (task, own, gate.task, f"task = {gate.task:g}"),
+    ):
+        if spec and split and spec.report.part:
+            require_enough(split.report, margin, gate.confidence, threshold)
     search = student.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions", MOST_HARMFUL)
     prior_harmless, asked_harmless = _apart(
@@ -99,8 +117,8 @@ def load_questions(student: Student) -> StudentSplits:
     return StudentSplits(
         harmful=Split(asked_harmful, harmful.report),
         harmless=Split(asked_harmless, harmless.report),
-        text=_read(family.text),
-        task=_task_split(task) if task else None,
+        text=read_source(family.text).first(family.text.limit),
+        task=own,
         prior=ByKind(prior_harmful, prior_harmless),
     )
 
@@ -112,33 +130,61 @@ def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, Prom
         DataError, SourceError: a file is missing or wrong, or nothing of it is left.
     """
     searched = (asked.prior.harmful, asked.harmful.search, asked.prior.harmless, asked.harmless.search)
-    return {name: _further(source, searched, family.near_duplicates) for name, source in family.further.items()}
+    near = _threshold(family.harmful, family.near_duplicates)
+    return {name: _further(source, searched, near) for name, source in family.further.items()}
 
 
-def _split(spec: SplitSpec, near_duplicates: float = 1.0) -> Split:
-    """Read both parts of a question set, and drop near-duplicates from the part to search on."""
-    searched = tuple((_read(source), source.limit) for source in spec.searched)
-    return _kept_apart(searched, _read(spec.report), spec.report.limit, near_duplicates)
+def read_split(spec: SplitSpec, near_duplicates: float | None = 1.0) -> Split:
+    """Read both parts of a question set, and drop near-duplicates from the part to search on.
+
+    Raises:
+        DataError, SourceError: a file is missing or wrong, or a prompt is both searched on and held out.
+    """
+    searched = tuple((read_source(source), _most(source)) for source in spec.searched)
+    threshold = _threshold(spec, near_duplicates)
+    return _kept_apart(searched, read_source(spec.report), _most(spec.report), threshold, spec.report.part is not None)
+
+
+def _threshold(spec: SplitSpec, near_duplicates: float | None) -> float:
+    """Return how similar questions on both sides may be: as set, or as fits the way in which *spec* is split."""
+    if near_duplicates is not None:
+        return near_duplicates
+    return NEAR if spec.report.part else 1.0
+
+
+def _most(source: PromptSource) -> int | None:
+    """Return how many questions of *source* are used; None for all."""
+    return source.limit or (MOST_OF_A_SIDE if source.part else None)
 
 
 # Students of a family share their splits, and to compare thousands of questions takes a second.
 @functools.lru_cache(maxsize=64)
 def _kept_apart(
-    searched: tuple[tuple[PromptSet, int | None], ...], report: PromptSet, limit: int | None, near_duplicates: float
+    searched: tuple[tuple[PromptSet, int | None], ...],
+    report: PromptSet,
+    most: int | None,
+    near_duplicates: float,
+    by_hash: bool,
 ) -> Split:
     """Return the held-out set, and of each set to search on as many as its limit says that are not near to that."""
+    if by_hash:  # of tens of thousands, those are compared that are asked
+        report = report.first(most)
+    drop = without_kinds_of if by_hash else without_near_duplicates
     kept = []
-    for search, most in searched:
+    for search, limit in searched:
         check_disjoint(search, report)
         if near_duplicates < 1.0:
-            search = without_near_duplicates(search, report, near_duplicates)
-        kept.append(search.first(most))
-    return Split(in_turn(kept), report.first(limit))
+            search = drop(search, report, near_duplicates)
+        kept.append(search.first(limit))
+    return Split(in_turn(kept), report.first(most))
 
 
 def _further(source: PromptSource, searched: Sequence[PromptSet], near_duplicates: float) -> PromptSet:
     """Read the questions of *source*, without those *searched* on and near-duplicates of them."""
-    return _unseen(_read(source), tuple(searched), near_duplicates).first(source.limit)
+    unseen = _unseen(read_source(source), tuple(searched), near_duplicates)
+    if source.limit is None and source.set and len(unseen) > MOST_OF_FURTHER:
+        return in_hash_order(unseen).first(MOST_OF_FURTHER)
+    return unseen.first(source.limit)
 
 
 @functools.lru_cache(maxsize=64)
@@ -165,7 +211,7 @@ def _apart(search: PromptSet, prior: int | None, setting: str, most: int) -> tup
 
 def _task_split(spec: SplitSpec) -> Split:
     """Read the questions of a task, each of which needs an answer of at least one word."""
-    split = _split(spec)
+    split = read_split(spec)
     for prompts in (split.search, split.report):
         if unanswered := [prompt.text for prompt in prompts if prompt.answer is None]:
             raise DataError(f'{prompts.name}: the task {unanswered[0]!r} has no "answer". Give it one.')
@@ -177,5 +223,26 @@ def _task_split(spec: SplitSpec) -> Split:
     return split
 
 
-def _read(source: PromptSource) -> PromptSet:
-    return read_prompts(resolve_prompts(source), only=source.only)
+def read_source(source: PromptSource) -> PromptSet:
+    """Read a whole source, or the side of it that its `part` names.
+
+    Raises:
+        DataError, SourceError: it is missing, cannot be fetched, or is wrong.
+    """
+    prompts = read_prompts(
+        resolve_prompts(source),
+        only=source.only,
+        columns=_columns(source),
+        once_each=source.set is not None or source.part is not None,
+    )
+    return side_of(prompts, source.part) if source.part else prompts
+
+
+def _columns(source: PromptSource) -> Columns:
+    """Return what is read of a table. A dataset of the hub was stored with its text in `text`."""
+    where = {name: (value,) if isinstance(value, str) else value for name, value in source.where.items()}
+    return Columns(
+        text="" if is_dataset(source) else source.column or "",
+        answer=source.answer or "",
+        where=tuple((name, tuple(map(str.casefold, values))) for name, values in sorted(where.items())),
+    )

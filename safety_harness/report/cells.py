@@ -9,12 +9,13 @@ from typing import Any
 from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
-from safety_harness.gate.redecide import CHANGED
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import CONFIDENCE, CorrectedRate, Rate, corrected_rate
+from safety_harness.gate.thresholds import CHANGED
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
+from safety_harness.text import counted_noun
 
 MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
@@ -52,11 +53,6 @@ def _why_not(student: StudentResult) -> str:
     if student.outcome is Outcome.PASS:
         return "in an incomplete run" if student.as_expected else "stated to fail, and passed"
     return {Outcome.FAIL: "failed"}.get(student.outcome, student.outcome.value)
-
-
-def counted_noun(n: int, one: str, more: str = "") -> str:
-    """Return ``1 student``, ``2 students``."""
-    return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
 def value_or_dash(value: object) -> str:
@@ -169,7 +165,9 @@ def subject(student: StudentResult) -> str:
     about = student.about
     if about.subject in (None, "patched"):
         return about.subject or ""
-    facts = [about.subject, *(["no teacher"] if about.identity.known and not about.identity.teacher else [])]
+    server = about.identity.served
+    by = f" by {server.host}, model {server.model}" if server else ""
+    facts = [f"{about.subject}{by}", *(["no teacher"] if about.identity.student and not about.identity.teacher else [])]
     missing = [name for name in PATCH_REQUIRED if name not in student.checks]
     return "; ".join([*facts, *([f"not measured: {', '.join(missing)}"] if missing else [])])
 
@@ -209,8 +207,13 @@ def look(outcome: Outcome) -> str:
 
 def identity(student: StudentResult) -> str:
     """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
-    facts = student.about.identity.model_dump()
-    return ", ".join(f"{name} {str(value)[:12]}" for name, value in facts.items() if not isinstance(value, Mapping))
+    known = student.about.identity
+    server = known.served.model_dump() if known.served else {}
+    facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [
+        f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
+    ]
+    return ", ".join(facts)
 
 
 def lineage(near: Lineage) -> str:

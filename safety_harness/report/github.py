@@ -46,7 +46,10 @@ def workflow_commands(result: RunResult) -> list[str]:
     if not os.environ.get(ACTIONS):
         return []
     kind = "error" if result.outcome is Outcome.FAIL else "warning"
-    said = [("warning", notice) for notice in notices(result)] + [(kind, reason) for reason in result.reasons]
-    return [
-        f"::{level} title=release gate::{visible(text).replace('%', '%25')}" for level, text in said[:MAX_ANNOTATIONS]
-    ]
+    reasons = [annotation(kind, reason) for reason in result.reasons[:MAX_ANNOTATIONS]]
+    return [*(annotation("warning", notice) for notice in notices(result)[:MAX_ANNOTATIONS]), *reasons]
+
+
+def annotation(kind: str, text: str) -> str:
+    """Return the line by which a job of GitHub annotates a run: an ``error`` or a ``warning``."""
+    return f"::{kind} title=release gate::{visible(text).replace('%', '%25')}"

@@ -6,9 +6,9 @@ from tabulate import tabulate
 
 from safety_harness.gate.explain import misses
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import MARKS, confidences, counted_noun, effort, overview, totals, verdict
+from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
 from safety_harness.report.head import notices
-from safety_harness.text import shortened, visible
+from safety_harness.text import counted_noun, shortened, visible
 
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
 MAX_ROWS_SHOWN = 40

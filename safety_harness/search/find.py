@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import DataError, HarnessError, remark
+from safety_harness.errors import DataError, HarnessError, UnitError, remark
 from safety_harness.evaluation.budgets import aim_of, leaves_to_gate
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
@@ -18,31 +18,32 @@ from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit, flat, named
 
 
-def find_patch(evaluator: Evaluator, results: Path | None = None) -> Patch:
+def find_patch(evaluator: Evaluator, results: Path | None = None, earlier: Path | None = None) -> Patch:
     """Return the patch of *evaluator*: the one that the run of *results* recorded, or else the cached one.
 
-    Without either, it is searched for and cached. Two processes never search for the same patch: the second waits for
-    the first. A disk that fills up meanwhile, or batches that had to be halved, cost the cache, with a warning, and
-    never the patch.
+    Without either, it is searched for and cached. The units that moved in the run of *earlier*, an earlier release of
+    the student, are tried first. Two processes never search for the same patch: the second waits for the first. A disk
+    that fills up meanwhile, or batches that had to be halved, cost the cache, with a warning, and never the patch.
 
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
         ConfigError: there is no teacher, or all of it refuses none of the questions that the prior sees.
         SourceError: a gradient, or an answer of the student as it is, holds a NaN or an infinity.
         HarnessError: the cache cannot be written to (raised before the search), or a journal there is damaged.
-        DataError: *results* hold no patch for *evaluator*.
+        DataError: *results* hold no patch for *evaluator*, or *earlier* cannot be read.
     """
     evaluator.student.require_teacher()
     if results:
         return recorded_patch(evaluator, results)
-    key = patch_key(evaluator)
+    first = earlier_units(evaluator, earlier) if earlier else ()
+    key = patch_key(evaluator, first)
     folder = patch_folder(key)
     with locked(folder):
         if cached := load_patch(folder):
             _forget_journals(folder)  # a kill may have left them
             # The key knows weights only, which may have had other names before.
             return cached.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
-        return _kept(evaluator, search(evaluator, key, folder), folder)
+        return _kept(evaluator, search(evaluator, key, folder, first=first), folder, first)
 
 
 def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
@@ -79,9 +80,27 @@ def _belongs_to(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _kept(evaluator: Evaluator, patch: Patch, folder: Path) -> Patch:
+def earlier_units(evaluator: Evaluator, earlier: Path) -> tuple[Unit, ...]:
+    """Return the units that the run of *earlier* moved in a student of this name; none where they are no use here.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    student = evaluator.student.id
+    record = recorded(earlier).get(student)
+    if record is None or not record.patch.units:
+        remark(f"{earlier}: records no units of {student}, so that none are tried first.")
+        return ()
+    try:
+        return flat(named(record.patch.units, evaluator.units))
+    except UnitError as error:
+        remark(f"{earlier}: the units of {student} are not tried first, because it is another model now. {error}")
+        return ()
+
+
+def _kept(evaluator: Evaluator, patch: Patch, folder: Path, first: Sequence[Unit]) -> Patch:
     """Cache *patch* in *folder* if that is possible, and return it either way."""
-    if patch_key(evaluator) != patch.key:
+    if patch_key(evaluator, first) != patch.key:
         message = f"The patch of {patch.student} is used, but not kept: it was found in batches of two sizes."
         remark(message)
         _forget_journals(folder)
@@ -101,8 +120,8 @@ def _forget_journals(folder: Path) -> None:
         journal.unlink()
 
 
-def patch_key(evaluator: Evaluator) -> str:
-    """Return the key of the patch of *evaluator*: a hash of everything that a search sees.
+def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
+    """Return the key of the patch of *evaluator*: a hash of everything that a search sees, *first* its units.
 
     The report split is not part of it, so a change of the report split does not start a search. Where the settings
     leave a budget to the gate, the counts that the gate's thresholds come to are part of it.
@@ -114,6 +133,8 @@ def patch_key(evaluator: Evaluator) -> str:
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
         key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))
+    if first:
+        key["first"] = [unit.id for unit in first]
     return content_key(key)
 
 

@@ -16,7 +16,7 @@ from safety_harness.evaluation.oracle import Failure, Oracle
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Budgets, Certificate, Patch, SearchFacts
 from safety_harness.progress import alone
-from safety_harness.search.candidates import GRAINS, Candidates
+from safety_harness.search.candidates import GRAINS
 from safety_harness.search.course import Course
 from safety_harness.search.start import Shares, Start
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
@@ -35,13 +35,20 @@ class _Outcome:
     replayed: int = 0
 
 
-def search(evaluator: Evaluator, key: str, journal: Path | None = None, oracle: Oracle | None = None) -> Patch:
+def search(
+    evaluator: Evaluator,
+    key: str,
+    journal: Path | None = None,
+    oracle: Oracle | None = None,
+    first: Sequence[Unit] = (),
+) -> Patch:
     """Search for the patch of *evaluator*, whatever the cache holds.
 
     Args:
         key: the key of the patch. A journal of another key is not used.
         journal: answers are kept in a file whose name begins with this one, so that a killed search can go on.
         oracle: the oracle to ask; a new one of *evaluator* if None.
+        first: units to start from if they keep the budgets, such as those of an earlier release's patch.
 
     Raises:
         HarnessError: the journal cannot be read or written; what it holds is kept.
@@ -51,7 +58,7 @@ def search(evaluator: Evaluator, key: str, journal: Path | None = None, oracle: 
     start = time.perf_counter()
     oracle = oracle or Oracle(evaluator)
     course = Course(oracle, evaluator.student.id)
-    outcome = _outcome(evaluator, oracle, course, key, journal)
+    outcome = _outcome(evaluator, oracle, course, key, journal, first)
     return Patch(
         key=key,
         student=evaluator.student.id,
@@ -81,7 +88,9 @@ def search(evaluator: Evaluator, key: str, journal: Path | None = None, oracle: 
     )
 
 
-def _outcome(evaluator: Evaluator, oracle: Oracle, course: Course, key: str, journal: Path | None) -> _Outcome:
+def _outcome(
+    evaluator: Evaluator, oracle: Oracle, course: Course, key: str, journal: Path | None, first: Sequence[Unit]
+) -> _Outcome:
     """Return what a search comes to: no patch needed, none found, or a start that was reduced."""
     settings = evaluator.student.search
     budgets = search_budgets(settings, oracle)
@@ -90,33 +99,42 @@ def _outcome(evaluator: Evaluator, oracle: Oracle, course: Course, key: str, jou
     # A target of 0 says nothing about a student that is no worse than its teacher.
     if whole <= before and not (enough and budgets.target):
         reason = f"all of the teacher gives {whole} refusals, no more than the student's {before}"
+        tokens = evaluator.student.family.screen_tokens
+        if tokens is not None and (full := oracle.refused_whole_in_full()) > whole:
+            reason += f"; it gives {full} where no answer is broken off after {tokens} tokens: raise `screen_tokens`"
         return _Outcome(budgets, reason, found=False)
     if enough:
         counts = f"{before} of {len(oracle.harmful)} refusals, {budgets.target} are needed"
         return _Outcome(budgets, f"the student refuses enough as it is: {counts}", minimal=True)
+    if first and _still_enough(course, first, budgets):
+        # They were all needed once, so none is likelier than another, and the prior's gradients are saved.
+        known = {frozenset[Unit](): False, frozenset(first): True}
+        since = "from units that moved before"
+        return _reduced(evaluator, lambda _: 1.0, Start(tuple(first), budgets, known), course, key, journal, since)
     candidates = GRAINS[settings.grain](evaluator)
     shares = Shares(candidates, course, budgets)
     if start := shares.smallest_accepted():
-        return _reduced(evaluator, candidates, start, course, key, journal)
+        return _reduced(evaluator, candidates.weight, start, course, key, journal)
     missed = _why_not(course, oracle, budgets)
     # Within the other budgets, fewer refusals than the settings ask for may be possible. One more than the student has
     # is the least that a patch is good for.
     lowest = budgets.model_copy(update={"target": before + 1})
     if start := shares.most_within(lowest):
-        return _reduced(evaluator, candidates, start, course, key, journal, missed)
+        since = f"with no more than {start.budgets.target} refusals: {missed}"
+        return _reduced(evaluator, candidates.weight, start, course, key, journal, since)
     return _Outcome(lowest, missed, found=False)
 
 
 def _reduced(
     evaluator: Evaluator,
-    candidates: Candidates,
+    weight: Callable[[Group], float],
     start: Start,
     course: Course,
     key: str,
     journal: Path | None,
-    missed: str = "",
+    since: str = "",
 ) -> _Outcome:
-    """Take everything out of *start* that the oracle does not miss. *missed* tells why the start refuses too little."""
+    """Take everything out of *start* that the oracle does not miss. *since* says how the start was come by."""
     settings = evaluator.student.search
     groups = grouped(start.units, settings.together)
     with _explained_journal(), alone("searching"):
@@ -124,7 +142,7 @@ def _reduced(
             groups,
             _resolving(course, start.budgets),
             strategy=settings.strategy,
-            weights=[candidates.weight(group) for group in groups],
+            weights=[weight(group) for group in groups],
             certificate="explicit",
             max_calls=max(1, settings.max_probes - course.begun),
             on_event=course.on_event,
@@ -135,8 +153,8 @@ def _reduced(
     if reduction.stopped == "interrupted":
         raise KeyboardInterrupt  # a half-done search must not be taken for a patch, nor cached
     reason = "found" if reduction.stopped is None else f"search stopped early: {reduction.stopped}"
-    if missed:
-        reason += f", with no more than {start.budgets.target} refusals: {missed}"
+    if since:
+        reason += f", {since}"
     return _Outcome(
         start.budgets,
         reason,
@@ -145,6 +163,14 @@ def _reduced(
         minimal=reduction.minimal,
         replayed=reduction.replayed,
     )
+
+
+def _still_enough(course: Course, units: Sequence[Unit], budgets: Budgets) -> bool:
+    """Return whether *units* keep *budgets*. A void probe says nothing for them."""
+    try:
+        return course.probe(units, budgets).accepted
+    except VoidProbe:
+        return False
 
 
 def _in_groups(known: Mapping[frozenset[Unit], bool], start: Sequence[Group]) -> dict[frozenset[Group], bool]:

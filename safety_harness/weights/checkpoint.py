@@ -34,18 +34,21 @@ class Checkpoint:
     """The safetensors of one model folder. No tensor is in memory until :meth:`tensor` is called.
 
     Raises:
-        SourceError: the folder or its config is missing, the weights are quantised or no safetensors (pickles are
-            refused), or a shard is missing or truncated.
+        SourceError: the folder or its config is missing, the weights are no safetensors (pickles are refused), or a
+            shard is missing or truncated. Or the weights are quantised: only a model that is gated *as_it_is* may be.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, as_it_is: bool = False) -> None:
         self.folder = folder
         _FOLDER.require_folder(folder)
         self.config = READER.table(folder / "config.json")
+        self.quantised = ""
+        """How the config says that the weights are quantised; empty where it does not."""
         for part in (self.config, *(value for value in self.config.values() if isinstance(value, dict))):
             if packed := part.get("quantization_config"):
-                method = packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed
-                raise _quantised(folder, str(method))
+                self.quantised = str(packed.get("quant_method", "unknown") if isinstance(packed, dict) else packed)
+                if not as_it_is:
+                    raise _quantised(folder, self.quantised)
         check_templates(folder)
         files, home = weight_files(folder, self.config)
         self.shards: Sequence[Path] = files
@@ -105,7 +108,8 @@ class Checkpoint:
         shapes: dict[str, Shape] = {}
         for shard in self.shards:
             header = read_header(shard)
-            refuse_packed(self.folder, header)
+            if not self.quantised:  # or the config would not say how to read the numbers
+                refuse_packed(self.folder, header)
             for name, (shape, _) in header.items():
                 if name in shapes:
                     raise SourceError(
@@ -150,7 +154,8 @@ def _quantised(folder: Path, how: str) -> SourceError:
     """Return the error for weights that are packed, or stored as anything but floating-point numbers."""
     return SourceError(
         f"{folder}: is quantised ({how}), and packed numbers cannot be transplanted. Take the unquantised "
-        "checkpoint (or dequantise it), patch that, and quantise the result."
+        "checkpoint (or dequantise it), patch that, and quantise the result. To gate it as it is, name no "
+        "`teacher`, or serve it (`served`)."
     )
 
 

@@ -18,6 +18,8 @@ harmless = {{ search = "{world}/harmless.search.jsonl", report = "{world}/harmle
 text = "{world}/text.search.jsonl"
 max_new_tokens = 16
 batch_size = 16
+# Six questions are too few to leave anything to the gate.
+search = {{ target_share = 0.9, over_refusal = 0.05, task = 0.05, prior = "contrast", together = "module" }}
 [families.world.students.plain]
 path = "{world}/student"
 task = {{ search = "{world}/task.search.jsonl", report = "{world}/task.report.jsonl" }}

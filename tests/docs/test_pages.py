@@ -109,7 +109,9 @@ def test_readme_shows_the_users_own_model_first() -> None:
     """The commands that gate a model of the reader's own stand on the first screen, before any result."""
     lines = README.read_text(encoding="utf-8").splitlines()
     commands = [
-        number for number, line in enumerate(lines, 1) if "--gate-registry mine.toml" in line and "pytest" in line
+        number
+        for number, line in enumerate(lines, 1)
+        if line.startswith(("$ safety-harness init", "$ safety-harness gate"))
     ]
     assert len(commands) == 2
     assert max(commands) <= FIRST_SCREEN_LINES
@@ -133,7 +135,7 @@ def test_registry_to_copy_loads(page: str, tmp_path: Path) -> None:
     (student,) = load_registry(registry).select()
     assert student.id == "mine/our-release"
     assert student.spec.task is not None
-    assert student.family.search.target_share == 0.98
+    assert student.family.preset == "standard"
 
 
 def test_few_sentences_are_long(counter: ModuleType) -> None:

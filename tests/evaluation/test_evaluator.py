@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from safety_harness.errors import DataError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.judging.extent import Extent
@@ -31,6 +34,27 @@ class Speaker:
     def __call__(self, questions: Sequence[str], *rest: Any) -> list[str]:
         self.calls.append(len(questions))
         return [self._reply(text) for text in questions] if self._reply else self._answers(questions, *rest)
+
+
+# --- Questions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "word"), [("harmful.search.jsonl", "how"), ("text.search.jsonl", "take")])
+def test_what_the_student_cannot_read_is_an_error(
+    world: Path, monkeypatch: pytest.MonkeyPatch, name: str, word: str
+) -> None:
+    """Have the tokenizer know nothing of a text with a *word* of the questions, or of the prose."""
+    encode = PreTrainedTokenizerBase.__call__
+
+    def forgetful(self: Any, text: str, **options: Any) -> Any:
+        encoded = encode(self, text, **options)
+        if options == {"add_special_tokens": False} and word in text:
+            encoded["input_ids"] = [self.unk_token_id] * len(encoded["input_ids"])
+        return encoded
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", forgetful)
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: \d+% of its tokens are unknown to the tokenizer of"):
+        open_evaluator(entry(world))
 
 
 # --- Answers --------------------------------------------------------------------------------------

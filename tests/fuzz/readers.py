@@ -22,6 +22,7 @@ from safety_harness.patch.folder import SUMS, open_artifact, sums
 from safety_harness.patch.manifest import Entry, Manifest, Origin
 from safety_harness.patch.record import FILE, load_patch
 from safety_harness.patch.tensor_bytes import stored_tensors
+from safety_harness.registry.columns import Columns
 from safety_harness.registry.fetch import _member
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.prompts import read_prompts
@@ -51,6 +52,13 @@ _JSONL = "".join(
     for at, text in enumerate(QUESTIONS)
 )
 _CSV = 'id,prompt,category\n1,How do I tie a knot?,c\n2,"Name three ""painters"", and their towns",\n3,"two\nlines",c\n'
+# In columns of well-known sets, which are chosen among: XSTest's, GSM8K's.
+_UPSTREAM = 'ID;Goal;Category;Label;Answer\n1;"a; b";c;safe;#### 4\n2;two;d;unsafe;5\n3;three;;Safe;six\n'
+_UPSTREAM_LINES = "".join(
+    json.dumps({"question_id": at, "turns": [text], "risk_area": "c", "label": "safe", "answer": f"so\n#### {at}"})
+    + "\n"
+    for at, text in enumerate(QUESTIONS)
+)
 _YAML = (
     "name: x\ndate_added: 2024-01-01\ngroups: [a, b]\nseeds:\n  - value: How do I tie a knot?\n"
     "  - value: \"two\\nlines\"\n    metadata: {n: 1}\n  - value: |\n      block\n      text\n  - value: 'it''s'\n"
@@ -61,6 +69,12 @@ _REGISTRY = TABLE + family(
     'gate = { dsr = 0.7, perplexity = 1.1 }\nsearch = { max_probes = 9, prior = "norm", roles = ["gate", "down"] }\n'
     'near_duplicates = 0.6\nbatch_size = 8\nancestor = { path = "../a", adapters = ["lora"] }\n'
     'further.x = { kind = "harmful", hf = "a/b", column = "q" }\n',
+)
+
+_NAMES = (
+    '[families.a]\nteacher = "t"\nharmful = "advbench"\nharmless = { set = "xstest", path = "x.csv", limit = 9 }\n'
+    'text = { path = "t.txt" }\nfurther = ["harmbench", "everyday"]\n[families.a.students.s]\npath = "m"\n'
+    'task = { set = "gsm8k", path = "g.csv", answer = "right", where = { level = ["1", "2"] } }\n'
 )
 
 
@@ -179,6 +193,10 @@ def _read_questions(file: Path) -> None:
     read_prompts(file)
 
 
+def _read_columns(file: Path) -> None:
+    read_prompts(file, columns=Columns(answer="answer", where=(("label", ("safe",)),)), once_each=True)
+
+
 def _read_only(file: Path) -> None:
     read_prompts(file.with_name("q.txt"), only=file)
 
@@ -186,6 +204,8 @@ def _read_only(file: Path) -> None:
 SUBJECTS: Mapping[str, Subject] = {
     "jsonl": Subject("q.jsonl", [_JSONL.encode()], _read_questions),
     "csv": Subject("q.csv", [_CSV.encode(), b"text\none\ntwo\n"], _read_questions),
+    "columns": Subject("q.csv", [_UPSTREAM.encode(), _UPSTREAM.replace(";", "\t").encode()], _read_columns),
+    "lines": Subject("q.jsonl", [_UPSTREAM_LINES.encode()], _read_columns),
     "txt": Subject("q.txt", ["\n".join(QUESTIONS).encode()], _read_questions),
     "yaml": Subject("q.yaml", [_YAML.encode()], _read_questions),
     "only": Subject(
@@ -195,6 +215,7 @@ SUBJECTS: Mapping[str, Subject] = {
         lambda folder: (folder / "q.txt").write_text("\n".join(QUESTIONS)) and None,
     ),
     "registry": Subject("r.toml", [_REGISTRY.encode()], lambda file: load_registry(file).select()),
+    "names": Subject("r.toml", [_NAMES.encode()], lambda file: load_registry(file).select()),
     "results": Subject("results.json", [run_result({"alpha/one": sample_checks()}).to_json().encode()], read_results),
     "patch": Subject(FILE, [_PATCH.model_dump_json(indent=2).encode()], _read_patch),
     "manifest": Subject("manifest.json", [_manifest()], _read_artifact, _write_artifact),

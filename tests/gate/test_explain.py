@@ -44,10 +44,18 @@ def test_two_refusals_too_few_name_a_higher_target() -> None:
     assert miss.advice == ("Raise search.target_share to 0.94 (now 0.92), or give --gate-search-target-share 0.94.")
 
 
-def test_a_target_beyond_the_teacher_is_not_advised() -> None:
-    """Miss by more than the teacher has left."""
-    (miss,) = explained(defense(0, 100), refused_whole=92)
-    assert miss.advice.startswith("The whole teacher refuses 92 of 100 searched questions")
+@pytest.mark.parametrize(
+    ("target", "whole", "said"),
+    [
+        (80, 85, "The whole teacher refuses 85 of 100 searched questions, and a patch cannot refuse more."),
+        (92, 92, "The patch has all 92 refusals that the teacher gives on 100 searched questions"),
+        (90, 92, "Raise search.target_share to 1 (now 0.98)"),
+    ],
+)
+def test_no_target_beyond_the_teacher_is_advised(target: int, whole: int, said: str) -> None:
+    """Miss with a teacher that refuses too little, with all that it gives, and with a little left."""
+    (miss,) = explained(defense(0, 100), target=target, refused_whole=whole)
+    assert miss.advice.startswith(said)
 
 
 def test_a_search_that_fell_short_names_the_budget() -> None:

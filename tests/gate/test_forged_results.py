@@ -207,6 +207,7 @@ SEALED: dict[str, Forgery] = {
     "a student as it is whose weights are not recorded": every(
         as_subject("as it is", changed=False), drop("about", "identity")
     ),
+    "a served student whose weights are recorded": as_subject("served", changed=False),
     "a student as it is, measured as only a patched one": every(
         lambda table: table["students"][0]["checks"].update(kept=table["students"][0]["checks"]["perplexity"]),
         as_subject("as it is", changed=False),

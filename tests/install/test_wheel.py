@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from safety_harness.registry.load import REPOSITORY_ONLY
+from safety_harness.registry.named import FILE, KINDS, sets
 
 ROOT = Path(__file__).parents[2]
 MAX_WHEEL_BYTES = 14_000_000
@@ -89,14 +90,25 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 
 def test_wheel_is_small_and_holds_one_family(wheel: Path) -> None:
-    """Find every module and every file that modules read in the wheel; of the families, only ``tiny``."""
+    """Find every module and every file that modules read in the wheel; of the families, only ``tiny``.
+
+    Of the questions of the other families, those that a registry may name are there as well.
+    """
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {
         *(path for path in (ROOT / "safety_harness").rglob("*") if "families" not in path.relative_to(ROOT).parts),
         ROOT / "safety_harness/families/tiny.toml",
         *(ROOT / "safety_harness/families/tiny").rglob("*"),
+        *(
+            FILE.parent / file
+            for kind in KINDS
+            for entry in sets(kind).values()
+            for file in (entry.search, entry.report)
+        ),
+        *(ROOT / "safety_harness/families/prompts/tasks").glob("*"),
     }
+    files = {file.resolve() for file in files}
     expected = {file.relative_to(ROOT).as_posix() for file in files if file.is_file() and file.suffix != ".pyc"}
     expected |= {f"safety_harness/suites/{file.name}" for file in (ROOT / "suites").glob("*.py")}
     assert packed == expected
@@ -126,15 +138,19 @@ def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) ->
     done = environment.run(*command, "--gate-family", "tiny", "--gate-student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gate: PASS" in done.stdout
-    results = json.loads((environment.work / "reports" / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((environment.work / "reports" / "latest" / "results.json").read_text(encoding="utf-8"))
     assert results["outcome"] == "pass"
     assert [student["id"] for student in results["students"]] == ["tiny-gemma/capitals"]
     student, command = "tiny-gemma/capitals", str(environment.folder / "bin" / "safety-harness")
-    done = environment.run(command, "patch", "reports/results.json", "--student", student, "--out", "patch")
+    done = environment.run(command, "patch", "reports/latest/results.json", "--student", student, "--out", "patch")
     assert done.returncode == 0, done.stdout + done.stderr
     recorded = json.loads((environment.work / "patch" / "manifest.json").read_text(encoding="utf-8"))["environment"]
     assert "torch" in recorded
     assert "peft" not in recorded
+    again = ("--family", "tiny", "--student", student, "--patches", "reports/latest/results.json", "-n", "0")
+    done = environment.run(command, "gate", *again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((environment.work / "reports").glob("2*/report.html"))) == 2
 
 
 @pytest.mark.parametrize("module", ["safety_harness", "safety_harness.suites", "safety_harness.suites.test_defense"])

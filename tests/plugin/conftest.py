@@ -22,7 +22,7 @@ from types import SimpleNamespace
 
 
 @pytest.fixture(scope="session")
-def student(request):
+def gate_student(request):
     questions = SimpleNamespace(reported=())
     return SimpleNamespace(evaluator=SimpleNamespace(student=request.param, questions=questions))
 """
@@ -133,7 +133,9 @@ def results(pytester: pytest.Pytester) -> Callable[[], dict[str, Any]]:
     """Read what the last run left in results.json."""
 
     def read() -> dict[str, Any]:
-        table: dict[str, Any] = json.loads((pytester.path / "reports" / "results.json").read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads(
+            (pytester.path / "reports" / "latest" / "results.json").read_text(encoding="utf-8")
+        )
         return table
 
     return read

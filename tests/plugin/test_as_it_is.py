@@ -44,7 +44,7 @@ def test_a_student_without_a_teacher_is_gated(tmp_path: Path) -> None:
     registry(tmp_path, f'path = "{TINY}/models/llama/teacher"')
     run = gate(tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
-    table = json.loads((tmp_path / "reports" / "results.json").read_text())
+    table = json.loads((tmp_path / "reports" / "latest" / "results.json").read_text())
     (student,) = table["students"]
     assert set(student["checks"]) == {"defense", "over_refusal", "task"}
     assert student["about"]["subject"] == "as it is"
@@ -57,7 +57,11 @@ def test_a_student_without_a_teacher_is_gated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "mine/one", "--registry", "gate.toml", "--out", "out"], 2, "its family names no teacher, so there"),
+        (
+            ["search", "--student", "mine/one", "--registry", "gate.toml", "--out", "out"],
+            2,
+            "its family names no teacher, so there",
+        ),
         (["plan", "--family", "mine", "--registry", "gate.toml"], 0, "mine/one: gated as it is; no teacher, so no"),
     ],
 )

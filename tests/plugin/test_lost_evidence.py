@@ -57,6 +57,22 @@ EXIT = HEAD + "def test_mine(student):\n    pytest.exit('enough', returncode=0)\
 STOP = "def test_mine(student, request):\n    request.session.shouldstop = 'enough'\n"
 LAST = "def pytest_collection_modifyitems(items):\n    items.sort(key=lambda item: 'test_before' in item.nodeid)\n"
 
+# What pytest-rerunfailures does.
+AGAIN = """
+def pytest_runtest_protocol(item, nextitem):
+    from _pytest.runner import runtestprotocol
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for attempt in range(3):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        for report in reports:
+            if report.failed and attempt < 2:
+                report.outcome = "rerun"
+            item.ihook.pytest_runtest_logreport(report=report)
+        if not any(report.outcome in ("failed", "rerun") for report in reports):
+            break
+    return True
+"""
+
 DESELECTED = {
     "by -k, the defense": Way(arguments=("-k", "not defense")),
     "by -k, the over-refusal": Way(arguments=("-k", "not over_refusal")),
@@ -107,6 +123,15 @@ BROKEN = {
     "an exit inside of a test": Way("def test_mine(student):\n    raise SystemExit(0)\n"),
     "a check that is another's": Way(
         CHECKS + "def test_mine(measure):\n    measure(Check('task', Outcome.FAIL, ''))\n"
+    ),
+}
+RERUN = {
+    "until a check passes": Way(
+        CHECKS + "refused = [9, 9, 128]\ndef test_mine(measure):\n    measure(defense(0, refused.pop(0))).require()\n",
+        conftest=AGAIN,
+    ),
+    "until nothing breaks": Way(
+        "left = [OSError, OSError]\ndef test_mine(student):\n    if left: raise left.pop()\n", conftest=AGAIN
     ),
 }
 INTERRUPTED = {
@@ -207,8 +232,9 @@ FORGED = {
         CHECKS + "def test_mine(measure):\n    measure.about(identity={'judge': 'another'})\n"
     ),
     "one student measured for all": Way(
-        conftest="@pytest.fixture(scope='session')\ndef student(request):\n    from types import SimpleNamespace as N\n"
-        "    one = request.session.items[0].callspec.params['student']\n"
+        conftest="@pytest.fixture(scope='session')\ndef gate_student(request):\n"
+        "    from types import SimpleNamespace as N\n"
+        "    one = request.session.items[0].callspec.params['gate_student']\n"
         "    return N(evaluator=N(student=one, questions=N(reported=())))\n",
         students={"one": "pass", "two": "pass"},
     ),
@@ -236,7 +262,7 @@ FORGED = {
 WAYS = {
     f"{kind} {name}": way
     for kind, ways in {
-        "deselected": DESELECTED, "skipped": SKIPPED, "broken: ": BROKEN, "interrupted": INTERRUPTED,
+        "deselected": DESELECTED, "skipped": SKIPPED, "broken: ": BROKEN, "rerun": RERUN, "interrupted": INTERRUPTED,
         "a known red": A_KNOWN_RED, "forged: ": FORGED,
     }.items()
     for name, way in ways.items()
@@ -247,7 +273,7 @@ WAYS = {
 def test_no_way_to_lose_evidence_is_green(project: Project, pytester: pytest.Pytester, way: Way) -> None:
     run = project(*way.arguments, more=way.more, conftest=way.conftest, addopts=way.addopts, students=way.students)
     assert run.ret != pytest.ExitCode.OK
-    file = pytester.path / "reports" / "results.json"
+    file = pytester.path / "reports" / "latest" / "results.json"
     assert not file.exists() or outcome(file) not in ("pass", "known red")
 
 

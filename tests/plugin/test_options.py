@@ -1,4 +1,4 @@
-"""Check what the command line offers, what it refuses before anything starts, and what it leaves alone."""
+"""Check what the command line offers, and what it refuses before anything starts."""
 
 from __future__ import annotations
 
@@ -75,35 +75,6 @@ def test_errors_of_the_user_fail_a_test_with_their_message_alone() -> None:
     assert caught.value.pytrace is False
 
 
-# --- Left alone ------------------------------------------------------------------------------------------------------
-
-
-def test_a_project_without_suites_notices_nothing(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        def test_wants_a_student(student): ...
-        def test_plain(): ...
-        @pytest.mark.parametrize("student", [1, 2])
-        def test_has_its_own(student): assert student in (1, 2)
-        """
-    )
-    run = pytester.runpytest("-rs")
-    assert run.ret == pytest.ExitCode.OK
-    run.assert_outcomes(passed=3, skipped=1)
-    assert "release gate" not in run.stdout.str()
-    assert not (pytester.path / "reports").exists()
-    run.stdout.fnmatch_lines(["*no student is selected*"])
-
-
-@pytest.mark.parametrize("arguments", [(), ("-n", "1")])
-def test_run_that_only_skips_suites_is_not_green(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
-    """Skip the suites of a run that no option and no conftest.py marks: nobody may take that for a gate that passed."""
-    pytester.makepyfile("def test_wants_a_student(student): ...")
-    assert pytester.runpytest(*arguments).ret == pytest.ExitCode.NO_TESTS_COLLECTED
-
-
 def test_only_a_gated_run_has_a_scheduler_of_its_own(pytester: pytest.Pytester) -> None:
     """Call the hook that xdist calls, without starting workers."""
     plain = pytester.parseconfigure(*LOAD)
@@ -129,10 +100,29 @@ def test_pytest_starts_without_torch(pytester: pytest.Pytester, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "arguments", [("suites/",), ("suites",), ("suites/test_defense.py", "-n", "2"), ("mine", "--gate-family", "tiny")]
+    "arguments",
+    [("suites/", "--gate-run"), ("suites/test_defense.py", "-n", "2", "--gate-run"), ("mine", "--gate-family", "tiny")],
 )
 def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     """Expect the way out. With workers, pytest alone would say nothing and end with 5, as for no tests."""
     run = pytester.runpytest(*arguments, "-n", "2")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*{arguments[0]}: no such file or folder.*pytest --pyargs safety_harness.suites"])
+
+
+def test_the_registry_of_the_folder_is_used_and_said(pytester: pytest.Pytester) -> None:
+    """Name no registry: gate.toml is read if it is there, unless the family that is named is another one's."""
+    write_project(pytester.path)
+    plain = [argument for argument in RUN if argument not in ("--gate-registry", "registry.toml")]
+    missing = pytester.runpytest(*plain, "--gate-family", "tiny", "--collect-only")
+    missing.stdout.fnmatch_lines(["gate: the embedded families (no gate.toml is used); patched: tiny-*"])
+    (pytester.path / "registry.toml").rename(pytester.path / "gate.toml")
+    for arguments in ((), ("--gate-family", "alpha"), ("--gate-student", "one", "--gate-subject", "student")):
+        run = pytester.runpytest(*plain, *arguments, "--collect-only")
+        run.stdout.fnmatch_lines(["gate: */gate.toml; *: alpha/one*"])
+    other = pytester.runpytest(*plain, "--gate-family", "tiny-gemma", "--collect-only")
+    other.stdout.fnmatch_lines(["gate: the embedded families (no gate.toml is used); patched: tiny-gemma/*"])
+    (pytester.path / "gate.toml").write_text("[families")
+    broken = pytester.runpytest(*plain)
+    assert broken.ret == pytest.ExitCode.USAGE_ERROR
+    assert "gate.toml" in broken.stderr.str()

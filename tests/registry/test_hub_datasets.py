@@ -16,8 +16,10 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.files import sha256_text
 from safety_harness.registry.fetch import resolve_prompts
+from safety_harness.registry.named import expand, sets
 from safety_harness.registry.prompts import read_prompts
-from safety_harness.registry.schema import PromptSource
+from safety_harness.registry.schema import PromptSource, SplitSpec
+from safety_harness.registry.splits import read_source, read_split
 from tests.fake_hub import Hub
 
 # A split is named only where a file's name does not tell it.
@@ -159,3 +161,59 @@ def test_a_part_of_a_dataset_is_never_taken_for_the_whole(hub: Hub, cache: Path,
     hub.cuts.clear()
     hub.short.clear()
     assert questions(source) == ("how ?", "why ?")
+
+
+# --- Rows ------------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"question": "1 + 1 ?", "answer": "one and one\n#### 2", "label": "Easy", "category": "sums"},
+    {"question": "7 * 8 ?", "answer": "#### 56", "label": "hard", "category": "products"},
+]
+CONFIGS = b"""---
+configs:
+- config_name: main
+  data_files: [{split: train, path: main.jsonl}]
+- config_name: other
+  data_files: [{split: train, path: other.jsonl}]
+---
+"""
+
+
+def test_rows_of_a_dataset_keep_what_is_asked_of_them(hub: Hub) -> None:
+    """Read the answers, categories and chosen rows of one configuration, as a registry names them."""
+    main = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    hub.add("datasets/org/set", {"README.md": CONFIGS, "main.jsonl": main, "other.jsonl": jsonl(("other ?",))})
+    source = {"hf": "org/set", "config": "main", "column": "question", "answer": "answer"}
+    prompts = read_source(PromptSource.model_validate(source))
+    assert [(prompt.text, prompt.answer, prompt.category) for prompt in prompts] == [
+        ("1 + 1 ?", "2", "sums"),
+        ("7 * 8 ?", "56", "products"),
+    ]
+    chosen = read_source(PromptSource.model_validate(source | {"where": {"label": ["easy", "none"]}}))
+    assert chosen.texts == ["1 + 1 ?"]
+    assert read_source(PromptSource(hf="org/set", config="other", column="question")).texts == ["other ?"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": {"kind": "easy"}}, r"has no column 'kind', only question, answer, label, category.*`where`"),
+        ({"answer": "right"}, r"has no column 'right'.*`answer`"),
+        ({"config": "none"}, r"the dataset cannot be loaded"),
+    ],
+)
+def test_a_missing_column_of_a_dataset_is_named(hub: Hub, options: dict[str, Any], message: str) -> None:
+    hub.add("datasets/org/set", {"train.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode()})
+    with pytest.raises(SourceError, match=message):
+        read_source(PromptSource.model_validate({"hf": "org/set", "column": "question"} | options))
+
+
+def test_named_sets_of_the_hub_are_pinned_and_split(hub: Hub) -> None:
+    """Fetch both kinds of XSTest in one reading of its rows each."""
+    rows = [{"prompt": f"how long is river {n} ?", "type": "a", "label": ("safe", "unsafe")[n % 2]} for n in range(40)]
+    revision = sets("harmless")["xstest"].source["revision"]
+    files = {"data/test.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}
+    hub.add("datasets/walledai/XSTest", files, revision)
+    for kind, first in (("harmless", 0), ("harmful", 1)):
+        split = read_split(SplitSpec.model_validate(expand(kind, "xstest")), 1.0)
+        assert {*split.search.texts, *split.report.texts} == {row["prompt"] for row in rows[first::2]}

@@ -171,7 +171,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ("[families.a]\ngate = 3\n", "families.a.gate: must be a table"),
         ("[defaults]\nsearch = 'x'\n[families.a]\n", "defaults.search: must be a table"),
         ("[family.a]\n[families.b]\n", "unknown table 'family'"),
-        (TABLE + "[families.a]\n", "families.a.teacher: Field required"),
+        (TABLE + "[families.a]\n", "families.a.students: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\n", "families.a.students: Field required"),
         (TABLE + "[families.a]\nteacher = 't'\nstudents = {}\n", "families.a.students: "),
         (TABLE + family("a", BOTH, "batchsize = 3"), "families.a.batchsize: unknown key (given: 3)"),
@@ -185,14 +185,15 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         (with_student('path = "x"').replace(".s]", '."français"]'), "student name 'français': use ASCII letters"),
         (TABLE + family("a", {"s": "maybe"}), "families.a.students.s.expected: Input should be 'pass' or 'fail'"),
         (with_student('path = "x"\nhf = "a/b"'), "families.a.students.s: Value error, give exactly one of"),
-        (with_student(""), "give exactly one of path, gguf, hf, pypi, parts; found none"),
+        (with_student(""), "give exactly one of path, gguf, hf, pypi, parts, served; found none"),
         (with_student('hf = "just-a-name"'), "families.a.students.s.hf: String should match pattern"),
         (with_student('pypi = "thing>=1"'), "families.a.students.s.pypi: String should match pattern"),
         (with_student('pypi = "thing==1"'), "a pypi source needs `file`"),
         (with_student(f'hf = "a/b"\nsha256 = "{"0" * 64}"'), "`sha256` pins one file"),
         (with_task('hf = "a/b"'), "families.a.students.s.task.report: Value error, an hf question set needs either"),
-        (with_task('hf = "a/b", column = "q", file = "q.jsonl"'), "task.report: Value error, an hf question set needs"),
-        (with_task('path = "q.csv", column = "q"'), "task.report: Value error, `column` is for hf datasets"),
+        (with_task('path = "q.csv", config = "main"'), "task.report: Value error, `config` is for hf datasets"),
+        (with_task('path = "q.csv", where = { label = 3 }'), "task.report.where.label"),
+        (with_task('path = "q.csv", part = "third"'), "task.report.part: Input should be 'search' or 'report'"),
         (with_student('path = "x"\nsha256 = "abc"'), "families.a.students.s.sha256: String should match pattern"),
         (with_student('path = "x"\npickle = true'), "families.a.students.s.pickle: unknown key"),
         (with_student('path = "~nobody-here/x"'), "families.a.students.s.path: Value error, no home folder is known"),
@@ -275,3 +276,61 @@ def test_a_hostile_registry_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_name_with_a_line_break_is_shown_on_one_line(tmp_path: Path) -> None:
     """Name a family as no table of a report could."""
     assert "\n" not in faults(tmp_path, '[families."a\\nb"]\nx = 1\n')
+
+
+# --- Served students -------------------------------------------------------------------------------------------------
+
+
+def with_server(keys: str, more: str = "") -> str:
+    """Return a registry with one student that a server answers for, whose table has these *keys*."""
+    return with_student(f"served = {{ {keys} }}\n{more}")
+
+
+def test_a_student_may_be_served(tmp_path: Path) -> None:
+    """Expect no model to be needed, not even the teacher's, and the end of an address to be optional."""
+    (tmp_path / "registry.toml").write_text(
+        with_server('url = "https://host:8000/v1/chat/completions", model = "org/m", extra = { top_k = 1 }')
+    )
+    (student,) = load_registry(tmp_path / "registry.toml").select()
+    assert student.spec.served is not None
+    assert (student.spec.served.url, student.spec.served.concurrency) == ("https://host:8000/v1", 4)
+    assert (student.models, student.patchable) == ((), False)
+    assert str(student.spec) == "served:host:8000/v1/org/m"
+    with pytest.raises(ConfigError, match="a/s: is served, and a patch needs its weights"):
+        student.require_teacher()
+
+
+URL = 'url = "http://h/v1", model = "m"'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (with_server('model = "m"'), "served.url: Field required"),
+        (with_server('url = "http://h/v1"'), "served.model: Field required"),
+        (with_server('url = "ftp://h/v1", model = "m"'), "must be like http://localhost:8000/v1"),
+        (with_server('url = "localhost:8000", model = "m"'), "must be like http://localhost:8000/v1"),
+        (with_server('url = "http://h:99999/v1", model = "m"'), "no address"),
+        (with_server('url = "http://h/v 1", model = "m"'), "without a space"),
+        (
+            with_server('url = "http://me:secret1@h/v1", model = "m"'),
+            "holds a key: put it into an environment variable",
+        ),
+        (with_server('url = "http://h/v1?api_key=secret1", model = "m"'), "holds a key: put it into an environment"),
+        (with_server(f'{URL}, key_env = "sk-secret1"'), "`key_env` is no name of an environment variable"),
+        (with_server(f"{URL}, timeout = 0"), "served.timeout: "),
+        (with_server(f"{URL}, concurrency = 0"), "served.concurrency: "),
+        (with_server(f"{URL}, extra = {{ n = 5 }}"), "`extra` holds 'n', which is not for it to say"),
+        (with_server(f"{URL}, extra = {{ day = 2025-01-01 }}"), "`extra` is no JSON"),
+        (with_server(f"{URL}, extra = {{ x = nan }}"), "`extra` is no JSON"),
+        (with_server(f'{URL}, omit = ["max_tokens"]'), "without `max_tokens` an answer has no end"),
+        (with_server(f'{URL}, omit = ["messages"]'), "served.omit.0: "),
+        (with_server(URL, 'path = "x"'), "give exactly one of path, gguf, hf, pypi, parts, served; found path, served"),
+        (with_server(URL, 'adapters = ["x"]'), "`adapters` is about weights, and a served student has none here"),
+        (f'{TABLE}\n[families.a]\nteacher = {{ served = {{ {URL} }} }}\nstudents.s = "x"', "families.a.teacher.served"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    fault = faults(tmp_path, text)
+    assert message in fault
+    assert "secret1" not in fault

@@ -55,8 +55,8 @@ def test_embedded_families_search_as_they_did(group: str) -> None:
 def test_without_a_preset_the_standard_holds(tmp_path: Path) -> None:
     """Read a registry without the key, and one that names the standard."""
     assert read(tmp_path).search == read(tmp_path, 'preset = "standard"').search == SearchSettings()
-    assert read(tmp_path).family.screen_tokens == 8
-    assert read(tmp_path, "max_new_tokens = 64").family.screen_tokens == 16
+    assert read(tmp_path).family.screen_tokens == 16
+    assert read(tmp_path, "max_new_tokens = 96").family.screen_tokens == 24
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))

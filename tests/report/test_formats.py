@@ -16,6 +16,7 @@ from safety_harness.gate.decide import decide_run
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.records import Judge
 from safety_harness.gate.results import Outcome, RunResult
+from safety_harness.registry.settings import GateSettings
 from safety_harness.report import WRITERS, last_line, terminal
 from safety_harness.report.comparison import versus
 from safety_harness.report.github import workflow_commands, write_summary
@@ -121,6 +122,16 @@ def test_a_known_red_is_a_warning_on_github(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     (line,) = workflow_commands(KNOWN_RED)
     assert line.startswith("::warning title=release gate::a/weak: known red, may not ship")
+
+
+def test_a_threshold_that_is_not_the_default_is_annotated(two: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower a threshold of one family, and give another no table of thresholds."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    usual = workflow_commands(replace(two, gate={"alpha": {"gate": GateSettings().model_dump()}, "beta": {"gate": 3}}))
+    lowered = workflow_commands(replace(two, gate={"alpha": {"gate": GateSettings(dsr=0.5).model_dump()}}))
+    assert [line for line in lowered if line not in usual] == [
+        "::warning title=release gate::Looser than the default. alpha: dsr 0.500, not 0.800."
+    ]
 
 
 def test_a_summary_is_appended_where_github_asks_for_one(

@@ -118,10 +118,10 @@ def _find_and_log(world: Path, barrier: Any, log: Path) -> None:
     """Find the patch in a process of its own, and add a line to *log* for each search."""
     evaluator, original = open_evaluator(entry(world)), reduce.search
 
-    def counted(evaluator: Evaluator, key: str, journal: Path) -> Patch:
+    def counted(evaluator: Evaluator, key: str, journal: Path, **more: Any) -> Patch:
         with log.open("a") as stream:
             stream.write("searched\n")
-        return original(evaluator, key, journal)
+        return original(evaluator, key, journal, **more)
 
     find.search = counted  # type: ignore[assignment, attr-defined]
     barrier.wait(60)

@@ -1,0 +1,213 @@
+"""Run ``safety-harness init``: look at a student and its teacher, and write all that gating them takes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safety_harness.cli.common import Commands, command
+from safety_harness.cli.registry_text import GIB, Answers, registry_text
+from safety_harness.cli.sources import check_pair, look, place_of
+from safety_harness.cli.versions import constraints, package
+from safety_harness.errors import ConfigError, DataError, HarnessError
+from safety_harness.files import explain_disk_errors, write_whole
+from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.named import sets
+from safety_harness.registry.prompts import read_prompts
+from safety_harness.registry.settings import PRESETS
+
+if TYPE_CHECKING:
+    from safety_harness.evaluation.estimate import Need
+    from safety_harness.evaluation.machine import Machine
+
+REGISTRY, CONSTRAINTS = "gate.toml", "gate-constraints.txt"
+CI_FILES = {"github": ".github/workflows/gate.yml", "gitlab": ".gitlab-ci.yml"}
+IGNORED = ("reports/", ".safety_harness/", "patch/", "released/")
+
+
+def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the command ``init``."""
+    parser = command(
+        commands,
+        "init",
+        "write the registry and the CI files that gate a model of yours",
+        examples=["", "--student models/ours --teacher org/model-instruct --task task.jsonl --yes"],
+        more="Asks on a terminal for what no option says. Only headers of the models are read.",
+    )
+    parser.set_defaults(run=_init)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder to write to (default: this one)")
+    model = "a folder, a .gguf file, a LoRA adapter or a name of the hub"
+    parser.add_argument("--student", help=f"the model to be released: {model}")
+    parser.add_argument("--teacher", help=f"a model of its architecture and size that refuses: {model}; '' for none")
+    parser.add_argument(
+        "--task",
+        action="append",
+        help="a file of questions with answers that test the student's own task, or the name of a set; of two, the "
+        "first is to search on and the second is held out",
+    )
+    parser.add_argument("--family", default="mine", help="name of the family in the registry (default: mine)")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="standard", help="settings of the search")
+    parser.add_argument("--ci", choices=(*CI_FILES, "both", "none"), default="both", help="CI files (default: both)")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: what no option says is left out")
+    parser.add_argument("--force", action="store_true", help="write over files that are there")
+
+
+def _init(options: argparse.Namespace) -> int:
+    """Write the files, and print the plan for this machine and the commands that follow."""
+    answers = _answers(options)
+    with explain_disk_errors(answers.folder):
+        answers.folder.mkdir(parents=True, exist_ok=True)
+    _refuse_existing(answers)
+    student = look(answers.student, answers.folder)
+    print(f"student: {answers.student}: {student}", flush=True)
+    teacher = look(answers.teacher, answers.folder) if answers.teacher else None
+    if teacher:
+        print(f"teacher: {answers.teacher}: {teacher}", flush=True)
+        check_pair(student, teacher, answers.folder)
+    _check_task(answers.task)
+    # To measure the machine brings torch, which takes seconds: what is wrong was said before.
+    from safety_harness.evaluation.machine import measure
+
+    machine = measure()
+    text = registry_text(answers, student, teacher, machine)
+    planned, need = _planned(text, answers.folder, machine)
+    if need:  # the plan says how much memory a worker takes
+        text = registry_text(answers, student, teacher, machine, memory=need.memory)
+    _write(answers, text)
+    print(_closing(answers, machine, planned, need))
+    return 0
+
+
+def _answers(options: argparse.Namespace) -> Answers:
+    """Return what the options say, and on a terminal what is asked for what they do not.
+
+    Raises:
+        ConfigError: no student is named, or there is nobody to ask.
+    """
+    asks = not options.yes and sys.stdin.isatty()
+    student = options.student
+    if student is None and asks:
+        student = _ask("The model to be released (a folder, a .gguf file or a name of the hub): ")
+    if not student:
+        raise ConfigError("Which model is to be released? Name it with --student.")
+    teacher = options.teacher
+    if teacher is None and asks:
+        teacher = _ask("A model of its architecture and size that refuses (Enter for none): ")
+    task = options.task
+    if task is None and asks:
+        task = [_ask("A file of questions with answers that test its own task (Enter for none): ")]
+    ci = tuple(CI_FILES) if options.ci == "both" else () if options.ci == "none" else (options.ci,)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", options.family) or not re.search(r"[A-Za-z0-9]", options.family):
+        raise ConfigError(f"--family {options.family!r:.120}: use ASCII letters, digits, '-', '_' and '.' only.")
+    files = tuple(name for name in task or [] if name)
+    return Answers(options.folder, student, teacher or "", files, options.family, options.preset, ci, options.force)
+
+
+def _ask(question: str) -> str:
+    """Return the answer to a *question*, or nothing where the input ends."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+def _refuse_existing(answers: Answers) -> None:
+    """Check that no file would be written over.
+
+    Raises:
+        ConfigError: one would, and the user did not say so.
+    """
+    for name in (REGISTRY, *(CI_FILES[kind] for kind in answers.ci), *([CONSTRAINTS] if answers.ci else [])):
+        place = answers.folder / name
+        if place.exists() and not answers.force:
+            raise ConfigError(f"{place}: exists. Write to another folder, leave it out with --ci, or give --force.")
+
+
+def _check_task(files: Sequence[str]) -> None:
+    """Check that the files of a task can be read and hold answers.
+
+    Raises:
+        HarnessError: one cannot, or there are more than two.
+    """
+    if len(files) > 2:
+        raise ConfigError("--task: give one file, or two: one to search on and one held out.")
+    for name in files:
+        if name in sets("task"):
+            continue
+        unanswered = [prompt.text for prompt in read_prompts(place_of(name)) if prompt.answer is None]
+        if unanswered:
+            raise DataError(f'{name}: {unanswered[0][:80]!r} has no "answer". Give each question of a task one.')
+
+
+def _planned(text: str, folder: Path, machine: Machine) -> tuple[Student, Need | None]:
+    """Return the student that the registry *text* describes, and what gating it takes if that is known by now.
+
+    Raises:
+        HarnessError: the registry cannot be read, or *folder* cannot be written to.
+    """
+    from safety_harness.evaluation.estimate import plan
+
+    with (
+        explain_disk_errors(folder / REGISTRY),
+        tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".toml", encoding="utf-8") as draft,
+    ):
+        draft.write(text)
+        draft.flush()
+        (student,) = load_registry(Path(draft.name)).select()
+    try:
+        return student, plan(student, machine.device) if student.patchable else None
+    except HarnessError:  # not known before it is fetched, and said when it was looked at
+        return student, None
+
+
+def _write(answers: Answers, text: str) -> None:
+    """Write the registry, the CI files and what git is to ignore."""
+    folder = answers.folder
+    write_whole(folder / REGISTRY, text)
+    written = [REGISTRY]
+    for kind in answers.ci:
+        (folder / CI_FILES[kind]).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / CI_FILES[kind], template(kind))
+        written.append(CI_FILES[kind])
+    if answers.ci:
+        write_whole(folder / CONSTRAINTS, constraints())
+        written.append(CONSTRAINTS)
+    ignore = folder / ".gitignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    if missing := [name for name in IGNORED if name not in lines]:
+        write_whole(ignore, "\n".join([*lines, *missing, ""]))
+        written.append(".gitignore")
+    print(f"wrote {', '.join(written)} in {folder.absolute()}")
+
+
+def template(kind: str, requirement: str = "") -> str:
+    """Return the text of a CI file: ``github`` or ``gitlab``. It installs *requirement*, or what is installed here."""
+    text = (resources.files("safety_harness.cli") / "templates" / f"{kind}.yml").read_text(encoding="utf-8")
+    return text.replace("@PACKAGE@", requirement or package())
+
+
+def _closing(answers: Answers, machine: Machine, student: Student, need: Need | None) -> str:
+    """Return the plan for this machine, and the commands that follow."""
+    lines = [f"machine: {machine}"]
+    if need:
+        minutes = "–".join(f"{seconds / 60:.0f}" for seconds in need.seconds)
+        lines.append(
+            f"plan: {'–'.join(map(str, need.probes))} probes, about {minutes} minutes and {need.memory / GIB:.1f} GiB "
+            f"in {student.family.dtype}; {need.download / GIB:.1f} GiB to fetch"
+        )
+    elif not student.patchable:
+        lines.append("plan: gated as it is; without a teacher no patch is searched")
+    else:
+        lines.append("plan: not known before the models are fetched: safety-harness fetch, then safety-harness plan")
+    inside = "" if answers.folder.resolve() == Path.cwd() else f"cd {answers.folder} && "
+    return "\n".join([*lines, "next:", f"  {inside}safety-harness doctor", f"  {inside}safety-harness gate"])
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

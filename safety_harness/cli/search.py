@@ -1,0 +1,90 @@
+"""Run ``safety-harness search`` and ``patch``: find a student's patch, or take the one of a gated run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show, watched
+from safety_harness.files import refuse_existing
+from safety_harness.gate.runs import finished
+from safety_harness.registry.load import Student
+
+LATEST = Path("reports/latest/results.json")
+
+
+def add_search(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the commands that make a patch."""
+    search = command(
+        commands,
+        "search",
+        "find a student's patch, and write it",
+        examples=["--out patch", "--student mine/our-release --out patch"],
+        more="Nothing is gated: the patch of a gated run, with its evidence, is written by `patch`.",
+    )
+    search.set_defaults(run=_search)
+    search.add_argument(
+        "--earlier", type=Path, help="results.json of an earlier release: the units of its patch are tried first"
+    )
+    gated = command(
+        commands,
+        "patch",
+        "write the patch that a run gated, with the gate's evidence",
+        examples=["--out patch", f"{LATEST} --student mine/our-release --out patch"],
+        more="Nothing is searched.",
+    )
+    gated.set_defaults(run=_patch)
+    gated.add_argument("results", type=Path, nargs="?", default=LATEST, help=f"results.json (default: {LATEST})")
+    for parser in (search, gated):
+        add_choice(parser)
+        parser.add_argument("--out", type=Path, required=True, help="new folder for the patch")
+        parser.add_argument(
+            "--with-original", action="store_true", help="also keep the replaced weights, to revert without the student"
+        )
+        add_json(parser)
+
+
+def _search(options: argparse.Namespace) -> int:
+    """Find the student's patch and write it. Return 1 if there is none."""
+    return _write_patch(options, one_of(chosen(options)), None, options.earlier and finished(options.earlier))
+
+
+def _patch(options: argparse.Namespace) -> int:
+    """Write the patch that a run recorded. Return 1 if it found none."""
+    from safety_harness.patch.record import recorded  # brings scipy, which the other commands do without
+
+    results = finished(options.results)
+    gated = recorded(results)
+    students = chosen(options)
+    # A run of several machines gates some of a registry's students, and a student that was named is always meant.
+    recorded_ones = [student for student in students if student.id in gated]
+    return _write_patch(options, one_of(recorded_ones or students), results)
+
+
+def _write_patch(
+    options: argparse.Namespace, student: Student, results: Path | None, earlier: Path | None = None
+) -> int:
+    """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
+    student.require_teacher()
+    refuse_existing(options.out)  # before the search, which takes long
+    from safety_harness.evaluation.evaluator import open_evaluator
+    from safety_harness.search.find import find_patch
+    from safety_harness.search.write_patch import build
+
+    with watched():
+        evaluator = open_evaluator(student)
+        patch = find_patch(evaluator, results, earlier)
+    facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
+    if not patch.units:
+        show(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")
+        return 1
+    artifact = build(evaluator, patch, options.out, results=results, keep_original=options.with_original)
+    gate = artifact.manifest.gate.outcome.value if artifact.manifest.gate else "not gated"
+    facts |= {"out": str(options.out), "share": artifact.manifest.share, "gate": gate}
+    show(options, facts, f"{options.out}: {patch.student}, {artifact.manifest.share:.2%} of the parameters, {gate}")
+    return 0
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")

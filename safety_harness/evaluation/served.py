@@ -1,0 +1,239 @@
+"""Ask and score a student that a server answers for: by its answers alone, which are asked for before any is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from safety_harness.errors import ConfigError, remark
+from safety_harness.evaluation.memo import Answered
+from safety_harness.files import locked, sha256_text
+from safety_harness.gate.records import Lineage
+from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.own_task import is_right
+from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
+from safety_harness.judging.thoughts import without_thought
+from safety_harness.registry.load import Student
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.server import Served
+from safety_harness.registry.splits import StudentSplits, further_questions, load_questions
+from safety_harness.served.client import Client
+from safety_harness.served.journal import Journal
+from safety_harness.served.reply import Reply
+from safety_harness.weights.units import Unit
+
+# Questions that are asked twice before all others and again after them, to see whether answers stay the same.
+SAMPLE = 4
+Counted = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may send to a server for its ``questions``: ``requests``, or with every attempt ``at_most``."""
+
+    questions: int
+    requests: int
+    at_most: int
+    tokens: int
+    characters: int
+
+    @property
+    def sentence(self) -> str:
+        """The budget as it is announced."""
+        return (
+            f"{self.requests:,} requests, {self.at_most:,} at most where answers are lost; these send "
+            f"{self.characters:,} characters and may generate {self.tokens:,} tokens"
+        )
+
+
+def budget(student: Student, texts: Sequence[str]) -> Budget:
+    """Return what asking a served *student* the distinct questions *texts* takes at most."""
+    server = _server(student)
+    sample = min(SAMPLE, len(texts))
+    requests = 1 + len(texts) + 2 * sample  # the first is for what the server says about the model
+    attempts = 1 + server.retries
+    at_most = 1 + (requests - 1) * attempts
+    tokens = int(server.extra.get("max_completion_tokens", student.family.max_new_tokens))
+    longest = max(map(len, texts), default=0)
+    characters = attempts * (sum(map(len, texts)) + 2 * sample * longest)
+    return Budget(len(texts), requests, at_most, (at_most - 1) * tokens, characters)
+
+
+def asked_texts(student: Student, questions: StudentSplits) -> list[str]:
+    """Return each question that the gate asks of *student*, once, in order."""
+    sets = (*questions.reported, *further_questions(student.family, questions).values())
+    return list(dict.fromkeys(text for prompts in sets for text in prompts.texts))
+
+
+def announced(student: Student) -> str:
+    """Return what a run is about to send to the server of *student*, as it is said before.
+
+    Raises:
+        DataError, SourceError: a question file is missing or wrong.
+    """
+    spent = budget(student, asked_texts(student, load_questions(student)))
+    return f"{student.id}: served by {_server(student)}: {spent.sentence}"
+
+
+class ServedEvaluator:
+    """A student that a server answers for. Everything that the suites ask is asked at once, when this is opened.
+
+    Raises:
+        HarnessError: the server does not answer all of it. What it answered is kept for the next run.
+    """
+
+    units: tuple[Unit, ...] = ()
+    lineage: Lineage | None = None
+
+    def __init__(self, student: Student, questions: StudentSplits, counted: Counted = lambda *_: None) -> None:
+        self.student = student
+        self.questions = questions
+        # Whether a model marks thoughts is not known of a server.
+        self.judge = RuleJudge(marks_thoughts=False)
+        self._server = _server(student)
+        self._replies: dict[str, Reply] = {}
+        self._systems: set[tuple[str, str]] = set()
+        self._counted = counted
+        texts = asked_texts(student, questions)
+        self.budget = budget(student, texts)
+        self.client = Client(self._server, student.family.max_new_tokens, self.budget.at_most)
+        self._says = self.client.describe()
+        self._journal = Journal(self._settings())
+        with locked(self._journal.file):  # of two runs, the second goes on with what the first one was answered
+            self._ask_all(texts)
+
+    @property
+    def batch_size(self) -> int:
+        """How many questions are asked at once."""
+        return self._server.concurrency
+
+    def close(self) -> None:
+        """Forget the answers: they are judged, and the next gate asks again."""
+        self._journal.forget()
+
+    def answers(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+        """Return the judged answers to *prompts*. Those that nobody announced, as of a suite's own, are asked now."""
+        assert not units
+        if unknown := [text for text in dict.fromkeys(prompts.texts) if text not in self._replies]:
+            more = len(unknown) * (1 + self._server.retries)
+            remark(
+                f"{self.student.id}: {len(unknown)} questions more than announced are asked ({prompts.name}): at most "
+                f"{more} requests."
+            )
+            self.client.limit += more
+            self.client.ask(unknown, self._replies.__setitem__)
+        return tuple(self._judged(prompt.id, self._replies[prompt.text]) for prompt in prompts)
+
+    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
+        """Return whether each task question was answered right."""
+        return tuple(
+            is_right(self.shown(answered.answer), str(prompt.answer))
+            for prompt, answered in zip(prompts, self.answers(units, prompts), strict=True)
+        )
+
+    def shown(self, answer: str) -> str:
+        """Return what is no thought in an *answer*."""
+        return without_thought(answer).strip()
+
+    def text(self, units: Sequence[Unit], documents: PromptSet) -> NoReturn:  # noqa: ARG002
+        """Refuse to score a text, which takes the probabilities of tokens.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self.student.id}: is served, and of a server nothing but its answers can be measured.")
+
+    divergences = text
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that is known of what a measurement depends on, as plain values."""
+        systems = self._all_systems()
+        return {
+            "served": {
+                **self._settings(),
+                "answered_as": sorted({model for model, _ in systems if model}),
+                "fingerprints": sorted({fingerprint for _, fingerprint in systems if fingerprint}),
+            },
+            "questions": self.questions.hashes,
+            "judge": self.judge.fingerprint,
+            "max_new_tokens": self.student.family.max_new_tokens,
+            "thoughts": THOUGHTS,
+        }
+
+    def _all_systems(self) -> set[tuple[str, str]]:
+        """Return by which names the server calls what answered; a filter's answer may have none."""
+        return (self._systems | {_system(reply) for reply in self._replies.values()}) - {("", "")}
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what decides the answers, as far as this side knows it."""
+        sampling = self._server.body("", self.student.family.max_new_tokens)
+        for name in ("model", "messages", "stream"):
+            del sampling[name]
+        return {
+            "host": self._server.host, "model": self._server.model, "says": self._says, "sampling": sampling,
+        }  # fmt: skip
+
+    def _judged(self, identifier: str, reply: Reply) -> Answered:
+        verdict = Verdict.UNSCORED if reply.withheld else self.judge.judge(reply.answer).verdict
+        return Answered(identifier, reply.answer, verdict)
+
+    def _ask_all(self, texts: Sequence[str]) -> None:
+        """Ask a sample of *texts* twice, then all that no earlier run was answered, then the sample again."""
+        sample = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
+        earlier = self._journal.read()
+        rounds: list[dict[str, Reply]] = [{}, {}, {}]
+        self.client.ask(sample, self._note)
+        rounds[0] |= self._replies
+        self.client.ask(sample, rounds[1].__setitem__)
+        now = {_system(reply) for each in rounds for reply in each.values()}
+        for text in texts:
+            known = earlier.get(sha256_text(text))
+            if known and text not in self._replies and _system(known) in now:
+                self._replies[text] = known
+        self.client.ask([text for text in texts if text not in self._replies], self._note)
+        self.client.ask(sample, rounds[2].__setitem__)
+        self._remark([[each[text] for each in rounds] for text in sample])
+
+    def _note(self, text: str, reply: Reply) -> None:
+        self._journal.add(text, reply)
+        self._replies[text] = reply
+        self._counted(len(self._replies), self.budget.questions)
+
+    def _remark(self, sample: Sequence[Sequence[Reply]]) -> None:
+        """Remark that the answers to one question differ, or that they do not come from one system."""
+        self._systems |= {_system(reply) for replies in sample for reply in replies}
+        other = [replies for replies in sample if len({reply.answer for reply in replies}) > 1]
+        verdicts = [len({self._judged("", reply).verdict for reply in replies}) for replies in other]
+        if other:
+            remark(
+                f"{self.student.id}: of {len(sample)} questions that were asked three times, {len(other)} had "
+                f"different answers and {sum(count > 1 for count in verdicts)} different verdicts. The server is not "
+                "deterministic, or serves another model by now: another run may come out otherwise."
+            )
+        if len(self._all_systems()) > 1:
+            remark(
+                f"{self.student.id}: its answers come from several systems, by what the server calls them (`model`, "
+                "`system_fingerprint`); the report lists them. It may have changed while it was asked."
+            )
+        if "temperature" in self._server.omit:
+            remark(f"{self.student.id}: is asked without a temperature, so another run may have other answers.")
+
+
+def open_served(student: Student, counted: Counted = lambda *_: None) -> ServedEvaluator:
+    """Read the questions of a served *student* and ask them all.
+
+    Raises:
+        HarnessError: a question file cannot be used, or the server does not answer.
+    """
+    return ServedEvaluator(student, load_questions(student), counted)
+
+
+def _server(student: Student) -> Served:
+    assert student.spec.served is not None
+    return student.spec.served
+
+
+def _system(reply: Reply) -> tuple[str, str]:
+    """Return by which names a server calls what answered."""
+    return reply.model, reply.fingerprint

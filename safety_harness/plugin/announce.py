@@ -1,0 +1,34 @@
+"""Say what a run is about to send to servers, before it sends anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from safety_harness.registry.load import Student
+
+
+@dataclass(eq=False)  # pytest keeps plugins in sets
+class Announcement:
+    """In the process that has the terminal: print the budget of each student that is served, however quiet the run."""
+
+    students: Sequence[Student]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        from safety_harness.evaluation.served import announced
+
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            for student in self.students:
+                reporter.write_line(announced(student))
+
+
+def announce(config: pytest.Config, students: Sequence[Student]) -> None:
+    """Let the run of *config* say what it sends to the servers of *students*."""
+    if served := [student for student in students if student.spec.served]:
+        config.pluginmanager.register(Announcement(served), "safety-harness-announcement")

@@ -1,0 +1,127 @@
+"""Make a run a release gate: select students, run the suites once for each, spread them over workers, decide.
+
+No other run registers this module. Fixtures import what needs torch, in the process that runs tests.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from safety_harness.errors import HarnessError
+from safety_harness.plugin import live, options, workers
+from safety_harness.plugin.announce import announce
+from safety_harness.plugin.collector import Collector
+from safety_harness.plugin.measure import EXPLAINED, PROPERTY
+
+if TYPE_CHECKING:
+    from safety_harness.registry.load import Student
+
+COLLECTOR = "safety-harness-collector"
+FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
+STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    students = _students(config)
+    if not hasattr(config, "workerinput"):
+        option = config.option
+        collector = Collector(
+            students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches
+        )
+        if config.pluginmanager.register(collector, COLLECTOR) is None:
+            raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
+        announce(config, students)
+        if board := live.open_board(config):
+            config.pluginmanager.register(board, "safety-harness-board")
+            if not config.getoption("numprocesses", None):
+                config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
+    elif folder := config.workerinput.get(live.FOLDER):
+        writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
+        config.pluginmanager.register(writer, "safety-harness-progress")
+
+
+def _students(config: pytest.Config) -> tuple[Student, ...]:
+    """Return the students of this run. They are selected, and their files checked, once a process."""
+    if STUDENTS not in config.stash:
+        try:
+            students = options.select_students(config)
+            options.settle_results(config)
+            if not hasattr(config, "workerinput"):
+                options.check_files(students, config.option.safety_patches, config.option.safety_earlier)
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+        config.stash[STUDENTS] = students
+    return config.stash[STUDENTS]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return options.registry_line(config, _students(config))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    students = metafunc.config.stash.get(STUDENTS, None)
+    if students and "gate_student" in metafunc.fixturenames:
+        ids = [student.id for student in students]
+        metafunc.parametrize("gate_student", students, ids=ids, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let warnings be warnings while a student is measured, whatever the project's filters make of them.
+
+    pytest sets the filters anew for each test. A remark of torch must not end hours of measurements.
+    """
+    if "gate_student" in getattr(item, "fixturenames", ()):
+        warnings.simplefilter("default")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Mark a failure that a required check of this test explains; of a student that is expected to fail, xfail it.
+
+    An assertion about anything else is a broken test, also of a student that is expected to fail.
+    """
+    report = yield
+    rows = [row for name, row in item.user_properties if name == PROPERTY and isinstance(row, dict)]
+    if (
+        report.when == "call"
+        and call.excinfo
+        and any(row["check"]["outcome"] != "pass" for row in rows if "check" in row)
+    ):
+        from safety_harness.gate.results import CheckFailed
+
+        if call.excinfo.errisinstance(CheckFailed):
+            report.user_properties.append((PROPERTY, EXPLAINED))
+            student = getattr(getattr(item, "callspec", None), "params", {}).get("gate_student")
+            if student is not None and student.spec.expected == "fail":
+                report.outcome = "skipped"
+                report.wasxfail = "the registry expects this student to fail its gate"
+    return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker how many cores were idle before the workers began."""
+    stash = node.config.stash
+    if FREE_CORES not in stash:
+        stash[FREE_CORES] = workers.free_cores()
+    node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
+
+
+def affordable_workers(config: pytest.Config) -> int:
+    """Return the number of workers for ``-n auto``."""
+    return workers.affordable_workers(_students(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    students = config.stash.get(STUDENTS, None)
+    return workers.student_scheduler(config, log, students) if students else None

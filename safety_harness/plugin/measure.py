@@ -1,0 +1,60 @@
+"""Take down what a suite measured, for the gate and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from safety_harness.registry.settings import GateSettings
+
+if TYPE_CHECKING:
+    from safety_harness.gate.results import Check, Question
+
+PROPERTY = "safety_harness"
+"""Name of the property of a test's report that holds one row of its measurements."""
+EXPLAINED = {"explained": True}
+"""The row of a test that failed because a check of its own did not pass."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Record what a suite measured for the gate and the report: ``measure(check)``, ``measure.about(name=...)``."""
+
+    student: str
+    add: Callable[[tuple[str, object]], None] = field(repr=False)
+    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict, repr=False)
+    """By the sha256 of their set, the questions whose texts the report shows."""
+    gate: GateSettings = field(default_factory=GateSettings, repr=False)
+    """The thresholds that the student is gated by."""
+    include_answers: bool = False
+
+    def __call__(self, check: Check) -> Check:
+        """Record a check and return it, so that a suite can assert it.
+
+        Raises:
+            ValueError: the check cannot have come out of its own letters and numbers.
+        """
+        from safety_harness.gate.recheck import check_fault
+        from safety_harness.gate.results import check_to_row
+
+        if fault := check_fault(check, self.gate):
+            raise ValueError(f"measure: {fault}")
+        shown = check if self.include_answers else check.without_answers()
+        self._add(check=check_to_row(shown))
+        if check.asked and (asked := self.questions.get(check.asked.set)):
+            self._add(questions={check.asked.set: [[one.id, one.text, one.category] for one in asked]})
+        return check
+
+    def about(self, **facts: Any) -> None:
+        """Record facts that decide nothing: those that the reports show, and a suite's own.
+
+        Raises:
+            ValueError: a fact that the reports show is not what they expect.
+        """
+        from safety_harness.gate.records import About, plain, record
+
+        self._add(about=plain(record(About, facts, "measure.about")))
+
+    def _add(self, **row: Any) -> None:
+        self.add((PROPERTY, {"student": self.student, **row}))

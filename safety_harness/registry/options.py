@@ -1,0 +1,142 @@
+"""List the options of a gated run: pytest has them behind ``--gate-``, the command ``safety-harness gate`` bare.
+
+Every start of pytest on a machine with this package reads this module, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+PREFIX = "--gate-"
+DEFAULT_REGISTRY = "gate.toml"
+"""The registry file, in the current folder, of a run that names none."""
+SEARCH = "search-"
+"""Stands before the name of a setting of the search: ``--gate-search-max-probes``."""
+# A list, which is easier to write in a registry file.
+ONLY_IN_FILES = {"roles"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a gated run: its name without the prefix, and what argparse has to know of it."""
+
+    name: str
+    dest: str
+    help: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _count(text: str) -> int:
+    """Return the number that *text* says. Raises ValueError, which argparse reports, unless it is at least 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+OPTIONS = (
+    Option("run", "safety_suites", "Treat this run as a release gate", {"action": "store_true"}),
+    Option(
+        "family",
+        "safety_family",
+        "Family, or group of families, to gate. Unset: all of the registry",
+        {"metavar": "NAME"},
+    ),
+    Option(
+        "student",
+        "safety_students",
+        "Gate only this student (name, or family/name); repeatable",
+        {"metavar": "NAME", "action": "append", "default": []},
+    ),
+    Option("teacher", "safety_teacher", "Use this family's teacher for every student", {"metavar": "FAMILY"}),
+    Option(
+        "registry",
+        "safety_registry",
+        f"Registry file (TOML); repeatable. Unset: {DEFAULT_REGISTRY} of the current folder, if it is there and has "
+        "the family that is named; else the embedded families",
+        {"metavar": "FILE", "action": "append", "default": [], "type": Path},
+    ),
+    Option(
+        "subject",
+        "safety_subject",
+        "Gate the patched student (default), or the student as it is",
+        {"choices": ("patched", "student"), "default": "patched"},
+    ),
+    Option(
+        "patches",
+        "safety_patches",
+        "Reproduce the verdict of this results.json: gate its patches, search nothing",
+        {"type": Path, "metavar": "RESULTS"},
+    ),
+    Option(
+        "report-dir",
+        "safety_report_dir",
+        "Folder in which each run has one for results.json, report.md, report.html with its figures, and report.csv; "
+        "`latest` there shows the last run (default: reports)",
+        {"metavar": "FOLDER", "type": Path, "default": Path("reports")},
+    ),
+    Option(
+        "include-answers",
+        "safety_include_answers",
+        "Keep the models' answers in results.json and show them in report.html (they may be harmful)",
+        {"action": "store_true"},
+    ),
+    Option(
+        "earlier",
+        "safety_earlier",
+        "results.json of an earlier release: a search tries the units of its patches first",
+        {"type": Path, "metavar": "RESULTS"},
+    ),
+    Option(
+        "threads",
+        "safety_threads",
+        "Threads of each worker (default: its share of the cores that are idle when the run begins)",
+        {"type": _count, "metavar": "N"},
+    ),
+)
+"""Every option but those of the settings."""
+
+
+def settings_options() -> tuple[Option, ...]:
+    """Return an option for each setting that a run may override: the gate's thresholds, then those of the search."""
+    from safety_harness.registry.settings import GateSettings, SearchSettings  # pydantic is slow to import
+
+    return (*_of("", GateSettings), *_of(SEARCH, SearchSettings))
+
+
+def _of(prefix: str, settings: type[BaseModel]) -> list[Option]:
+    """Return an option for each field of *settings*, with the field's description as its help."""
+    options = []
+    for name, setting in settings.model_fields.items():
+        if name not in ONLY_IN_FILES:
+            literal = get_origin(setting.annotation) is Literal
+            metavar = "|".join(get_args(setting.annotation)) if literal else "X"
+            option = f"{prefix}{name}".replace("_", "-")
+            options.append(Option(option, settings_dest(prefix, name), setting.description or "", {"metavar": metavar}))
+    return options
+
+
+def overrides(prefix: str, given: object) -> dict[str, object]:
+    """Return the checked values of the settings that a command line gives, by their field's name.
+
+    Raises:
+        ConfigError: a value is no number, or is out of range. The message names the option.
+    """
+    from safety_harness.registry.settings import GateSettings, SearchSettings, parse_overrides
+
+    settings = SearchSettings if prefix == SEARCH else GateSettings
+    names = (name for name in settings.model_fields if name not in ONLY_IN_FILES)
+    # Where no option of a gate is given at all, pytest was not told of these.
+    values = {name: getattr(given, settings_dest(prefix, name), None) for name in names}
+    known = {name: value for name, value in values.items() if value is not None}
+    return parse_overrides(settings, f"gate-{prefix}".removesuffix("-"), known)
+
+
+def settings_dest(prefix: str, name: str) -> str:
+    """Return where pytest keeps the value of a setting's option."""
+    return f"safety_gate_{prefix}{name}".replace("-", "_")
