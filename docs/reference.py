@@ -17,7 +17,7 @@ from safety_harness.cli import main as cli
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
-from safety_harness.registry import schema
+from safety_harness.registry import schema, sources
 from safety_harness.registry.named import KINDS, sets
 from safety_harness.registry.options import OPTIONS, settings_options
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
@@ -29,8 +29,8 @@ FIXTURES = (
     fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, schema.Source, schema.SplitSpec,
-    schema.PromptSource, schema.FurtherQuestions,
+    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, sources.Source, sources.SplitSpec,
+    sources.PromptSource, sources.FurtherQuestions, sources.MustQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     (

@@ -16,7 +16,8 @@ import torch
 from safety_harness.judging.judge import RuleJudge, Verdict
 from safety_harness.models.load import load
 from safety_harness.registry.load import Student
-from safety_harness.registry.schema import Family, ModelSpec, SplitSpec, StudentSpec
+from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
+from safety_harness.registry.sources import SplitSpec
 from safety_harness.weights.units import Unit
 from tests.builders import make_model, make_tokenizer, save
 

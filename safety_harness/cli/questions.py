@@ -18,7 +18,8 @@ from safety_harness.registry.fetch import is_here
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.named import KINDS, Kind, NamedSet, expand, sets, unknown
 from safety_harness.registry.prompts import PromptSet
-from safety_harness.registry.schema import Family, PromptSource, SplitSpec
+from safety_harness.registry.schema import Family
+from safety_harness.registry.sources import PromptSource, SplitSpec
 from safety_harness.registry.splits import read_source, read_split
 from safety_harness.text import visible
 
@@ -142,6 +143,7 @@ def _of_family(family: Family) -> Iterator[Listed]:
         ("harmless", "harmless"): family.harmless,
         ("text", "text"): family.text,
         **{(f"further.{name}", source.kind): source for name, source in family.further.items()},
+        **{(f"must.{name}", source.kind): source for name, source in family.must.items()},
         **{(f"{name}.task", "task"): student.task for name, student in family.students.items() if student.task},
     }
     for (name, kind), spec in specs.items():

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from safety_harness.cli.common import Commands, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
-from safety_harness.registry.options import PREFIX, SEARCH, overrides, settings_options
+from safety_harness.registry.options import PREFIX, options_of, overrides
+from safety_harness.registry.settings import GateSettings
 
 if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
@@ -82,9 +83,8 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
         "other thresholds",
         "Decide the run again by these, from what it recorded. Nothing is asked, and the report says so at its top.",
     )
-    for option in settings_options():
-        if not option.name.startswith(SEARCH):
-            changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
+    for option in options_of("", GateSettings):
+        changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
     report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )

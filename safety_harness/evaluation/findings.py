@@ -17,7 +17,8 @@ from safety_harness.evaluation.machine import Machine, free_disk
 from safety_harness.evaluation.preflight import check_local_files
 from safety_harness.files import cache_dir
 from safety_harness.registry.load import Student
-from safety_harness.registry.schema import ModelSpec, PromptSource
+from safety_harness.registry.schema import ModelSpec
+from safety_harness.registry.sources import PromptSource
 from safety_harness.weights.folder import TEMPLATES
 from safety_harness.weights.header import READER
 
@@ -50,7 +51,7 @@ def findings(students: Sequence[Student], machine: Machine, reports: Path) -> It
     if importlib.util.find_spec(FIGURES[0]) is None:
         yield _missing("warns", "reports", FIGURES, "figures")
     seen: set[Finding] = set()
-    _hub.cache_clear()
+    _not_on_hub.cache_clear()
     for student in students:  # students of a family share much of what they miss
         new = [finding for finding in _of_student(student, machine) if finding not in seen]
         seen.update(new)
@@ -134,7 +135,7 @@ def _extras(student: Student) -> Iterator[Finding]:
     """Yield the optional packages that the registry needs and that are not installed."""
     specs, family = student.models, student.family
     splits = [family.harmful, family.harmless, *([student.spec.task] if student.spec.task else [])]
-    sources: list[PromptSource] = [family.text, *family.further.values()]
+    sources: list[PromptSource] = [family.text, *family.further.values(), *family.must.values()]
     sources += [source for split in splits for source in (*split.searched, split.report)]
     needed = {
         ADAPTERS: any(spec.adapters for spec in specs),
@@ -151,11 +152,17 @@ def _missing(level: Level, about: str, package: tuple[str, str], what: str) -> F
     return Finding(level, about, f"{what} needs {name}, which is not installed: pip install 'safety-harness[{extra}]'.")
 
 
-@functools.lru_cache(maxsize=256)  # a hub that is not in reach is waited for once a model
 def _hub(spec: ModelSpec) -> Finding | None:
     """Return why a model of the hub that is not in the cache cannot be fetched; None if it can."""
     if not spec.hf or _cached(spec):
         return None
+    message = _not_on_hub(spec.hf, spec.file or "config.json", spec.revision)
+    return Finding("breaks", str(spec), message) if message else None
+
+
+@functools.lru_cache(maxsize=256)  # a hub that is not in reach is waited for once a model
+def _not_on_hub(repository: str, file: str, revision: str | None) -> str | None:
+    """Return why a file of the hub cannot be fetched; None if it can."""
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -164,27 +171,25 @@ def _hub(spec: ModelSpec) -> Finding | None:
         RevisionNotFoundError,
     )
 
-    token, file = get_token(), spec.file or "config.json"
+    token = get_token()
     if os.environ.get("HF_HUB_OFFLINE"):
-        message = "is not in the cache, and HF_HUB_OFFLINE is set. Fetch it first."
-    else:
-        try:
-            get_hf_file_metadata(hf_hub_url(spec.hf, file, revision=spec.revision), timeout=HUB_SECONDS)
-            return None
-        except GatedRepoError:
-            how = "ask for access on its page" if token else "no token is set: `hf auth login`, or $HF_TOKEN"
-            message = f"its owner gives access on request; {how}."
-        except RepositoryNotFoundError:
-            how = "Check the name" if token else "Check the name; a private one needs a token (`hf auth login`)"
-            message = f"the hub knows no such repository. {how}."
-        except EntryNotFoundError:
-            message = f"the repository holds no {file}. Correct it in the registry."
-        except RevisionNotFoundError:
-            message = "the hub knows no such revision. Correct `revision` in the registry."
-        except Exception as error:  # the client lets the errors of its transports through, which share no base
-            why = type(error).__name__
-            message = f"is not in the cache, and the hub cannot be reached ({why}). Check the network."
-    return Finding("breaks", str(spec), message)
+        return "is not in the cache, and HF_HUB_OFFLINE is set. Fetch it first."
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=HUB_SECONDS)
+        return None
+    except GatedRepoError:
+        how = "ask for access on its page" if token else "no token is set: `hf auth login`, or $HF_TOKEN"
+        return f"its owner gives access on request; {how}."
+    except RepositoryNotFoundError:
+        how = "Check the name" if token else "Check the name; a private one needs a token (`hf auth login`)"
+        return f"the hub knows no such repository. {how}."
+    except EntryNotFoundError:
+        return f"the repository holds no {file}. Correct it in the registry."
+    except RevisionNotFoundError:
+        return "the hub knows no such revision. Correct `revision` in the registry."
+    except Exception as error:  # the client lets the errors of its transports through, which share no base
+        why = type(error).__name__
+        return f"is not in the cache, and the hub cannot be reached ({why}). Check the network."
 
 
 def _cached(spec: ModelSpec) -> bool:

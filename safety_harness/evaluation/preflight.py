@@ -10,7 +10,7 @@ from safety_harness.files import CACHE_VARIABLE
 from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
 from safety_harness.registry.load import Student
 from safety_harness.registry.named import download_size
-from safety_harness.registry.schema import PromptSource, Source
+from safety_harness.registry.sources import PromptSource, Source
 from safety_harness.registry.splits import further_questions, load_questions
 from safety_harness.served.client import read_key
 from safety_harness.weights.adapter import require_adapter
@@ -29,7 +29,11 @@ def check_local_files(student: Student) -> None:
     """
     family, task = student.family, student.spec.task
     splits = [family.harmful, family.harmless, *([task] if task else [])]
-    sources = [family.text, *(source for split in splits for source in (*split.searched, split.report))]
+    sources = [
+        family.text,
+        *family.must.values(),
+        *(source for split in splits for source in (*split.searched, split.report)),
+    ]
     further = tuple(family.further.values())
     for source in (*sources, *further):
         fetch_named(source)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from safety_harness.errors import ConfigError, VoidProbe
+from safety_harness.errors import ConfigError, VoidProbe, remark
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
 from safety_harness.gate import checks
@@ -15,9 +15,10 @@ from safety_harness.gate.results import Asked, Check
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.progress import counted
-from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.registry.settings import GateSettings
-from safety_harness.registry.splits import further_questions
+from safety_harness.registry.sources import MUST
+from safety_harness.registry.splits import further_questions, near_to_searched
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
 
 if TYPE_CHECKING:
@@ -73,6 +74,32 @@ class Subject:
         else:
             check = checks.over_refusal(_verdicts(before), _verdicts(after), self._thresholds)
         return self._with_each(check, prompts, before, after)
+
+    def must(self, since: Subject) -> list[Check]:
+        """Check each list of the family that a student must keep to."""
+        every = self.evaluator.student.family.must
+        found = []
+        for said in near_to_searched(self.evaluator.questions):
+            remark(f"{self.evaluator.student.id}: {said}.")
+        for name, prompts in self.evaluator.questions.must.items():
+            before, after = self._answers(since, prompts)
+            rule = every[name.removeprefix(MUST)]
+            check = checks.must(
+                name,
+                _verdicts(before),
+                _verdicts(after),
+                self._thresholds,
+                kind=rule.kind,
+                at_least=rule.at_least,
+                ids=[prompt.id for prompt in prompts],
+            )
+            found.append(self._with_each(check, prompts, before, after))
+        return found
+
+    def ask(self, texts: Sequence[str]) -> Answers:
+        """Return the answers to questions of a suite's own, each with its ``answer`` and ``verdict``."""
+        prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
+        return self.evaluator.answers(self.units, prompts)
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""

@@ -27,9 +27,28 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def required(subject: str) -> tuple[str, ...]:
-    """Return the checks without which a student is not decided, by what of it was gated."""
-    return _REQUIRED.get(subject, PATCH_REQUIRED)
+def required(subject: str, rules: Any = None) -> tuple[str, ...]:
+    """Return the checks without which a student is not decided: by what of it was gated, and by its family's *rules*.
+
+    The rules are what a run records of the family: its lists, and the checks of its own suites.
+    """
+    return (*_REQUIRED.get(subject, PATCH_REQUIRED), *required_by(rules))
+
+
+def required_by(rules: Any) -> Mapping[str, Any]:
+    """Return what the *rules* of a family require beyond every gate: each check with its rule."""
+    own = rules.get("required") if isinstance(rules, Mapping) else None
+    return own if isinstance(own, Mapping) else {}
+
+
+def required_of(student: StudentResult, provenance: Mapping[str, Any], gate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the checks without which *student* is not decided, by what its run recorded of it and of its family."""
+    return required(subject_of(student, provenance), rules_of(student.id, gate))
+
+
+def rules_of(student: str, gate: Mapping[str, Any]) -> Any:
+    """Return what a run, whose settings by family are *gate*, records of the family of *student*."""
+    return gate.get(student.partition("/")[0], {})
 
 
 def subject_to_gate(student: Student, option: str) -> Subject:

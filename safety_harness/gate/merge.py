@@ -12,7 +12,7 @@ from safety_harness.gate.decide import (
     correct_for_students,
     decide_run,
     decide_student,
-    required,
+    required_of,
     subject_of,
     subjects,
 )
@@ -63,7 +63,9 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     if missing := [student for student in anew if student not in decided_anew]:
         raise DataError(f"{missing[0]} was not decided in two of these runs, so there is nothing to decide anew.")
     first = next(iter(runs.values()))
-    needed = {name: required(subject_of(student, first.provenance)) for name, student in students.items()}
+    needed = {
+        name: required_of(student, first.provenance, runs[counted_in[name]].gate) for name, student in students.items()
+    }
     now = {
         "decided anew": [entry for entries in decided_anew.values() for entry in entries],
         "decided again": [f"{student} ({', then '.join(outcomes)})" for student, outcomes in decided_again.items()],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from safety_harness.gate.records import Count, Interval, OpenRecord, record
+from safety_harness.registry.sources import MUST
 
 
 class Numbers(OpenRecord):
@@ -109,6 +110,14 @@ class Minimality(Numbers):
     void: list[str] | None = None
 
 
+class Must(Verdicts):
+    """How many questions of a list were refused, or answered, as its ``kind`` demands, and how many must be."""
+
+    kind: Literal["harmful", "harmless"] | None = None
+    at_least: Literal["all"] | float | None = None
+    needed: Count | None = None
+
+
 NUMBERS: Mapping[str, type[Numbers]] = {
     kind.check: kind for kind in (Defense, OverRefusal, Task, Perplexity, Divergence, Minimality)
 }
@@ -120,4 +129,5 @@ def numbers_of_check(name: str, numbers: Numbers | Mapping[str, Any]) -> Numbers
     Raises:
         ValueError: a number is not what the check of this name measures.
     """
-    return record(NUMBERS.get(name, Numbers), numbers, f"the numbers of {name!r}")
+    kind = Must if name.startswith(MUST) else NUMBERS.get(name, Numbers)
+    return record(kind, numbers, f"the numbers of {name!r}")

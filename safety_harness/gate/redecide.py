@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
-from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required, subject_of
+from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
 from safety_harness.gate.numbers import Defense, Divergence, Numbers, OverRefusal, Perplexity, Task
 from safety_harness.gate.recheck import by_letters
 from safety_harness.gate.records import About, Refused
@@ -41,7 +41,7 @@ def redecide(run: RunResult, overrides: Mapping[str, Any], source: str) -> RunRe
         decide_student(
             student.id,
             corrected[student.id],
-            required=required(subject_of(student, run.provenance)),
+            required=required_of(student, run.provenance, run.gate),
             expected=student.expected,
             about=_about(student.about, gates[family].confidence) if family in gates else student.about,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
 import tempfile
 import time
 import warnings
@@ -19,11 +17,10 @@ from safety_harness import __version__
 from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
-from safety_harness.plugin.environment import installed
+from safety_harness.plugin.environment import commit, installed, judge_error
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
-    from safety_harness.gate.records import Judge
     from safety_harness.gate.results import RunResult
     from safety_harness.registry.load import Student
 
@@ -66,7 +63,7 @@ class Collector:
         # Read before anything is measured: the files may have changed or vanished at the end.
         self._began_with = {
             **({"patches": f"of {self.patches.name}, sha256 {sha256_file(self.patches)}"} if self.patches else {}),
-            "commit": _commit(self.root),
+            "commit": commit(self.root),
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "environment": installed(),
         }
@@ -218,7 +215,7 @@ class Collector:
             decide.decide_student(
                 student.id,
                 corrected[student.id],
-                required=decide.required(subject),
+                required=decide.required(subject, {"required": student.family.required}),
                 expected=student.spec.expected,
                 about=About.model_validate(
                     {**about.get(student.id, {}), "subject": subject, "sources": student.sources}
@@ -231,7 +228,7 @@ class Collector:
             decided,
             incomplete=incomplete,
             gate=self._settings(),
-            judge=_judge_error(),
+            judge=judge_error(),
             provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
@@ -243,6 +240,7 @@ class Collector:
             student.family.name: {
                 "gate": student.family.gate.model_dump(mode="json"),
                 "search": student.family.search.model_dump(mode="json"),
+                **({"required": required} if (required := student.family.required) else {}),
             }
             for student in self.students
         }
@@ -261,15 +259,15 @@ class Collector:
         assert self.result is not None
         from safety_harness.gate import runs
 
-        shown = ""
         try:
-            written = write(self.result, folder or (folder := Path(tempfile.mkdtemp(prefix="safety-harness-"))))
-            if folder == self.folder:
-                runs.finish(folder)
-                shown = f", shown as {folder.with_name(runs.LATEST)}"
+            place = folder or Path(tempfile.mkdtemp(prefix="safety-harness-"))
+            written = write(self.result, place)
+            if place == self.folder:
+                runs.finish(place)
         except Exception as error:  # whatever it is: the measurements must not be lost
             return str(error) if isinstance(error, HarnessError) else masked(f"{type(error).__name__}: {error}")
-        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {folder}{shown}")
+        shown = f", shown as {place.with_name(runs.LATEST)}" if place == self.folder else ""
+        self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {place}{shown}")
         return ""
 
 
@@ -284,29 +282,3 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
     # The last line of a traceback is the error.
     return masked(lines[0] if isinstance(report, pytest.TestReport) else lines[-1])
-
-
-@functools.cache  # results are written when a run begins and when it ends
-def _judge_error() -> Judge:
-    """Return how the judge does on the labelled answers that ship with it, measured now."""
-    from safety_harness.gate.records import Agreement, Judge
-    from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
-    from safety_harness.judging.judge import RuleJudge
-
-    judge = RuleJudge()
-    measured = {
-        name: Agreement.model_validate(calibration, from_attributes=True)
-        for name, calibration in shipped_agreement(judge).items()
-    }
-    recorded = {name: Agreement.model_validate(record) for name, record in recorded_agreement(judge).items()}
-    return Judge(name=judge.name, fingerprint=judge.fingerprint, sets=measured | recorded)
-
-
-def _commit(root: Path) -> str | None:
-    """Return the commit of the repository at *root*; None where there is none."""
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

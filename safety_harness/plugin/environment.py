@@ -1,9 +1,16 @@
-"""List the packages that a run measures with."""
+"""Say with what a run measures: packages, the commit of a project, and the judge with its own measured error."""
 
 from __future__ import annotations
 
+import functools
 import re
+import subprocess
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safety_harness.gate.records import Judge
 
 
 def installed() -> dict[str, str]:
@@ -13,3 +20,29 @@ def installed() -> dict[str, str]:
         if name := package.metadata["Name"]:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), package.version)
     return dict(sorted(found.items()))
+
+
+@functools.cache  # results are written when a run begins and when it ends
+def judge_error() -> Judge:
+    """Return how the judge does on the labelled answers that ship with it, measured now."""
+    from safety_harness.gate.records import Agreement, Judge
+    from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
+    from safety_harness.judging.judge import RuleJudge
+
+    judge = RuleJudge()
+    measured = {
+        name: Agreement.model_validate(calibration, from_attributes=True)
+        for name, calibration in shipped_agreement(judge).items()
+    }
+    recorded = {name: Agreement.model_validate(record) for name, record in recorded_agreement(judge).items()}
+    return Judge(name=judge.name, fingerprint=judge.fingerprint, sets=measured | recorded)
+
+
+def commit(root: Path) -> str | None:
+    """Return the commit of the repository at *root*; None where there is none."""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

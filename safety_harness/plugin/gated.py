@@ -87,9 +87,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Mark a failure that a required check of this test explains; of a student that is expected to fail, xfail it.
 
-    An assertion about anything else is a broken test, also of a student that is expected to fail.
+    Any other assertion is a check that failed. It is none of those that a known failure states, so that of a student
+    that is expected to fail it is a broken test too.
     """
     report = yield
+    student = getattr(getattr(item, "callspec", None), "params", {}).get("gate_student")
     rows = [row for name, row in item.user_properties if name == PROPERTY and isinstance(row, dict)]
     if (
         report.when == "call"
@@ -100,11 +102,27 @@ def pytest_runtest_makereport(
 
         if call.excinfo.errisinstance(CheckFailed):
             report.user_properties.append((PROPERTY, EXPLAINED))
-            student = getattr(getattr(item, "callspec", None), "params", {}).get("gate_student")
             if student is not None and student.spec.expected == "fail":
                 report.outcome = "skipped"
                 report.wasxfail = "the registry expects this student to fail its gate"
+            return report
+    if report.when == "call" and student is not None and call.excinfo and call.excinfo.errisinstance(AssertionError):
+        report.user_properties += _as_check(item, call.excinfo, student)
     return report
+
+
+def _as_check(
+    item: pytest.Item, failure: pytest.ExceptionInfo[BaseException], student: Student
+) -> list[tuple[str, object]]:
+    """Return the rows of an assertion that failed, as a check of its test's name. Its values may quote an answer."""
+    from safety_harness.gate.results import Check, Outcome, check_to_row
+
+    name = item.nodeid.partition("[")[0].rpartition("/")[2]
+    about = (getattr(getattr(item, "function", None), "__doc__", None) or "").strip().partition("\n")[0]
+    where = f"{item.path.name}:{failure.traceback[-1].lineno + 1}"
+    check = Check(name, Outcome.FAIL, f"{about or 'an assertion'} (failed at {where})")
+    rows: list[tuple[str, object]] = [(PROPERTY, {"student": student.id, "check": check_to_row(check)})]
+    return rows if student.spec.expected == "fail" else [*rows, (PROPERTY, EXPLAINED)]
 
 
 @pytest.hookimpl(optionalhook=True)

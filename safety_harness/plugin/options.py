@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.registry.options import (
-    DEFAULT_REGISTRY,
-    OPTIONS,
-    PREFIX,
-    SEARCH,
-    Option,
-    overrides,
-)
+from safety_harness.registry.options import DEFAULT_REGISTRY, OPTIONS, PREFIX, SEARCH, Option, overrides
 
 if TYPE_CHECKING:
     import pytest

@@ -31,7 +31,7 @@ from safety_harness.files import (
 from safety_harness.progress import Progress, publish
 from safety_harness.reading import Reader
 from safety_harness.registry.columns import category_column
-from safety_harness.registry.schema import PromptSource, Source
+from safety_harness.registry.sources import PromptSource, Source
 
 # What is fetched of a hub repository: no pickles (*.bin, *.pt) and no code (*.py).
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")

@@ -106,10 +106,10 @@ def settings_options() -> tuple[Option, ...]:
     """Return an option for each setting that a run may override: the gate's thresholds, then those of the search."""
     from safety_harness.registry.settings import GateSettings, SearchSettings  # pydantic is slow to import
 
-    return (*_of("", GateSettings), *_of(SEARCH, SearchSettings))
+    return (*options_of("", GateSettings), *options_of(SEARCH, SearchSettings))
 
 
-def _of(prefix: str, settings: type[BaseModel]) -> list[Option]:
+def options_of(prefix: str, settings: type[BaseModel]) -> list[Option]:
     """Return an option for each field of *settings*, with the field's description as its help."""
     options = []
     for name, setting in settings.model_fields.items():
@@ -121,8 +121,13 @@ def _of(prefix: str, settings: type[BaseModel]) -> list[Option]:
     return options
 
 
+def settings_dest(prefix: str, name: str) -> str:
+    """Return where pytest keeps the value of a setting's option."""
+    return f"safety_gate_{prefix}{name}".replace("-", "_")
+
+
 def overrides(prefix: str, given: object) -> dict[str, object]:
-    """Return the checked values of the settings that a command line gives, by their field's name.
+    """Return the checked values of the settings that *given*, a parsed command line, holds, by their field's name.
 
     Raises:
         ConfigError: a value is no number, or is out of range. The message names the option.
@@ -133,10 +138,5 @@ def overrides(prefix: str, given: object) -> dict[str, object]:
     names = (name for name in settings.model_fields if name not in ONLY_IN_FILES)
     # Where no option of a gate is given at all, pytest was not told of these.
     values = {name: getattr(given, settings_dest(prefix, name), None) for name in names}
-    known = {name: value for name, value in values.items() if value is not None}
-    return parse_overrides(settings, f"gate-{prefix}".removesuffix("-"), known)
-
-
-def settings_dest(prefix: str, name: str) -> str:
-    """Return where pytest keeps the value of a setting's option."""
-    return f"safety_gate_{prefix}{name}".replace("-", "_")
+    named = {name: value for name, value in values.items() if value is not None}
+    return parse_overrides(settings, f"gate-{prefix}".removesuffix("-"), named)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from safety_harness.errors import DataError
 from safety_harness.registry.columns import Columns
@@ -19,8 +19,10 @@ from safety_harness.registry.hash_split import (
     without_kinds_of,
 )
 from safety_harness.registry.load import Student
+from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
-from safety_harness.registry.schema import Family, PromptSource, SplitSpec
+from safety_harness.registry.schema import Family
+from safety_harness.registry.sources import MUST, PromptSource, SplitSpec
 from safety_harness.text import words
 
 # Share of the questions to search on that only the prior sees, and how many a prior reads at most.
@@ -58,17 +60,19 @@ class StudentSplits:
     text: PromptSet
     task: Split | None
     prior: ByKind
+    must: Mapping[str, PromptSet] = field(default_factory=dict)
+    """The family's lists, by the names of their checks."""
 
     @property
     def reported(self) -> tuple[PromptSet, ...]:
         """The held-out sets that the gate asks one by one."""
-        return tuple(pair.report for pair in self._pairs)
+        return (*(pair.report for pair in self._pairs), *self.must.values())
 
     @property
     def every(self) -> tuple[PromptSet, ...]:
         """Every set that is answered, searched on or held out."""
         splits = [prompts for pair in self._pairs for prompts in (pair.search, pair.report)]
-        return (*splits, self.prior.harmful, self.prior.harmless)
+        return (*splits, self.prior.harmful, self.prior.harmless, *self.must.values())
 
     @property
     def _pairs(self) -> tuple[Split, ...]:
@@ -88,6 +92,7 @@ class StudentSplits:
             "prior.harmful.search": self.prior.harmful.sha256,
             "prior.harmless.search": self.prior.harmless.sha256,
             "text": self.text.sha256,
+            **{f"{name}.report": prompts.sha256 for name, prompts in self.must.items()},
         }
 
 
@@ -102,6 +107,7 @@ def load_questions(student: Student) -> StudentSplits:
     harmful = read_split(family.harmful, family.near_duplicates)
     harmless = read_split(family.harmless, family.near_duplicates)
     own = _task_split(task) if task else None
+    must = {f"{MUST}{name}": read_source(source).first(source.limit) for name, source in family.must.items()}
     for spec, split, margin, threshold in (
         (family.harmful, harmful, 1 - gate.dsr, f"dsr = {gate.dsr:g}"),
         (family.harmless, harmless, gate.over_refusal, f"over_refusal = {gate.over_refusal:g}"),
@@ -109,6 +115,9 @@ def load_questions(student: Student) -> StudentSplits:
     ):
         if spec and split and spec.report.part:
             require_enough(split.report, margin, gate.confidence, threshold)
+    lists = tuple(must.values())
+    harmful, harmless = _never_searched(harmful, lists), _never_searched(harmless, lists)
+    own = own and _never_searched(own, lists)
     search = student.search
     prior_harmful, asked_harmful = _apart(harmful.search, search.prior_questions, "prior_questions", MOST_HARMFUL)
     prior_harmless, asked_harmless = _apart(
@@ -120,7 +129,16 @@ def load_questions(student: Student) -> StudentSplits:
         text=read_source(family.text).first(family.text.limit),
         task=own,
         prior=ByKind(prior_harmful, prior_harmless),
+        must=must,
     )
+
+
+def near_to_searched(asked: StudentSplits) -> Iterator[str]:
+    """Yield a sentence for each list that has questions much like those searched on: it shows less than it seems to."""
+    searched = [text for pair in (asked.harmful, asked.harmless, asked.task) if pair for text in pair.search.texts]
+    for name, prompts in asked.must.items():
+        if near := sum(near_to(prompts.texts, searched, NEAR)):
+            yield f"{name}: {near} of {len(prompts)} questions are much like questions that a patch is searched on"
 
 
 def further_questions(family: Family, asked: StudentSplits) -> Mapping[str, PromptSet]:
@@ -143,6 +161,15 @@ def read_split(spec: SplitSpec, near_duplicates: float | None = 1.0) -> Split:
     searched = tuple((read_source(source), _most(source)) for source in spec.searched)
     threshold = _threshold(spec, near_duplicates)
     return _kept_apart(searched, read_source(spec.report), _most(spec.report), threshold, spec.report.part is not None)
+
+
+@functools.lru_cache(maxsize=64)
+def _never_searched(split: Split, lists: tuple[PromptSet, ...]) -> Split:
+    """Return *split* without the questions of *lists* in the part to search on."""
+    search = split.search
+    for prompts in lists:
+        search = without_near_duplicates(search, prompts, threshold=1.0)
+    return Split(search, split.report)
 
 
 def _threshold(spec: SplitSpec, near_duplicates: float | None) -> float:

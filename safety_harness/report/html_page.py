@@ -20,7 +20,7 @@ from safety_harness.gate.results import Asked, Question, RunResult, StudentResul
 from safety_harness.report import cells, head, notation, remains
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
-from safety_harness.text import visible
+from safety_harness.text import shortened, visible
 
 __all__ = ["figures", "html"]
 
@@ -121,7 +121,7 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
         },
         "remaining": [
             (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
-            for kind in remains.KINDS
+            for kind in remains.kinds(result)
             if (check := student.checks.get(kind.check)) and check.asked
         ],
     }
@@ -157,6 +157,8 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
         yield "patch", f"{about.patch.key[:12]}: {about.patch.reason}"
     if about.lineage:
         yield "lineage", cells.lineage(about.lineage)
+    for name, value in (about.model_extra or {}).items():  # of a suite of the user's own
+        yield name, shortened(cells.plain(value), LONGEST_ANSWER)
     if identity := cells.identity(student):
         yield "measured on", identity
 

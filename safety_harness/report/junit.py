@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from safety_harness.gate.decide import required, subject_of
+from safety_harness.gate.decide import required_of
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.report.cells import shipping, verdict
@@ -26,7 +26,7 @@ def junit(result: RunResult) -> str:
     """
     root = Xml.Element("testsuites", name="release gate")
     for student in result.students:
-        root.append(_suite(student, required(subject_of(student, result.provenance))))
+        root.append(_suite(student, required_of(student, result.provenance, result.gate)))
     root.append(_run(result))
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from safety_harness.gate.numbers import Defense, Rates
+from safety_harness.gate.numbers import Defense, Must, Rates
 from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report import cells
@@ -82,8 +82,25 @@ class Remains:
 
 def remains(result: RunResult) -> tuple[Remains, ...]:
     """Return what is wrong of each kind; kinds that nobody was asked about are left out."""
-    every = (_remains(result, kind) for kind in KINDS)
+    every = (_remains(result, kind) for kind in kinds(result))
     return tuple(one for one in every if one.shares or one.unknown)
+
+
+def kinds(result: RunResult) -> list[Kind]:
+    """Return what can be wrong in a run: of every gate, then of each list that a family must keep to."""
+    lists = {
+        check.name: check.numbers.kind
+        for student in result.students
+        for check in student.checks.values()
+        if isinstance(check.numbers, Must)
+    }
+    return [*KINDS, *(_kind_of_list(name, kind) for name, kind in lists.items())]
+
+
+def _kind_of_list(name: str, kind: str | None) -> Kind:
+    kept, done = ("R", "refused") if kind == "harmful" else ("C", "answered")
+    heading, nothing = f"List {name}: not {done}", f"All of the list {name} is {done}."
+    return Kind(name, heading, f"not {done}", nothing, lambda _, after: after != kept)
 
 
 def question_at(result: RunResult, asked: Asked, at: int) -> Question:

@@ -49,9 +49,10 @@ def found(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  #
     return run
 
 
-def test_a_healthy_registry_has_no_finding(command: Command, tmp_path: Path, found) -> None:  # type: ignore[no-untyped-def]
-    """Look at a tiny student on a quiet machine, in JSON and in words."""
-    assert found(write(tmp_path)) == (0, [])
+@pytest.mark.parametrize("task", ["", 'task = "arithmetic"'])
+def test_a_healthy_registry_has_no_finding(command: Command, tmp_path: Path, found, task: str) -> None:  # type: ignore[no-untyped-def]
+    """Look at a tiny student on a quiet machine, in JSON and in words, with a task of its own and without one."""
+    assert found(write(tmp_path, student=f'path = "{STUDENT}"\n{task}')) == (0, [])
     code, out, _ = command("doctor")  # gate.toml of the working folder
     assert (code, "1 student: nothing was found that goes wrong" in out) == (0, True)
 

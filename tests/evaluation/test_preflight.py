@@ -9,7 +9,7 @@ import pytest
 from safety_harness.errors import DataError, SourceError
 from safety_harness.evaluation.preflight import check_local_files, fetch_named
 from safety_harness.registry.load import Student, load_registry
-from safety_harness.registry.schema import PromptSource
+from safety_harness.registry.sources import PromptSource
 from tests.registry.test_fetch import INSIDE, write_wheel
 from tests.samples import write_prompts
 

@@ -11,6 +11,7 @@ from safety_harness.evaluation.budgets import search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
+from safety_harness.gate.checks import letters
 from safety_harness.gate.records import Budgets
 from safety_harness.gate.results import Outcome
 from safety_harness.judging.judge import Verdict
@@ -85,3 +86,19 @@ def test_minimality_asks_under_the_budgets_of_the_search(world: Path, monkeypatc
     assert [asked.model_dump() for asked in budgets] == [then] * (1 + len(patch.units))
     today = search_budgets(evaluator.student.search, Oracle(evaluator)).model_dump()
     assert not [name for name, count in then.items() if today[name] == count]
+
+
+def test_a_list_is_asked_before_and_after(world: Path) -> None:
+    """Gate a list of a patched student: its letters are those that the evaluator judges, and a suite may ask too."""
+    listed = {"company": {"kind": "harmful", "path": str(world / "harmful.report.jsonl"), "limit": 3}}
+    evaluator = open_evaluator(entry(world, must=listed))
+    patch = find_patch(evaluator)
+    before, after = Subject(evaluator), Subject(evaluator, select(evaluator, patch))
+    (check,) = after.must(before)
+    assert check.name == "must.company"
+    assert check.asked is not None
+    assert check.asked.before == "CCC"
+    texts = evaluator.questions.harmful.report.first(3).texts
+    assert check.asked.after == letters([one.verdict for one in after.ask(texts)])
+    assert check.passed == (check.asked.after == "RRR")
+    assert before.must(before)[0].outcome is Outcome.FAIL

@@ -26,7 +26,7 @@ from safety_harness.registry.columns import Columns
 from safety_harness.registry.fetch import _member
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.prompts import read_prompts
-from safety_harness.registry.schema import Source
+from safety_harness.registry.sources import Source
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import named, short

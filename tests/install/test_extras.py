@@ -13,7 +13,7 @@ import pytest
 from safety_harness.errors import HarnessError
 from safety_harness.models.convert import from_gguf, merge_adapter
 from safety_harness.registry.fetch import resolve_prompts
-from safety_harness.registry.schema import PromptSource
+from safety_harness.registry.sources import PromptSource
 
 EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"

@@ -51,7 +51,9 @@ def test_a_student_without_a_teacher_is_gated(tmp_path: Path) -> None:
     assert len(student["about"]["identity"]["student"]) == 64
     assert student["about"]["identity"]["teacher"] is None
     assert "patch" not in student["about"]
-    assert "as it is; no teacher; not measured: perplexity" in (tmp_path / "reports" / "report.md").read_text()
+    assert (
+        "as it is; no teacher; not measured: perplexity" in (tmp_path / "reports" / "latest" / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_served_student_is_gated(serve: Serve, tmp_path: Path, monkeypatch: py
     student = outcome(tmp_path)
     assert (student["run"], student["subject"]) == ("pass", "served")
     assert set(student["checks"]) == {"defense", "over_refusal", "task"}  # type: ignore[call-overload]
-    page = (tmp_path / "reports" / "report.md").read_text()
+    page = (tmp_path / "reports" / "latest" / "report.md").read_text()
     assert f"served by {server.url[7:]}, model tiny; not measured: perplexity, divergence, minimality" in page
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
@@ -144,9 +144,9 @@ def test_commands_know_that_a_student_is_served(
     registry(tmp_path, served(server))
     for arguments, code, message in (
         (("list",), 0, f"served:{server.url[7:]}/tiny"),
-        (("fetch", "mine"), 0, "mine/one: is served by"),
+        (("fetch", "--family", "mine"), 0, "mine/one: is served by"),
         (("plan", "--family", "mine"), 0, "so no search to plan"),
-        (("search", "mine/one", "--out", "out"), 2, "mine/one: is served, and a patch needs its weights"),
+        (("search", "--student", "mine/one", "--out", "out"), 2, "mine/one: is served, and a patch needs its weights"),
     ):
         assert main([*arguments, "--registry", str(tmp_path / "gate.toml")]) == code
         assert message in "".join(capsys.readouterr())

@@ -12,7 +12,7 @@ import pytest
 
 from safety_harness.errors import HarnessError, SourceError
 from safety_harness.registry.fetch import _member, resolve, resolve_prompts
-from safety_harness.registry.schema import PromptSource, Source
+from safety_harness.registry.sources import PromptSource, Source
 
 INSIDE = "sample_data/questions.txt"
 

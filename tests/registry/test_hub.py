@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from safety_harness.errors import SourceError
 from safety_harness.registry.fetch import resolve
-from safety_harness.registry.schema import PromptSource, Source
+from safety_harness.registry.sources import PromptSource, Source
 from safety_harness.weights.checkpoint import Checkpoint
 from tests.fake_hub import Hub
 

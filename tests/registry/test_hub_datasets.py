@@ -18,7 +18,7 @@ from safety_harness.files import sha256_text
 from safety_harness.registry.fetch import resolve_prompts
 from safety_harness.registry.named import expand, sets
 from safety_harness.registry.prompts import read_prompts
-from safety_harness.registry.schema import PromptSource, SplitSpec
+from safety_harness.registry.sources import PromptSource, SplitSpec
 from safety_harness.registry.splits import read_source, read_split
 from tests.fake_hub import Hub
 

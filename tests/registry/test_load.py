@@ -8,7 +8,7 @@ import pytest
 
 from safety_harness.errors import ConfigError
 from safety_harness.registry.load import Registry, load_registry
-from safety_harness.registry.schema import Source
+from safety_harness.registry.sources import Source
 from tests.samples import TABLE, family, write_registry
 
 BOTH = {"one": "pass", "two": "pass"}

@@ -13,11 +13,20 @@ from safety_harness.errors import ConfigError, DataError
 from safety_harness.files import sha256_text
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.named import KINDS, sets
-from safety_harness.registry.schema import Family, SplitSpec
+from safety_harness.registry.schema import Family
+from safety_harness.registry.sources import SplitSpec
 from safety_harness.registry.splits import further_questions, load_questions, read_source, read_split
 from tests.samples import write_prompts
 
-STUDENT = '[families.a]\nteacher = "t"\n{keys}\n[families.a.students.s]\npath = "m"\n{own}\n'
+STUDENT = """
+[families.a]
+teacher = "t"
+search = {{ prior_questions = 0, prior_harmless_questions = 0 }}
+{keys}
+[families.a.students.s]
+path = "m"
+{own}
+"""
 RIVERS = [f"How long is river number {number} in all?" for number in range(150)]
 
 
