@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.report import cells, head, remains
@@ -33,7 +34,7 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         _gated(result),
         *_what_remains(result),
         "## What the gate does not show",
-        "\n".join(f"- {line}" for line in remains.NOT_SHOWN),
+        "\n".join(f"- {line}" for line in NOT_SHOWN),
         "## Refusals, held out",
         _defense_table(result),
         "## What it cost, held out",
