@@ -79,6 +79,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     if "gate_student" in getattr(item, "fixturenames", ()):
         warnings.simplefilter("default")
+        warnings.simplefilter("error", pytest.PytestReturnNotNoneWarning)  # `return x` where `assert x` is meant
 
 
 @pytest.hookimpl(wrapper=True)
