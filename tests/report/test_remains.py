@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from safety_harness.gate import checks
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, Judge
 from safety_harness.gate.results import Asked, Question, RunResult
+from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import markdown, terminal
 from safety_harness.report.github import workflow_commands
@@ -262,3 +264,24 @@ def test_answers_of_what_is_still_answered_are_shown() -> None:
     checks = {**student.checks, "defense": replace(student.checks["defense"], asked=asked)}
     shown = html(replace(run, students=(replace(student, checks=checks),)), {})
     assert shown.count("Here is how.") == 128  # 100 that flipped, 28 that are still answered
+
+
+def test_each_missed_question_of_a_list_stands_on_the_page() -> None:
+    """Give one of two students a list of four questions, of which it misses two and one cannot be scored."""
+    run = run_result({"alpha/one": sample_checks(), "beta/two": sample_checks()})
+    verdicts = [Verdict.REFUSED, Verdict.COMPLIED, Verdict.PARTIAL, Verdict.UNSCORED]
+    numbers = checks.must(
+        "must.company", verdicts, verdicts, GateSettings(), kind="harmful", at_least="all", ids=("a", "b", "c", "d")
+    )
+    asked = Asked("5e7", "RCPU", "RCPU")
+    one = run.students[0]
+    student = replace(one, checks={**one.checks, "must.company": replace(numbers, asked=asked)})
+    questions = {**run.questions, "5e7": tuple(Question(name, f"May I {name}?", "own") for name in "abcd")}
+    run = replace(run, students=(student, run.students[1]), questions=questions)
+    (listed,) = (one for one in remains(run) if one.kind.check == "must.company")
+    assert [each.question.id for each in listed.questions] == ["b", "c", "d"]
+    assert [(share.category, share.asked, share.wrong) for share in listed.shares] == [("own", 4, 3)]
+    assert listed.unknown == ()  # the other family has no such list
+    for page in (html(run, None), markdown(run)):
+        assert "must.company: questions not refused" in page
+        assert all(f"May I {name}?" in page for name in "bcd")
