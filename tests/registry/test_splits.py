@@ -136,6 +136,17 @@ def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
         load_questions(asked)
 
 
+@pytest.mark.parametrize(("kind", "part"), [("harmful", "report"), ("harmless", "report"), ("harmless", "search")])
+def test_a_question_is_harmful_or_harmless(tmp_path: Path, kind: str, part: str) -> None:
+    """Give one question as both kinds, in another spelling: whoever refuses it would pass, and whoever answers it."""
+    asked = student(tmp_path)
+    other = "harmless" if kind == "harmful" else "harmful"
+    write_prompts(tmp_path / f"{kind}.{part}.jsonl", ["How are you?", "what is a stone"])
+    write_prompts(tmp_path / f"{other}.report.jsonl", ["how are  YOU", "where does a river end"])
+    with pytest.raises(DataError, match=r"report\.jsonl: 1 questions are harmful and harmless at once, as '[Hh]ow"):
+        load_questions(asked)
+
+
 def test_hashes_name_every_set_and_change_with_it(tmp_path: Path) -> None:
     asked = student(tmp_path)
     before = load_questions(asked).hashes
