@@ -103,8 +103,8 @@ def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
         row = {"id": side, "text": f"add {number} to the number five please", "answer": str(5 + number)}
         (tmp_path / f"task.{side}.jsonl").write_text(json.dumps(row) + "\n")
     for kind in ("harmful", "harmless"):
-        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
-        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+        write_prompts(tmp_path / f"{kind}.search.jsonl", [f"one {kind} thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", [f"another {kind} matter"])
     splits = load_questions(asked)
     assert splits.task is not None
     assert len(splits.task.search) == len(splits.task.report) == 1
@@ -122,8 +122,8 @@ def test_a_task_whose_answer_could_not_be_told_is_refused(tmp_path: Path, row: s
     (tmp_path / "task.search.jsonl").write_text(f"{row}\n", encoding="utf-8")
     (tmp_path / "task.report.jsonl").write_text('{"text": "two and two", "answer": "four"}\n')
     for kind in ("harmful", "harmless"):
-        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
-        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+        write_prompts(tmp_path / f"{kind}.search.jsonl", [f"one {kind} thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", [f"another {kind} matter"])
     with pytest.raises(DataError, match=rf"task\.search\.jsonl: {message}"):
         load_questions(asked)
 
