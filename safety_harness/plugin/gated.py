@@ -53,7 +53,7 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
             students = options.select_students(config)
             options.settle_results(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches, config.option.safety_earlier)
+                options.check_files(config, students)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students
