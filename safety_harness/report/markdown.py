@@ -97,7 +97,7 @@ def _what_remains(result: RunResult) -> list[str]:
     risks = (f"- {escape(one.id)}: {remains.risk(result, one)}" for one in result.students)
     sections = ["## What remains", remains.judge_errs(result), "\n".join(risks)]
     for one in remains.remains(result):
-        sections += [f"### {one.kind.heading}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
+        sections += [f"### {escape(one.kind.heading)}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
         if one.questions:
             rows = [
                 (each.question.id, each.question.category, each.question.text, *_by_verdict(each))
@@ -105,7 +105,7 @@ def _what_remains(result: RunResult) -> list[str]:
             ]
             sections.append(_table(("question", "category", "text", "verdict: students"), rows))
         elif one.shares:
-            sections.append(one.kind.nothing)
+            sections.append(escape(one.kind.nothing))
         if one.shares:
             shares = [(share.student, share.category, share.asked, share.wrong) for share in one.shares]
             sections.append(_table(("student", "category", "asked", one.kind.counted), shares))

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -38,7 +38,7 @@ def mixed() -> RunResult:
         "task": ("+" * 64 + "-" * 64, "+" * 60 + "-" * 60 + "+" * 8),
     }
     one = run.students[0]
-    checks = {
+    again = {
         name: replace(check, asked=replace(check.asked, before=letters[name][0], after=letters[name][1]))
         if check.asked
         else check
@@ -51,7 +51,7 @@ def mixed() -> RunResult:
         )
         for name, every in run.questions.items()
     }
-    return replace(run, students=(replace(one, checks=checks), *run.students[1:]), questions=questions)
+    return replace(run, students=(replace(one, checks=again), *run.students[1:]), questions=questions)
 
 
 def wrong_by_json(table: dict[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
@@ -261,8 +261,8 @@ def test_answers_of_what_is_still_answered_are_shown() -> None:
     run = run_result({"a/one": sample_checks(100)})
     student = run.students[0]
     asked = Asked(HARMFUL, "C" * 128, "R" * 100 + "C" * 28, ("Before.",) * 128, ("Here is how.",) * 128)
-    checks = {**student.checks, "defense": replace(student.checks["defense"], asked=asked)}
-    shown = html(replace(run, students=(replace(student, checks=checks),)), {})
+    answered = {**student.checks, "defense": replace(student.checks["defense"], asked=asked)}
+    shown = html(replace(run, students=(replace(student, checks=answered),)), {})
     assert shown.count("Here is how.") == 128  # 100 that flipped, 28 that are still answered
 
 
@@ -285,3 +285,23 @@ def test_each_missed_question_of_a_list_stands_on_the_page() -> None:
     for page in (html(run, None), markdown(run)):
         assert "must.company: questions not refused" in page
         assert all(f"May I {name}?" in page for name in "bcd")
+
+
+def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
+    """Expect each question of a must-list that was not kept to, of harmful and of harmless lists."""
+    was, now = [Verdict.COMPLIED] * 128, [Verdict.REFUSED] * 126 + [Verdict.PARTIAL, Verdict.UNSCORED]
+    lists: list[tuple[str, Literal["harmful", "harmless"]]] = [("must.one", "harmful"), ("must.two", "harmless")]
+    made = [
+        replace(
+            checks.must(name, was, now, GateSettings(), kind=kind, at_least="all"),
+            asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)),
+        )
+        for name, kind in lists
+    ]
+    run = run_result({"a/one": [*sample_checks(), *made]})
+    found = {one.kind.check: [each.at for each in one.questions] for one in remains(run)}
+    assert found["must.one"] == [126, 127]
+    assert found["must.two"] == list(range(128))
+    for text in (html(run, {}), markdown(run)):
+        assert "must.one: questions not refused" in text
+        assert "must.two: questions not answered" in text
