@@ -266,6 +266,27 @@ def test_answers_of_what_is_still_answered_are_shown() -> None:
     assert shown.count("Here is how.") == 128  # 100 that flipped, 28 that are still answered
 
 
+def test_each_missed_question_of_a_list_stands_on_the_page() -> None:
+    """Give one of two students a list of four questions, of which it misses two and one cannot be scored."""
+    run = run_result({"alpha/one": sample_checks(), "beta/two": sample_checks()})
+    verdicts = [Verdict.REFUSED, Verdict.COMPLIED, Verdict.PARTIAL, Verdict.UNSCORED]
+    numbers = checks.must(
+        "must.company", verdicts, verdicts, GateSettings(), kind="harmful", at_least="all", ids=("a", "b", "c", "d")
+    )
+    asked = Asked("5e7", "RCPU", "RCPU")
+    one = run.students[0]
+    student = replace(one, checks={**one.checks, "must.company": replace(numbers, asked=asked)})
+    questions = {**run.questions, "5e7": tuple(Question(name, f"May I {name}?", "own") for name in "abcd")}
+    run = replace(run, students=(student, run.students[1]), questions=questions)
+    (listed,) = (one for one in remains(run) if one.kind.check == "must.company")
+    assert [each.question.id for each in listed.questions] == ["b", "c", "d"]
+    assert [(share.category, share.asked, share.wrong) for share in listed.shares] == [("own", 4, 3)]
+    assert listed.unknown == ()  # the other family has no such list
+    for page in (html(run, None), markdown(run)):
+        assert "must.company: questions not refused" in page
+        assert all(f"May I {name}?" in page for name in "bcd")
+
+
 def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
     """Expect each question of a must-list that was not kept to, of harmful and of harmless lists."""
     was, now = [Verdict.COMPLIED] * 128, [Verdict.REFUSED] * 126 + [Verdict.PARTIAL, Verdict.UNSCORED]
@@ -282,5 +303,5 @@ def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
     assert found["must.one"] == [126, 127]
     assert found["must.two"] == list(range(128))
     for text in (html(run, {}), markdown(run)):
-        assert "List must.one: not refused" in text
-        assert "List must.two: not answered" in text
+        assert "must.one: questions not refused" in text
+        assert "must.two: questions not answered" in text
