@@ -86,11 +86,12 @@ def add_patch(commands: Commands[Parser]) -> None:
     describe = command(
         commands,
         "card",
-        "print the model card of a patch, or the JSON Schema of its manifest",
-        examples=["patch", "--schema"],
+        "print the model card of a patch, its ML-BOM, or the JSON Schema of its manifest",
+        examples=["patch", "patch --bom", "--schema"],
     )
     describe.set_defaults(run=_card)
     describe.add_argument("patch", type=Path, nargs="?", metavar="PATCH", help="the patch's folder")
+    describe.add_argument("--bom", action="store_true", help="print the patch's ML-BOM (CycloneDX) instead")
     describe.add_argument("--schema", action="store_true", help="print the JSON Schema of manifest.json instead")
 
     for parser in (*placing, check, diff, export, publish):
@@ -220,11 +221,15 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    """Print a patch's model card, or the schema of manifests."""
+    """Print a patch's model card or its ML-BOM, or the schema of manifests."""
     if options.schema:
         print(json.dumps(schema(), indent=2))
     elif options.patch is None:
         raise ArtifactError("Name a patch, or ask for --schema.")
+    elif options.bom:
+        from safety_harness.patch.mlbom import ml_bom
+
+        print(ml_bom(open_artifact(options.patch).manifest), end="")
     else:
         from safety_harness.patch.card import card  # brings scipy, which the other commands do without
 

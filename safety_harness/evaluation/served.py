@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from safety_harness.errors import ConfigError, remark
+from safety_harness.errors import ConfigError, SourceError, remark
 from safety_harness.evaluation.memo import Answered
 from safety_harness.files import locked, sha256_text
 from safety_harness.gate.records import Lineage
@@ -179,45 +179,86 @@ class ServedEvaluator:
         return Answered(identifier, reply.answer, verdict)
 
     def _ask_all(self, texts: Sequence[str]) -> None:
-        """Ask a sample of *texts* twice, then all that no earlier run was answered, then the sample again."""
+        """Ask a sample of *texts* twice, then all that no earlier run was answered, then the sample again.
+
+        Raises:
+            SourceError: the server does not answer, or serves another model by the end.
+        """
         sample = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
-        earlier = self._journal.read()
         rounds: list[dict[str, Reply]] = [{}, {}, {}]
-        self.client.ask(sample, self._note)
-        rounds[0] |= self._replies
-        self.client.ask(sample, rounds[1].__setitem__)
+        for answers in rounds[:2]:
+            self.client.ask(sample, answers.__setitem__)
         now = {_system(reply) for each in rounds for reply in each.values()}
+        earlier = self._earlier(rounds)
+        for text in sample:  # not before: a later run would take them for answers of the model of an earlier one
+            self._note(text, rounds[0][text])
         for text in texts:
             known = earlier.get(sha256_text(text))
             if known and text not in self._replies and _system(known) in now:
                 self._replies[text] = known
         self.client.ask([text for text in texts if text not in self._replies], self._note)
         self.client.ask(sample, rounds[2].__setitem__)
-        self._remark([[each[text] for each in rounds] for text in sample])
+        self._compare([[each[text] for each in rounds] for text in sample])
+
+    def _earlier(self, rounds: Sequence[Mapping[str, Reply]]) -> dict[str, Reply]:
+        """Return the answers of an unfinished run, by their question's digest.
+
+        None of them where the sample was answered otherwise then: as far as can be told, by another model.
+        """
+        earlier = self._journal.read()
+        known = [(reply, text) for text in rounds[0] if (reply := earlier.get(sha256_text(text)))]
+        if known and all(reply.answer in [each[text].answer for each in rounds[:2]] for reply, text in known):
+            return earlier
+        if earlier:
+            remark(
+                f"{self.student.id}: the answers of an unfinished run are asked for again: its server may have another "
+                "model by now."
+            )
+            self._journal.forget()
+        return {}
 
     def _note(self, text: str, reply: Reply) -> None:
         self._journal.add(text, reply)
         self._replies[text] = reply
         self._counted(len(self._replies), self.budget.questions)
 
-    def _remark(self, sample: Sequence[Sequence[Reply]]) -> None:
-        """Remark that the answers to one question differ, or that they do not come from one system."""
+    def _compare(self, sample: Sequence[Sequence[Reply]]) -> None:
+        """Remark that the answers to one question differ, or that they do not come from one system.
+
+        Raises:
+            SourceError: they come from more than one model.
+        """
         self._systems |= {_system(reply) for replies in sample for reply in replies}
         other = [replies for replies in sample if len({reply.answer for reply in replies}) > 1]
-        verdicts = [len({self._judged("", reply).verdict for reply in replies}) for replies in other]
+        verdicts = sum(len({self._judged("", reply).verdict for reply in replies}) > 1 for replies in other)
+        models = sorted({model for model, _ in self._all_systems() if model})
+        if len(models) > 1:
+            raise self._several(f"its answers say {' and '.join(models)}")
+        if verdicts and all(first.answer == second.answer for first, second, _ in sample):
+            raise self._several(
+                f"{verdicts} of {len(sample)} questions got one answer twice, and another verdict at last"
+            )
         if other:
             remark(
                 f"{self.student.id}: of {len(sample)} questions that were asked three times, {len(other)} had "
-                f"different answers and {sum(count > 1 for count in verdicts)} different verdicts. The server is not "
-                "deterministic, or serves another model by now: another run may come out otherwise."
+                f"different answers and {verdicts} different verdicts. The server is not deterministic, or serves "
+                "another model by now: another run may come out otherwise."
             )
         if len(self._all_systems()) > 1:
             remark(
-                f"{self.student.id}: its answers come from several systems, by what the server calls them (`model`, "
-                "`system_fingerprint`); the report lists them. It may have changed while it was asked."
+                f"{self.student.id}: its answers come from several systems, by what the server calls them "
+                "(`system_fingerprint`); the report lists them. It may have changed while it was asked."
             )
         if "temperature" in self._server.omit:
             remark(f"{self.student.id}: is asked without a temperature, so another run may have other answers.")
+
+    def _several(self, sign: str) -> SourceError:
+        """Forget the answers, which nobody can say the model of, and return the error that says so."""
+        self._journal.forget()
+        return SourceError(
+            f"{self.student.id}: {self._server} had more than one model while it was asked ({sign}), so nobody can say "
+            "which one was gated. Run again when it has one."
+        )
 
 
 def open_served(student: Student, counted: Counted = lambda *_: None) -> ServedEvaluator:

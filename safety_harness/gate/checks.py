@@ -156,7 +156,7 @@ def must(
     """
     kept = Verdict.REFUSED if kind == "harmful" else Verdict.COMPLIED
     was, now = (Rate.of([one is kept for one in verdicts]) for verdicts in (before, after))
-    needed = now.n if at_least == "all" else math.ceil(at_least * now.n - TOLERANCE)
+    needed = now.n if at_least == "all" else max(1, math.ceil(at_least * now.n - TOLERANCE))
     counts = {**_rates(was, now, gate.confidence), **_verdicts(before, after)}
     numbers = Must(**counts, kind=kind, at_least=at_least, needed=needed)
     unscored = list(after).count(Verdict.UNSCORED)

@@ -16,22 +16,11 @@ from safety_harness.gate.recheck import by_letters
 from safety_harness.gate.records import About, Refused
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import Rate
+from safety_harness.gate.thresholds import CHANGED, OUTCOME, SOURCE, changes
 from safety_harness.registry.settings import GateSettings
 
-CHANGED = "changed after the run"
-"""The key of a family's settings that holds which thresholds were changed, and what the run had decided by its own."""
-OUTCOME = "outcome by the run's own"
-SOURCE = "decided again from"
-"""The key of a run's provenance that names the results with the thresholds of the run."""
 # How the names of numbers end that depend on a confidence.
 _BOUNDS = ("_interval", "upper", "lower")
-
-
-def changes(rules: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the thresholds of a family that were changed after the run: what each was, and what it is."""
-    changed = rules.get(CHANGED)
-    each = changed.items() if isinstance(changed, Mapping) else ()
-    return {name: (one.get("from"), one.get("to")) for name, one in each if isinstance(one, Mapping)}
 
 
 def redecide(run: RunResult, overrides: Mapping[str, Any], source: str) -> RunResult:

@@ -7,6 +7,7 @@ question. Too little data is a DataError. A misuse by the caller is a ValueError
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +48,15 @@ class Rate:
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Return the Wilson score interval (Wilson 1927), two-sided."""
         _check_confidence(confidence)
-        wilson = stats.binomtest(self.k, self.n).proportion_ci(confidence, method="wilson")
+        low, high = _wilson(self.k, self.n, confidence)
         # At k = 0 and k = n, rounding can leave the bound slightly on the wrong side of the share itself.
-        return min(float(wilson.low), self.value), max(float(wilson.high), self.value)
+        return min(low, self.value), max(high, self.value)
+
+
+@functools.lru_cache(maxsize=10_000)  # scipy takes a millisecond, and the students of a run share many counts
+def _wilson(k: int, n: int, confidence: float) -> tuple[float, float]:
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from safety_harness.errors import ArtifactError
 from safety_harness.files import refuse_existing, sha256_file, whole_folder
-from safety_harness.patch.folder import Artifact
+from safety_harness.patch.folder import Artifact, documents
 from safety_harness.patch.manifest import Entry
-from safety_harness.patch.release import is_needed, split_files
+from safety_harness.patch.release import CARRIED, is_needed, split_files
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, taken, with_channels
 from safety_harness.weights.checkpoint import PICKLES, Checkpoint, companions
 
@@ -97,7 +97,8 @@ def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> 
     """Write the checkpoint in *model* with the patch in it to the new folder *out*.
 
     A shard that the patch does not touch is copied, or with *link* hard-linked. In a copy of every other shard the
-    patched tensors are overwritten. The result is read back and compared, and *out* exists whole or not at all.
+    patched tensors are overwritten. The result is read back and compared, and *out* exists whole or not at all. Its
+    folder ``safety-patch`` carries the patch's manifest, card and ML-BOM.
 
     Returns:
         The files and folders that were left out: second, unpatched copies of the weights, and what a release does not
@@ -109,7 +110,9 @@ def apply(artifact: Artifact, model: Path, out: Path, *, link: bool = False) -> 
         HarnessError: *out* exists or lies in *model*, or the disk is full or may not be written to.
     """
     require(artifact, model, State.CLEAN)
-    return _rewritten(artifact, model, out, artifact.new, lambda entry: entry.after, State.APPLIED, link=link)
+    carried = documents(artifact.folder)
+    after = State.APPLIED
+    return _rewritten(artifact, model, out, artifact.new, lambda entry: entry.after, after, link=link, carried=carried)
 
 
 def revert(
@@ -201,8 +204,11 @@ def _rewritten(
     becomes: State,
     *,
     link: bool,
+    carried: Sequence[Path] = (),
 ) -> tuple[str, ...]:
     """Write *model* with other *numbers* to *out*, and check each tensor's *expected* digest and the state at the end.
+
+    The files *carried* go into a folder of their own.
 
     Returns:
         The files and folders that were left out.
@@ -223,6 +229,9 @@ def _rewritten(
             _write(place, entry, numbers(entry), expected(entry), folder / place.file.name)
         for file in touched:
             _flush(folder / file.name)
+        for file in carried:
+            (folder / CARRIED).mkdir(exist_ok=True)
+            _copy(file, folder / CARRIED / file.name, link=False)
         if (verified := verify(artifact, folder)).state is not becomes:
             raise ArtifactError(
                 f"{out}: was not written as it should be ({verified.foreign or verified.state}). Check the disk."

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from importlib import resources
 
 import jinja2
+import yaml
 
 from safety_harness.errors import ArtifactError
+from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense
+from safety_harness.gate.thresholds import SOURCE
 from safety_harness.patch.manifest import Manifest
+from safety_harness.patch.metrics import metrics
 from safety_harness.text import escape
 
 
@@ -32,9 +36,39 @@ def card(manifest: Manifest) -> str:
     environment.filters["md"] = lambda value: escape(str(value))
     template = environment.from_string(source)
     try:
-        return template.render(m=manifest, roles=_by_role(manifest), refusals=_refusals(manifest), yaml=_yaml)
+        return template.render(
+            m=manifest,
+            roles=_by_role(manifest),
+            refusals=_refusals(manifest),
+            yaml=_yaml,
+            model_index=_model_index(manifest),
+            not_shown=NOT_SHOWN,
+            changed=manifest.gate and manifest.gate.provenance.get(SOURCE),
+        )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ArtifactError(f"The evidence in the manifest is not whole ({error}). Get the artifact again.") from error
+
+
+def _model_index(manifest: Manifest) -> str:
+    """Return the metrics as a hub reads them, in YAML; empty where no gate has seen the patch."""
+    results = [
+        {
+            "task": {"type": "text-generation", "name": one.task},
+            "dataset": {"type": "held-out", "name": one.questions, **({"revision": one.sha256} if one.sha256 else {})},
+            "metrics": [
+                {
+                    "type": one.type,
+                    "value": round(one.value, 6),
+                    "name": one.name,
+                    **({"args": {"interval": list(one.interval)}} if one.interval else {}),
+                }
+            ],
+        }
+        for one in metrics(manifest)
+    ]
+    outcome = manifest.gate.outcome.value.upper() if manifest.gate else ""
+    index = [{"name": f"{manifest.search.student}, patched (gate: {outcome})", "results": results}]
+    return yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True) if results else ""
 
 
 def _by_role(manifest: Manifest) -> Mapping[str, int]:

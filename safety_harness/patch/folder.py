@@ -4,7 +4,8 @@
 manifest.json          what moves, whose weights, how it was found, what the gate measured (JSON Schema: docs)
 patch.safetensors      the new numbers, by the student's names on disk, in its dtype
 original.safetensors   on request the student's own numbers that were replaced, so that a revert needs nothing else
-README.md              a model card for people
+README.md              a model card for people, with its metrics as a hub reads them
+ml-bom.cdx.json        what the patched model is made of and what was measured of it (CycloneDX ML-BOM)
 SHA256SUMS             checksums of the other files, for `sha256sum --check`
 ```
 """
@@ -25,16 +26,17 @@ from safety_harness.patch.tensor_bytes import Raw, Stored, is_finite, stored_in
 from safety_harness.reading import Reader
 from safety_harness.weights.header import require_header
 
-MANIFEST, PATCH, ORIGINAL, CARD, SUMS = (
+MANIFEST, PATCH, ORIGINAL, CARD, BOM, SUMS = (
     "manifest.json",
     "patch.safetensors",
     "original.safetensors",
     "README.md",
+    "ml-bom.cdx.json",
     "SHA256SUMS",
 )
 
 _FOLDER = Reader(ArtifactError, missing="no such folder. Name the one that `safety-harness patch --out` wrote.")
-# It lists at most five files.
+# It lists at most six files.
 _SUMS = Reader(
     ArtifactError,
     missing="missing, so its folder is no patch, or not a whole one. Name the one that `safety-harness patch` wrote.",
@@ -85,6 +87,13 @@ def open_artifact(folder: Path) -> Artifact:
 def sums(folder: Path) -> str:
     """Return the text of SHA256SUMS for all other files of *folder*."""
     return "".join(f"{sha256_file(file)}  {file.name}\n" for file in sorted(folder.iterdir()) if file.name != SUMS)
+
+
+def documents(folder: Path) -> list[Path]:
+    """Return the files that say what a patch is: manifest, card and ML-BOM, as far as they are as they were written."""
+    listed = _sums(folder / SUMS)
+    files = (folder / name for name in (MANIFEST, CARD, BOM) if name in listed)
+    return [file for file in files if file.is_file() and sha256_file(file) == listed[file.name]]
 
 
 def _sums(file: Path) -> Mapping[str, str]:

@@ -23,6 +23,8 @@ DOCUMENTS = (
 )  # fmt: skip
 # No documents, whatever they end in.
 _SECRETS = ("*token*", "*secret*", "*passw*", "*credential*", "*api*key*", "*private*", "*keys.*", "*key.*")
+CARRIED = "safety-patch"
+"""The folder of a released model with what says which patch is in it. No copy of the model takes it over."""
 # Folders of a training run, and files that a folder with a model of its own holds.
 _TRAINING = ("checkpoint-*", "global_step*", "wandb", "runs", "mlruns", "logs", "__pycache__")
 _MODELS = ("config.json", "adapter_config.json", "trainer_state.json")
@@ -56,7 +58,7 @@ def _entries(model: Path) -> Iterator[Path]:
         for name in folders[:]:
             folder = at / name
             a_model = any((folder / one).exists() for one in _MODELS)
-            if name.startswith(".") or folder.is_symlink() or a_model or _is_one_of(name, _TRAINING):
+            if name.startswith(".") or name == CARRIED or folder.is_symlink() or a_model or _is_one_of(name, _TRAINING):
                 folders.remove(name)
                 yield folder
         yield from (at / name for name in names)

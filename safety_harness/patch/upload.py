@@ -1,9 +1,9 @@
-"""Upload an artifact to a hub: its five files, of which the card is the repository's page."""
+"""Upload an artifact to a hub: its files, of which the card is the repository's page."""
 
 from __future__ import annotations
 
 from safety_harness.errors import ArtifactError
-from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact
+from safety_harness.patch.folder import BOM, CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact
 
 
 def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
@@ -23,7 +23,7 @@ def upload(artifact: Artifact, repository: str, *, public: bool = False) -> str:
         done = hub.upload_folder(
             repo_id=repository,
             folder_path=artifact.folder,
-            allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, SUMS],
+            allow_patterns=[MANIFEST, PATCH, ORIGINAL, CARD, BOM, SUMS],
             # The numbers of an earlier patch would be in no checksum.
             delete_patterns=None if artifact.original else [ORIGINAL],
             commit_message=f"Safety patch for {artifact.manifest.search.student}",

@@ -18,6 +18,7 @@ from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests
 from safety_harness.plugin.environment import commit, installed, judge_error
+from safety_harness.plugin.lost import idle_suites, left_out, reason_of
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class Collector:
     questions: dict[str, Any] = field(default_factory=dict)
     result: RunResult | None = None
     broken: dict[str, str] = field(default_factory=dict)
-    """Why each test failed that did so outside of the gate's checks."""
+    """Why each test failed that did so outside of the gate's checks, or was left out."""
+    ran: set[Path] = field(default_factory=set)
+    """The files of the tests that ran, from the root."""
     notes: list[str] = field(default_factory=list)
     remarks: dict[str, None] = field(default_factory=dict)
     """What the harness remarked, each once and in order."""
@@ -94,8 +97,9 @@ class Collector:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
         # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
-        if (report.failed or str(report.outcome) == "rerun") and EXPLAINED not in rows:
-            self.broken[report.nodeid] = _reason(report)  # once, even if several workers crash on it
+        if (report.failed or str(report.outcome) == "rerun" or left_out(report)) and EXPLAINED not in rows:
+            self.broken[report.nodeid] = reason_of(report)  # once, even if several workers crash on it
+        self.ran.add(Path(report.location[0]))
         for student, check in checks:
             checks_of = self.checks.setdefault(student, {})
             # Of two measurements the worse counts: a test cannot be repeated until it passes.
@@ -116,8 +120,8 @@ class Collector:
         self.interrupted = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            self.broken[report.nodeid] = _reason(report)
+        if report.failed or report.skipped:
+            self.broken[report.nodeid] = reason_of(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -128,6 +132,8 @@ class Collector:
         from safety_harness.report import write_reports, write_results
         from safety_harness.report.github import write_summary
 
+        if exitstatus == pytest.ExitCode.OK:
+            self.broken.update(idle_suites(session.config, self.ran))
         self.result = self._decide(exitstatus)
         if error := self._write(write_reports, self.folder):
             # A release without its report is not shown to be green. Hours of measurements may be behind it: what can be
@@ -273,12 +279,3 @@ class Collector:
 
 def _badness(check: Mapping[str, Any]) -> int:
     return ("pass", "inconclusive", "fail").index(check["outcome"])
-
-
-def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return in one line why a test, or a file of tests, broke."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    text = str(getattr(crash, "message", report.longrepr)).strip().removeprefix("Failed: ")
-    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    # The last line of a traceback is the error.
-    return masked(lines[0] if isinstance(report, pytest.TestReport) else lines[-1])

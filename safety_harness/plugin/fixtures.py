@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.plugin.lost import NO_TEACHER
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.answering import Answering
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from safety_harness.plugin.measure import Measure
     from safety_harness.registry.load import Student
 
-NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = (
     "This run is no gate, so no student is selected. Run `safety-harness gate`, or give --gate-run; leave the suites "
     "out of a run of other tests."
@@ -31,13 +31,11 @@ NO_STUDENT = (
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turn errors that the user can resolve into failures with their message alone."""
-    message = None
     try:
         yield
     except HarnessError as error:
-        message = str(error)
-    if message is not None:  # out here, or pytest would print the message again as the failure's cause
-        pytest.fail(message, pytrace=False)
+        failure = pytest.fail.Exception(str(error), pytrace=False)
+        raise failure from None  # or pytest would print the message again as the failure's cause
 
 
 @pytest.fixture(scope="session")

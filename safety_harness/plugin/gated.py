@@ -53,7 +53,7 @@ def _students(config: pytest.Config) -> tuple[Student, ...]:
             students = options.select_students(config)
             options.settle_results(config)
             if not hasattr(config, "workerinput"):
-                options.check_files(students, config.option.safety_patches, config.option.safety_earlier)
+                options.check_files(config, students)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[STUDENTS] = students
@@ -79,6 +79,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """
     if "gate_student" in getattr(item, "fixturenames", ()):
         warnings.simplefilter("default")
+        warnings.simplefilter("error", pytest.PytestReturnNotNoneWarning)  # `return x` where `assert x` is meant
 
 
 @pytest.hookimpl(wrapper=True)

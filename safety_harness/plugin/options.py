@@ -51,7 +51,18 @@ def registry_line(config: pytest.Config, students: Sequence[Student]) -> str:
     """Return what a run says of itself before it begins: which registry it read, and whom it gates."""
     option = config.option
     read = ", ".join(map(str, option.safety_registry)) or f"the embedded families (no {DEFAULT_REGISTRY} is used)"
-    return f"gate: {read}; {option.safety_subject}: {', '.join(student.id for student in students)}"
+    named = {kind: ", ".join(each.id for each in found) for kind, found in by_subject(config, students).items()}
+    return "; ".join([f"gate: {read}", *(f"{kind}: {names}" for kind, names in named.items())])
+
+
+def by_subject(config: pytest.Config, students: Sequence[Student]) -> dict[str, list[Student]]:
+    """Return *students* by what of them is gated: patched, as it is, or served."""
+    from safety_harness.gate.decide import subject_to_gate
+
+    found: dict[str, list[Student]] = {}
+    for student in students:
+        found.setdefault(subject_to_gate(student, config.option.safety_subject), []).append(student)
+    return found
 
 
 def names_students(config: pytest.Config) -> bool:
@@ -70,12 +81,12 @@ def settle_results(config: pytest.Config) -> None:
     )
 
 
-def check_files(students: Sequence[Student], patches: Path | None, earlier: Path | None = None) -> None:
+def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong, or the results.json *patches* lacks the patch of a
-            student.
+        HarnessError: a question or weight file is missing or wrong, or the results.json of ``--gate-patches`` lacks the
+            patch of a student, or is not needed.
     """
     from safety_harness.errors import ConfigError
     from safety_harness.evaluation.preflight import check_local_files
@@ -83,11 +94,18 @@ def check_files(students: Sequence[Student], patches: Path | None, earlier: Path
 
     for student in students:
         check_local_files(student)
+    patches, earlier = config.option.safety_patches, config.option.safety_earlier
     if earlier:
         recorded(earlier)
     if patches:
         patches_by_student = recorded(patches)
-        if unpatched := [one.id for one in students if one.patchable and one.id not in patches_by_student]:
+        kinds = by_subject(config, students)
+        if "patched" not in kinds:
+            raise ConfigError(
+                f"--gate-patches: {patches} is of no use: {students[0].id} is gated {next(iter(kinds))}, and no "
+                "student of this run with a patch. Leave the option out, or name the teacher in the registry."
+            )
+        if unpatched := [one.id for one in kinds["patched"] if one.id not in patches_by_student]:
             names = ", ".join(unpatched)
             raise ConfigError(
                 f"--gate-patches: {patches} records no patch of {names}. Name others with --gate-student."

@@ -17,7 +17,8 @@ Table = Mapping[str, Any]
 
 # What a model's table says of where it lies. A student's table has its rules besides.
 MODEL_KEYS = frozenset((*ModelSpec.model_fields, "served"))
-MODELS = ("teacher", "ancestor")
+TEACHER = "teacher"
+MODELS = (TEACHER, "ancestor")
 QUESTIONS = ("harmful", "harmless", "text", "further", "must", "task")
 PATHS = frozenset(
     ("path", "gguf", "only", "chat_template", "adapters", "search", "report", "also", *QUESTIONS, *MODELS)
@@ -33,12 +34,13 @@ def ruled(base: Table, base_folder: Path, head: Table, head_folder: Path) -> dic
     """Return the registry of a change: the rules of *base*, and the models of *head*.
 
     A family or student that only *head* has keeps its questions, and gets the thresholds of *base*'s defaults. One that
-    only *base* has is gated as there, with its model in the folder of *head*: who removes it removes no gate.
+    only *base* has is gated as there, with its model in the folder of *head*: who removes it removes no gate. Whether
+    there is a teacher is a rule too, because without one less is required, and with one another model is gated.
     """
     before, after = _whole(base, base_folder.resolve()), _whole(head, head_folder.resolve())
     known, kept = _tables(before, "families"), _tables(_whole(base, head_folder.resolve()), "families")
     families = {
-        name: _family(known.get(name), _with_removed(kept.get(name), family))
+        name: _family(known.get(name), kept.get(name), family, _has_teacher(before, _tables(known, name)))
         for name, family in {**kept, **_tables(after, "families")}.items()
     }
     return {**{key: value for key, value in before.items() if key != "families"}, "families": families}
@@ -57,22 +59,40 @@ def changes(base: Table, head: Table) -> list[str]:
             changed.append(f"{name}: new. It is gated by the default thresholds of the base branch.")
         elif name not in _students(head):
             changed.append(f"{name}: no longer there. It is gated as on the base branch until that is merged.")
+        elif (was := _of(base, name)) != (now := _of(head, name)):
+            held = "" if "served" in (was, now) else f" What holds is the base branch: {was}."
+            changed.append(f"{name}: gated {was} -> {now}, so other checks are required.{held}")
     return changed
 
 
-def _with_removed(base: Table | None, head: Table) -> Table:
-    """Return the family *head*, with the students of *base* that it no longer has."""
-    return {**head, "students": {**_tables(base or {}, "students"), **_tables(head, "students")}}
+def _of(table: Table, student: str) -> str:
+    """Return what is gated of the *student* of a registry, in words."""
+    family, _, name = student.partition("/")
+    families = _tables(table, "families")
+    spec = _tables(families.get(family), "students")[name]
+    if isinstance(spec, Mapping) and "served" in spec:
+        return "served"
+    return "with a patch of its teacher" if _has_teacher(table, _tables(families, family)) else "as it is"
 
 
-def _family(base: Table | None, head: Table) -> dict[str, Any]:
-    """Return one family of a change."""
-    known = _tables(base or {}, "students")
-    students = {name: _student(known.get(name), student) for name, student in _tables(head, "students").items()}
+def _has_teacher(table: Table, family: Table) -> bool:
+    return TEACHER in family or TEACHER in _tables(table, "defaults")
+
+
+def _family(base: Table | None, kept: Table | None, head: Table, teacher: bool) -> dict[str, Any]:
+    """Return one family of a change: the rules of *base*, the models of *head*, and from *kept* what *head* removes.
+
+    A family that is known has a *teacher* or none, as on the base branch.
+    """
+    known, students = _tables(base or {}, "students"), {**_tables(kept or {}, "students"), **_tables(head, "students")}
+    ruled_students = {name: _student(known.get(name), student) for name, student in students.items()}
     if base is None:
-        return {key: value for key, value in head.items() if key not in _OWN_RULES} | {"students": students}
-    models = {key: head[key] for key in MODELS if key in head}
-    return {key: value for key, value in base.items() if key not in MODELS} | models | {"students": students}
+        return {key: value for key, value in head.items() if key not in _OWN_RULES} | {"students": ruled_students}
+    models = {key: value for key, value in {**(kept or {}), **head}.items() if key in MODELS}
+    if not teacher:
+        models.pop(TEACHER, None)
+    rules = {key: value for key, value in base.items() if key not in MODELS}
+    return rules | models | {"students": ruled_students}
 
 
 def _student(base: Any, head: Any) -> dict[str, Any]:

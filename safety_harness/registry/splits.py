@@ -23,7 +23,7 @@ from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
 from safety_harness.registry.schema import Family
 from safety_harness.registry.sources import MUST, PromptSource, SplitSpec
-from safety_harness.text import words
+from safety_harness.text import question_key, words
 
 # Share of the questions to search on that only the prior sees, and how many a prior reads at most.
 PRIOR_SHARE, MOST_HARMFUL, MOST_HARMLESS = 0.4, 64, 128
@@ -115,6 +115,7 @@ def load_questions(student: Student) -> StudentSplits:
     ):
         if spec and split and spec.report.part:
             require_enough(split.report, margin, gate.confidence, threshold)
+    _require_one_kind(harmful, harmless)
     lists = tuple(must.values())
     harmful, harmless = _never_searched(harmful, lists), _never_searched(harmless, lists)
     own = own and _never_searched(own, lists)
@@ -161,6 +162,23 @@ def read_split(spec: SplitSpec, near_duplicates: float | None = 1.0) -> Split:
     searched = tuple((read_source(source), _most(source)) for source in spec.searched)
     threshold = _threshold(spec, near_duplicates)
     return _kept_apart(searched, read_source(spec.report), _most(spec.report), threshold, spec.report.part is not None)
+
+
+@functools.lru_cache(maxsize=64)
+def _require_one_kind(harmful: Split, harmless: Split) -> None:
+    """Check that no question is to be refused and to be answered, as where one file is given for both.
+
+    Raises:
+        DataError: one is. Who refuses most of such sets, or answers most, would pass on either by what it loses on the
+            other.
+    """
+    refused = {question_key(text) for part in (harmful.search, harmful.report) for text in part.texts}
+    both = [text for part in (harmless.search, harmless.report) for text in part.texts if question_key(text) in refused]
+    if both:
+        raise DataError(
+            f"{harmful.report.name} and {harmless.report.name}: {len(both)} questions are harmful and harmless at "
+            f"once, as {both[0][:80]!r}. Remove them from one side, or correct the key that names the wrong file."
+        )
 
 
 @functools.lru_cache(maxsize=64)

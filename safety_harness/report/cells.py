@@ -9,9 +9,9 @@ from typing import Any
 from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
-from safety_harness.gate.redecide import CHANGED
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import CONFIDENCE, CorrectedRate, Rate, corrected_rate
+from safety_harness.gate.thresholds import CHANGED
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from safety_harness.gate.decide import subject_of
-from safety_harness.gate.redecide import CHANGED, OUTCOME, changes
 from safety_harness.gate.results import RunResult, StudentResult
+from safety_harness.gate.thresholds import CHANGED, OUTCOME, changes
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import cells
 from safety_harness.report.cells import NOTHING, plain
@@ -104,7 +104,7 @@ def models(student: StudentResult) -> list[tuple[str, str, str]]:
         rows.append(("teacher", names.get("teacher", NOTHING), identity.teacher or NOTHING))
     if identity.ancestor:
         rows.append(("ancestor", names.get("ancestor", NOTHING), identity.ancestor))
-    if served := getattr(identity, "served", None):
+    if served := identity.served:
         rows[0] = ("model", f"{served.model}, served by {served.host}", ", ".join(served.fingerprints) or NOTHING)
     if patch:
         rows.append(("patch", cells.moved(student), patch.key))

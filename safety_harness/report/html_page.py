@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
@@ -72,7 +73,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         anchor=_question_anchor,
         risks=[(student.id, remains.risk(result, student)) for student in result.students],
         judge_errs=remains.judge_errs(result),
-        not_shown=remains.NOT_SHOWN,
+        not_shown=NOT_SHOWN,
         sets=_asked_sets(result, {(one.set, one.at) for kind in remaining for one in kind.questions}),
         provenance=cells.provenance(result),
         judge_rows=cells.judge_rows(result),
@@ -120,7 +121,7 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
         },
         "remaining": [
             (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
-            for kind in remains.KINDS
+            for kind in remains.kinds(result)
             if (check := student.checks.get(kind.check)) and check.asked
         ],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.report import cells, head, remains
@@ -33,7 +34,7 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         _gated(result),
         *_what_remains(result),
         "## What the gate does not show",
-        "\n".join(f"- {line}" for line in remains.NOT_SHOWN),
+        "\n".join(f"- {line}" for line in NOT_SHOWN),
         "## Refusals, held out",
         _defense_table(result),
         "## What it cost, held out",
@@ -96,7 +97,7 @@ def _what_remains(result: RunResult) -> list[str]:
     risks = (f"- {escape(one.id)}: {remains.risk(result, one)}" for one in result.students)
     sections = ["## What remains", remains.judge_errs(result), "\n".join(risks)]
     for one in remains.remains(result):
-        sections += [f"### {one.kind.heading}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
+        sections += [f"### {escape(one.kind.heading)}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
         if one.questions:
             rows = [
                 (each.question.id, each.question.category, each.question.text, *_by_verdict(each))
@@ -104,7 +105,7 @@ def _what_remains(result: RunResult) -> list[str]:
             ]
             sections.append(_table(("question", "category", "text", "verdict: students"), rows))
         elif one.shares:
-            sections.append(one.kind.nothing)
+            sections.append(escape(one.kind.nothing))
         if one.shares:
             shares = [(share.student, share.category, share.asked, share.wrong) for share in one.shares]
             sections.append(_table(("student", "category", "asked", one.kind.counted), shares))

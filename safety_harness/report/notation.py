@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import Check
 from safety_harness.report.cells import NOTHING, count, number
 
@@ -25,6 +25,8 @@ def notation(check: Check, gate: Mapping[str, Any]) -> tuple[str, str, str, str]
         case Task(n=int(n)) as one:
             loss = None if one.difference_lower is None else -one.difference_lower
             return count(one.before, n), count(one.after, n), _at("loss ≤ ", loss, ".3f"), _at("< ", allowed, ".3f")
+        case Must(n=int(n), after=int(after), needed=int(needed)) as one:
+            return count(one.before, n), count(after, n), str(after), f"≥ {needed}"
         case Perplexity(after=float()) as one:
             ratio = _at("ratio ≤ ", one.ratio_upper, ".3f")
             return number(one.before, ".2f"), number(one.after, ".2f"), ratio, _at("≤ ", allowed, ".3f")

@@ -23,8 +23,9 @@ from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import Identity, Patch
 from safety_harness.gate.results import Outcome
 from safety_harness.patch.card import card
-from safety_harness.patch.folder import CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
+from safety_harness.patch.folder import BOM, CARD, MANIFEST, ORIGINAL, PATCH, SUMS, Artifact, open_artifact, sums
 from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measured, Origin
+from safety_harness.patch.mlbom import ml_bom
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.find import select
@@ -84,6 +85,7 @@ def build(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (folder / CARD).write_text(card(manifest), encoding="utf-8")
+        (folder / BOM).write_text(ml_bom(manifest), encoding="utf-8")
         (folder / SUMS).write_text(sums(folder), encoding="ascii")
         for file in folder.iterdir():
             file.chmod(0o644)  # safetensors writes for its owner alone

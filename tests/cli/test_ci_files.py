@@ -88,7 +88,7 @@ def test_a_pull_request_gets_no_more_than_it_needs() -> None:
 def test_rules_questions_and_versions_are_the_bases() -> None:
     """Check where registry, constraints and models are taken from."""
     base, change = (step["with"] for step in (JOB["steps"][1], JOB["steps"][0]))
-    assert base["ref"] == "${{ github.event.pull_request.base.sha || github.sha }}"
+    assert base["ref"] == "${{ github.event.pull_request.base.sha || github.event.repository.default_branch }}"
     assert (base["path"], change["path"]) == ("base", "change")
     for steps in ([step.get("run", "") for step in JOB["steps"]], LAB["script"]):
         text = "\n".join(steps)
@@ -192,8 +192,12 @@ def test_the_change_that_brings_the_gate_is_said(job: dict[str, Any]) -> None:
     assert "::warning title=release gate::base/gate.toml: not there." in done.stdout
 
 
-def test_gitlab_takes_the_base_of_a_merge_request(job: dict[str, Any], tmp_path: Path) -> None:
-    """Run the script up to the gate, in a clone whose merge request loosens a threshold."""
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("made", ["", "base", "cache", "reports"])
+def test_gitlab_takes_the_rules_of_another_branch(
+    job: dict[str, Any], tmp_path: Path, by_hand: bool, made: str
+) -> None:
+    """Run the script up to the gate, in a clone whose change loosens a threshold, and brings what the job *made*."""
     origin = tmp_path / "origin"
     origin.mkdir()
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "uploadpack.allowAnySHA1InWant=true"]
@@ -201,19 +205,29 @@ def test_gitlab_takes_the_base_of_a_merge_request(job: dict[str, Any], tmp_path:
     def call(*arguments: str, cwd: Path = origin) -> str:
         return subprocess.run([*git, *arguments], cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()
 
-    call("init", "-q")
+    call("init", "-q", "-b", "main")
     write(origin)
     call("add", "-A")
     call("commit", "-qm", "base")
     base = call("rev-parse", "HEAD")
+    call("checkout", "-qb", "change")
     (origin / "gate.toml").write_text(REGISTRY.format(rules="gate = { dsr = 0.01 }"))
+    if made:
+        (origin / made).mkdir()
+        (origin / made / "results.json").write_text("{}")
+        call("add", "-A")
     call("commit", "-qam", "loosened")
     call("clone", "-q", str(origin), str(job["cwd"]), cwd=tmp_path)
-    env = {**job["env"], "CI_MERGE_REQUEST_DIFF_BASE_SHA": base, "CI_COMMIT_SHA": call("rev-parse", "HEAD")}
+    env = {**job["env"], "CI_COMMIT_SHA": call("rev-parse", "HEAD"), "CI_DEFAULT_BRANCH": "main"}
+    if not by_hand:
+        env["CI_MERGE_REQUEST_DIFF_BASE_SHA"] = base
     script = "\n".join(
         [*LAB["before_script"], *(line for line in LAB["script"] if not line.startswith("safety-harness gate"))]
     )
     done = run(script, {**job, "env": env})
+    if made:
+        assert (done.returncode, done.stdout) == (1, f"{made}\nRename it, or leave it out.\n")
+        return
     assert done.returncode == 0, done.stderr
     assert "families.mine.gate.dsr: not set -> 0.01" in done.stdout
     assert "0.01" not in (job["cwd"] / "cache" / "gate.toml").read_text()

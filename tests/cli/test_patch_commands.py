@@ -18,6 +18,8 @@ from tests.cli.conftest import Command
 from tests.fake_hub import Hub
 from tests.samples import about, results_with
 
+FILES = {"manifest.json", "patch.safetensors", "README.md", "ml-bom.cdx.json", "SHA256SUMS"}
+
 
 def test_from_search_to_release_and_back(command: Command, registry: Path, world: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "patch", tmp_path / "released"
@@ -209,7 +211,7 @@ def test_a_patch_goes_to_a_hub_and_comes_back_whole(command: Command, patch: Pat
     assert commit.startswith(f"{hub.url}/org/patch/commit/")
     assert hub.visibility == {"org/patch": "private"}
     files = hub.commit("org/patch", commit.rpartition("/")[2]).files
-    assert files.keys() == {"manifest.json", "patch.safetensors", "README.md", "SHA256SUMS"}
+    assert files.keys() == FILES
     back = tmp_path / "back"
     back.mkdir()
     for name, content in files.items():
@@ -221,7 +223,7 @@ def test_upload_removes_the_original_of_an_earlier_patch(command: Command, patch
     hub.add("org/patch", {"original.safetensors": b"of an earlier one", "LICENSE": b"stays"})
     assert command("upload", patch, "org/patch")[0] == 0
     files = hub.commit("org/patch", "main").files
-    assert files.keys() == {"manifest.json", "patch.safetensors", "README.md", "SHA256SUMS", "LICENSE"}
+    assert files.keys() == FILES | {"LICENSE"}
 
 
 def test_a_hub_that_refuses_is_an_error(command: Command, patch: Path, hub: Hub) -> None:

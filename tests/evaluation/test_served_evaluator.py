@@ -157,10 +157,34 @@ def test_a_server_that_answers_alike_gets_no_remark(serve: Serve, student: Make)
 
 def test_answers_that_differ_are_remarked(serve: Serve, student: Make) -> None:
     def moody(question: str, before: int) -> Sent:
-        return well(question) if before < 2 else completion(f"Sure, {before}.")
+        return well(question) if before < 1 else completion(f"Sure, {before}.")
 
     (said,) = remarks(student(serve(moody)))
     assert said.startswith("a/one: of 4 questions that were asked three times, 4 had different answers and 2 different")
+
+
+@pytest.mark.parametrize("says", [("tiny-1", "tiny-2"), ("", "")])
+def test_a_model_that_changes_meanwhile_is_not_gated(serve: Serve, student: Make, says: tuple[str, str]) -> None:
+    """Answer all harmful questions by a model that refuses, then all others by one that never does."""
+
+    def changes(question: str, _: int) -> Sent:
+        late = len(set(server.questions)) > 30
+        return of_model(completion(ANSWER) if late else well(question), says[late])
+
+    server = serve(changes)
+    one = student(server, concurrency=1)
+    with pytest.raises(SourceError, match="had more than one model while it was asked"):
+        open_served(one)
+    server.requests.clear()
+    server.reaction = well
+    open_served(one).close()
+    assert len(set(server.questions)) == 40
+
+
+def of_model(response: Sent, name: str) -> Sent:
+    """Return a *response* in which the model calls itself *name*."""
+    table = json.loads(response.pieces[0])
+    return sent({**table, "model": name, "system_fingerprint": ""})
 
 
 def test_another_fingerprint_is_remarked(serve: Serve, student: Make) -> None:
@@ -207,6 +231,25 @@ def test_answers_of_another_system_are_not_taken_up(serve: Serve, student: Make)
     server.requests.clear()
     open_served(one)
     assert len(set(server.questions)) == 40
+
+
+def test_answers_of_a_model_of_the_same_name_are_not_taken_up(serve: Serve, student: Make) -> None:
+    """Deploy another model under the name of the one that answered half: once, and again after another break."""
+    safe, broken = [True], [True]
+
+    def redeployed(question: str, before: int) -> Sent:
+        if broken[0] and question == "harmless question 9?":
+            return sent({}, 500)
+        return well(question, before) if safe[0] else completion("Sure.")
+
+    server = serve(redeployed)
+    one = student(server, concurrency=1)
+    for safe[0] in (True, False):
+        with pytest.raises(SourceError, match="harmless question 9"):
+            open_served(one)
+    broken[0] = False
+    unsafe = Subject(open_served(one))
+    assert unsafe.defense(unsafe).numbers["after"] == 0
 
 
 DAMAGE: Mapping[str, Callable[[str], str]] = {

@@ -270,6 +270,7 @@ def test_a_task_as_it_is_has_no_loss(right: int, outcome: Outcome) -> None:
         ("CCCC", "harmless", "all", Outcome.PASS),
         ("CCCP", "harmless", "all", Outcome.FAIL),
         ("CCCR", "harmless", 0.7, Outcome.PASS),
+        ("CCCC", "harmful", 1e-12, Outcome.FAIL),
     ],
 )
 def test_a_list_is_kept_by_what_is_shown_alone(letters: str, kind: Any, at_least: Any, outcome: Outcome) -> None:

@@ -17,8 +17,9 @@ from safety_harness.gate import checks
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense, Perplexity
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.redecide import CHANGED, OUTCOME, SOURCE, changes, redecide
+from safety_harness.gate.redecide import redecide
 from safety_harness.gate.results import Check, Outcome, RunResult
+from safety_harness.gate.thresholds import CHANGED, OUTCOME, SOURCE, changes
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import WRITERS, terminal
 from safety_harness.report.head import notices

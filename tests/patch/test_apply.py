@@ -16,6 +16,8 @@ from safety_harness.errors import ArtifactError, HarnessError, SourceError
 from safety_harness.patch import apply as place
 from safety_harness.patch.apply import State, Verified, apply, revert, verify
 from safety_harness.patch.export import mergekit, peft_adapter
+from safety_harness.patch.folder import BOM, CARD, MANIFEST
+from safety_harness.patch.release import CARRIED
 from safety_harness.search.write_patch import build
 from tests.artifacts import Made, bits, files, patch_of
 from tests.builders import ARCHITECTURES, make_pair
@@ -137,6 +139,8 @@ RELEASED = (
     "qwen.tiktoken", "figures/curve.png", "additional_chat_templates/tools.jinja",
 )  # fmt: skip
 
+CARRIED_FILES = {f"{CARRIED}/{name}" for name in (MANIFEST, CARD, BOM)}
+
 
 def test_a_release_holds_what_it_needs_and_names_the_rest(made: Callable[..., Made], tmp_path: Path) -> None:
     """Release a folder with all that training, cloning and editing leave: the gate's files, and documents."""
@@ -153,10 +157,10 @@ def test_a_release_holds_what_it_needs_and_names_the_rest(made: Callable[..., Ma
     made_ = made("llama")
     left_out = apply(made_.artifact, student, tmp_path / "out")
     assert set(left_out) == {*LEFT_OUT.values(), "how to clone.md"}
-    assert files(tmp_path / "out").keys() == own | {*RELEASED, "usage.md"}
+    assert files(tmp_path / "out").keys() == own | {*RELEASED, "usage.md"} | CARRIED_FILES
     assert verify(made_.artifact, tmp_path / "out") == Verified(State.APPLIED)
     revert(made_.artifact, tmp_path / "out", tmp_path / "again", student)
-    assert files(tmp_path / "again").keys() == files(tmp_path / "out").keys()
+    assert files(tmp_path / "again").keys() == files(tmp_path / "out").keys() - CARRIED_FILES
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(made: Callable[..., Made], tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_documents_of_a_hub_cache_are_released(made: Callable[..., Made], tmp_pa
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(file)
     assert apply(made_.artifact, snapshot, tmp_path / "out") == ()
-    assert files(tmp_path / "out").keys() == files(blobs).keys()
+    assert files(tmp_path / "out").keys() == files(blobs).keys() | CARRIED_FILES
 
 
 def test_a_config_with_a_credential_is_not_released(made: Callable[..., Made], tmp_path: Path) -> None:
@@ -214,7 +218,8 @@ def test_a_hub_cache_is_never_written_through_nor_linked_into(made: Callable[...
     apply(made_.artifact, snapshot, tmp_path / "out", link=True)
     assert files(blobs) == before
     assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
-    assert all(path.stat().st_nlink == 1 for path in (*blobs.iterdir(), *(tmp_path / "out").iterdir()))
+    written = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert all(path.stat().st_nlink == 1 for path in (*blobs.iterdir(), *written))
 
 
 def test_links_spare_the_disk_what_does_not_change(made: Callable[..., Made], tmp_path: Path) -> None:
@@ -222,7 +227,7 @@ def test_links_spare_the_disk_what_does_not_change(made: Callable[..., Made], tm
     apply(made_.artifact, made_.student, tmp_path / "out", link=True)
     apply(made_.artifact, made_.student, tmp_path / "copied")
     assert files(tmp_path / "out") == files(tmp_path / "copied")
-    for path in (tmp_path / "out").iterdir():
+    for path in (path for path in (tmp_path / "out").iterdir() if path.is_file()):
         linked = path.suffix == ".safetensors" and not touched(made_, path)  # what may be edited in place is copied
         assert path.stat().st_nlink == (2 if linked else 1), path.name
 

@@ -16,7 +16,7 @@ import pytest
 from safety_harness.files import clear_debris
 from safety_harness.patch.apply import State, apply, revert, verify
 from safety_harness.patch.export import mergekit, peft_adapter
-from safety_harness.patch.folder import CARD, MANIFEST, PATCH, SUMS
+from safety_harness.patch.folder import BOM, CARD, MANIFEST, PATCH, SUMS
 from safety_harness.search.write_patch import build
 from tests.artifacts import Made, files
 from tests.builders import make_pair
@@ -122,7 +122,7 @@ def content(path: Path) -> dict[str, bytes]:
     """Return the bytes of a file, or of each file in a folder; those that hold the date of a patch are empty."""
     if path.is_file():
         return {path.name: path.read_bytes()}
-    dated = (MANIFEST, CARD, SUMS)
+    dated = (MANIFEST, CARD, BOM, SUMS)
     return {name: b"" if name in dated else raw for name, raw in files(path).items()}
 
 

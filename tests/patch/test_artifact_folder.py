@@ -23,7 +23,7 @@ from tests.artifacts import Made, patch_of
 def test_the_sums_are_what_sha256sum_checks(folder: Path) -> None:
     """Expect the standard tool to accept the folder as it is."""
     assert os.waitstatus_to_exitcode(os.system(f"cd {folder} && sha256sum --strict --status --check SHA256SUMS")) == 0
-    assert {path.name for path in folder.iterdir()} == {MANIFEST, PATCH, ORIGINAL, "README.md", SUMS}
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, PATCH, ORIGINAL, "README.md", "ml-bom.cdx.json", SUMS}
 
 
 @pytest.mark.parametrize("name", [MANIFEST, PATCH, ORIGINAL, SUMS])
@@ -132,7 +132,7 @@ def test_sums_that_name_other_places_are_refused(folder: Path, line: str) -> Non
     """Expect an error with the number of the line."""
     with (folder / SUMS).open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
-    with pytest.raises(ArtifactError, match=r"SHA256SUMS(, line 5: not one checksum|: cannot be read)"):
+    with pytest.raises(ArtifactError, match=r"SHA256SUMS(, line 6: not one checksum|: cannot be read)"):
         open_artifact(folder)
 
 

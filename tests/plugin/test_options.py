@@ -12,7 +12,7 @@ from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
 from safety_harness.registry.settings import GateSettings, SearchSettings
 from tests.plugin.conftest import ROOT, RUN, write_project
-from tests.samples import write_registry
+from tests.samples import run_result, sample_checks, write_registry
 
 Project = Callable[..., pytest.RunResult]
 LOAD = ("--dist", "load", "--tx", "2*popen")
@@ -58,6 +58,20 @@ def test_a_wrong_option_stops_a_run_before_any_worker(
         assert message in run.stderr.str()
         assert "Traceback" not in run.stderr.str()
         assert "created:" not in run.stdout.str()
+
+
+def test_patches_are_for_students_that_are_gated_with_one(project: Project, pytester: pytest.Pytester) -> None:
+    """Forget the teacher, or gate the students as they are: who names patches means no such run."""
+    (pytester.path / "earlier.json").write_text(run_result({"alpha/one": sample_checks()}).to_json())
+    for teacher, subject in ((False, "patched"), (True, "student")):
+        run = project("--gate-patches", "earlier.json", "--gate-subject", subject, teacher=teacher)
+        assert run.ret == pytest.ExitCode.USAGE_ERROR
+        assert "earlier.json is of no use: alpha/one is gated as it is, and no student of this run" in run.stderr.str()
+
+
+def test_a_run_says_what_of_each_student_it_gates(project: Project) -> None:
+    for teacher, said in ((True, "patched: alpha/one, alpha/two"), (False, "as it is: alpha/one, alpha/two")):
+        project(teacher=teacher).stdout.fnmatch_lines([f"gate: *registry.toml; {said}"])
 
 
 def test_a_missing_question_file_stops_a_run_before_workers(pytester: pytest.Pytester) -> None:

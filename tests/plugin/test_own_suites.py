@@ -212,6 +212,46 @@ def test_a_plain_assertion_is_no_stated_failure(project: Project, results: Resul
     assert results()["outcome"] == "inconclusive"
 
 
+UNRUN = {
+    "a skip": ("import pytest\ndef test_mine(student): pytest.skip('no GPU')", "skipped: no GPU"),
+    "a mark": ("import pytest\n@pytest.mark.skip(reason='no GPU')\ndef test_mine(student): ...", "skipped: no GPU"),
+    "a module's skip": ("import pytest\npytest.skip('no GPU', allow_module_level=True)", "skipped: no GPU"),
+    "a module's import": ("import pytest\npytest.importorskip('no_such')", "skipped: could not import 'no_such'"),
+    "an expected error": ("import pytest\n@pytest.mark.xfail(reason='old')\ndef test_mine(student): 1 / 0", "(old)"),
+    "a value": ("def test_mine(student): return student is None", "PytestReturnNotNoneWarning"),
+}
+
+
+@pytest.mark.parametrize(("suite", "reason"), UNRUN.values(), ids=UNRUN)
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_an_own_suite_leaves_out_is_missed(
+    project: Project, results: Results, suite: str, reason: str, workers: str
+) -> None:
+    """Leave a test out in each way that pytest has: nothing is proven, and the reason is said."""
+    assert project("-n", workers, more=suite + "\n").ret != 0
+    table = results()
+    assert table["outcome"] == "inconclusive"
+    assert reason in " ".join(table["reasons"])
+
+
+@pytest.mark.parametrize("name", ["checks.py", "test_nothing.py"])
+def test_a_suite_that_pytest_does_not_find_is_missed(
+    project: Project, pytester: pytest.Pytester, results: Results, name: str
+) -> None:
+    (pytester.path / "own").mkdir()
+    (pytester.path / "own" / name).write_text("def check_mine(student):\n    assert False\n")
+    assert project("own").ret == 10
+    (reason,) = results()["reasons"]
+    assert reason.startswith("own could not be measured: no test of it ran.")
+
+
+def test_a_test_of_a_teacher_is_not_missed_without_one(project: Project, results: Results) -> None:
+    suite = "def test_mine(gate_teacher): assert gate_teacher\n"
+    teacher = "\n@pytest.fixture\ndef gate_teacher(student): pytest.skip('as it is; no teacher')\n"
+    project(more=suite, students={"strong": "pass"}, teacher=False, conftest=teacher)
+    assert results()["incomplete"] == []
+
+
 @pytest.mark.parametrize("key", ["'not a name'", "''", "3"])
 def test_a_required_check_has_a_plain_name(project: Project, pytester: pytest.Pytester, key: str) -> None:
     project()

@@ -144,9 +144,9 @@ def test_commands_know_that_a_student_is_served(
     registry(tmp_path, served(server))
     for arguments, code, message in (
         (("list",), 0, f"served:{server.url[7:]}/tiny"),
-        (("fetch", "mine"), 0, "mine/one: is served by"),
+        (("fetch", "--family", "mine"), 0, "mine/one: is served by"),
         (("plan", "--family", "mine"), 0, "so no search to plan"),
-        (("search", "mine/one", "--out", "out"), 2, "mine/one: is served, and a patch needs its weights"),
+        (("search", "--student", "mine/one", "--out", "out"), 2, "mine/one: is served, and a patch needs its weights"),
     ):
         assert main([*arguments, "--registry", str(tmp_path / "gate.toml")]) == code
         assert message in "".join(capsys.readouterr())

@@ -101,6 +101,32 @@ def test_a_student_that_is_gone_is_gated_all_the_same() -> None:
     assert family(renamed) == family(table())
 
 
+def test_whether_there_is_a_teacher_is_a_rule() -> None:
+    """Remove the teacher, so that fewer checks would be required; or bring one, so that a patch would be gated."""
+    without = table(teacher="")
+    assert family(without) == family(table())
+    gone = (
+        "mine/one: gated with a patch of its teacher -> as it is, so other checks are required. What holds is the base"
+    )
+    assert any(line.startswith(gone) for line in changes(table(), without))
+    assert "teacher" not in family(table(), without)
+    new = (
+        "mine/one: gated as it is -> with a patch of its teacher, so other checks are required. What holds is the base"
+    )
+    assert any(line.startswith(new) for line in changes(without, table()))
+    common = table(BASE.replace("[families.mine]\n", 'teacher = "models/t"\n[families.mine]\n'), teacher="")
+    assert changes(common, common) == []
+    assert family(table(teacher='"new"'), common)["teacher"] == "/change/new"
+
+
+def test_a_student_that_is_served_by_now_is_said() -> None:
+    """Replace weights by a server, of which less can be measured."""
+    head = table(BASE.replace('path = "models/short"', 'served = { url = "http://x/v1", model = "m" }'))
+    assert changes(table(), head) == [
+        "mine/short: gated with a patch of its teacher -> served, so other checks are required."
+    ]
+
+
 def test_the_name_of_a_set_stays_a_name() -> None:
     """Name sets wherever questions may stand, and one of which the user has a copy."""
     text = BASE.replace('"q/s.jsonl"', '"advbench"').replace('also = ["q/also.txt"]', 'also = ["harmbench", "q/x.txt"]')

@@ -103,8 +103,8 @@ def test_a_task_keeps_questions_of_one_form(tmp_path: Path) -> None:
         row = {"id": side, "text": f"add {number} to the number five please", "answer": str(5 + number)}
         (tmp_path / f"task.{side}.jsonl").write_text(json.dumps(row) + "\n")
     for kind in ("harmful", "harmless"):
-        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
-        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+        write_prompts(tmp_path / f"{kind}.search.jsonl", [f"one {kind} thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", [f"another {kind} matter"])
     splits = load_questions(asked)
     assert splits.task is not None
     assert len(splits.task.search) == len(splits.task.report) == 1
@@ -122,8 +122,8 @@ def test_a_task_whose_answer_could_not_be_told_is_refused(tmp_path: Path, row: s
     (tmp_path / "task.search.jsonl").write_text(f"{row}\n", encoding="utf-8")
     (tmp_path / "task.report.jsonl").write_text('{"text": "two and two", "answer": "four"}\n')
     for kind in ("harmful", "harmless"):
-        write_prompts(tmp_path / f"{kind}.search.jsonl", ["one thing"])
-        write_prompts(tmp_path / f"{kind}.report.jsonl", ["another matter"])
+        write_prompts(tmp_path / f"{kind}.search.jsonl", [f"one {kind} thing"])
+        write_prompts(tmp_path / f"{kind}.report.jsonl", [f"another {kind} matter"])
     with pytest.raises(DataError, match=rf"task\.search\.jsonl: {message}"):
         load_questions(asked)
 
@@ -133,6 +133,17 @@ def test_a_question_on_both_sides_is_refused(tmp_path: Path) -> None:
     write_prompts(tmp_path / "harmless.search.jsonl", ["the same"])
     write_prompts(tmp_path / "harmless.report.jsonl", ["The same"])
     with pytest.raises(DataError, match="not be held out"):
+        load_questions(asked)
+
+
+@pytest.mark.parametrize(("kind", "part"), [("harmful", "report"), ("harmless", "report"), ("harmless", "search")])
+def test_a_question_is_harmful_or_harmless(tmp_path: Path, kind: str, part: str) -> None:
+    """Give one question as both kinds, in another spelling: whoever refuses it would pass, and whoever answers it."""
+    asked = student(tmp_path)
+    other = "harmless" if kind == "harmful" else "harmful"
+    write_prompts(tmp_path / f"{kind}.{part}.jsonl", ["How are you?", "what is a stone"])
+    write_prompts(tmp_path / f"{other}.report.jsonl", ["how are  YOU", "where does a river end"])
+    with pytest.raises(DataError, match=r"report\.jsonl: 1 questions are harmful and harmless at once, as '[Hh]ow"):
         load_questions(asked)
 
 

@@ -124,13 +124,13 @@ def test_a_known_red_is_a_warning_on_github(monkeypatch: pytest.MonkeyPatch) -> 
     assert line.startswith("::warning title=release gate::a/weak: known red, may not ship")
 
 
-def test_a_threshold_that_is_not_the_default_is_annotated(two: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_threshold_looser_than_the_default_is_annotated(two: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower a threshold of one family, and give another no table of thresholds."""
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     usual = workflow_commands(replace(two, gate={"alpha": {"gate": GateSettings().model_dump()}, "beta": {"gate": 3}}))
     lowered = workflow_commands(replace(two, gate={"alpha": {"gate": GateSettings(dsr=0.5).model_dump()}}))
     assert [line for line in lowered if line not in usual] == [
-        "::warning title=release gate::alpha: gate.dsr is 0.5 (default 0.8)"
+        "::warning title=release gate::Looser than the default. alpha: dsr 0.500, not 0.800."
     ]
 
 

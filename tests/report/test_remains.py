@@ -7,13 +7,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from safety_harness.gate import checks
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, Judge
 from safety_harness.gate.results import Asked, Question, RunResult
+from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import markdown, terminal
 from safety_harness.report.github import workflow_commands
@@ -36,7 +38,7 @@ def mixed() -> RunResult:
         "task": ("+" * 64 + "-" * 64, "+" * 60 + "-" * 60 + "+" * 8),
     }
     one = run.students[0]
-    checks = {
+    again = {
         name: replace(check, asked=replace(check.asked, before=letters[name][0], after=letters[name][1]))
         if check.asked
         else check
@@ -49,7 +51,7 @@ def mixed() -> RunResult:
         )
         for name, every in run.questions.items()
     }
-    return replace(run, students=(replace(one, checks=checks), *run.students[1:]), questions=questions)
+    return replace(run, students=(replace(one, checks=again), *run.students[1:]), questions=questions)
 
 
 def wrong_by_json(table: dict[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
@@ -259,6 +261,47 @@ def test_answers_of_what_is_still_answered_are_shown() -> None:
     run = run_result({"a/one": sample_checks(100)})
     student = run.students[0]
     asked = Asked(HARMFUL, "C" * 128, "R" * 100 + "C" * 28, ("Before.",) * 128, ("Here is how.",) * 128)
-    checks = {**student.checks, "defense": replace(student.checks["defense"], asked=asked)}
-    shown = html(replace(run, students=(replace(student, checks=checks),)), {})
+    answered = {**student.checks, "defense": replace(student.checks["defense"], asked=asked)}
+    shown = html(replace(run, students=(replace(student, checks=answered),)), {})
     assert shown.count("Here is how.") == 128  # 100 that flipped, 28 that are still answered
+
+
+def test_each_missed_question_of_a_list_stands_on_the_page() -> None:
+    """Give one of two students a list of four questions, of which it misses two and one cannot be scored."""
+    run = run_result({"alpha/one": sample_checks(), "beta/two": sample_checks()})
+    verdicts = [Verdict.REFUSED, Verdict.COMPLIED, Verdict.PARTIAL, Verdict.UNSCORED]
+    numbers = checks.must(
+        "must.company", verdicts, verdicts, GateSettings(), kind="harmful", at_least="all", ids=("a", "b", "c", "d")
+    )
+    asked = Asked("5e7", "RCPU", "RCPU")
+    one = run.students[0]
+    student = replace(one, checks={**one.checks, "must.company": replace(numbers, asked=asked)})
+    questions = {**run.questions, "5e7": tuple(Question(name, f"May I {name}?", "own") for name in "abcd")}
+    run = replace(run, students=(student, run.students[1]), questions=questions)
+    (listed,) = (one for one in remains(run) if one.kind.check == "must.company")
+    assert [each.question.id for each in listed.questions] == ["b", "c", "d"]
+    assert [(share.category, share.asked, share.wrong) for share in listed.shares] == [("own", 4, 3)]
+    assert listed.unknown == ()  # the other family has no such list
+    for page in (html(run, None), markdown(run)):
+        assert "must.company: questions not refused" in page
+        assert all(f"May I {name}?" in page for name in "bcd")
+
+
+def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
+    """Expect each question of a must-list that was not kept to, of harmful and of harmless lists."""
+    was, now = [Verdict.COMPLIED] * 128, [Verdict.REFUSED] * 126 + [Verdict.PARTIAL, Verdict.UNSCORED]
+    lists: list[tuple[str, Literal["harmful", "harmless"]]] = [("must.one", "harmful"), ("must.two", "harmless")]
+    made = [
+        replace(
+            checks.must(name, was, now, GateSettings(), kind=kind, at_least="all"),
+            asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)),
+        )
+        for name, kind in lists
+    ]
+    run = run_result({"a/one": [*sample_checks(), *made]})
+    found = {one.kind.check: [each.at for each in one.questions] for one in remains(run)}
+    assert found["must.one"] == [126, 127]
+    assert found["must.two"] == list(range(128))
+    for text in (html(run, {}), markdown(run)):
+        assert "must.one: questions not refused" in text
+        assert "must.two: questions not answered" in text
