@@ -191,6 +191,16 @@ def refuse_existing(path: Path) -> None:
         raise HarnessError(f"{path}: exists. Choose another place, or remove it.")
 
 
+def try_to_write(path: Path) -> None:
+    """Try whether *path* could be written, before much is done for it.
+
+    Raises:
+        HarnessError: it could not.
+    """
+    with explain_disk_errors(path), staging(path) as stage:
+        _write(stage / "new", "")
+
+
 @contextlib.contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn a system error about a disk into a message that names the place and the way out."""

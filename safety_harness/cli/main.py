@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. This is the console script's entry point."""
     given = sys.argv[1:] if arguments is None else arguments
     wrong_usage = WRONG_USAGE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="replace")  # a terminal may know fewer letters than a report has
     try:
         if not given:  # whoever types the name alone wants to know what there is
             parser().print_help(sys.stderr)
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong_usage = getattr(options, "wrong_usage", WRONG_USAGE)
         command: Callable[[argparse.Namespace], int] = options.run
         code = command(options)
-        sys.stdout.flush()  # while a pipe that was closed can still be said
+        if sys.stdout is not None:
+            sys.stdout.flush()  # while a pipe that was closed can still be said
     except HarnessError as error:
         print(f"safety-harness: {visible(str(error))}", file=sys.stderr)
         return wrong_usage

@@ -18,7 +18,7 @@ from safety_harness.cli.common import (
     show,
     watched,
 )
-from safety_harness.files import explain_disk_errors, refuse_existing, staging
+from safety_harness.files import refuse_existing, try_to_write
 from safety_harness.gate.runs import finished
 from safety_harness.registry.load import Student
 
@@ -77,8 +77,7 @@ def _write_patch(
     """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
     student.require_teacher()
     refuse_existing(options.out)  # before the search, which takes long
-    with explain_disk_errors(options.out), staging(options.out):
-        pass
+    try_to_write(options.out)
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch
     from safety_harness.search.write_patch import build

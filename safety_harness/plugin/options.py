@@ -85,16 +85,20 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     """Check every file that the run reads from this machine, before a worker starts.
 
     Raises:
-        HarnessError: a question or weight file is missing or wrong, or the results.json of ``--gate-patches`` lacks the
-            patch of a student, or is not needed.
+        HarnessError: a question or weight file is missing or wrong, the cache of a search cannot be written, or the
+            results.json of ``--gate-patches`` lacks the patch of a student, or is not needed.
     """
     from safety_harness.errors import ConfigError
     from safety_harness.evaluation.preflight import check_local_files
+    from safety_harness.files import cache_dir, try_to_write
+    from safety_harness.gate.decide import subject_to_gate
     from safety_harness.patch.record import recorded
 
     for student in students:
         check_local_files(student)
     patches, earlier = config.option.safety_patches, config.option.safety_earlier
+    if not patches and any(subject_to_gate(student, config.option.safety_subject) == "patched" for student in students):
+        try_to_write(cache_dir() / "patch")  # what a search finds is kept there
     if earlier:
         recorded(earlier)
     if patches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -212,6 +213,17 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("141", "0")  # 0 where all was written before the reader went
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("ending", ["", ">&-", "2>&-"])
+def test_a_terminal_of_few_letters_and_closed_streams_are_no_error(tmp_path: Path, ending: str) -> None:
+    """Print a report, which has dashes and multiplication signs, to ASCII; and to nothing."""
+    (tmp_path / "results.json").write_text(run_result({"a/b": sample_checks()}).to_json())
+    command = shlex.join([sys.executable, "-m", "safety_harness", "report", str(tmp_path / "results.json")])
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(["bash", "-c", f"{command} {ending}"], capture_output=True, env=ascii_only, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

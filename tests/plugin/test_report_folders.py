@@ -82,6 +82,18 @@ def test_a_folder_that_cannot_be_written_stops_a_run(
     assert "Traceback" not in run.stderr.str() + run.stdout.str()
 
 
+def test_a_cache_that_cannot_be_written_stops_a_run(
+    project: Project, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expect the error before a search begins whose patch could not be kept; none where nothing is searched."""
+    (pytester.path / "taken").write_text("a file, no folder")
+    monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(pytester.path / "taken" / "below"))
+    run = project()
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cannot be written" in run.stderr.str()
+    assert project("--gate-subject", "student").ret != pytest.ExitCode.USAGE_ERROR
+
+
 def test_patches_of_latest_are_gated_while_a_run_writes(
     project: Project, results: Results, pytester: pytest.Pytester
 ) -> None:
