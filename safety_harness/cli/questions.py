@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -101,8 +103,16 @@ def _list(options: argparse.Namespace) -> int:
         [one.name, one.kind, *(one.facts[key] for key in ("questions", "licence", "from", "use"))] for one in listed
     ]
     headers = ("name", "kind", "number", "licence", "from", "what for")
-    print(tabulate(rows, headers, disable_numparse=True, maxcolwidths=[None, None, None, None, 44, _WIDTH]))
+    print(tabulate(rows, headers, disable_numparse=True, maxcolwidths=[None, None, None, *_widths()]))
     return 0
+
+
+def _widths() -> tuple[int, int, int]:
+    """Return how wide licence, origin and use are: as a terminal has room, and elsewhere as wide as they are read."""
+    if not sys.stdout or not sys.stdout.isatty():
+        return 30, 44, _WIDTH
+    room = max(shutil.get_terminal_size().columns - 45, 36)  # the other columns, and the gaps
+    return room // 4, room // 3, min(room - room // 4 - room // 3, _WIDTH)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -116,7 +116,8 @@ def _more_refusals(case: _Case, needed: float) -> str:
     numbers, patch = _numbers(case, Defense), case.patch
     if patch is None:
         found = case.student.about.patch
-        return f"No units moved: {found.reason}." if found else "Gate it with a patch: name a teacher that refuses."
+        patched = "Gate it with a patch: its family needs a teacher that refuses, and the run no `--subject student`."
+        return f"No units moved: {found.reason}." if found else patched
     facts = patch.search
     if "no prefix" in patch.reason:  # the target was out of reach, and the patch has what the budgets allow
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -14,7 +15,9 @@ from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.named import unknown
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
+from safety_harness.registry.server import Served
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
+from safety_harness.registry.sources import MustQuestions, SplitSpec
 
 # A student takes a few hundred bytes.
 _READER = Reader(
@@ -273,7 +276,18 @@ def _family(
     try:
         return Family.model_validate(merged, context=file.parent)
     except ValidationError as error:
-        raise ConfigError(f"{file}: families.{shown(name[:80])}.{first_fault(error)}.") from error
+        raise ConfigError(f"{file}: families.{shown(name[:80])}.{first_fault(error)}.{_meant(error)}") from error
+
+
+def _meant(error: ValidationError) -> str:
+    """Return in words which key was meant by one that no table has; nothing if the first fault is another one."""
+    fault = error.errors()[0]
+    if fault["type"] != "extra_forbidden":
+        return ""
+    tables = (Family, StudentSpec, SplitSpec, MustQuestions, Served, GateSettings, SearchSettings)
+    keys = sorted({key for table in tables for key in table.model_fields})
+    near = difflib.get_close_matches(str(fault["loc"][-1])[:80], keys, n=1)
+    return f" Did you mean {near[0]!r}?" if near else " All keys are in docs/reference.md."
 
 
 def _with_search(

@@ -27,7 +27,7 @@ def totals(result: RunResult) -> list[str]:
     if not any(student.checks for student in result.students):
         return ["No student was measured."]
     measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
-    gains = [after - before for _, (before, after) in measured]
+    gains = [after - before for student, (before, after) in measured if student.about.patch]
     shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
     lines = [shipping(result)]
     if gains:

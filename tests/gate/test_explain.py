@@ -115,7 +115,10 @@ def test_a_student_as_it_is_is_told_to_take_a_patch() -> None:
     """Explain a student without a patch."""
     result = decide_student("alpha/one", {"defense": defense(0, 3)}, required=(), about=About())
     (miss,) = explain(result, settings())
-    assert miss.advice == "Gate it with a patch: name a teacher that refuses."
+    assert (
+        miss.advice
+        == "Gate it with a patch: its family needs a teacher that refuses, and the run no `--subject student`."
+    )
 
 
 def test_what_passed_or_was_to_fail_is_not_explained() -> None:

@@ -225,6 +225,9 @@ def test_adapters_without_an_ancestor_are_adapters_of_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("bacth_size = 3", "families.a.bacth_size: unknown key (given: 3). Did you mean 'batch_size'?"),
+        ('text = { pth = "x" }', "families.a.text.pth: unknown key (given: 'x'). Did you mean 'path'?"),
+        ("zzzzzz = 3", "All keys are in docs/reference.md"),
         ("batch_size = true", "families.a.batch_size: no setting is true or false (given: True)"),
         ("near_duplicates = false", "families.a.near_duplicates: no setting is true or false"),
         ("near_duplicates = nan", "families.a.near_duplicates: Input should be"),
