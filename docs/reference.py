@@ -34,23 +34,25 @@ TABLES = (
 )  # fmt: skip
 EXIT_CODES = (
     (
-        "pytest",
+        "pytest, gate",
         int(pytest.ExitCode.OK),
         "every student came out as the registry states (PASS, or KNOWN RED)",
     ),
-    ("pytest", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
-    ("pytest", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
-    ("pytest", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
-    ("pytest", int(pytest.ExitCode.USAGE_ERROR), "wrong usage: an option, a registry, a missing file"),
-    ("pytest", int(pytest.ExitCode.NO_TESTS_COLLECTED), "no test was selected"),
-    ("pytest", EXIT_INCONCLUSIVE, "inconclusive: not enough evidence, or no report could be written"),
-    ("safety-harness", 0, "done, and the answer is yes"),
+    ("pytest, gate", int(pytest.ExitCode.TESTS_FAILED), "a student did not, or a test failed"),
+    ("pytest, gate", int(pytest.ExitCode.INTERRUPTED), "interrupted, or a suite cannot be imported"),
+    ("pytest, gate", int(pytest.ExitCode.INTERNAL_ERROR), "pytest or a plugin broke"),
+    ("pytest, gate", int(pytest.ExitCode.USAGE_ERROR), "wrong usage: an option, a registry, a missing file"),
+    ("pytest, gate", int(pytest.ExitCode.NO_TESTS_COLLECTED), "no test was selected"),
+    ("pytest, gate", EXIT_INCONCLUSIVE, "inconclusive: not enough evidence, or no report could be written"),
+    ("all other commands", 0, "done, and the answer is yes"),
     (
-        "safety-harness",
+        "all other commands",
         1,
         "done, and the answer is no: the gate failed or is inconclusive, no patch, a difference, another state",
     ),
-    ("safety-harness", 2, "wrong usage or input"),
+    ("all other commands", 2, "wrong usage or input"),
+    ("all other commands", 130, "interrupted; what was finished is kept"),
+    ("all other commands", 141, "the reader of its output has gone"),
 )
 VARIABLES = (
     (CACHE_VARIABLE, "folder for prepared models and patches, instead of the user's cache folder"),
@@ -213,8 +215,9 @@ def _commands(parser: argparse.ArgumentParser | None = None, program: str = "saf
 
 
 def _is_argument(action: argparse.Action) -> bool:
-    """Return whether *action* is an argument of a command, and neither its help nor commands of its own."""
-    return action.dest != "help" and not isinstance(action, argparse._SubParsersAction)
+    """Return whether *action* is an argument of a command that its help shows, and not commands of its own."""
+    is_shown = action.dest != "help" and action.help != argparse.SUPPRESS
+    return is_shown and not isinstance(action, argparse._SubParsersAction)
 
 
 def _called(action: argparse.Action) -> str:

@@ -110,7 +110,7 @@ def field_and_message(error: ValidationError) -> tuple[str, str]:
         if fault["type"] == "json_invalid" or isinstance(fault["input"], dict)
         else f" (given: {fault['input']!r:.80})"
     )
-    message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+    message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     field = ".".join(map(str, fault["loc"]))[:300]  # a key may be as long as a file
     return field if field.isprintable() else ascii(field), f"{message}{given}"
 

@@ -6,12 +6,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show
+from safety_harness.cli.common import Commands, Parser, add_choice, add_json, chosen, command, show
 from safety_harness.registry.load import DEFAULT
 from safety_harness.text import counted_noun
 
 
-def add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_doctor(commands: Commands[Parser]) -> None:
     """Add the command ``doctor``."""
     parser = command(
         commands,

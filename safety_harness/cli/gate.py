@@ -10,31 +10,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from safety_harness.cli.common import Commands, Parser
 from safety_harness.errors import ConfigError
 from safety_harness.registry.options import DEFAULT_REGISTRY, OPTIONS, PREFIX, SEARCH, Option, settings_options
 
 _ABOUT = """\
-Run the suites of the release gate: `pytest --pyargs safety_harness.suites`, from any folder, whatever pytest is told
-there. Exit codes: 0 the gate passed, 1 it failed, 10 inconclusive, 2 interrupted, 4 wrong usage or input.
+Run the suites of the release gate: `pytest --pyargs safety_harness.suites`, from
+any folder, whatever pytest is told there. Exit codes: 0 passed (or known red),
+1 failed, 10 inconclusive, 2 interrupted, 4 wrong usage or input.
 
-No pytest.ini, conftest.py or variable PYTEST_... is read, and of other plugins only those that are named:
-`-- -p pytest_html --html page.html`."""
+No pytest.ini, conftest.py or variable PYTEST_... is read, and of other plugins
+only those that are named: `-- -p pytest_html --html page.html`."""
 _EXAMPLES = f"""\
 examples:
-  safety-harness gate                                  every student of {DEFAULT_REGISTRY} in this folder
-  safety-harness gate --student our-release            one student
-  safety-harness gate --subject student                the students as they are, without a patch
-  safety-harness gate --family tiny                    the embedded students, as a trial
+  safety-harness gate                           every student of {DEFAULT_REGISTRY} here
+  safety-harness gate --student our-release     one student
+  safety-harness gate --subject student         the students as they are, unpatched
+  safety-harness gate --family tiny             the embedded students, as a trial
   safety-harness gate --patches reports/latest/results.json --report-dir again
   safety-harness gate --gate-dsr 0.9 -n 1 -- -x --junitxml tests.xml"""
 # `run` is what the command is for.
 _BARE = tuple(option for option in OPTIONS if option.name != "run")
+WRONG_USAGE = 4
 # What a project may have told pytest, and what it must not be told of a gate.
 _APART = ("-c", os.devnull, "-p", "no:cacheprovider", "--disable-plugin-autoload")
 _PLUGINS = ("-p", "safety_harness.plugin", "-p", "xdist.plugin")
 
 
-def add_gate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_gate(commands: Commands[Parser]) -> None:
     """Add the command ``gate``."""
     gate = commands.add_parser(
         "gate",
@@ -44,7 +47,9 @@ def add_gate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    gate.set_defaults(run=_gate)
+    # pytest's own code for it; 2 is that of an interrupted run.
+    gate.wrong_usage = WRONG_USAGE
+    gate.set_defaults(run=_gate, wrong_usage=WRONG_USAGE)
     _add(gate.add_argument_group("what to gate"), _BARE, "--")
     gate.add_argument(
         "--suites",
@@ -108,6 +113,9 @@ def _gate(options: argparse.Namespace) -> int:
 def _add(group: argparse._ArgumentGroup, options: Iterable[Option], prefix: str) -> None:
     for option in options:
         group.add_argument(f"{prefix}{option.name}", dest=option.dest, help=option.help, **option.about)
+        if prefix != PREFIX:  # messages of the run call it by its name for pytest
+            hidden = {**option.about, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            group.add_argument(f"{PREFIX}{option.name}", dest=option.dest, **hidden)
 
 
 def _written(option: Option, value: object) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import tempfile
@@ -11,14 +12,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.cli.common import Commands, command
-from safety_harness.cli.registry_text import GIB, Answers, registry_text
-from safety_harness.cli.sources import check_pair, look, place_of
+from safety_harness.cli.common import Commands, Parser, command
+from safety_harness.cli.registry_text import Answers, registry_text
+from safety_harness.cli.sources import Look, check_pair, look, place_of, size_text
 from safety_harness.cli.versions import constraints, package
 from safety_harness.errors import ConfigError, DataError, HarnessError
 from safety_harness.files import explain_disk_errors, write_whole
+from safety_harness.reading import shown
 from safety_harness.registry.load import Student, load_registry
-from safety_harness.registry.named import sets
+from safety_harness.registry.named import sets, unknown
 from safety_harness.registry.prompts import read_prompts
 from safety_harness.registry.settings import PRESETS
 
@@ -31,13 +33,13 @@ CI_FILES = {"github": ".github/workflows/gate.yml", "gitlab": ".gitlab-ci.yml"}
 IGNORED = ("reports/", ".safety_harness/", "patch/", "released/")
 
 
-def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_init(commands: Commands[Parser]) -> None:
     """Add the command ``init``."""
     parser = command(
         commands,
         "init",
         "write the registry and the CI files that gate a model of yours",
-        examples=["", "--student models/ours --teacher org/model-instruct --task task.jsonl --yes"],
+        examples=["", "--student models/ours --teacher org/instruct --yes"],
         more="Asks on a terminal for what no option says. Only headers of the models are read.",
     )
     parser.set_defaults(run=_init)
@@ -60,23 +62,31 @@ def add_init(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     """Write the files, and print the plan for this machine and the commands that follow."""
-    answers = _answers(options)
-    with explain_disk_errors(answers.folder):
-        answers.folder.mkdir(parents=True, exist_ok=True)
-    _refuse_existing(answers)
-    student = look(answers.student, answers.folder)
-    print(f"student: {answers.student}: {student}", flush=True)
-    teacher = look(answers.teacher, answers.folder) if answers.teacher else None
+    ci = tuple(CI_FILES) if options.ci == "both" else () if options.ci == "none" else (options.ci,)
+    _check_names(options, ci)
+    folder: Path = options.folder
+    asks = not options.yes and sys.stdin.isatty()
+    # Each answer is looked at before the next question.
+    name = _given(options.student, asks, "The model to be released (a folder, a .gguf file or a name of the hub): ")
+    if not name:
+        raise ConfigError("Which model is to be released? Name it with --student.")
+    student = _looked_at("student", name, folder)
+    aligned = _given(options.teacher, asks, "A model of its architecture and size that refuses (Enter for none): ")
+    teacher = _looked_at("teacher", aligned, folder) if aligned else None
     if teacher:
-        print(f"teacher: {answers.teacher}: {teacher}", flush=True)
-        check_pair(student, teacher, answers.folder)
-    _check_task(answers.task)
+        check_pair(student, teacher, folder)
+    question = "A file of questions with answers that test its own task (Enter for none): "
+    task = tuple(file for file in options.task or [_given(None, asks, question)] if file)
+    _check_task(task)
+    answers = Answers(folder, name, aligned, task, options.family, options.preset, ci, options.force)
     # To measure the machine brings torch, which takes seconds: what is wrong was said before.
     from safety_harness.evaluation.machine import measure
 
     machine = measure()
     text = registry_text(answers, student, teacher, machine)
-    planned, need = _planned(text, answers.folder, machine)
+    with explain_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    planned, need = _planned(text, folder, machine)
     if need:  # the plan says how much memory a worker takes
         text = registry_text(answers, student, teacher, machine, memory=need.memory)
     _write(answers, text)
@@ -84,49 +94,39 @@ def _init(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answers(options: argparse.Namespace) -> Answers:
-    """Return what the options say, and on a terminal what is asked for what they do not.
-
-    Raises:
-        ConfigError: no student is named, or there is nobody to ask.
-    """
-    asks = not options.yes and sys.stdin.isatty()
-    student = options.student
-    if student is None and asks:
-        student = _ask("The model to be released (a folder, a .gguf file or a name of the hub): ")
-    if not student:
-        raise ConfigError("Which model is to be released? Name it with --student.")
-    teacher = options.teacher
-    if teacher is None and asks:
-        teacher = _ask("A model of its architecture and size that refuses (Enter for none): ")
-    task = options.task
-    if task is None and asks:
-        task = [_ask("A file of questions with answers that test its own task (Enter for none): ")]
-    ci = tuple(CI_FILES) if options.ci == "both" else () if options.ci == "none" else (options.ci,)
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", options.family) or not re.search(r"[A-Za-z0-9]", options.family):
-        raise ConfigError(f"--family {options.family!r:.120}: use ASCII letters, digits, '-', '_' and '.' only.")
-    files = tuple(name for name in task or [] if name)
-    return Answers(options.folder, student, teacher or "", files, options.family, options.preset, ci, options.force)
-
-
-def _ask(question: str) -> str:
-    """Return the answer to a *question*, or nothing where the input ends."""
+def _given(option: str | None, asks: bool, question: str) -> str:
+    """Return what an *option* says, or else the answer to a *question* if there is somebody who *asks*; or nothing."""
+    if option is not None or not asks:
+        return option or ""
     try:
-        return input(question).strip()
+        return input(question).strip().strip("\"'")  # in which a terminal puts a folder that is dragged to it
     except EOFError:
         return ""
 
 
-def _refuse_existing(answers: Answers) -> None:
-    """Check that no file would be written over.
+def _looked_at(role: str, name: str, folder: Path) -> Look:
+    """Look at a model, and say what was seen."""
+    seen = look(name, folder)
+    print(f"{role}: {name}: {seen}", flush=True)
+    return seen
+
+
+def _check_names(options: argparse.Namespace, ci: Sequence[str]) -> None:
+    """Check the names that the options give, and that no file would be written over.
 
     Raises:
-        ConfigError: one would, and the user did not say so.
+        ConfigError: one would, and the user did not say so; or a name cannot be used.
     """
-    for name in (REGISTRY, *(CI_FILES[kind] for kind in answers.ci), *([CONSTRAINTS] if answers.ci else [])):
-        place = answers.folder / name
-        if place.exists() and not answers.force:
-            raise ConfigError(f"{place}: exists. Write to another folder, leave it out with --ci, or give --force.")
+    folder, family = options.folder, options.family
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", family) or not re.search(r"[A-Za-z0-9]", family):
+        raise ConfigError(f"--family {family!r:.120}: use ASCII letters, digits, '-', '_' and '.' only.")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{shown(folder)}: is a file. Name a folder to write to.")
+    ways = {REGISTRY: "", **dict.fromkeys([*(CI_FILES[kind] for kind in ci), CONSTRAINTS], ", leave it out with --ci")}
+    for name in [REGISTRY, *(CI_FILES[kind] for kind in ci), *([CONSTRAINTS] if ci else [])]:
+        if (folder / name).exists() and not options.force:
+            place = shown(folder / name)
+            raise ConfigError(f"{place}: exists. Write to another folder{ways[name]}, or write over it with --force.")
 
 
 def _check_task(files: Sequence[str]) -> None:
@@ -138,9 +138,17 @@ def _check_task(files: Sequence[str]) -> None:
     if len(files) > 2:
         raise ConfigError("--task: give one file, or two: one to search on and one held out.")
     for name in files:
+        place = place_of(name)
         if name in sets("task"):
             continue
-        unanswered = [prompt.text for prompt in read_prompts(place_of(name)) if prompt.answer is None]
+        if not place.exists():
+            raise ConfigError(f"--task: no such file. {unknown('set', name[:200], sets('task'))}")
+        unanswered = [prompt.text for prompt in read_prompts(place) if prompt.answer is None]
+        if unanswered and place.suffix != ".jsonl":
+            raise DataError(
+                f"{name}: only JSON lines say which text is the answer. Leave --task out, and write into "
+                f'{REGISTRY}: task = {{ path = "{name}", answer = "NAME OF ITS COLUMN" }}'
+            )
         if unanswered:
             raise DataError(f'{name}: {unanswered[0][:80]!r} has no "answer". Give each question of a task one.')
 
@@ -196,10 +204,12 @@ def _closing(answers: Answers, machine: Machine, student: Student, need: Need | 
     """Return the plan for this machine, and the commands that follow."""
     lines = [f"machine: {machine}"]
     if need:
-        minutes = "–".join(f"{seconds / 60:.0f}" for seconds in need.seconds)
+        minutes = "–".join(f"{math.ceil(seconds / 60)}" for seconds in need.seconds)
+        time = f"about {minutes} minutes" if need.seconds[1] >= 60 else "less than a minute"
+        fetched = f"; {size_text(need.download)} to fetch" if need.download else ""
         lines.append(
-            f"plan: {'–'.join(map(str, need.probes))} probes, about {minutes} minutes and {need.memory / GIB:.1f} GiB "
-            f"in {student.family.dtype}; {need.download / GIB:.1f} GiB to fetch"
+            f"plan: {'–'.join(map(str, need.probes))} probes, {time} and {size_text(need.memory)} a worker in "
+            f"{student.family.dtype}{fetched}"
         )
     elif not student.patchable:
         lines.append("plan: gated as it is; without a teacher no patch is searched")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from safety_harness import __version__
+from safety_harness.cli.common import WRONG_USAGE, Parser
 from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
@@ -29,20 +30,26 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. This is the console script's entry point."""
+    given = sys.argv[1:] if arguments is None else arguments
+    wrong_usage = WRONG_USAGE
     try:
-        options = parser().parse_args(arguments)
+        if not given:  # whoever types the name alone wants to know what there is
+            parser().print_help(sys.stderr)
+            return WRONG_USAGE
+        options = parser().parse_args(given)
+        wrong_usage = getattr(options, "wrong_usage", WRONG_USAGE)
         command: Callable[[argparse.Namespace], int] = options.run
         code = command(options)
         sys.stdout.flush()  # while a pipe that was closed can still be said
     except HarnessError as error:
-        print(f"safety-harness: {error}", file=sys.stderr)
-        return 2
+        print(f"safety-harness: {visible(str(error))}", file=sys.stderr)
+        return wrong_usage
     except BrokenPipeError:  # say of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
         print(f"safety-harness: {_of_system(error)}", file=sys.stderr)
-        return 2
+        return wrong_usage
     except KeyboardInterrupt:
         print("safety-harness: interrupted. What was finished is kept.", file=sys.stderr)
         return INTERRUPTED
@@ -57,7 +64,7 @@ def _of_system(error: OSError) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every command."""
-    program = argparse.ArgumentParser(prog="safety-harness", description=_ABOUT)
+    program = Parser(prog="safety-harness", description=_ABOUT)
     program.add_argument("--version", action="version", version=__version__)
     program.add_argument(
         "--completion", action=_Completion, choices=SHELLS, help="print the completion script of a shell, and exit"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_json, command, show
+from safety_harness.cli.common import Commands, Parser, add_json, command, show
 from safety_harness.errors import ArtifactError, SourceError
 from safety_harness.files import clear_debris
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
@@ -21,7 +21,7 @@ from safety_harness.weights.checkpoint import Checkpoint
 _STATE_BY_NAME = {state.name.lower(): state for state in State}
 
 
-def add_patch(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_patch(commands: Commands[Parser]) -> None:
     """Add the commands that place, compare and publish a patch."""
     placing = []
     for name, run, about, example in (

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_json, command
-from safety_harness.errors import ConfigError, HarnessError
+from safety_harness.cli.common import Commands, Parser, add_json, command
+from safety_harness.errors import ConfigError, HarnessError, field_and_message
 from safety_harness.registry.fetch import is_here
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.named import KINDS, Kind, NamedSet, expand, sets, unknown
@@ -57,7 +58,7 @@ class Listed:
         return {"all": read_source(self.spec)} if self.spec else {}
 
 
-def add_questions(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_questions(commands: Commands[Parser]) -> None:
     """Add the commands ``questions list`` and ``questions show``."""
     program = command(
         commands, "questions", "list question sets, or show one", examples=["list", "show advbench"], more=_ABOUT
@@ -181,9 +182,17 @@ def _spec(kind: Kind, value: Any) -> SplitSpec | PromptSource:
 
 
 def _in_copy(listed: Listed, path: Path) -> Listed:
-    """Return a named set as it is in the user's copy."""
+    """Return a named set as it is in the user's copy.
+
+    Raises:
+        ConfigError: no file can have its name.
+    """
     kind = next(kind for kind in KINDS if kind == listed.kind)
-    return Listed(listed.name, kind, listed.facts, _spec(kind, {"set": listed.name, "path": str(path.absolute())}))
+    try:
+        spec = _spec(kind, {"set": listed.name, "path": str(path.absolute())})
+    except ValidationError as error:
+        raise ConfigError(f"--path: {field_and_message(error)[1]}.") from error
+    return Listed(listed.name, kind, listed.facts, spec)
 
 
 def _facts(listed: Listed) -> dict[str, Any]:

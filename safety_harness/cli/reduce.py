@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from safety_harness import ddmin
-from safety_harness.cli.common import Commands, add_json, command, show
+from safety_harness.cli.common import Commands, Parser, add_json, command, show
 from safety_harness.ddmin.filetest import Script, pieces
 from safety_harness.errors import HarnessError
 from safety_harness.files import write_whole
@@ -21,7 +21,7 @@ It exits 0 if the candidate still does what matters. After Ctrl-C, an error or a
 written."""
 
 
-def add_reduce(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_reduce(commands: Commands[Parser]) -> None:
     """Add the command ``reduce``."""
     parser = command(
         commands,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, show, watched
+from safety_harness.cli.common import Commands, Parser, add_choice, add_json, chosen, command, show, watched
 from safety_harness.files import CACHE_VARIABLE, explain_disk_errors
 
 
-def add_registry(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_registry(commands: Commands[Parser]) -> None:
     """Add the commands about what a registry names."""
     listing = command(
         commands, "list", "show the families and students of a registry", examples=["", "--registry mine.toml --json"]
@@ -122,7 +122,8 @@ def _plan(options: argparse.Namespace) -> int:
     device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
     why = {s.id: f"served by {s.spec.served}" if s.spec.served else "gated as it is; no teacher" for s in students}
     unplanned = [f"{s.id}: {why[s.id]}, so no search to plan" for s in students if not s.patchable]
-    lines = [table, f"{device_text}. The sums: safety_harness/evaluation/estimate.py", *unplanned]
+    planned = [table, f"{device_text}. The sums: safety_harness/evaluation/estimate.py"] if needs else []
+    lines = [*planned, *unplanned]
     show(options, list(map(asdict, needs)), "\n".join(lines))
     return 0
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.cli.common import Commands, add_json, command, show
+from safety_harness.cli.common import LATEST, Commands, Parser, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
 from safety_harness.registry.options import PREFIX, options_of, overrides
@@ -26,7 +26,7 @@ AS_STATED = (Outcome.PASS, Outcome.KNOWN_RED)
 """The outcomes of exit code 0: every student came out as the registry states."""
 
 
-def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_report(commands: Commands[Parser]) -> None:
     """Add the commands ``report`` and ``merge``."""
     merged = command(
         commands,
@@ -66,22 +66,22 @@ def add_report(commands: Commands[argparse.ArgumentParser]) -> None:
         "report",
         "show a results.json, or write it in other formats; exit 1 unless all is as the registry states",
         examples=[
-            "reports/latest/results.json --to html,junit",
+            "--to html,junit",
             "results.json --against last/results.json --not-worse",
-            "results.json --gate-dsr 0.9 --to json,html --out stricter",
+            "results.json --gate-dsr 0.9 --to html --out stricter",
         ],
         more="Prints Markdown, or writes files. Exit codes: 0 the gate passed (PASS), or its only failures are "
         "those that the registry states (KNOWN RED: these students may not ship); 1 neither; 2 wrong input.",
     )
     report.set_defaults(run=functools.partial(_report, report))
-    report.add_argument("results", type=Path, nargs="?", help="the results.json of a gated run")
+    report.add_argument("results", type=Path, nargs="?", default=LATEST, help=f"results.json (default: {LATEST})")
     report.add_argument(
         "--to", metavar="FORMATS", help="formats to write, separated by commas: md, html, csv, junit, json, github"
     )
     report.add_argument("--out", type=Path, help="folder for the files (default: the folder of the results)")
     changed = report.add_argument_group(
         "other thresholds",
-        "Decide the run again by these, from what it recorded. Nothing is asked, and the report says so at its top.",
+        "Decide the run again by these, from what it recorded.\nNothing is asked, and the report says so at its top.",
     )
     for option in options_of("", GateSettings):
         changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
@@ -111,8 +111,6 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     if options.schema:
         print(json.dumps(schema(), indent=1))
         return 0
-    if options.results is None:
-        parser.error("name a results.json")
     if options.not_worse and options.against is None:
         parser.error("--not-worse needs --against, the run to compare with")
     formats = _formats(options.to)

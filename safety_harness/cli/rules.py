@@ -6,15 +6,17 @@ import argparse
 import os
 from pathlib import Path
 
-from safety_harness.cli.common import Commands, add_json, command, show
+from safety_harness.cli.common import Commands, Parser, add_json, command, show
+from safety_harness.errors import ConfigError
 from safety_harness.files import write_whole
+from safety_harness.reading import shown
 from safety_harness.registry.load import load_registry, read_table
 from safety_harness.registry.rules import changes, ruled
 from safety_harness.registry.toml_text import document_text
 from safety_harness.text import visible
 
 
-def add_rules(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_rules(commands: Commands[Parser]) -> None:
     """Add the command ``rules``."""
     parser = command(
         commands,
@@ -35,6 +37,8 @@ def _rules(options: argparse.Namespace) -> int:
     from safety_harness.report.github import ACTIONS, annotation  # brings scipy
 
     change = read_table(options.change)
+    if not options.base.parent.is_dir():  # a slip of the pen must not let a change rule itself
+        raise ConfigError(f"{shown(options.base)}: its folder does not exist. Name the registry of the base branch.")
     if options.base.exists():
         base = read_table(options.base)
         found = changes(base, change)

@@ -6,15 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from safety_harness.cli.common import Commands, add_choice, add_json, chosen, command, one_of, show, watched
-from safety_harness.files import refuse_existing
+from safety_harness.cli.common import (
+    LATEST,
+    Commands,
+    Parser,
+    add_choice,
+    add_json,
+    chosen,
+    command,
+    one_of,
+    show,
+    watched,
+)
+from safety_harness.files import explain_disk_errors, refuse_existing, staging
 from safety_harness.gate.runs import finished
 from safety_harness.registry.load import Student
 
-LATEST = Path("reports/latest/results.json")
 
-
-def add_search(commands: Commands[argparse.ArgumentParser]) -> None:
+def add_search(commands: Commands[Parser]) -> None:
     """Add the commands that make a patch."""
     search = command(
         commands,
@@ -31,7 +40,7 @@ def add_search(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "patch",
         "write the patch that a run gated, with the gate's evidence",
-        examples=["--out patch", f"{LATEST} --student mine/our-release --out patch"],
+        examples=["--out patch", "last/results.json --student our-release --out patch"],
         more="Nothing is searched.",
     )
     gated.set_defaults(run=_patch)
@@ -68,6 +77,8 @@ def _write_patch(
     """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
     student.require_teacher()
     refuse_existing(options.out)  # before the search, which takes long
+    with explain_disk_errors(options.out), staging(options.out):
+        pass
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch
     from safety_harness.search.write_patch import build

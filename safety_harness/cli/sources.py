@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,8 +38,13 @@ class Look:
     def __str__(self) -> str:
         if self.sketch is None:
             return self.note
-        size = f"{self.sketch.parameters / 1e6:,.1f} M parameters, {self.sketch.disk / 2**30:.2f} GiB"
+        size = f"{self.sketch.parameters / 1e6:,.1f} M parameters, {size_text(self.sketch.disk)}"
         return f"{self.sketch.config.get('model_type')}, {size}{f'; {self.note}' if self.note else ''}"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes in MiB, or from one GiB on in GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{math.ceil(size / 2**20)} MiB"
 
 
 def look(name: str, folder: Path) -> Look:
@@ -61,7 +67,11 @@ def look(name: str, folder: Path) -> Look:
     if place.exists():
         raise SourceError(f"{name}: neither a model folder nor a .gguf file. Name the folder that holds config.json.")
     if HUB_NAME.fullmatch(name) and not name.startswith((".", "~")):
-        return _of_hub({"hf": name}, folder)
+        seen = _of_hub({"hf": name}, folder)
+        if seen.sketch or not place.parent.is_dir():
+            return seen
+        # Neither of the two is seen, and only one of them is likely.
+        raise SourceError(f"{name}: no such folder, and as a name of the hub it is out of reach. Check the path.")
     raise SourceError(f"{name}: no such folder or .gguf file, and no name on a hub (owner/name). Check the path.")
 
 

@@ -119,6 +119,8 @@ def sketch(spec: ModelSpec) -> Sketch:
         return _of_hub(spec)
     if spec.path and spec.path.is_dir():
         return _of_folder(resolve(spec), here=True)
+    if spec.path:
+        resolve(spec)  # says that there is no such path
     raise SourceError(f"{spec}: its shapes are not known before it is unpacked. Run `safety-harness fetch` first.")
 
 

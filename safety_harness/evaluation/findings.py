@@ -19,6 +19,7 @@ from safety_harness.files import cache_dir
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.registry.sources import PromptSource
+from safety_harness.served.client import unreachable
 from safety_harness.weights.folder import TEMPLATES
 from safety_harness.weights.header import READER
 
@@ -28,6 +29,8 @@ GIB = 2**30
 LONG_HOURS = 6.0
 # Seconds to wait for a hub that may not be in reach.
 HUB_SECONDS = 10
+# Files of which every tokenizer has one.
+TOKENIZERS = ("*token*", "*vocab*", "*.model", "tekken.json")
 # Packages that the optional parts of a registry need, and the extra that brings them.
 ADAPTERS, GGUF, HUB, FIGURES = ("peft", "adapters"), ("gguf", "gguf"), ("datasets", "hub"), ("matplotlib", "figures")
 
@@ -113,8 +116,9 @@ def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
     except HarnessError as error:
         yield Finding("breaks", student.id, str(error))
         return
-    unreachable = [finding for spec in student.models if (finding := _hub(spec))]
-    yield from unreachable
+    yield from _of_models(student)
+    missing = [finding for spec in student.models if (finding := _hub(spec))]
+    yield from missing
     if has_template is False:
         yield Finding(
             "warns",
@@ -122,13 +126,29 @@ def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
             "has no chat template, so questions are asked without one. A base model answers so. Of a chat model get "
             "the template (chat_template.jinja).",
         )
-    if unreachable:
+    if missing:
         return
     try:
         need = plan(student, machine.device)
     except HarnessError:  # a wheel or a GGUF file is not known before it is unpacked, and without a teacher is no plan
         return
     yield from _room(student, need, machine)
+
+
+def _of_models(student: Student) -> Iterator[Finding]:
+    """Yield what the folders of the models lack, and a server that is not there."""
+    for spec in student.models:
+        folders = [*spec.adapters, *([spec.path] if spec.path else [])]
+        if spec.path and not any(found for folder in folders for name in TOKENIZERS for found in folder.glob(name)):
+            message = f"{spec.path} holds no tokenizer. Get its files (tokenizer.json or tokenizer.model)."
+            yield Finding("breaks", student.id, message)
+    teacher = student.family.teacher
+    where = [key for key in ModelSpec.model_fields if key != "licence"]
+    if teacher and student.patchable and all(getattr(teacher, key) == getattr(student.spec, key) for key in where):
+        message = "is its own teacher, so no patch can change it. Name an aligned model in `teacher`."
+        yield Finding("warns", student.id, message)
+    if student.spec.served and (why := unreachable(student.spec.served)):
+        yield Finding("breaks", student.id, f"{why}. Start the server, or correct `url` in the registry.")
 
 
 def _extras(student: Student) -> Iterator[Finding]:

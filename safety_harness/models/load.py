@@ -80,7 +80,9 @@ def load(folder: Path, dtype: str, *, as_it_is: bool = False) -> LoadedModel:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises this very class
-        raise SourceError(f"{folder}: transformers cannot load its tokenizer ({reason(error)}).") from error
+        raise SourceError(
+            f"{folder}: transformers cannot load its tokenizer ({reason(error)}). Get its files."
+        ) from error
     check_tokenizer(tokenizer, rows_of(model), folder)
     if torch.cuda.is_available() and model.device.type != "cuda":
         try:

@@ -19,7 +19,8 @@ from safety_harness.weights.units import Shape
 
 # It reports tensors without a place as what "can be ignored". They are refused below.
 logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
-
+# It names the layers that are not spread over several devices, which no layer is here.
+logging.getLogger("transformers.distributed.tensor_parallel").setLevel(logging.ERROR)
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 _SERVE = "Serve it with a program that can, and gate that: `served = { url = …, model = … }` in the registry"

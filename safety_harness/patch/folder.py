@@ -37,7 +37,12 @@ MANIFEST, PATCH, ORIGINAL, CARD, BOM, SUMS = (
 
 _FOLDER = Reader(ArtifactError, missing="no such folder. Name the one that `safety-harness patch --out` wrote.")
 # It lists at most six files.
-_SUMS = Reader(ArtifactError, missing="cannot be read (it is missing).", advice="Get the artifact again.", at_most=4096)
+_SUMS = Reader(
+    ArtifactError,
+    missing="missing, so its folder is no patch, or not a whole one. Name the one that `safety-harness patch` wrote.",
+    advice="Get the artifact again.",
+    at_most=4096,
+)
 _SUM = re.compile(r"([0-9a-f]{64}) [ *]([\w.-]{1,64})", re.ASCII)
 
 

@@ -31,13 +31,11 @@ NO_STUDENT = (
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turn errors that the user can resolve into failures with their message alone."""
-    message = None
     try:
         yield
     except HarnessError as error:
-        message = str(error)
-    if message is not None:  # out here, or pytest would print the message again as the failure's cause
-        pytest.fail(message, pytrace=False)
+        failure = pytest.fail.Exception(str(error), pytrace=False)
+        raise failure from None  # or pytest would print the message again as the failure's cause
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ OTHER_COPIES = "consolidated*"
 # Package indexes take at most 100 MiB, and weights hardly get smaller when they are packed.
 MOST_UNPACKED = 256 << 20
 
-_LOCAL = Reader(SourceError, missing="does not exist. Check the path in the registry (relative to its file).")
+_LOCAL = Reader(SourceError, missing="does not exist. Check the path (one in a registry is relative to its file).")
 
 
 def resolve(source: Source) -> Path:

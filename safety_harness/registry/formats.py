@@ -23,7 +23,7 @@ from safety_harness.registry.csv_rows import csv_rows, separator_of
 
 READER = Reader(
     DataError,
-    missing="no such prompt file. Check the path in the registry.",
+    missing="no such prompt file. Check the path (one in a registry is relative to its file).",
     advice="Correct the file, or the path in the registry.",
     at_most=64 * MIB,
 )

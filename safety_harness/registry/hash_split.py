@@ -88,5 +88,6 @@ def require_enough(held_out: PromptSet, margin: float, confidence: float, thresh
     if len(held_out) < fewest:
         raise DataError(
             f"{held_out.name}: {len(held_out)} of its questions are held out. The gate needs {fewest} or more to show "
-            f"{threshold}, however well they are answered. Give about {2 * fewest + 10} questions."
+            f"{threshold}, however well they are answered. Give about {4 * fewest} questions: half of them are held "
+            "out, and that leaves room for a few misses."
         )

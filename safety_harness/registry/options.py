@@ -5,6 +5,7 @@ Every start of pytest on a machine with this package reads this module, so it im
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,9 @@ class Option:
 
 
 def _count(text: str) -> int:
-    """Return the number that *text* says. Raises ValueError, which argparse reports, unless it is at least 1."""
-    if int(text) < 1:
-        raise ValueError
+    """Return the number that *text* says. Raises ArgumentTypeError unless it is 1 or more."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number from 1 on")
     return int(text)
 
 

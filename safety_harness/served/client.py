@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -183,6 +186,19 @@ class Client:
             name: self._hidden(text) for name, text in vars(reply).items() if isinstance(text, str)
         }
         return replace(reply, **texts)
+
+
+def unreachable(server: Served) -> str:
+    """Return why nothing answers where *server* should be; empty if something does, or if a proxy stands between."""
+    address = urlsplit(server.url)
+    host = str(address.hostname)
+    if getproxies() and not proxy_bypass(host):
+        return ""
+    try:
+        with socket.create_connection((host, address.port or (443 if address.scheme == "https" else 80)), timeout=5):
+            return ""
+    except OSError as error:
+        return f"nothing answers at {address.netloc} ({error.strerror or error})"
 
 
 def read_key(server: Served) -> str:

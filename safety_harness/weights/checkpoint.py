@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Files next to the weights that decide answers too: configs, tokenizer, chat template, end-of-answer tokens.
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "tokenizer.model.*", "*.tiktoken")
-_FOLDER = Reader(SourceError, missing="no such model folder. Check the path in the registry.")
+_FOLDER = Reader(SourceError, missing="no such model folder. Check the path.")
 _FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 _FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 

@@ -184,7 +184,10 @@ def test_a_loosened_pull_request_is_gated_by_its_base(job: dict[str, Any]) -> No
 def test_the_change_that_brings_the_gate_is_said(job: dict[str, Any]) -> None:
     """Gate a change whose base branch has no registry."""
     write(job["cwd"] / "change")
-    done = run(steps_of_github()["Take the rules from the base branch"], job)
+    step = steps_of_github()["Take the rules from the base branch"]
+    assert run(step, job).returncode == 2  # that branch is not there at all
+    (job["cwd"] / "base").mkdir()
+    done = run(step, job)
     assert done.returncode == 0, done.stderr
     assert "::warning title=release gate::base/gate.toml: not there." in done.stdout
 

@@ -95,6 +95,32 @@ def test_a_model_without_a_chat_template_is_noted(tmp_path: Path, found) -> None
     assert (code, rows[0][:2], "no chat template" in rows[0][2]) == (0, ["warns", "mine/one"], True)
 
 
+def test_a_model_without_a_tokenizer_breaks(tmp_path: Path, found) -> None:  # type: ignore[no-untyped-def]
+    """Leave every file of the tokenizer out."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in STUDENT.iterdir():
+        if "token" not in path.name:
+            (bare / path.name).write_bytes(path.read_bytes())
+    code, rows = found(write(tmp_path, student='path = "bare"'))
+    assert (code, rows[0][0], "holds no tokenizer" in rows[0][2]) == (1, "breaks", True)
+
+
+def test_a_student_that_is_its_own_teacher_is_noted(tmp_path: Path, found) -> None:  # type: ignore[no-untyped-def]
+    """Name one folder twice."""
+    code, rows = found(write(tmp_path, teacher=STUDENT))
+    assert (code, len(rows), "is its own teacher" in rows[0][2]) == (0, 1, True)
+
+
+def test_a_server_that_is_not_there_breaks(tmp_path: Path, found, serve) -> None:  # type: ignore[no-untyped-def]
+    """Name a server that answers, and a port where none does."""
+    server = serve(lambda _: None)
+    assert found(write(tmp_path, student=f'served = {{ url = "{server.url}", model = "m" }}')) == (0, [])
+    server.stop()
+    code, rows = found(write(tmp_path, student=f'served = {{ url = "{server.url}", model = "m" }}'))
+    assert (code, rows[0][0], "nothing answers at 127.0.0.1:" in rows[0][2]) == (1, "breaks", True)
+
+
 def test_missing_extras_break_where_they_are_needed(  # type: ignore[no-untyped-def]
     tmp_path: Path, found, monkeypatch: pytest.MonkeyPatch
 ) -> None:

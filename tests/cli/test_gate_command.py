@@ -79,7 +79,7 @@ def test_a_suite_of_ones_own_runs_too(run: Run, tmp_path: Path) -> None:
     done = run("--student", "one", "--suites", str(own), "-n", "0", "--", "-v")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_own[alpha/one] PASSED" in done.stdout
-    assert main(["gate", "--suites", "gone"]) == 2
+    assert main(["gate", "--suites", "gone"]) == 4
 
 
 def test_a_gate_of_nothing_names_the_way_out(
@@ -87,7 +87,7 @@ def test_a_gate_of_nothing_names_the_way_out(
 ) -> None:
     """Expect no trial of the embedded students where a registry was forgotten: its PASS would say nothing."""
     monkeypatch.chdir(tmp_path)
-    assert main(["gate"]) == 2
+    assert main(["gate"]) == 4
     assert "Write one with `safety-harness init`, name yours with --registry, or try" in capsys.readouterr().err
 
 
@@ -106,6 +106,14 @@ def test_the_command_becomes_pytest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "-x", "-k", "a or b",
     ]  # fmt: skip
     assert arguments[arguments.index("-n") + 1] == "3"
+
+
+def test_an_option_has_pytests_name_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take an option as a message of the run calls it."""
+    (tmp_path / "gate.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    given = parser().parse_args(["gate", "--gate-student", "a", "--student", "b", "--gate-subject", "student"])
+    assert {"--gate-student=a", "--gate-student=b", "--gate-subject=student"} <= set(gate.command(given))
 
 
 def test_help_has_the_options_of_the_gate_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,7 +191,7 @@ def test_a_terminal_is_asked_for_what_no_option_says(
         (["--student", "{tmp}/text.txt"], "neither a model folder nor a .gguf file"),
         (["--student", "{student}", "--teacher", "{student}"], "Student and teacher are one model"),
         (["--student", "{student}", "--teacher", "{mistral}"], "a mistral model"),
-        (["--student", "{student}", "--task", "{tmp}/text.txt"], 'has no "answer"'),
+        (["--student", "{student}", "--task", "{tmp}/text.txt"], "only JSON lines say which text is the answer"),
         (["--student", "{student}", "--task", "{tmp}/gone.jsonl"], "gone.jsonl"),
         (["--student", "{student}", "--task", "a", "--task", "b", "--task", "c"], "one file, or two"),
         (["--student", "{student}", "--family", "a b"], "--family 'a b'"),

@@ -56,7 +56,7 @@ def test_a_local_file_is_itself(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["path", "gguf"])
 def test_a_missing_file_is_named(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(SourceError, match=r"gone: does not exist\. Check the path in the registry"):
+    with pytest.raises(SourceError, match=r"gone: does not exist\. Check the path"):
         resolve(Source.model_validate({kind: tmp_path / "gone"}))
 
 

@@ -265,7 +265,7 @@ def test_a_fault_is_named_with_its_file_and_place(tmp_path: Path, name: str, con
 
 
 def test_a_missing_file_says_where_its_name_comes_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.txt: no such prompt file\. Check the path in the registry"):
+    with pytest.raises(DataError, match=r"gone\.txt: no such prompt file\. Check the path"):
         read_prompts(tmp_path / "gone.txt")
 
 
