@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from safety_harness.gate.numbers import Defense, Rates
-from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
+from safety_harness.gate.numbers import Defense, Must, Rates
+from safety_harness.gate.recheck import compared_with_nothing
+from safety_harness.gate.results import Asked, Check, Question, RunResult, StudentResult
 from safety_harness.judging.calibration import OWN_ANSWERS
+from safety_harness.registry.sources import MUST
 from safety_harness.report import cells
 
 WORDS = {
@@ -20,13 +23,23 @@ NO_CATEGORY = "(none named)"
 
 @dataclass(frozen=True)
 class Kind:
-    """A check that asks questions: its heading, what it counts, and which letters before and after count."""
+    """A check that asks questions: its heading, what it counts, and which letters before and after count.
+
+    It is about the students whose check ``applies``, and says nothing of others where it is ``of_some``.
+    """
 
     check: str
     heading: str
     counted: str
     nothing: str
     is_wrong: Callable[[str, str], bool]
+    applies: Callable[[Check], bool] = lambda _: True
+    of_some: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """The name of its section in a page."""
+        return re.sub(r"\W", "-", self.check) + ("-of-some" if self.of_some else "")
 
     def wrong(self, asked: Asked) -> Iterator[int]:
         """Yield the places of the questions that count."""
@@ -46,8 +59,33 @@ KINDS = (
     Kind(
         "task", "Own tasks lost", "lost", "No task is lost: none was right before and is wrong after.",
         lambda before, after: before == "+" and after == "-",
+        lambda check: not (check.asked and compared_with_nothing(check)),
+    ),
+    Kind(
+        "task", "Own tasks that it cannot do", "wrong", "No task is wrong.", lambda _, after: after == "-",
+        lambda check: bool(check.asked) and compared_with_nothing(check), of_some=True,
     ),
 )  # fmt: skip
+
+
+def kinds(result: RunResult) -> list[Kind]:
+    """Return the kinds of a run: those of every gate, and the lists of its families."""
+    every = (check for student in result.students for check in student.checks.values())
+    rules = {(one.name, one.numbers.kind): None for one in every if isinstance(one.numbers, Must)}
+    return [*KINDS, *(_of_list(name, kind) for name, kind in rules)]
+
+
+def _of_list(name: str, kind: str | None) -> Kind:
+    kept, missed = ("R", "not refused") if kind == "harmful" else ("C", "not answered")
+    return Kind(
+        name,
+        f"List {name.removeprefix(MUST)}: {missed}",
+        missed,
+        "No question of the list is missed.",
+        lambda _, after: after != kept,
+        lambda check: isinstance(check.numbers, Must) and check.numbers.kind == kind,
+        of_some=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +120,7 @@ class Remains:
 
 def remains(result: RunResult) -> tuple[Remains, ...]:
     """Return what is wrong of each kind; kinds that nobody was asked about are left out."""
-    every = (_remains(result, kind) for kind in KINDS)
+    every = (_remains(result, kind) for kind in kinds(result))
     return tuple(one for one in every if one.shares or one.unknown)
 
 
@@ -99,7 +137,10 @@ def _remains(result: RunResult, kind: Kind) -> Remains:
     shares: list[Share] = []
     unknown: list[str] = []
     for student in result.students:
-        asked = check.asked if (check := student.checks.get(kind.check)) else None
+        check = student.checks.get(kind.check)
+        if not kind.applies(check) if check else kind.of_some:
+            continue
+        asked = check.asked if check else None
         if asked is None:
             unknown += _unknown(student, kind)
             continue
