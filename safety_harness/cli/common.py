@@ -60,7 +60,7 @@ def command(
     examples: Sequence[str],
     more: str = "",
     of: str = "",
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Return the parser of a new command, whose help ends in *examples*. It may be one *of* another command."""
     called = f"safety-harness {of} {name}".replace("  ", " ")
     lines = "\n".join(f"  {called} {example}".rstrip() for example in examples)

@@ -153,8 +153,9 @@ class Collector:
     def pytest_sessionfinish_last(self, session: pytest.Session) -> Generator[None]:
         """Set the exit code after every other plugin: some turn each failure into success."""
         yield
-        if self.result is not None:
-            session.exitstatus = self._exit_code(session.exitstatus, self.result.outcome.value)
+        if self.folder is not None:  # what was not decided, as where no test was collected, is not proven either
+            outcome = self.result.outcome.value if self.result else "inconclusive"
+            session.exitstatus = self._exit_code(session.exitstatus, outcome)
 
     def _exit_code(self, exitstatus: int, outcome: str) -> int:
         """Return pytest's exit code, or the gate's where it says more: unproven is not failed."""
