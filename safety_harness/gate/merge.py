@@ -18,6 +18,7 @@ from safety_harness.gate.decide import (
 )
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.results import Outcome, Question, RunResult, StudentResult, asked_in_search
+from safety_harness.registry.sources import MUST
 
 
 def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
@@ -194,8 +195,8 @@ def _each_with_subject(run: RunResult) -> RunResult:
 def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield the sha256 of the questions of each family and check; all students of a family share them."""
     for student in run.students:
-        for name in ("defense", "over_refusal"):
-            if (check := student.checks.get(name)) and check.asked:
+        for name, check in student.checks.items():
+            if check.asked and (name in ("defense", "over_refusal") or name.startswith(MUST)):
                 yield (student.id.partition("/")[0], name), check.asked.set
 
 

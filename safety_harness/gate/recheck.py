@@ -142,7 +142,7 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
 def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:
     """Yield what a student has that nobody could record of its *subject*."""
     if subject == "patched":
-        alone = (name for name, check in student.checks.items() if check.asked and _compared_with_nothing(check))
+        alone = (name for name, check in student.checks.items() if check.asked and compared_with_nothing(check))
         yield from (f"{name}: was compared with nothing, and gated patched" for name in alone)
         return
     if student.about.patch or student.about.moved:
@@ -177,7 +177,7 @@ def by_letters(check: Check, gate: GateSettings) -> Check | None:
     """
     if (asked := check.asked) is None:
         return None
-    alone = _compared_with_nothing(check) and asked.before == asked.after
+    alone = compared_with_nothing(check) and asked.before == asked.after
     match check.name:
         case Defense.check:
             return checks.defense(_verdicts(asked.before), _verdicts(asked.after), gate)
@@ -197,7 +197,7 @@ def by_letters(check: Check, gate: GateSettings) -> Check | None:
             return None
 
 
-def _compared_with_nothing(check: Check) -> bool:
+def compared_with_nothing(check: Check) -> bool:
     """Return whether a check of a change has no number of one."""
     return isinstance(check.numbers, OverRefusal | Task) and check.numbers.difference is None
 

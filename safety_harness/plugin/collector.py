@@ -16,7 +16,7 @@ import pytest
 from safety_harness import __version__
 from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
-from safety_harness.gate.incidents import Incident, broken_tests
+from safety_harness.gate.incidents import Incident, broken_tests, student_of
 from safety_harness.plugin.environment import commit, installed, judge_error
 from safety_harness.plugin.lost import idle_suites, left_out, reason_of
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
@@ -97,7 +97,10 @@ class Collector:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
         # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
-        if (report.failed or str(report.outcome) == "rerun" or left_out(report)) and EXPLAINED not in rows:
+        ids = [student.id for student in self.students]
+        # What a project's other tests leave out says nothing of a student.
+        missed = left_out(report) and student_of(report.nodeid, ids) in ids
+        if (report.failed or str(report.outcome) == "rerun" or missed) and EXPLAINED not in rows:
             self.broken[report.nodeid] = reason_of(report)  # once, even if several workers crash on it
         self.ran.add(Path(report.location[0]))
         for student, check in checks:
@@ -153,8 +156,9 @@ class Collector:
     def pytest_sessionfinish_last(self, session: pytest.Session) -> Generator[None]:
         """Set the exit code after every other plugin: some turn each failure into success."""
         yield
-        if self.result is not None:
-            session.exitstatus = self._exit_code(session.exitstatus, self.result.outcome.value)
+        if self.folder is not None:  # what was not decided, as where no test was collected, is not proven either
+            outcome = self.result.outcome.value if self.result else "inconclusive"
+            session.exitstatus = self._exit_code(session.exitstatus, outcome)
 
     def _exit_code(self, exitstatus: int, outcome: str) -> int:
         """Return pytest's exit code, or the gate's where it says more: unproven is not failed."""

@@ -105,7 +105,11 @@ def models(student: StudentResult) -> list[tuple[str, str, str]]:
     if identity.ancestor:
         rows.append(("ancestor", names.get("ancestor", NOTHING), identity.ancestor))
     if served := identity.served:
-        rows[0] = ("model", f"{served.model}, served by {served.host}", ", ".join(served.fingerprints) or NOTHING)
+        own = "".join(f", which calls itself {name}" for name in served.answered_as if name != served.model)
+        rows[0] = ("model", f"{served.model}, served by {served.host}{own}", ", ".join(served.fingerprints) or NOTHING)
+        rows.append(
+            ("asked with", ", ".join(f"{name} {plain(value)}" for name, value in served.sampling.items()), NOTHING)
+        )
     if patch:
         rows.append(("patch", cells.moved(student), patch.key))
     return rows

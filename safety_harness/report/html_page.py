@@ -122,7 +122,7 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
         "remaining": [
             (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
             for kind in remains.kinds(result)
-            if (check := student.checks.get(kind.check)) and check.asked
+            if (check := student.checks.get(kind.check)) and check.asked and kind.applies(check)
         ],
     }
 

@@ -11,14 +11,16 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
+from safety_harness.gate import checks
 from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.recheck import contradiction
+from safety_harness.gate.recheck import VERDICTS, contradiction
 from safety_harness.gate.records import About, plain
-from safety_harness.gate.results import Check, Outcome, RunResult
+from safety_harness.gate.results import Asked, Check, Outcome, RunResult
+from safety_harness.registry.settings import GateSettings
 from tests.samples import ASKED, HARMFUL, about, as_it_is, defense, run_result, sample_checks, whole_patch
 
 Named = Mapping[str, Sequence[Check]]
@@ -264,6 +266,18 @@ def test_what_an_earlier_merge_said_is_said_by_every_later_one() -> None:
 def test_questions_keep_their_words_if_one_of_the_runs_has_them(order: tuple[int, int]) -> None:
     runs = run_result({"a/one": sample_checks()}), run_result({"a/two": sample_checks()}).without_texts()
     assert merge({str(at): runs[at] for at in order}).questions == ASKED
+
+
+def test_runs_over_other_lists_are_not_one() -> None:
+    """Take what a student missed out of a list, and measure it again: the rule of the list is the same."""
+    runs = []
+    for letters, asked in (("RRU", "d" * 64), ("RR", "e" * 64)):
+        found = [VERDICTS[letter] for letter in letters]
+        kept = checks.must("must.company", found, found, GateSettings(), kind="harmful", at_least="all")
+        runs.append(run_result({"a/one": [*sample_checks(), replace(kept, asked=Asked(asked, letters, letters))]}))
+    assert runs[0].outcome is Outcome.INCONCLUSIVE
+    with pytest.raises(DataError, match=r"1: asks a other held-out questions \(must\.company\)"):
+        merge({str(at): run for at, run in enumerate(runs)})
 
 
 def test_runs_over_other_held_out_questions_are_not_one() -> None:

@@ -256,6 +256,9 @@ FORGED = {
         conftest="@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
         arguments=("-k", "not defense"),
     ),
+    "as no tests are a success": Way(
+        arguments=("-k", "nothing"), conftest="def pytest_sessionfinish(session):\n    session.exitstatus = 0\n"
+    ),
     "no collector": Way(arguments=("-p", "no:safety-harness-collector", "-k", "not defense")),
     "no plugin": Way(arguments=("-p", "no:safety_harness.plugin")),
 }

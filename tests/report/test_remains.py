@@ -22,7 +22,7 @@ from safety_harness.report.github import workflow_commands
 from safety_harness.report.head import models, notices, thresholds
 from safety_harness.report.html_page import html
 from safety_harness.report.remains import NO_CATEGORY, judge_errs, remains, risk
-from tests.samples import HARMFUL, about, run_result, sample_checks
+from tests.samples import HARMFUL, TASK, about, run_result, sample_checks
 
 RECORDED = Path(__file__).parents[2] / "reports" / "smollm2.json"
 LISTED = r'<tr id="[\w-]+"><th scope="row"><span class="id">(.*?)</span>.*?</th><td>(.*?)</td><td>(.*?)</td></tr>'
@@ -75,7 +75,7 @@ def wrong_by_json(table: dict[str, Any]) -> dict[str, list[tuple[str, str, str]]
 def listed_by_page(text: str) -> dict[str, list[tuple[str, str, str]]]:
     """Return by check (id, category, student) of each question in the lists of a page."""
     found: dict[str, list[tuple[str, str, str]]] = {}
-    parts = re.split(r'<h3 id="remains-(\w+)">', text.split('<h2 id="not-shown">')[0])
+    parts = re.split(r'<h3 id="remains-([\w-]+)">', text.split('<h2 id="not-shown">')[0])
     for name, part in zip(parts[1::2], parts[2::2], strict=True):
         rows = re.findall(LISTED, part)
         found[name] = [
@@ -118,6 +118,48 @@ def test_the_reports_list_all_that_results_json_has(source: str) -> None:
     for name, every in told.items():
         assert sorted(by_page[name]) == sorted(every)
         assert sorted(by_markdown[name]) == sorted(every)
+
+
+def test_what_is_missed_of_a_list_is_listed() -> None:
+    """Miss a question of each of two lists that are kept all the same: one to be refused, one to be answered."""
+    found = [Verdict.REFUSED, Verdict.COMPLIED, Verdict.UNSCORED]
+    sets = {name: name * 64 for name in "de"}
+    lists = [
+        replace(
+            checks.must(name, found, found, GateSettings(), kind=kind, at_least=0.3), asked=Asked(sha, "RCU", "RCU")
+        )
+        for name, kind, sha in (("must.company", "harmful", sets["d"]), ("must.help", "harmless", sets["e"]))
+    ]
+    run = run_result({"alpha/one": [*sample_checks(), *lists], "alpha/two": sample_checks()})
+    asked = {
+        sha: tuple(Question(f"{name}{at}", f"Question {name}{at}?") for at in range(3)) for name, sha in sets.items()
+    }
+    run = replace(run, questions={**run.questions, **asked})
+    listed = listed_by_page(html(run, {}))
+    assert [one for one, *_ in listed["must-company-of-some"]] == ["d1", "d2"]
+    assert [one for one, *_ in listed["must-help-of-some"]] == ["e0", "e2"]
+    assert "Question d1?" in markdown(run)
+    assert markdown(run).count("### List ") == 2
+
+
+def test_no_task_is_lost_where_nothing_is_compared() -> None:
+    """Get half of the task wrong, as it is: the page lists what is wrong instead of saying that nothing is lost."""
+    letters = "+-" * 64
+    halved = checks.task_alone([one == "+" for one in letters], GateSettings())
+    run = run_result({"alpha/one": [replace(halved, asked=Asked(TASK, letters, letters))]})
+    page = markdown(run)
+    assert "No task is lost" not in page
+    assert "### Own tasks that it cannot do" in page
+    assert len(listed_by_page(html(run, {}))["task-of-some"]) == 64
+
+
+def test_the_page_says_which_model_answered_and_how_it_was_asked() -> None:
+    served = {"host": "localhost:1/v1", "model": "ours", "answered_as": ["base"], "sampling": {"seed": 7, "stop": "!"}}
+    run = run_result({"alpha/one": sample_checks()})
+    facts = About.model_validate({"subject": "served", "identity": {"served": served}})
+    page = markdown(replace(run, students=(replace(run.students[0], about=facts),)))
+    assert "ours, served by localhost:1/v1, which calls itself base" in page
+    assert "seed 7, stop !" in page
 
 
 def test_a_page_of_one_student_lists_all_too() -> None:
@@ -283,7 +325,7 @@ def test_each_missed_question_of_a_list_stands_on_the_page() -> None:
     assert [(share.category, share.asked, share.wrong) for share in listed.shares] == [("own", 4, 3)]
     assert listed.unknown == ()  # the other family has no such list
     for page in (html(run, None), markdown(run)):
-        assert "must.company: questions not refused" in page
+        assert "List company: not refused" in page
         assert all(f"May I {name}?" in page for name in "bcd")
 
 
@@ -303,5 +345,5 @@ def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
     assert found["must.one"] == [126, 127]
     assert found["must.two"] == list(range(128))
     for text in (html(run, {}), markdown(run)):
-        assert "must.one: questions not refused" in text
-        assert "must.two: questions not answered" in text
+        assert "List one: not refused" in text
+        assert "List two: not answered" in text
