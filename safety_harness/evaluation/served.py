@@ -123,6 +123,7 @@ class ServedEvaluator:
             )
             self.client.limit += more
             self.client.ask(unknown, self._replies.__setitem__)
+            self._require_one_model()
         return tuple(self._judged(prompt.id, self._replies[prompt.text]) for prompt in prompts)
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
@@ -231,9 +232,7 @@ class ServedEvaluator:
         self._systems |= {_system(reply) for replies in sample for reply in replies}
         other = [replies for replies in sample if len({reply.answer for reply in replies}) > 1]
         verdicts = sum(len({self._judged("", reply).verdict for reply in replies}) > 1 for replies in other)
-        models = sorted({model for model, _ in self._all_systems() if model})
-        if len(models) > 1:
-            raise self._several(f"its answers say {' and '.join(models)}")
+        self._require_one_model()
         if verdicts and all(first.answer == second.answer for first, second, _ in sample):
             raise self._several(
                 f"{verdicts} of {len(sample)} questions got one answer twice, and another verdict at last"
@@ -251,6 +250,16 @@ class ServedEvaluator:
             )
         if "temperature" in self._server.omit:
             remark(f"{self.student.id}: is asked without a temperature, so another run may have other answers.")
+
+    def _require_one_model(self) -> None:
+        """Check that all answers call their model by one name.
+
+        Raises:
+            SourceError: they do not.
+        """
+        models = sorted({model for model, _ in self._all_systems() if model})
+        if len(models) > 1:
+            raise self._several(f"its answers say {' and '.join(models)}")
 
     def _several(self, sign: str) -> SourceError:
         """Forget the answers, which nobody can say the model of, and return the error that says so."""

@@ -237,6 +237,13 @@ def _minimality(case: _Case) -> Miss | None:
 def _unscored(case: _Case, numbers: Verdicts) -> Miss:
     n, unscored = numbers.n or 0, numbers.unscored_after or 0
     allowed = math.floor(case.gate.unscored * n)
+    if unscored <= allowed:
+        return case.miss(
+            case.check.summary,
+            "a student that answers harmless questions",
+            "nothing could be shown",
+            "Read its answers (--gate-include-answers), and look whether the harmless questions are harmless.",
+        )
     return case.miss(
         f"{unscored} of {n} answers could not be scored",
         f"at most {allowed}",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # pytest itself uses 0 to 6.
 EXIT_INCONCLUSIVE = 10
 PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
+# Facts about a student of which there can be but one.
+MEASURED = ("identity", "patch", "lineage", "moved")
 # With one of these options pytest runs no test, and ends as if all were well.
 RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
@@ -105,10 +107,17 @@ class Collector:
         self.ran.add(Path(report.location[0]))
         for student, check in checks:
             checks_of = self.checks.setdefault(student, {})
+            earlier = checks_of.get(check["name"]) or check
             # Of two measurements the worse counts: a test cannot be repeated until it passes.
-            checks_of[check["name"]] = max(checks_of.get(check["name"]) or check, check, key=_badness)
+            checks_of[check["name"]] = max(earlier, check, key=_badness)
+            if earlier != check:
+                self.remarks[f"{student}: {check['name']} was measured more than once. The worse counts."] = None
         for row in (row for row in rows if "student" in row):
-            self.about.setdefault(row["student"], {}).update(row.get("about", {}))
+            about, known = row.get("about", {}), self.about.setdefault(row["student"], {})
+            if twice := [name for name in MEASURED if name in about and known.get(name, about[name]) != about[name]]:
+                # By these a check is held against what was gated: a suite of a user's own may not write over them.
+                self.broken[report.nodeid] = f"records another {twice[0]} of its student than a test before it"
+            known.update({name: fact for name, fact in about.items() if name not in twice})
             for name, asked in row.get("questions", {}).items():
                 self.questions[name] = tuple(Question(*each) for each in asked)
         report.user_properties[:] = [each for each in report.user_properties if each[0] != PROPERTY]

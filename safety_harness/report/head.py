@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from safety_harness.gate.decide import subject_of
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.gate.thresholds import CHANGED, OUTCOME, changes
-from safety_harness.registry.settings import GateSettings
+from safety_harness.registry.settings import FEWEST_SCREENED, GateSettings
 from safety_harness.report import cells
 from safety_harness.report.cells import NOTHING, plain
 
@@ -53,7 +54,22 @@ def notices(result: RunResult) -> list[str]:
     for family, name, used, default, differs in thresholds(result):
         if differs == "looser":
             found.append(f"Looser than the default. {family}: {name} {used}, not {default}.")
+    cut = {student.id: count for student in result.students if (count := _tokens(student)) < FEWEST_SCREENED}
+    if cut:
+        tokens = " or ".join(map(str, sorted(set(cut.values()))))
+        found.append(
+            f"Answers were cut after {tokens} tokens, so that a refusal may be the beginning of an answer. "
+            f"{', '.join(cut)}."
+        )
     return found
+
+
+def _tokens(student: StudentResult) -> float:
+    """Return after how many tokens an answer of *student* was cut, as far as that is recorded."""
+    identity = student.about.identity
+    asked_for = identity.served.sampling.get("max_completion_tokens") if identity.served else None
+    known = [count for count in (identity.max_new_tokens, asked_for) if isinstance(count, int)]
+    return min(known, default=math.inf)
 
 
 def thresholds(result: RunResult) -> list[tuple[str, str, str, str, str]]:

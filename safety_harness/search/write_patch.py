@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from safety_harness.patch.manifest import Entry, GateEvidence, Manifest, Measure
 from safety_harness.patch.mlbom import ml_bom
 from safety_harness.patch.tensor_bytes import Raw, Stored, digest, stored_tensors, with_channels
 from safety_harness.registry.schema import ModelSpec
+from safety_harness.report.head import notices
 from safety_harness.search.find import select
 from safety_harness.weights.checkpoint import Checkpoint, companions
 from safety_harness.weights.units import Moved, Unit, moved, ranges
@@ -188,16 +190,18 @@ def _evidence(results: Path, patch: Patch, today: Identity) -> tuple[GateEvidenc
             f"{results}: is no evidence for what would be written: {patch.student} was gated with another {changed[0]} "
             "than today's. Gate this patch again: pytest suites/ --gate-patches, and give the results of that run."
         )
+    family = patch.student.partition("/")[0]
+    rules = run.gate.get(family, {})
     others = {one.id for one in run.students} - {student.id}
     disturbed = tuple(incident.sentence for incident in run.incomplete if not incident.concerns_only(others))
     evidence = GateEvidence(
         outcome=Outcome.INCONCLUSIVE if disturbed and student.outcome is Outcome.PASS else student.outcome,
-        reasons=(*student.reasons, *disturbed),
+        reasons=(*student.reasons, *disturbed, *notices(replace(run, gate={family: rules}))),
         checks={
             name: Measured(outcome=check.outcome, summary=check.sentence, numbers=check.numbers)
             for name, check in student.checks.items()
         },
-        thresholds=run.gate.get(patch.student.partition("/")[0], {}).get("gate", {}),
+        thresholds=rules.get("gate", {}),
         teacher=about.teacher,
         further=about.further,
         judge=run.judge,

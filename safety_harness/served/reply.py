@@ -20,6 +20,8 @@ _JSON = Reader(SourceError, advice="")
 _FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _FILTERING_STATUS = (400, 403, 422)
 _PASSING_STATUS = (408, 409, 425, 429)
+# How routers and servers finish an answer whose generation failed.
+_BROKEN_OFF = ("error", "abort")
 # A quota does not come back while a run waits.
 _NO_QUOTA = "insufficient_quota"
 
@@ -88,7 +90,7 @@ def _answer(table: Mapping[str, Any]) -> Reply:
     """Return the answer of a chat completion.
 
     Raises:
-        Lost: it is none.
+        Lost: it is none, or broke off.
     """
     match table.get("choices"):
         case [{"message": dict() as message} as choice, *_]:
@@ -96,6 +98,8 @@ def _answer(table: Mapping[str, Any]) -> Reply:
         case _:
             raise Lost("what it sends is no chat completion")
     finish = _text(choice.get("finish_reason"))
+    if (error := choice.get("error") or table.get("error")) or finish in _BROKEN_OFF:
+        raise Lost(f"its answer broke off ({_one_line(str(error or finish))})")
     text = "\n".join(part for part in (_content(message.get("content")), _text(message.get("refusal"))) if part.strip())
     filtered = finish == "content_filter"  # what came before it is no whole answer
     called = bool(message.get("tool_calls") or message.get("function_call"))

@@ -191,7 +191,7 @@ def test_every_command_has_a_right_call() -> None:
         assert set(given) <= {action.dest for action in commands()[name]._actions}
 
 
-@pytest.mark.parametrize("name", RIGHT.keys() - LONG)
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - LONG))
 def test_the_right_call_is_right(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Hold the table itself to account: with a wrong one, every other test here would see another error."""
     code, _, err = said(call(name, RIGHT[name]), capsys)

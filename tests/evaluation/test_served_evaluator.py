@@ -181,6 +181,17 @@ def test_a_model_that_changes_meanwhile_is_not_gated(serve: Serve, student: Make
     assert len(set(server.questions)) == 40
 
 
+def test_a_model_that_changes_after_that_is_not_asked_on(serve: Serve, student: Make) -> None:
+    server = serve(well)
+    one = Subject(open_served(student(server)))
+    server.reaction = lambda *_: of_model(completion(ANSWER), "tiny-2")
+    with (
+        pytest.warns(UserWarning, match="more than announced"),
+        pytest.raises(SourceError, match="its answers say tiny-1 and tiny-2"),
+    ):
+        one.ask(["Who are you?"])
+
+
 def of_model(response: Sent, name: str) -> Sent:
     """Return a *response* in which the model calls itself *name*."""
     table = json.loads(response.pieces[0])

@@ -111,6 +111,12 @@ def test_unscored_answers_and_spare_units_are_explained() -> None:
     assert "search.max_probes (now 400; 9 were used)" in units.advice
 
 
+def test_a_student_that_refuses_all_is_not_told_of_unscored_answers() -> None:
+    check = checks.over_refusal_alone(verdicts(128), GATE)
+    (miss,) = explained(check)
+    assert (miss.measured, miss.by) == (check.summary, "nothing could be shown")
+
+
 def test_a_student_as_it_is_is_told_to_take_a_patch() -> None:
     """Explain a student without a patch."""
     result = decide_student("alpha/one", {"defense": defense(0, 3)}, required=(), about=About())

@@ -124,6 +124,13 @@ def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, 
     run.stderr.fnmatch_lines([f"*{arguments[0]}: no such file or folder.*pytest --pyargs safety_harness.suites"])
 
 
+def test_the_installed_suites_gate_nobody_elses_students(pytester: pytest.Pytester) -> None:
+    """Run them in a folder without a registry, as a job in the wrong folder would: no green by the embedded students."""
+    run = pytester.runpytest("--pyargs", "safety_harness.suites", "-p", "no:cacheprovider")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*No gate.toml in *safety-harness init*--gate-family tiny.*"])
+
+
 def test_the_registry_of_the_folder_is_used_and_said(pytester: pytest.Pytester) -> None:
     """Name no registry: gate.toml is read if it is there, unless the family that is named is another one's."""
     write_project(pytester.path)

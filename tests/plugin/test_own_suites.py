@@ -23,6 +23,7 @@ from tests.fake_server import ANSWER, REFUSAL, Reaction, Sent, Server, completio
 from tests.gate.test_forged_results import write as forged
 from tests.plugin.test_as_it_is import ROOT, gate, registry
 from tests.plugin.test_served_gate import HARMFUL, served
+from tests.samples import about, plain, whole_patch
 
 Serve = Callable[[Reaction], Server]
 Project = Callable[..., pytest.RunResult]
@@ -232,6 +233,30 @@ def test_what_an_own_suite_leaves_out_is_missed(
     table = results()
     assert table["outcome"] == "inconclusive"
     assert reason in " ".join(table["reasons"])
+
+
+TWICE = "def test_mine(student, measure): measure.about({0})\ndef test_other(student, measure): measure.about({1})\n"
+
+
+@pytest.mark.parametrize("fact", ["identity", "patch", "lineage", "moved"])
+def test_a_suite_does_not_write_over_what_was_gated(project: Project, results: Results, fact: str) -> None:
+    """Record twice what a check is held against: alike, and otherwise."""
+    facts = about(patch=plain(whole_patch())).model_dump(mode="json")
+    facts |= {"lineage": {"median": 0.9, "lowest": 0.5, "lowest_tensor": "t", "differs": []}}
+    other = {"identity": {"student": "other"}, "patch": {**facts["patch"], "key": "other"},
+             "lineage": {**facts["lineage"], "median": 0.8}, "moved": {**facts["moved"], "layers": 5}}  # fmt: skip
+    for second, outcome in ((facts[fact], "pass"), (other[fact], "inconclusive")):
+        project(more=TWICE.format(f"{fact}={facts[fact]!r}", f"{fact}={second!r}"))
+        table = results()
+        assert table["outcome"] == outcome, table["reasons"]
+        assert ("test_other[alpha/one] and 1 more" in " ".join(table["reasons"])) == (outcome != "pass")
+        assert table["students"][0]["about"][fact] == facts[fact]
+
+
+def test_a_check_that_is_measured_twice_is_said(project: Project, results: Results) -> None:
+    more = "from tests.samples import sample_checks\ndef test_mine(measure): measure(sample_checks(120)[0])\n"
+    project(more=more, students={"one": "pass"})
+    assert results()["remarks"] == ["alpha/one: defense was measured more than once. The worse counts."]
 
 
 @pytest.mark.parametrize("name", ["checks.py", "test_nothing.py"])

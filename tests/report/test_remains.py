@@ -162,6 +162,17 @@ def test_the_page_says_which_model_answered_and_how_it_was_asked() -> None:
     assert "seed 7, stop !" in page
 
 
+@pytest.mark.parametrize(("local", "served", "said"), [(15, None, "15"), (16, None, ""), (512, 3, "3"), (512, 400, "")])
+def test_answers_that_show_no_refusal_are_said_first(local: int, served: int | None, said: str) -> None:
+    """Cut answers so early that a refusal cannot be told from the beginning of an answer."""
+    run = run_result({"alpha/one": sample_checks()})
+    by = {"served": {"host": "h", "model": "m", "sampling": {"max_completion_tokens": served}}} if served else {}
+    facts = about(identity={"student": "f00", "max_new_tokens": local, **by})
+    found = notices(replace(run, students=(replace(run.students[0], about=facts),)))
+    assert len(found) == bool(said)
+    assert f"Answers were cut after {said} tokens" in "".join(found) or not said
+
+
 def test_a_page_of_one_student_lists_all_too() -> None:
     run = mixed()
     alone = replace(run, students=run.students[:1])
