@@ -94,7 +94,8 @@ def _fetch(options: argparse.Namespace) -> int:
     if options.json:
         show(options, fetched, "")
     elif options.to:
-        print(f"Take {options.to} to the other machine, and set {CACHE_VARIABLE} to it there.")
+        also = ", the registry and what it names by path" if any(s.spec.path for s in students) else ""
+        print(f"Take {options.to}{also} to the other machine, and set {CACHE_VARIABLE} to {options.to} there.")
     return 0
 
 

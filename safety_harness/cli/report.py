@@ -104,6 +104,7 @@ def add_report(commands: Commands[Parser]) -> None:
         action="store_true",
         help="print what each missed check measured, what it needs and which setting moves it, and nothing else",
     )
+    report.add_argument("--json", action="store_true", help="print the results as JSON instead of Markdown")
     report.add_argument("--schema", action="store_true", help="print the JSON Schema of results.json, and nothing else")
 
 
@@ -143,7 +144,7 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     files = [name for name in formats if name != GITHUB]
     _keep_apart(options, files, changed=bool(thresholds))
     if not formats:
-        print(markdown(shown, against), end="")
+        print(shown.to_json() if options.json else markdown(shown, against), end="")
     for path in write_formats(shown, options.out or options.results.parent, files, against):
         print(path)
     if GITHUB in formats:

@@ -44,6 +44,20 @@ def test_reports_exit_code_is_the_gates(
     assert capsys.readouterr().out.startswith("# Release gate: " + {0: "PASS", 1: "FAIL"}[code])
 
 
+def test_report_shows_the_latest_run_and_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Name no results, and decide anew by another threshold."""
+    latest = tmp_path / "reports" / "latest"
+    latest.mkdir(parents=True)
+    (latest / "results.json").write_text(run_result({"a/b": sample_checks(120)}).to_json(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report"]) == 0
+    assert capsys.readouterr().out.startswith("# Release gate: PASS")
+    assert main(["report", "--json", "--gate-dsr", "0.95"]) == 1
+    assert json.loads(capsys.readouterr().out)["outcome"] == "fail"
+
+
 def test_explain_names_the_setting_that_moves_a_missed_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +190,7 @@ def test_fetch_to_a_folder_serves_a_machine_without_network(
 ) -> None:
     monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(tmp_path / "usual"))
     assert main(["fetch", "--student", "tiny-llama/arithmetic", "--to", str(tmp_path / "stick")]) == 0
-    assert "set SAFETY_HARNESS_CACHE to it" in capsys.readouterr().out
+    assert "what it names by path to the other machine, and set SAFETY_HARNESS_CACHE" in capsys.readouterr().out
     assert (tmp_path / "stick" / "hub").is_dir()
     assert not (tmp_path / "usual").exists()
 
