@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from safety_harness.errors import HarnessError
-from safety_harness.plugin.lost import NO_TEACHER
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.answering import Answering
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from safety_harness.plugin.measure import Measure
     from safety_harness.registry.load import Student
 
+NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = (
     "This run is no gate, so no student is selected. Run `safety-harness gate`, or give --gate-run; leave the suites "
     "out of a run of other tests."

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import masked
+from safety_harness.plugin.fixtures import NO_TEACHER
 
-NO_TEACHER = "as it is; no teacher"
 # A test of a patch or a teacher says so where there is none, and is missed by nobody.
 _AS_IT_IS = (NO_TEACHER, "the student is gated as it is")
 

@@ -24,8 +24,8 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     """Return the students of this run, with the thresholds that the command line overrides.
 
     Raises:
-        ConfigError: a name is unknown, a threshold is wrong, or a registry file cannot be used. Or nothing says whom the
-            installed suites are to gate.
+        ConfigError: a name is unknown, a threshold is wrong, or a registry file cannot be used. Or nothing says whom
+            the installed suites are to gate.
     """
     from safety_harness.errors import ConfigError
     from safety_harness.registry.load import load_registry
@@ -37,8 +37,8 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
     if option.pyargs and not (option.safety_registry or option.safety_family or option.safety_students):
         # In the wrong folder a release would be green by students that are nobody's.
         raise ConfigError(
-            f"No {DEFAULT_REGISTRY} in {config.invocation_params.dir}. Write one with `safety-harness init`, name yours "
-            "with --gate-registry, or try the embedded students with --gate-family tiny."
+            f"No {DEFAULT_REGISTRY} in {config.invocation_params.dir}. Write one with `safety-harness init`, name "
+            "yours with --gate-registry, or try the embedded students with --gate-family tiny."
         )
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
