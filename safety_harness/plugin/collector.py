@@ -63,6 +63,8 @@ class Collector:
     interrupted: bool = False
     folder: Path | None = None
     """Where this run writes, in ``report_dir``."""
+    alone: bool = False
+    """Whether all tests of the run are the gate's, and none are a project's own."""
 
     def __post_init__(self) -> None:
         # Read before anything is measured: the files may have changed or vanished at the end.
@@ -99,10 +101,8 @@ class Collector:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
         # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
-        ids = [student.id for student in self.students]
-        # What a project's other tests leave out says nothing of a student.
-        missed = left_out(report) and student_of(report.nodeid, ids) in ids
-        if (report.failed or str(report.outcome) == "rerun" or missed) and EXPLAINED not in rows:
+        lost = report.failed or str(report.outcome) == "rerun" or (left_out(report) and self._is_ours(report.nodeid))
+        if lost and EXPLAINED not in rows:
             self.broken[report.nodeid] = reason_of(report)  # once, even if several workers crash on it
         self.ran.add(Path(report.location[0]))
         for student, check in checks:
@@ -131,8 +131,13 @@ class Collector:
         """Note that the run was cut short; ``pytest.exit`` may choose any exit code, 0 too."""
         self.interrupted = True
 
+    def _is_ours(self, nodeid: str) -> bool:
+        """Return whether a test is missed if it is left out: one of a student, or any of a run that is all a gate."""
+        ids = [student.id for student in self.students]
+        return self.alone or student_of(nodeid, ids) in ids
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed or report.skipped:
+        if report.failed or (report.skipped and self._is_ours(report.nodeid)):
             self.broken[report.nodeid] = reason_of(report)
 
     @pytest.hookimpl(trylast=True)

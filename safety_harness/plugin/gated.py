@@ -17,6 +17,7 @@ from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
+from safety_harness.registry.options import PREFIX
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
@@ -32,8 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         option = config.option
         collector = Collector(
-            students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches
-        )
+            students, option.safety_subject, option.safety_report_dir, config.rootpath, option.safety_patches,
+            alone=f"{PREFIX}run" in config.invocation_params.args,
+        )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         announce(config, students)

@@ -125,7 +125,7 @@ def test_suites_that_are_not_there_end_a_run_at_once(pytester: pytest.Pytester, 
 
 
 def test_the_installed_suites_gate_nobody_elses_students(pytester: pytest.Pytester) -> None:
-    """Run them in a folder without a registry, as a job in the wrong folder would: the embedded are not gated."""
+    """Run them without a registry, as a job in the wrong folder would: no green by the embedded students."""
     run = pytester.runpytest("--pyargs", "safety_harness.suites", "-p", "no:cacheprovider")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["*No gate.toml in *safety-harness init*--gate-family tiny.*"])
