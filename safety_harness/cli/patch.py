@@ -10,12 +10,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from safety_harness.cli.common import Commands, Parser, add_json, command, show
-from safety_harness.errors import ArtifactError, SourceError
+from safety_harness.cli.sources import HUB_NAME
+from safety_harness.errors import ArtifactError, ConfigError, SourceError
 from safety_harness.files import clear_debris
 from safety_harness.patch.apply import State, Verified, apply, beside, own_numbers, refuse_out, revert, verify
 from safety_harness.patch.compare import compare
 from safety_harness.patch.folder import Artifact, open_artifact
 from safety_harness.patch.manifest import schema
+from safety_harness.reading import shown
 from safety_harness.weights.checkpoint import Checkpoint
 
 _STATE_BY_NAME = {state.name.lower(): state for state in State}
@@ -240,6 +242,8 @@ def _card(options: argparse.Namespace) -> int:
 def _upload(options: argparse.Namespace) -> int:
     """Publish the patch and print the address of the commit."""
     artifact = open_artifact(options.patch)
+    if not HUB_NAME.fullmatch(options.repository):
+        raise ConfigError(f"{shown(options.repository)[:200]}: a repository's name on a hub is OWNER/NAME.")
     from safety_harness.patch.upload import upload
 
     address = upload(artifact, options.repository, public=options.public)

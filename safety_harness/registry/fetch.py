@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -32,6 +33,9 @@ from safety_harness.progress import Progress, publish
 from safety_harness.reading import Reader
 from safety_harness.registry.columns import category_column
 from safety_harness.registry.sources import PromptSource, Source
+
+# It tells of each attempt at a server that is out of reach; the error in the end says all of it.
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 # What is fetched of a hub repository: no pickles (*.bin, *.pt) and no code (*.py).
 SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")

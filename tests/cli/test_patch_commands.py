@@ -165,7 +165,7 @@ def test_a_second_search_finds_the_same_patch(command: Command, registry: Path, 
     [
         (("verify", "{tmp}/none", "{student}"), "no such folder"),
         (("verify", "{patch}", "{tmp}/none"), "no such model folder"),
-        (("verify", "{student}", "{student}"), "SHA256SUMS: cannot be read"),
+        (("verify", "{student}", "{student}"), "SHA256SUMS: missing, so its folder is no patch"),
         (("apply", "{patch}", "{student}"), "--out is missing"),
         (("apply", "{patch}", "{student}", "--out", "{student}"), "which is never changed. Choose another --out"),
         (("apply", "{patch}", "{student}", "--out", "{tmp}"), "exists. Choose another place"),
@@ -228,10 +228,10 @@ def test_upload_removes_the_original_of_an_earlier_patch(command: Command, patch
 
 def test_a_hub_that_refuses_is_an_error(command: Command, patch: Path, hub: Hub) -> None:
     hub.gated.add("org/mine")
-    for name in ("org/mine", "no name"):
+    for name, why in (("org/mine", "the hub did not take it"), ("no name", "a repository's name on a hub is")):
         code, _, error = command("upload", patch, name)
         assert code == 2
-        assert f"{name}: the hub did not take it" in error
+        assert f"{name}: {why}" in error
 
 
 def test_applying_a_patch_needs_no_torch(patch: Path, world: Path, tmp_path: Path) -> None:

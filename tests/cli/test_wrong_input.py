@@ -286,7 +286,7 @@ def test_a_typo_in_a_name_suggests_the_right_one(capsys: pytest.CaptureFixture[s
         (["apply", "patch", "other", "--out", "new"], "other"),
         (["apply", "patch", "student", "--out", "new"], "student"),
         (["export", "patch", "plain", "--to", "mergekit", "--out", "new"], "--teacher is missing"),
-        (["upload", "patch", "no-owner"], "no-owner"),
+        (["upload", "patch", "no-owner"], "no-owner: a repository's name on a hub is OWNER/NAME"),
         (["reduce", "task.jsonl", "gone-script"], "gone-script"),
         (["rules", "bsae/gate.toml", "gate.toml", "--out", "new.toml"], "bsae/gate.toml: its folder does not exist"),
     ],
