@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from safety_harness.errors import ConfigError
 from safety_harness.progress import Progress, subscribe, unsubscribe, words
-from safety_harness.registry.load import Registry, Student, open_registry
+from safety_harness.registry.load import Student, open_registry
 from safety_harness.text import visible
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
@@ -95,7 +95,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def chosen(options: argparse.Namespace) -> tuple[Student, ...]:
     """Return the students that the command line chooses."""
-    registry: Registry = open_registry(options.registry, options.family)
+    registry, _ = open_registry(options.registry, options.family)
     return registry.select(family=options.family, students=options.student)
 
 

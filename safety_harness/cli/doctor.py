@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safety_harness.cli.common import Commands, Parser, add_choice, add_json, chosen, command, show
-from safety_harness.registry.load import DEFAULT
+from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.text import counted_noun
 
 
@@ -28,7 +28,7 @@ def add_doctor(commands: Commands[Parser]) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Print what was found. What breaks a run comes first."""
-    if not (options.registry or options.family or options.student or DEFAULT.is_file()):
+    if not (options.registry or options.family or options.student or Path(DEFAULT_REGISTRY).is_file()):
         options.family = "tiny"  # the other embedded families are no plan of anybody's who names none
     students = chosen(options)
     # To measure the machine brings torch. Imported here, it leaves the other commands fast.

@@ -21,6 +21,7 @@ from safety_harness.files import explain_disk_errors, write_whole
 from safety_harness.reading import shown
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.named import sets, unknown
+from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.registry.prompts import read_prompts
 from safety_harness.registry.settings import PRESETS
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from safety_harness.evaluation.estimate import Need
     from safety_harness.evaluation.machine import Machine
 
-REGISTRY, CONSTRAINTS = "gate.toml", "gate-constraints.txt"
+CONSTRAINTS = "gate-constraints.txt"
 CI_FILES = {"github": ".github/workflows/gate.yml", "gitlab": ".gitlab-ci.yml"}
 IGNORED = ("reports/", ".safety_harness/", "patch/", "released/")
 
@@ -122,11 +123,11 @@ def _check_names(options: argparse.Namespace, ci: Sequence[str]) -> None:
         raise ConfigError(f"--family {family!r:.120}: use ASCII letters, digits, '-', '_' and '.' only.")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{shown(folder)}: is a file. Name a folder to write to.")
-    ways = {REGISTRY: "", **dict.fromkeys([*(CI_FILES[kind] for kind in ci), CONSTRAINTS], ", leave it out with --ci")}
-    for name in [REGISTRY, *(CI_FILES[kind] for kind in ci), *([CONSTRAINTS] if ci else [])]:
+    of_ci = [*(CI_FILES[kind] for kind in ci), CONSTRAINTS] if ci else []
+    for name, way in {DEFAULT_REGISTRY: "", **dict.fromkeys(of_ci, ", leave it out with --ci")}.items():
         if (folder / name).exists() and not options.force:
             place = shown(folder / name)
-            raise ConfigError(f"{place}: exists. Write to another folder{ways[name]}, or write over it with --force.")
+            raise ConfigError(f"{place}: exists. Write to another folder{way}, or write over it with --force.")
 
 
 def _check_task(files: Sequence[str]) -> None:
@@ -147,7 +148,7 @@ def _check_task(files: Sequence[str]) -> None:
         if unanswered and place.suffix != ".jsonl":
             raise DataError(
                 f"{name}: only JSON lines say which text is the answer. Leave --task out, and write into "
-                f'{REGISTRY}: task = {{ path = "{name}", answer = "NAME OF ITS COLUMN" }}'
+                f'{DEFAULT_REGISTRY}: task = {{ path = "{name}", answer = "NAME OF ITS COLUMN" }}'
             )
         if unanswered:
             raise DataError(f'{name}: {unanswered[0][:80]!r} has no "answer". Give each question of a task one.')
@@ -162,7 +163,7 @@ def _planned(text: str, folder: Path, machine: Machine) -> tuple[Student, Need |
     from safety_harness.evaluation.estimate import plan
 
     with (
-        explain_disk_errors(folder / REGISTRY),
+        explain_disk_errors(folder / DEFAULT_REGISTRY),
         tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".toml", encoding="utf-8") as draft,
     ):
         draft.write(text)
@@ -177,8 +178,8 @@ def _planned(text: str, folder: Path, machine: Machine) -> tuple[Student, Need |
 def _write(answers: Answers, text: str) -> None:
     """Write the registry, the CI files and what git is to ignore."""
     folder = answers.folder
-    write_whole(folder / REGISTRY, text)
-    written = [REGISTRY]
+    write_whole(folder / DEFAULT_REGISTRY, text)
+    written = [DEFAULT_REGISTRY]
     for kind in answers.ci:
         (folder / CI_FILES[kind]).parent.mkdir(parents=True, exist_ok=True)
         write_whole(folder / CI_FILES[kind], template(kind))

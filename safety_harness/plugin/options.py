@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_harness.registry.options import DEFAULT_REGISTRY, OPTIONS, PREFIX, SEARCH, Option, overrides
@@ -28,12 +27,16 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
             the installed suites are to gate.
     """
     from safety_harness.errors import ConfigError
-    from safety_harness.registry.load import load_registry
+    from safety_harness.registry.load import open_registry
 
     option = config.option
-    if not option.safety_registry:
-        option.safety_registry = _default_registry(config.invocation_params.dir, option.safety_family)
-    registry = load_registry(*option.safety_registry, search=overrides(SEARCH, option), gate=overrides("", option))
+    registry, option.safety_registry = open_registry(
+        option.safety_registry,
+        option.safety_family,
+        config.invocation_params.dir,
+        search=overrides(SEARCH, option),
+        gate=overrides("", option),
+    )
     if option.pyargs and not (option.safety_registry or option.safety_family or option.safety_students):
         # In the wrong folder a release would be green by students that are nobody's.
         raise ConfigError(
@@ -42,17 +45,6 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
         )
     family = option.safety_family or (None if option.safety_registry else "tiny")
     return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
-
-
-def _default_registry(folder: Path, family: str | None) -> list[Path]:
-    """Return the registry file of *folder* if there is one, unless it lacks the *family* that a run names."""
-    from safety_harness.registry.load import load_registry
-
-    file = folder / DEFAULT_REGISTRY
-    if not file.exists():
-        return []
-    families = load_registry(file).families.values()
-    return [file] if family is None or any(family in (each.name, each.group) for each in families) else []
 
 
 def registry_line(config: pytest.Config, students: Sequence[Student]) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from safety_harness.errors import ConfigError, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.named import unknown
+from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
 from safety_harness.registry.server import Served
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
@@ -23,9 +24,6 @@ from safety_harness.registry.sources import MustQuestions, SplitSpec
 _READER = Reader(
     ConfigError, missing="no such registry file. Check the path.", advice="Check the registry file.", at_most=MIB // 2
 )
-
-# Read where no registry is named: what `safety-harness init` writes.
-DEFAULT = Path("gate.toml")
 
 # Family, or group of families, that is in no wheel -> its registry file in the repository.
 REPOSITORY_ONLY = {
@@ -169,22 +167,27 @@ def embedded_files() -> list[Path]:
 def open_registry(
     files: Sequence[Path],
     family: str | None,
+    folder: Path = Path(),
     *,
     search: Mapping[str, object] | None = None,
     gate: Mapping[str, object] | None = None,
-) -> Registry:
-    """Read the registry of a run: *files*; or ``gate.toml`` in the current folder; or the embedded families.
+) -> tuple[Registry, list[Path]]:
+    """Read the registry of a run: *files*; or ``gate.toml`` in *folder*; or the embedded families.
 
     ``gate.toml`` is passed over where *family* is named and is none of its families.
+
+    Returns:
+        The registry, and the files that it was read from; none for the embedded families.
 
     Raises:
         ConfigError: as :func:`load_registry`.
     """
-    if not files and DEFAULT.is_file():
-        registry = load_registry(DEFAULT, search=search, gate=gate)
+    default = folder / DEFAULT_REGISTRY
+    if not files and default.exists():
+        registry = load_registry(default, search=search, gate=gate)
         if family is None or registry.knows(family):
-            return registry
-    return load_registry(*files, search=search, gate=gate)
+            return registry, [default]
+    return load_registry(*files, search=search, gate=gate), list(files)
 
 
 def load_registry(
