@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from safety_harness.gate.decide import rules_of
 from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task, Verdicts
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
@@ -63,7 +64,7 @@ def misses(result: RunResult) -> tuple[Miss, ...]:
 
 def explain(student: StudentResult, settings: Mapping[str, Any]) -> tuple[Miss, ...]:
     """Return an explanation for each check of *student* that did not pass, by the *settings* of each family."""
-    family = settings.get(student.id.partition("/")[0], {})
+    family = rules_of(student.id, settings)
     try:
         gate = GateSettings.model_validate(family.get("gate", {}))
     except (ValidationError, AttributeError):  # of a version with other thresholds
@@ -190,23 +191,18 @@ def _lower_cost(case: _Case, setting: str, allowed: int, measured: int, n: int) 
 
 
 def _perplexity(case: _Case) -> Miss:
-    numbers = _numbers(case, Perplexity)
-    return case.miss(
-        f"perplexity ratio at most {numbers.ratio_upper:.3f}",
-        f"at most {case.gate.perplexity:.3f}",
-        f"{numbers.ratio_upper - case.gate.perplexity:.3f} too much",
-        _smaller_patch(case),
-    )
+    upper, allowed = _numbers(case, Perplexity).ratio_upper, case.gate.perplexity
+    return _too_much(case, f"perplexity ratio at most {upper:.3f}", upper, allowed)
 
 
 def _divergence(case: _Case) -> Miss:
-    numbers = _numbers(case, Divergence)
-    return case.miss(
-        f"KL at most {numbers.upper:.3f} nats a token",
-        f"at most {case.gate.divergence:.3f}",
-        f"{numbers.upper - case.gate.divergence:.3f} too much",
-        _smaller_patch(case),
-    )
+    upper, allowed = _numbers(case, Divergence).upper, case.gate.divergence
+    return _too_much(case, f"KL at most {upper:.3f} nats a token", upper, allowed)
+
+
+def _too_much(case: _Case, measured: str, upper: float, allowed: float) -> Miss:
+    """Return the explanation of an *upper* bound that is over what is *allowed*."""
+    return case.miss(measured, f"at most {allowed:.3f}", f"{upper - allowed:.3f} too much", _smaller_patch(case))
 
 
 def _smaller_patch(case: _Case) -> str:

@@ -40,7 +40,7 @@ def user_errors() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def gate_student(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    """The student as it is, loaded once for all of its tests, with access to its teacher's weights."""
+    """Return the student as it is. It is loaded once for all of its tests, with its teacher's weights in reach."""
     if not hasattr(request, "param"):
         pytest.fail(NO_STUDENT, pytrace=False)
     with user_errors():
@@ -78,7 +78,7 @@ def _ask_server(student: Student) -> Answering:
 
 @pytest.fixture(scope="session")
 def gate_teacher(gate_student: Subject) -> Subject:
-    """The student with every unit of its teacher in it: the most that a patch can give. Skips without a teacher."""
+    """Return the student with every unit of its teacher in it: the most that a patch can give. Skip without one."""
     if not gate_student.evaluator.student.patchable:
         pytest.skip(NO_TEACHER)
     from safety_harness.evaluation.subject import Subject
@@ -88,9 +88,9 @@ def gate_teacher(gate_student: Subject) -> Subject:
 
 @pytest.fixture(scope="session")
 def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
-    """The smallest set of the teacher's units that delta debugging finds, cached by content.
+    """Return the smallest set of the teacher's units that delta debugging finds. It is cached by content.
 
-    With ``--gate-patches`` it is the patch that another run found.
+    With ``--gate-patches`` return the patch that another run found.
     """
     with user_errors():
         from safety_harness.search.find import find_patch
@@ -101,9 +101,9 @@ def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
 
 @pytest.fixture(scope="session")
 def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subject:
-    """The model that is gated: the patched student, or the student as it is.
+    """Return the model that is gated: the patched student, or the student as it is.
 
-    As it is a student is gated without a teacher, and with ``--gate-subject student``.
+    A student is gated as it is without a teacher, and with ``--gate-subject student``.
     """
     from safety_harness.gate.decide import subject_to_gate
 
@@ -117,7 +117,7 @@ def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subje
 
 @pytest.fixture
 def gate_measure(request: pytest.FixtureRequest, gate_student: Subject) -> Measure:
-    """A recorder of measurements of the current student, for the gate and the report."""
+    """Return a recorder of measurements of the current student, for the gate and the report."""
     from safety_harness.gate.results import Question
     from safety_harness.plugin.measure import Measure
 

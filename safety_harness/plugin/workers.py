@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from safety_harness.evaluation.machine import cores as _cores
 from safety_harness.gate.incidents import student_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,3 @@ def _free_on_gpu() -> int | None:
         return int(done.stdout.split()[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

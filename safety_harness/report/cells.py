@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED
+from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED, rules_of
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.records import Agreement, Interval, Lineage, Refused
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
@@ -92,7 +92,7 @@ def refused_with_interval(counts: Refused) -> tuple[str, str]:
 
 def confidence(result: RunResult, student: StudentResult) -> float:
     """Return the confidence of all intervals of a student, 0..1."""
-    rules = result.gate.get(student.id.partition("/")[0], {}).get("gate", {})
+    rules = rules_of(student.id, result.gate).get("gate", {})
     return float(rules.get("confidence", CONFIDENCE))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from safety_harness.gate.decide import rules_of
 from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
@@ -103,7 +104,7 @@ def _read(name: str) -> str:
 def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
     """Return what the page shows of one student, in addition to the cells of the overview."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
-    gate = result.gate.get(student.id.partition("/")[0], {}).get("gate", {})
+    gate = rules_of(student.id, result.gate).get("gate", {})
     return {
         "result": student,
         "anchor": hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12],
