@@ -27,8 +27,7 @@ from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Check
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.settings import PRESETS, Preset, SearchSettings, screen_tokens
-from safety_harness.search.find import patch_key, select
-from safety_harness.search.reduce import search
+from safety_harness.search.find import find_patch, select
 
 ROWS = Path(__file__).with_suffix(".jsonl")
 PAGE = Path(__file__).with_suffix(".md")
@@ -83,7 +82,7 @@ def under(student: Student, preset: str) -> Student:
 def measured(student: Student) -> dict[str, Any]:
     """Search for the patch of *student*, gate it, and return what came out."""
     evaluator = open_evaluator(student)
-    patch = search(evaluator, patch_key(evaluator))
+    patch = find_patch(evaluator)  # keeps a journal: a search of half an hour that was killed goes on
     as_it_is, patched = Subject(evaluator), Subject(evaluator, select(evaluator, patch))
     checks = [
         patched.defense(as_it_is), patched.over_refusal(as_it_is), patched.task(as_it_is),
