@@ -11,6 +11,7 @@ from typing import Any
 
 from safety_harness.errors import ConfigError, HarnessError, LineageError, SourceError
 from safety_harness.evaluation.estimate import Sketch, sketch
+from safety_harness.registry.fetch import HUB_SECONDS
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.adapter import CONFIG as ADAPTER
 from safety_harness.weights.adapter import require_adapter
@@ -19,8 +20,6 @@ from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from safety_harness.weights.header import READER
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Seconds to wait for a hub that may not be in reach.
-HUB_SECONDS = 10
 
 
 @dataclass(frozen=True)
