@@ -6,7 +6,7 @@ No other run registers this module. Fixtures import what needs torch, in the pro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,12 @@ from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 from safety_harness.registry.options import PREFIX
 
 if TYPE_CHECKING:
+    from safety_harness.evaluation.gpus import Gpu
     from safety_harness.registry.load import Student
 
 COLLECTOR = "safety-harness-collector"
 FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
+GPUS: pytest.StashKey[tuple[Gpu, ...]] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -139,7 +141,23 @@ def pytest_configure_node(node: Any) -> None:
 
 def affordable_workers(config: pytest.Config) -> int:
     """Return the number of workers for ``-n auto``."""
-    return workers.affordable_workers(_students(config))
+    return workers.affordable_workers(_students(config), gpus=_gpus(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
+    for line in workers.pin(specs, _students(config), _gpus(config)):
+        config.pluginmanager.get_plugin(COLLECTOR).remarks[line] = None
+        if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+            terminal.write_line(line)
+
+
+def _gpus(config: pytest.Config) -> tuple[Gpu, ...]:
+    """Return the GPUs of this run. Their free memory is asked once, before a worker takes some."""
+    if GPUS not in config.stash:
+        config.stash[GPUS] = workers.visible_gpus()
+    return config.stash[GPUS]
 
 
 @pytest.hookimpl(optionalhook=True)
