@@ -16,6 +16,7 @@ from safety_harness.errors import HarnessError
 from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
+from safety_harness.plugin.environment import PACKAGES, installed
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 from safety_harness.registry.options import PREFIX
 
@@ -132,11 +133,12 @@ def _as_check(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker how many cores were idle before the workers began."""
+    """Tell a worker how many cores were idle before the workers began, and the packages of this process."""
     stash = node.config.stash
     if FREE_CORES not in stash:
         stash[FREE_CORES] = workers.free_cores()
     node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
+    node.workerinput[PACKAGES] = installed()
 
 
 def affordable_workers(config: pytest.Config) -> int:
