@@ -26,6 +26,6 @@ def _name(device: torch.device, dtype: torch.dtype) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu" or dtype not in _SHORT_FORMATS:
         return device.type
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot say
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot say
     units = sorted(name for name, has in able.items() if has is True and name.endswith(_SHORT_FORMATS[dtype]))
     return f"cpu ({', '.join(units)})" if units else "cpu"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.evaluation.gpus import Gpu, visible_gpus
 from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
@@ -21,7 +22,6 @@ from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 from safety_harness.registry.options import PREFIX
 
 if TYPE_CHECKING:
-    from safety_harness.evaluation.gpus import Gpu
     from safety_harness.registry.load import Student
 
 COLLECTOR = "safety-harness-collector"
@@ -150,7 +150,8 @@ def affordable_workers(config: pytest.Config) -> int:
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
     for line in workers.pin(specs, _students(config), _gpus(config)):
-        config.pluginmanager.get_plugin(COLLECTOR).remarks[line] = None
+        if collector := config.pluginmanager.get_plugin(COLLECTOR):
+            collector.remarks[line] = None
         if terminal := config.pluginmanager.get_plugin("terminalreporter"):
             terminal.write_line(line)
 
@@ -158,7 +159,7 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
 def _gpus(config: pytest.Config) -> tuple[Gpu, ...]:
     """Return the GPUs of this run. Their free memory is asked once, before a worker takes some."""
     if GPUS not in config.stash:
-        config.stash[GPUS] = workers.visible_gpus()
+        config.stash[GPUS] = visible_gpus()
     return config.stash[GPUS]
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 GIB = 2**30
 FREE_CORES = "safety_free_cores"
 """Key of a worker's input: how many cores were idle when the run began."""
-
-
 ROOM = "safety_room"
 """Attribute of a worker's xdist spec: how many bytes of its GPUs are its own. A restarted worker has the same spec."""
 
@@ -44,14 +42,14 @@ def affordable_workers(
     return max(1, len(deal(list(needs.values()), devices, most))) if devices else most
 
 
-def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu]) -> Iterator[str]:
-    """Show each worker of *specs* its share of *gpus* and no other GPU. Yield what a user should know about that.
+def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu]) -> list[str]:
+    """Show each worker of *specs* its share of *gpus* and no other GPU. Return lines that a user should know.
 
     A spec of another machine, or whose GPUs the user chose in it (``env:CUDA_VISIBLE_DEVICES=``), is left as it is.
     """
     local = [spec for spec in specs if spec.popen and not spec.via and VISIBLE not in spec.env]
     if not (local and gpus):
-        return
+        return []
     needs = _needs(students)
     shares = deal(list(needs.values()), gpus, len(local))
     without = [Share(tuple(gpus[:1]), 0)] * (len(local) - len(shares))  # they may run tests of no student
@@ -59,12 +57,13 @@ def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu]) 
         setattr(spec, ROOM, share.room)
         if names := [gpu.id for gpu in share.gpus if gpu.id is not None]:
             spec.env[VISIBLE] = ",".join(names)
-    yield from _too_large(students, gpus, shares)
+    lines = list(_too_large(students, gpus, shares))
     if len(shares) < min(len(local), len(needs)):
-        yield (
+        lines.append(
             f"-n {len(local)}: by memory_gib the GPUs have room for {len(shares)} workers, and the others get no "
             "student. Lower memory_gib in the registry if the students take less."
         )
+    return lines
 
 
 def _too_large(students: Sequence[Student], gpus: Sequence[Gpu], shares: Sequence[Share]) -> Iterator[str]:
@@ -72,10 +71,11 @@ def _too_large(students: Sequence[Student], gpus: Sequence[Gpu], shares: Sequenc
     largest = max(math.inf if gpu.free is None else gpu.free for gpu in gpus)
     families = {student.family.name: student.family for student in students if not student.spec.served}
     for family in families.values():
-        if family.memory_gib * GIB > largest and not getattr(family, "device_map", None):
+        if (need := family.memory_gib * GIB) > largest and not getattr(family, "device_map", None):
+            home = min((share for share in shares if share.room >= round(need)), key=lambda share: share.room)
             yield (
                 f"{family.name}: memory_gib is {family.memory_gib:g}, and no GPU has more than {largest / GIB:.1f} GiB "
-                f"free. Its worker sees {len(shares[0].gpus)} of {len(gpus)} GPUs: spread the model over several with "
+                f"free. Its worker sees {len(home.gpus)} of {len(gpus)} GPUs: spread the model over several with "
                 "`device_map` in the registry, gate it alone, or lower memory_gib if it takes less."
             )
 
@@ -138,7 +138,8 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
 
         def schedule(self) -> None:
             # Where there are more workers than students, xdist ends the last ones: let these be the smallest.
-            self.assigned_work = dict(sorted(self.assigned_work.items(), key=lambda entry: -_room(entry[0])))
+            by_room = sorted(self.assigned_work.items(), key=lambda entry: -_room(entry[0]))
+            self.assigned_work: dict[Any, Any] = dict(by_room)
             super().schedule()
 
         def _assign_work_unit(self, node: Any) -> None:

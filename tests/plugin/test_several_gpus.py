@@ -136,7 +136,7 @@ def specs(*texts: str) -> list[Any]:
 def test_each_worker_is_shown_its_gpu(students: tuple[Student, ...]) -> None:
     """Start seven workers on two GPUs, two on another machine, and one whose GPU the user chose."""
     here = specs(*["popen"] * 7, "popen//via=there", "ssh=elsewhere", "popen//env:CUDA_VISIBLE_DEVICES=7")
-    assert list(pin(here, students, box(3, 5))) == []
+    assert pin(here, students, box(3, 5)) == []
     shown = [(spec.env.get("CUDA_VISIBLE_DEVICES"), getattr(spec, ROOM)) for spec in here]
     gib = [(gpus, room and room / GIB) for gpus, room in shown]
     assert gib[:3] == [("GPU-1", 2), ("GPU-0", 2), ("GPU-1", 2)]
@@ -148,9 +148,9 @@ def test_each_worker_is_shown_its_gpu(students: tuple[Student, ...]) -> None:
 def test_a_gpu_without_a_name_is_left_to_cuda(students: tuple[Student, ...]) -> None:
     """Start a worker on whatever instance of a partitioned GPU CUDA shows."""
     (spec,) = specs("popen")
-    assert list(pin([spec], students, [Gpu(None, "an instance", None)])) == []
+    assert pin([spec], students, [Gpu(None, "an instance", None)]) == []
     assert (spec.env, getattr(spec, ROOM)) == ({}, math.inf)
-    assert list(pin([spec], students, [])) == []
+    assert pin([spec], students, []) == []
 
 
 def test_too_many_workers_are_one_line(students: tuple[Student, ...]) -> None:
