@@ -35,21 +35,22 @@ def sha256_of_weights(path: Path) -> str:
     Raises:
         SourceError: the file cannot be read.
     """
-    facts = None if os.environ.get(REHASH_VARIABLE) else _facts(path)
+    file = path.resolve()  # a link may soon lead to another file
+    facts = None if os.environ.get(REHASH_VARIABLE) else _facts(file)
     if facts is None:
         return sha256_file(path)
-    kept = cache_dir() / "sha256" / sha256_text(str(path.resolve()))[:24]
+    kept = cache_dir() / "sha256" / sha256_text(str(file))[:24]
     if known := _known(kept, facts):
         return known
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(kept))  # the students of a run begin together
         except HarnessError:  # a cache that cannot be written keeps nothing
-            return sha256_file(path)
+            return sha256_file(file)
         if known := _known(kept, facts):
             return known
-        found = sha256_file(path)
-        if _facts(path) == facts:
+        found = sha256_file(file)
+        if _facts(file) == facts:
             with contextlib.suppress(HarnessError):
                 write_whole(kept, f"{facts} {found}\n")
         return found

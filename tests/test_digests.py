@@ -94,7 +94,7 @@ def test_a_changed_file_is_hashed_again(weights: Path, hashed: list[str], change
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_not_kept(
-    weights: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+    weights: Path, hashed: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Write into the file after it was read, and ask again."""
     noting = digests.sha256_file
@@ -107,9 +107,32 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_kept(
 
     monkeypatch.setattr(digests, "sha256_file", slow)
     sha256_of_weights(weights)
+    assert [path.suffix for path in (cache / "sha256").iterdir()] == [".lock"]
     monkeypatch.setattr(digests, "sha256_file", noting)
     assert sha256_of_weights(weights) == true(weights)
     assert len(hashed) == 2
+
+
+def test_a_link_that_turns_keeps_no_wrong_digest(
+    weights: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let a link lead to another file while it is hashed, and back."""
+    link, other = weights.with_name("link"), weights.with_name("other")
+    link.symlink_to(weights)
+    other.write_bytes(b"b" * SIZE)
+    noting = digests.sha256_file
+
+    def turned(path: Path) -> str:
+        link.unlink()
+        link.symlink_to(other)
+        found = noting(path)
+        link.unlink()
+        link.symlink_to(weights)
+        return found
+
+    monkeypatch.setattr(digests, "sha256_file", turned)
+    assert sha256_of_weights(link) == sha256_of_weights(weights) == true(weights)
+    assert hashed == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("reason", ["young", "small", "seconds", "windows", "asked", "folder"])
