@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if not config.getoption("numprocesses", None) and not option.safety_ray:
                 config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
         if option.safety_ray:
-            _open_cluster(config, students, board and board.folder)
+            _open_cluster(config, students, board.folder if board else None)
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
         config.pluginmanager.register(writer, "safety-harness-progress")

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import ConfigError, missing_extra
 
-# Ray tries for 20 s where a token is wrong, and without end where nothing answers.
+# Ray tries without end where nothing answers.
 SECONDS_TO_CONNECT = 25
 SECONDS_TO_REACH = 5
 _TOKEN = (
@@ -37,16 +38,11 @@ def connect(address: str, *, insecure: bool) -> None:
         _reach(address)
     if not insecure:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    # Ray would write a line for each of its attempts.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
-    import ray
-
-    failed = _failure_within(
-        SECONDS_TO_CONNECT, lambda: ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    )
-    if failed is not None:
+    if failed := _failure_within(SECONDS_TO_CONNECT, lambda: _init(address)):
         raise ConfigError(f"--gate-ray {address}: {_advice(failed)}") from None
     if not insecure:
+        import ray
+
         _require_token(ray.get_runtime_context().gcs_address)
 
 
@@ -70,6 +66,19 @@ def _reach(address: str) -> None:
             f"--gate-ray {address}: does not answer ({reason}). Check the address, and that Ray runs there "
             "(`ray start --head`)."
         ) from error
+
+
+def _init(address: str) -> None:
+    """Connect. A wrong token is an error at once, for which ray.init alone takes 20 s and as many lines."""
+    import ray
+
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    # Without a token, where one is wanted, this client would end the process.
+    if address != "auto" and (os.environ.get("RAY_AUTH_TOKEN") or token.is_file()):
+        from ray._raylet import GcsClient
+
+        GcsClient(address=address)
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
 
 def _failure_within(seconds: float, work: Any) -> BaseException | None:

@@ -104,7 +104,7 @@ class Mirror(contextlib.AbstractContextManager["Mirror"]):
     """In a task: tell what this process is busy with and writes, once a second."""
 
     def __init__(self, exchange: Any, task: str, lines: Path, *, shared: bool) -> None:
-        """Prepare to tell *exchange* of *task*: its line in *lines*, a folder, and files unless the disk is *shared*."""
+        """Prepare to tell *exchange* of *task*: its line in the folder *lines*, and files if no disk is *shared*."""
         self._exchange, self._task, self._lines, self._shared = exchange, task, lines, shared
         self._keys: list[str] = []
         self._told: dict[str, str] = {}

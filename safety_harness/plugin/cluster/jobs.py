@@ -46,9 +46,7 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
     config, option = session.config, session.config.option
     if not (nodes := placing.nodes_with(option.safety_ray_resource)):
         marked = f" has the resource {option.safety_ray_resource!r} and" if option.safety_ray_resource else ""
-        raise ConfigError(
-            f"--gate-ray {option.safety_ray}: no node{marked} has a core for tasks. Add one (`ray start`)."
-        )
+        raise ConfigError(f"--gate-ray {option.safety_ray}: no node{marked} has a core for tasks. Add one.")
     order = {
         "expected": expected(session, students),
         "environment": task.environment(os.environ),

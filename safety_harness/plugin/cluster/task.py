@@ -22,10 +22,10 @@ from safety_harness.plugin.lost import reason_of
 from safety_harness.plugin.workers import FREE_CORES
 
 if TYPE_CHECKING:
-    import warnings
+    from warnings import WarningMessage
 
 # Where a test module is imported by a process that has this package already, there is nothing to rewrite in it.
-_QUIET = ("-W", "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning")
+_QUIET = ("-W", "ignore:Module already imported so cannot be rewritten")
 # pytest's own variables are as at the controller; of the others, those that a node has set itself stay.
 OWN, COMMON = ("PYTEST_",), ("SAFETY_HARNESS_", "HF_", "TRANSFORMERS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _NEVER = ("TOKEN", "PYTEST_CURRENT_TEST", "PYTEST_XDIST")
@@ -135,9 +135,7 @@ class Recorder:
     def pytest_internalerror(self, excrepr: object) -> None:
         self.trouble.append(str(excrepr).strip().splitlines()[-1])
 
-    def pytest_warning_recorded(
-        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
-    ) -> None:
+    def pytest_warning_recorded(self, warning_message: WarningMessage, when: str, nodeid: str, location: Any) -> None:
         remark = issubclass(warning_message.category, Remark)
         file, line = warning_message.filename, warning_message.lineno
         self.warnings.append([remark, str(warning_message.message), file, line, when, nodeid, location])
