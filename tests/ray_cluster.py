@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +28,7 @@ class Node:
     """A node that runs: its address, and the process that all of its processes descend from."""
 
     host: str
-    process: psutil.Process
+    process: psutil.Popen
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that run a task now."""
@@ -37,7 +37,9 @@ class Node:
     def kill(self) -> None:
         """Kill all of the node at once, as when its machine loses power."""
         for process in [*self._all(), self.process]:
-            _kill(process)
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
 
     def _all(self) -> list[psutil.Process]:
         try:
@@ -74,9 +76,7 @@ class LocalCluster:
         access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} if self.token else {"RAY_AUTH_MODE": "disabled"}
         return {**kept, **access, "HOME": str(self.folder), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
-    def add(
-        self, *, cpus: int = 1, gpus: int = 0, variables: Mapping[str, str] | None = None, **resources: Any
-    ) -> Node:
+    def add(self, *, cpus: int = 1, gpus: int = 0, variables: Mapping[str, str] | None = None, **more: float) -> Node:
         """Start a node with *variables* and *more* custom resources. The first one is the head."""
         number = len(self.nodes) + 2
         host, log = f"127.0.0.{number}", self.folder / f"node-{number}.log"
@@ -88,11 +88,11 @@ class LocalCluster:
         # As a node that is ours; Ray would let its tasks run behind everything else.
         given = {**self.environment(), **quick, "RAY_worker_niceness": "0", **(variables or {})}
         with log.open("wb") as stream:
-            started = subprocess.Popen(
+            started = psutil.Popen(
                 [*command, *has, "--object-store-memory", "80000000"],
                 env=given, cwd=self.folder, stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
-        self.nodes.append(Node(host, psutil.Process(started.pid)))
+        self.nodes.append(Node(host, started))
         until = time.monotonic() + PATIENCE_S
         while "--block" not in log.read_text(errors="replace").partition("Ray runtime started")[2]:
             if started.poll() is not None or time.monotonic() > until:
@@ -106,10 +106,3 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.Error:
-        return
