@@ -81,6 +81,20 @@ class Runs:
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
+    def start_suites(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the real suites over the cluster."""
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gate-ray", self.cluster.address]
+        return subprocess.Popen(
+            [*command, *arguments], cwd=ROOT, env=self.cluster.environment(), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def patch(self) -> dict[str, Any]:
+        """Return the patch of the only student of the last run."""
+        (student,) = self.results()["students"]
+        found: dict[str, Any] = student["about"]["patch"]
+        return found
+
     def run(self, *arguments: str, ray: bool = True, **variables: str) -> tuple[int, str]:
         """Run to the end. Return the exit code and what was printed."""
         process = self.start(*arguments, ray=ray, **variables)
@@ -293,3 +307,50 @@ def test_the_only_fitting_node_may_die(own_cluster: LocalCluster, tmp_path: Path
     assert project.results()["outcome"] == "inconclusive"
     assert time.monotonic() - began < 2 * SECONDS_TO_END
     assert not psutil.pid_exists(process.pid) or process.poll() is not None
+
+
+def test_a_search_goes_on_on_another_node_without_a_shared_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill the node that searches, whose disk is lost with it: the other node goes on from the controller's copy.
+
+    At the end the patch is in the controller's cache, from where a third node has it without a search.
+    """
+    here = tmp_path / "here"
+    monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(here))
+    asked = ("suites", "--gate-student", "tiny-llama/arithmetic", "--gate-report-dir", str(tmp_path / "reports"))
+    with LocalCluster() as own:
+        own.add(cpus=0)
+        project = Runs(tmp_path, own)
+        nodes = [own.add(variables={"SAFETY_HARNESS_CACHE": str(tmp_path / name)}) for name in ("a", "b")]
+        process = project.start_suites(*asked)
+        until = time.monotonic() + 4 * SECONDS_TO_END
+        while (held := _answers(here)) < 8:
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.1)
+        (busy,) = [node for node in nodes if node.workers()]
+        busy.kill()
+        shutil.rmtree(tmp_path / ("a" if busy is nodes[0] else "b"))
+        said, _ = process.communicate(timeout=8 * SECONDS_TO_END)
+        assert process.returncode == 0, said
+        assert "tiny-llama/arithmetic: lost 1 times. " in said
+        patch = project.patch()
+        assert patch["probes"] - len(patch["course"]) >= held
+        (kept,) = (here / "patches").glob("*/patch.json")
+        assert json.loads(kept.read_text())["units"] == patch["units"]
+        assert _answers(here) == 0
+
+        (other,) = [node for node in nodes if node is not busy]
+        other.kill()
+        own.add(variables={"SAFETY_HARNESS_CACHE": str(tmp_path / "c")})
+        process = project.start_suites(*asked)
+        said, _ = process.communicate(timeout=8 * SECONDS_TO_END)
+        assert process.returncode == 0, said
+        assert project.patch() == patch
+
+
+def _answers(cache: Path) -> int:
+    """Return how many answers the journals in *cache* hold."""
+    journals = (cache / "patches").glob("*.journal")
+    return sum(max(0, len(journal.read_text().splitlines()) - 1) for journal in journals)
