@@ -62,9 +62,9 @@ def add_gate(commands: Commands[Parser]) -> None:
     gate.add_argument(
         "-n",
         dest="processes",
-        default="auto",
         metavar="N",
-        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow)",
+        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow; none "
+        "with --ray)",
     )
     gate.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="an argument of pytest, after `--`")
     settings = settings_options()
@@ -94,9 +94,10 @@ def command(options: argparse.Namespace) -> list[str]:
         for option in (*_BARE, *settings_options())
         for argument in _written(option, getattr(options, option.dest))
     ]
+    processes = options.processes or ("0" if options.safety_ray else "auto")
     return [
         sys.executable, "-m", "pytest", _packaged_suites(), *own, "--gate-run", *_APART, *_PLUGINS, *conftests,
-        f"--rootdir={Path.cwd()}", "-n", options.processes, *given, *options.pytest,
+        f"--rootdir={Path.cwd()}", "-n", processes, *given, *options.pytest,
     ]  # fmt: skip
 
 

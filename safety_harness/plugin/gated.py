@@ -42,13 +42,26 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         announce(config, students)
-        if board := live.open_board(config):
+        board = live.open_board(config)
+        if board:
             config.pluginmanager.register(board, "safety-harness-board")
-            if not config.getoption("numprocesses", None):
+            if not config.getoption("numprocesses", None) and not option.safety_ray:
                 config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
+        if option.safety_ray:
+            _open_cluster(config, students, board.folder if board else None)
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
         config.pluginmanager.register(writer, "safety-harness-progress")
+
+
+def _open_cluster(config: pytest.Config, students: tuple[Student, ...], lines: Path | None) -> None:
+    """Let a Ray cluster run the tests, and write its tasks' live *lines* into that folder."""
+    from safety_harness.plugin.cluster.controller import open_cluster
+
+    try:
+        open_cluster(config, students, lines)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:

@@ -13,7 +13,7 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import asked_in_search
-from safety_harness.patch.record import content_key, load_patch, patch_folder, recorded, save_patch
+from safety_harness.patch.record import content_key, fetchers, load_patch, patch_folder, recorded, save_patch
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit, flat, named
 
@@ -39,6 +39,8 @@ def find_patch(evaluator: Evaluator, results: Path | None = None, earlier: Path 
     key = patch_key(evaluator, first)
     folder = patch_folder(key)
     with locked(folder):
+        for fetch in fetchers:
+            fetch(folder)
         if cached := load_patch(folder):
             _forget_journals(folder)  # a kill may have left them
             # The key knows weights only, which may have had other names before.
