@@ -96,8 +96,13 @@ def command(options: argparse.Namespace) -> list[str]:
     ]
     return [
         sys.executable, "-m", "pytest", _packaged_suites(), *own, "--gate-run", *_APART, *_PLUGINS, *conftests,
-        f"--rootdir={Path.cwd()}", "-n", options.processes, *given, *options.pytest,
+        f"--rootdir={Path.cwd()}", *workers(options), *given, *options.pytest,
     ]  # fmt: skip
+
+
+def workers(options: argparse.Namespace) -> list[str]:
+    """Return pytest's option for the number of workers; none where its arguments name them, as on other hosts."""
+    return [] if any(given.startswith("--tx") for given in options.pytest) else ["-n", options.processes]
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness.errors import HarnessError
-from safety_harness.plugin import live, options, workers
+from safety_harness.plugin import hosts, live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
 COLLECTOR = "safety-harness-collector"
-FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
+HOSTS = "safety-harness-hosts"
+FREE_CORES: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+"""How many cores are idle on this host (an empty name), and on that of each proxy."""
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -38,10 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
+        if config.pluginmanager.has_plugin("xdist") and hosts.check_specs(config):
+            config.pluginmanager.register(hosts.Hosts(option.safety_registry), HOSTS)
         announce(config, students)
         if board := live.open_board(config):
             config.pluginmanager.register(board, "safety-harness-board")
-            if not config.getoption("numprocesses", None):
+            if not hosts.is_distributed(config):
                 config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
@@ -130,11 +134,13 @@ def _as_check(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker how many cores were idle before the workers began."""
-    stash = node.config.stash
-    if FREE_CORES not in stash:
-        stash[FREE_CORES] = workers.free_cores()
-    node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
+    """Tell a worker how many cores of its host were idle before the workers began, and how many workers share them."""
+    known, proxy = node.config.stash.setdefault(FREE_CORES, {}), node.gateway.spec.via or ""
+    if proxy not in known:
+        others = node.config.pluginmanager.get_plugin(HOSTS)
+        known[proxy] = others.cores_of(node) if proxy else workers.free_cores()
+    node.workerinput[workers.FREE_CORES] = known[proxy]
+    node.workerinput[workers.NEIGHBOURS] = sum((spec.via or "") == proxy for spec in node.nodemanager.specs)
 
 
 def affordable_workers(config: pytest.Config) -> int:
