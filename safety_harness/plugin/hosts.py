@@ -105,7 +105,7 @@ class Hosts:
         from execnet.gateway_bootstrap import HostNotFound
         from xdist.workermanage import parse_tx_spec_config
 
-        distributed = session.config.pluginmanager.get_plugin("dsession")
+        distributed: Any = session.config.pluginmanager.get_plugin("dsession")
         distributed._clone_node = _replacing(session.config)
         if distributed._max_worker_restart is None:
             distributed._max_worker_restart = RESTARTS * len(parse_tx_spec_config(session.config))
@@ -146,7 +146,7 @@ class Hosts:
 
 def _replacing(config: pytest.Config) -> Any:
     """Return xdist's way to replace a crashed worker, which no longer ends the run where its host is lost."""
-    session = config.pluginmanager.get_plugin("dsession")
+    session: Any = config.pluginmanager.get_plugin("dsession")
     replace = session._clone_node
 
     def replaced(node: Any) -> Any:
