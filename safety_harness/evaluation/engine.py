@@ -19,6 +19,7 @@ from safety_harness.files import cache_dir, staging
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.own_task import is_right
 from safety_harness.models.likelihood import TextScore
+from safety_harness.models.transplant import Transplanter
 from safety_harness.patch.changed_copy import Change, write_changed
 from safety_harness.progress import counter
 from safety_harness.registry.backend import Backend
@@ -28,6 +29,7 @@ from safety_harness.registry.splits import StudentSplits
 from safety_harness.served.client import Client
 from safety_harness.served.engine import Engine, running
 from safety_harness.served.reply import Reply
+from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, moved
 
 if TYPE_CHECKING:
@@ -38,6 +40,28 @@ if TYPE_CHECKING:
 SAMPLE, SAMPLE_TOKENS = 16, 32
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 """Variable by which vLLM computes a row alike in any batch."""
+
+
+def changes_of(
+    checkpoint: Checkpoint, transplanter: Transplanter, units: Sequence[Unit], student: str
+) -> dict[str, Change]:
+    """Return what *units* change in the *checkpoint* of *student*, tensor by tensor, in its own number formats.
+
+    Raises:
+        SourceError: a number format of the checkpoint cannot hold what was moved.
+    """
+    measured = transplanter.moving(units)
+    changes = {}
+    for part in moved(units):
+        tensor = measured[part.name].to(checkpoint.dtype(part.name))
+        if not torch.equal(tensor.to(measured[part.name].dtype), measured[part.name]):
+            raise SourceError(
+                f"{student}: {part.name} was moved in {measured[part.name].dtype}, and the checkpoint stores "
+                f"{tensor.dtype}, which cannot hold it. Set `dtype` to that of the student, or leave out `backend`."
+            )
+        bits = tensor.contiguous().view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
+        changes[part.name] = Change(bits.reshape(tensor.shape), part.axis, part.indices)
+    return changes
 
 
 class EngineEvaluator:
@@ -171,18 +195,7 @@ class EngineEvaluator:
         if not units:
             yield checkpoint.folder
             return
-        measured = self.weighed.transplanter.moving(units)
-        changes = {}
-        for part in moved(units):
-            tensor = measured[part.name].to(checkpoint.dtype(part.name))
-            if not torch.equal(tensor.to(measured[part.name].dtype), measured[part.name]):
-                raise SourceError(
-                    f"{self.student.id}: {part.name} was moved in {self.student.family.dtype}, and the checkpoint "
-                    f"stores {tensor.dtype}, which cannot hold it. Set `dtype` to that of the student, or leave out "
-                    "`backend`."
-                )
-            bits = tensor.contiguous().view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
-            changes[part.name] = Change(bits.reshape(tensor.shape), part.axis, part.indices)
+        changes = changes_of(checkpoint, self.weighed.transplanter, units, self.student.id)
         with staging(cache_dir() / "engines" / secrets.token_hex(4)) as stage:
             write_changed(checkpoint, changes, stage / "model")
             yield stage / "model"

@@ -148,7 +148,8 @@ class Client:
         Raises:
             Lost, SourceError: as :func:`read_reply`; or there was no whole response in time.
         """
-        return read_reply(*await self._response(session, method, path, body, self.server.timeout))
+        response = await self._response(session, method, path, body, self.server.timeout)
+        return read_reply(*response, plain=self.request is not None)
 
     async def _response(
         self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, seconds: float

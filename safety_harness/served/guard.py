@@ -40,13 +40,14 @@ def main(command: list[str]) -> int:
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            sys.stdin.buffer.read()
+            while os.read(0, 4096):  # not through sys.stdin, whose lock would break the end of this process
+                pass
         end(process)
 
     threading.Thread(target=watch, daemon=True).start()
     code = process.wait()
     end(process)
-    return code
+    return code if code >= 0 else 128 - code  # as a shell tells of a signal
 
 
 if __name__ == "__main__":
