@@ -67,7 +67,7 @@ def command(
     )
 
 
-def add_choice(parser: argparse.ArgumentParser) -> None:
+def add_choice(parser: argparse._ActionsContainer) -> None:
     """Add the options that say which students a command is about."""
     parser.add_argument(
         "--registry",

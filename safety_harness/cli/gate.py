@@ -94,11 +94,17 @@ def command(options: argparse.Namespace) -> list[str]:
         for option in (*_BARE, *settings_options())
         for argument in _written(option, getattr(options, option.dest))
     ]
-    processes = options.processes or ("0" if options.safety_ray else "auto")
     return [
         sys.executable, "-m", "pytest", _packaged_suites(), *own, "--gate-run", *_APART, *_PLUGINS, *conftests,
-        f"--rootdir={Path.cwd()}", "-n", processes, *given, *options.pytest,
+        f"--rootdir={Path.cwd()}", *workers(options), *given, *options.pytest,
     ]  # fmt: skip
+
+
+def workers(options: argparse.Namespace) -> list[str]:
+    """Return pytest's option for the number of workers; none where its arguments name them, as on other hosts."""
+    if any(given.startswith("--tx") for given in options.pytest):
+        return []
+    return ["-n", options.processes or ("0" if options.safety_ray else "auto")]
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -93,6 +93,11 @@ class Evaluator:
         return device_name(self.generator.model)
 
     @property
+    def weighed(self) -> Evaluator:
+        """The evaluator whose weights can be moved: this one."""
+        return self
+
+    @property
     def batch_size(self) -> int:
         """How many questions are asked at once."""
         return self.generator.batch_size
@@ -159,6 +164,14 @@ class Evaluator:
         return tuple(
             Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
         )
+
+    def beginnings(self, units: Sequence[Unit], questions: Sequence[str], tokens: int) -> list[list[int]]:
+        """Return the first *tokens* of the answer to each of *questions*, with *units* moved; fewer where it ends."""
+        try:
+            with enough_memory(f"{self.student.id} is measured"), self.transplanter.transplanted(units):
+                return [self.generator.decode([self.generator.encode(one)], tokens)[0] for one in questions]
+        except NotFinite as error:
+            raise self._not_finite(units) from error
 
     def judged(self, answer: str) -> Verdict:
         """Return the verdict on an *answer* of this student, after what the chat template begins every answer with."""

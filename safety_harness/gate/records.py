@@ -187,11 +187,21 @@ class ServedBy(OpenRecord):
     fingerprints: list[str] = []
 
 
+class AnsweredBy(OpenRecord):
+    """The engine that answered instead of the harness's own loop, its number format, and what it was told besides."""
+
+    kind: str
+    version: str
+    dtype: str | None = None
+    arguments: str = ""
+
+
 class Identity(OpenRecord):
     """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""
 
     student: str | None = None
     served: ServedBy | None = None
+    engine: AnsweredBy | None = None
     teacher: str | None = None
     ancestor: str | None = None
     questions: Mapping[str, str] = {}

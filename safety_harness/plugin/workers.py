@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 FREE_CORES = "safety_free_cores"
-"""Key of a worker's input: how many cores were idle when the run began."""
+"""Key of a worker's input: how many cores of its host were idle when the run began."""
+NEIGHBOURS = "safety_neighbours"
+"""Key of a worker's input: how many workers its host has."""
 ROOM = "safety_room"
 """Attribute of a worker's xdist spec: how many bytes of its GPUs are its own. A restarted worker has the same spec."""
 
@@ -118,7 +120,7 @@ def threads_of_worker(config: pytest.Config) -> int:
         return int(config.option.safety_threads)
     # The controller looks before its workers begin, because these keep the cores busy themselves.
     given = getattr(config, "workerinput", None)
-    return free_cores() if given is None else max(1, given[FREE_CORES] // given["workercount"])
+    return free_cores() if given is None else max(1, given[FREE_CORES] // given.get(NEIGHBOURS, given["workercount"]))
 
 
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:

@@ -126,6 +126,9 @@ def models(student: StudentResult) -> list[tuple[str, str, str]]:
         rows.append(
             ("asked with", ", ".join(f"{name} {plain(value)}" for name, value in served.sampling.items()), NOTHING)
         )
+    if engine := identity.engine:
+        by = f"{engine.kind} {engine.version} in {engine.dtype} {engine.arguments}".rstrip()
+        rows.append(("answered by", by, NOTHING))
     if patch:
         rows.append(("patch", cells.moved(student), patch.key))
     return rows
