@@ -99,6 +99,13 @@ OPTIONS = (
         "Threads of each worker (default: its share of the cores that are idle when the run begins)",
         {"type": _count, "metavar": "N"},
     ),
+    Option(
+        "ahead",
+        "safety_ahead",
+        "Processes that answer the probes of one search, each with a copy of the student, on a GPU of its own where "
+        "there are several (default: 1). The patch is the same",
+        {"type": _count, "metavar": "K", "default": 1},
+    ),
 )
 """Every option but those of the settings."""
 
