@@ -124,10 +124,13 @@ class Probers:
 
     def __enter__(self) -> Probers:
         gpus = visible_gpus()
-        self._probers = [
-            Prober(self._evaluator.student, gpus[number % len(gpus)] if gpus else None, self.threads)
-            for number in range(1, self._ahead)
-        ]
+        self._probers: list[Prober] = []
+        for number in range(1, self._ahead):
+            gpu = gpus[number % len(gpus)] if gpus else None
+            try:
+                self._probers.append(Prober(self._evaluator.student, gpu, self.threads))
+            except OSError as error:
+                self._lost.put(f"it cannot be started ({error.strerror or error})")
         self._waiting = [threading.Thread(target=self._admit, args=(prober,)) for prober in self._probers]
         for thread in self._waiting:
             thread.start()
@@ -211,7 +214,14 @@ class Probers:
 
 
 def probers(evaluator: Evaluator, oracle: Oracle, ahead: int) -> contextlib.AbstractContextManager[Probers | None]:
-    """Return *ahead* processes that answer probes; nothing where the search is on its own."""
+    """Return *ahead* processes that answer probes; nothing where the search is on its own.
+
+    A model that lies on several GPUs has none left for a copy.
+    """
+    student = evaluator.student
+    if ahead > 1 and getattr(student.family, "device_map", None):
+        remark(f"{student.id}: its probes are answered one at a time, because `device_map` spreads it over the GPUs.")
+        ahead = 1
     return Probers(evaluator, oracle, ahead) if ahead > 1 else contextlib.nullcontext()
 
 

@@ -71,6 +71,7 @@ class Course:
         # The first probe moves nothing, and its answers were there before the search.
         seconds = [probe.seconds for probe in probes[1:]]
         accepted = [probe for probe in probes if probe.accepted]
+        at_once = self.probers.at_once() if self.probers else 1
         publish(
             Progress(
                 student=self._student,
@@ -80,6 +81,6 @@ class Course:
                 refused=accepted[-1].refused if accepted else max((probe.refused for probe in probes), default=0),
                 asked=len(self._oracle.harmful),
                 to_go=event.estimate if event else None,
-                rest=event.estimate * sum(seconds) / len(seconds) if event and seconds else None,
+                rest=event.estimate * sum(seconds) / len(seconds) / at_once if event and seconds else None,
             )
         )
