@@ -275,10 +275,11 @@ class Evaluator:
         return VoidProbe(f"A NaN or an infinity comes out of {self.student.id} with {named} of the teacher in it.")
 
 
-def open_evaluator(student: Student) -> Evaluator:
+def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     """Check questions, files and lineage, then load the student with its teacher's weights, if any, in reach.
 
-    The checks are cheap and loading is not, so all checks come first.
+    The checks are cheap and loading is not, so all checks come first. Models that were *compared* by another process
+    are not compared again, and the evaluator does not know how near they are.
 
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
@@ -287,7 +288,7 @@ def open_evaluator(student: Student) -> Evaluator:
     as_it_is = not student.patchable
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
-    if relatives:
+    if relatives and not compared:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
     loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)

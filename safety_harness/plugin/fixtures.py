@@ -106,7 +106,7 @@ def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
         from safety_harness.search.find import find_patch
 
         option = request.config.option
-        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier)
+        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier, option.safety_ahead)
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,13 @@ OPTIONS = (
         "Use a cluster without token authentication: whoever reaches its ports runs code on its nodes",
         {"action": "store_true"},
     ),
+    Option(
+        "ahead",
+        "safety_ahead",
+        "Processes that answer the probes of one search, each with a copy of the student, on a GPU of its own where "
+        "there are several (default: 1). The patch is the same",
+        {"type": _count, "metavar": "K", "default": 1},
+    ),
 )
 """Every option but those of the settings."""
 
