@@ -21,6 +21,6 @@ def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     """
     difference = evaluator.transplanter.difference
     return {
-        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None]
+        unit.module: sum(by_channel(unit, part, difference(part).square()) for part in unit.parts).cpu()[None]
         for unit in evaluator.units
     }
