@@ -158,25 +158,25 @@ def _gained(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> dict[str, t
             gained[unit.module] = gained[unit.module] + total if unit.module in gained else total
 
     # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.
-    with sdpa_kernel(SDPBackend.MATH), gradients_as_they_come(evaluator.generator.model, list(parts), add) as backward:
+    with sdpa_kernel(SDPBackend.MATH), gradients_as_they_come(evaluator.generator.model, list(parts), add):
         for piece in pieces:
-            backward(piece)
-    return {
-        unit.module: gained[unit.module].cpu() if unit.module in gained else torch.zeros(unit.width)
-        for unit in evaluator.units
-    }
+            piece.backward()  # type: ignore[no-untyped-call]
+    nothing = {unit.module: torch.zeros(unit.width) for unit in evaluator.units}  # of what no piece depends on
+    return nothing | {module: total.cpu() for module, total in gained.items()}
 
 
 @contextlib.contextmanager
 def gradients_as_they_come(
     model: Any, names: Sequence[str], take: Callable[[str, torch.Tensor], None]
-) -> Iterator[Callable[[torch.Tensor], None]]:
-    """Yield a function that *takes* the gradients of a scalar with respect to the parameters of *names*, one by one.
+) -> Iterator[None]:
+    """Run a block in which each backward pass lets *take* have the gradients of the parameters of *names*, one by one.
 
-    Each gradient is dropped before the next one is computed, because all of them are as large as the model. A question
-    that begins like the others of its batch is read in two passes, and the gradient of a parameter would be complete
-    only at the end of the second. Therefore each pass of the model reads its parameters through tensors of its own,
-    which share their storage: a gradient is taken a pass, and the passes add up.
+    A gradient is dropped before the next one is computed, because all of them are as large as the model. All other
+    parameters have none, so that nothing is remembered for it.
+
+    Where questions begin alike, the model reads that beginning in a pass of its own. The gradient of a parameter would
+    be complete, and all of them be held, until the end of both backward passes. Therefore each pass of the model reads
+    its parameters through tensors of its own, which share their storage. What these give adds up.
     """
     parameters = dict(model.named_parameters())
     names_of = {id(parameters[name]): name for name in names}
@@ -186,7 +186,6 @@ def gradients_as_they_come(
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(parameter) in names_of
     ]
-    read: list[torch.Tensor] = []
 
     def taken(name: str, tensor: torch.Tensor) -> None:
         gradient, tensor.grad = tensor.grad, None
@@ -195,20 +194,18 @@ def gradients_as_they_come(
             take(name, gradient)
 
     def renew(*_: Any) -> None:
-        """Give the next pass tensors of its own."""
+        """Give the next pass of the model tensors of its own."""
         fresh = {name: torch.nn.Parameter(parameters[name].detach()) for name in names}
         for name, tensor in fresh.items():
             tensor.register_post_accumulate_grad_hook(functools.partial(taken, name))
         for module, key, name in places:
             setattr(module, key, fresh[name])
-        read.extend(fresh.values())
-
-    def backward(piece: torch.Tensor) -> None:
-        torch.autograd.backward(piece, inputs=read)
-        read.clear()
 
     with contextlib.ExitStack() as undo:
+        for parameter in parameters.values():
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
         for module, key, name in places:
             undo.callback(setattr, module, key, parameters[name])
         undo.callback(model.register_forward_pre_hook(renew).remove)
-        yield backward
+        yield
