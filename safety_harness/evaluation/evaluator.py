@@ -29,6 +29,7 @@ from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.speedups import Speedups
+from safety_harness.models.spread import layout
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
@@ -214,6 +215,7 @@ class Evaluator:
         Two measurements are comparable if all of these are equal. Patches are cached by them.
         """
         family, generator = self.student.family, self.generator
+        spread = layout(generator.model)
         return {
             "student": self.checkpoint.fingerprint,
             "teacher": self._teacher and self._teacher.fingerprint,
@@ -228,6 +230,7 @@ class Evaluator:
             "screen_tokens": family.screen_tokens,
             "template": sha256_text(generator.chat.template or ""),
             "thoughts": THOUGHTS,
+            **({"layout": spread} if spread else {}),
         }
 
     def forget(self) -> None:
@@ -291,6 +294,7 @@ def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     if relatives and not compared:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
-    loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)
+    family = student.family
+    loaded = load(checkpoint.folder, family.dtype, as_it_is=as_it_is, device_map=family.device_map)
     teacher, ancestor, *_ = *relatives, None, None
     return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)
