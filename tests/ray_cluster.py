@@ -44,7 +44,7 @@ class Node:
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that run a task now."""
-        return [each for each in self._all() if "ray::run" in " ".join(_command(each))]
+        return [each for each in self._all() if "ray::gate" in " ".join(_command(each))]
 
     def kill(self) -> None:
         """Kill all of the node at once, as when its machine loses power."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import time
@@ -273,3 +274,32 @@ def _answers(cache: Path) -> int:
     """Return how many answers the journals in *cache* hold."""
     journals = (cache / "patches").glob("*.journal")
     return sum(max(0, len(journal.read_text().splitlines()) - 1) for journal in journals)
+
+
+WHERE = """
+import os
+def test_where(student, measure):
+    measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_each_task_sees_its_own_gpu_from_a_fresh_process(own_cluster: LocalCluster, tmp_path: Path) -> None:
+    """Give a node a stand-in for the driver, and two GPUs that two students of 30 GiB share at a time."""
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\necho 81920\necho 81920\n")
+    driver.chmod(0o755)
+    path = f"{driver.parent}:{os.environ['PATH']}"
+    own_cluster.add(cpus=8, gpus=2, variables={"PATH": path, "CUDA_VISIBLE_DEVICES": "0,1"})
+    names = {f"s{number}": "pass" for number in range(6)}
+    write_project(tmp_path, students=names, more=WHERE)
+    registry = tmp_path / "registry.toml"
+    registry.write_text(registry.read_text().replace("[families.alpha]\n", "[families.alpha]\nmemory_gib = 30\n"))
+    (tmp_path / "loaded.py").write_text(LOADED)
+    project = Runs(tmp_path, own_cluster)
+    code, said = project.run()
+    assert code == 0, said
+    about = [student["about"] for student in project.results()["students"]]
+    assert {one["gpu"] for one in about} == {"0", "1"}
+    assert {one["cores"] for one in about} == {"2"}
+    assert len({one["process"] for one in about}) == 6
