@@ -7,20 +7,32 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
+
+from tests.plugin.conftest import RUN
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "5afe" * 16
 # Two starts of Python, on a machine that may be busy.
 PATIENCE_S = 120
+# Nothing of a run that cannot go on may take longer, on a machine that has time.
+SECONDS_TO_END = 30
+# What the head of a run may not import.
+LOADED = """
+import sys
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        print("LOADED", "torch" in sys.modules, file=sys.__stdout__)
+"""
 
 
 @dataclass
@@ -32,7 +44,7 @@ class Node:
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that run a task now."""
-        return [each for each in self._all() if "ray::run" in " ".join(_command(each))]
+        return [each for each in self._all() if "ray::gate" in " ".join(_command(each))]
 
     def kill(self) -> None:
         """Kill all of the node at once, as when its machine loses power."""
@@ -106,3 +118,51 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+class Runs:
+    """A project, and the runs of its suites."""
+
+    def __init__(self, folder: Path, cluster: LocalCluster) -> None:
+        self.folder, self.cluster = folder, cluster
+
+    def start(self, *arguments: str, ray: bool = True, **variables: str) -> subprocess.Popen[str]:
+        """Start a run, over the cluster if *ray* is set."""
+        over = ("--gate-ray", self.cluster.address) if ray else ()
+        command = [sys.executable, "-m", "pytest", "-p", "loaded", *RUN, *over, *arguments]
+        environment = {**self.cluster.environment(), "PYTHONPATH": f"{ROOT}:{self.folder}", **variables}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def start_suites(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the real suites over the cluster."""
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gate-ray", self.cluster.address]
+        return subprocess.Popen(
+            [*command, *arguments], cwd=ROOT, env=self.cluster.environment(), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def patch(self) -> dict[str, Any]:
+        """Return the patch of the only student of the last run."""
+        (student,) = self.results()["students"]
+        found: dict[str, Any] = student["about"]["patch"]
+        return found
+
+    def run(self, *arguments: str, ray: bool = True, **variables: str) -> tuple[int, str]:
+        """Run to the end. Return the exit code and what was printed."""
+        process = self.start(*arguments, ray=ray, **variables)
+        said, _ = process.communicate(timeout=10 * SECONDS_TO_END)
+        return process.returncode, said
+
+    def results(self) -> dict[str, Any]:
+        """Return what the last run left in results.json."""
+        table: dict[str, Any] = json.loads((self.folder / "reports" / "latest" / "results.json").read_text())
+        return table
+
+    def wait_for(self, name: str) -> None:
+        """Wait until a test has left a file of this *name*."""
+        until = time.monotonic() + 4 * SECONDS_TO_END
+        while not (self.folder / name).exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)

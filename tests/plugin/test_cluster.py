@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -20,6 +21,8 @@ from safety_harness.patch.record import patch_folder
 from safety_harness.plugin.cluster import alike, connect, exchange, placing, task
 from safety_harness.registry.load import Student, load_registry
 from tests.plugin.conftest import RUN, write_project
+from tests.plugin.test_workers import FOUR, without_places
+from tests.ray_cluster import LOADED, LocalCluster, Runs
 from tests.samples import family, write_registry
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +220,7 @@ def test_options_that_are_of_no_use_with_ray_are_refused(
     run.stderr.fnmatch_lines([f"ERROR: --gate-ray runs tests on other machines, where {flag[0]} is of no use. Leave *"])
 
 
-LOADED = """
+IMPORTED = """
 import sys
 def pytest_unconfigure(config):
     print("LOADED", sorted({"ray", "torch"} & sys.modules.keys()), file=sys.__stdout__)
@@ -231,7 +234,7 @@ def test_neither_help_nor_a_local_run_imports_ray_or_torch(
     """Ask for help, collect, and run in a worker: the process that decides imports neither."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     write_project(tmp_path)
-    (tmp_path / "loaded.py").write_text(LOADED)
+    (tmp_path / "loaded.py").write_text(IMPORTED)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "loaded", *arguments],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}, capture_output=True, text=True,
@@ -281,3 +284,34 @@ def test_the_command_gate_starts_no_workers_with_ray() -> None:
     assert "-n 0 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1")
     assert "-n 3 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1", "-n", "3")  # pytest refuses it
     assert "-n auto --gate-family=tiny" in written()
+
+
+# --- A whole run -----------------------------------------------------------------------------------------------------
+
+REMARKS = """
+from safety_harness.errors import remark
+def test_remarks(student):
+    remark(f"odd: {student.evaluator.student.name}")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+def test_a_run_over_ray_gives_the_results_of_a_local_run(tmp_path: Path) -> None:
+    """Run four students here and on two nodes: results and remarks are equal, and no torch is imported here."""
+    write_project(tmp_path, students=FOUR, more=REMARKS)
+    (tmp_path / "loaded.py").write_text(LOADED)
+    with LocalCluster() as cluster:
+        cluster.add()
+        cluster.add()
+        project = Runs(tmp_path, cluster)
+        assert project.run(ray=False)[0] == 0
+        local = without_places(project.results())
+        code, said = project.run("-v")
+    assert code == 0, said
+    assert "LOADED False" in said
+    assert "(authentication: token). Verdicts, questions, which may be harmful, cross its network unencrypted" in said
+    remarks, over_ray = sorted(local.pop("remarks")), without_places(project.results())
+    assert sorted(over_ray.pop("remarks")) == remarks  # they come in any order
+    assert over_ray == local
+    assert remarks == [f"odd: {name}" for name in sorted(FOUR)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,25 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.plugin.conftest import RUN, write_project
-from tests.plugin.test_workers import without_places
-from tests.ray_cluster import ROOT, LocalCluster
+from tests.plugin.conftest import write_project
+from tests.ray_cluster import LOADED, ROOT, SECONDS_TO_END, LocalCluster, Runs
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,  # a cluster takes half a minute to start, and each run five seconds
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`"),
 ]
-FOUR = {"one": "pass", "two": "pass", "three": "pass", "weak": "fail"}
-# Nothing of a run that cannot go on may take longer, on a machine that has time.
-SECONDS_TO_END = 30
-# What the head of a run may not import.
-LOADED = """
-import sys
-def pytest_unconfigure(config):
-    if not hasattr(config, "workerinput"):
-        print("LOADED", "torch" in sys.modules, file=sys.__stdout__)
-"""
 # All nodes of the tests see one disk: a file that is at the controller alone.
 NOWHERE = """
 from safety_harness.plugin.cluster import jobs
@@ -59,59 +47,6 @@ def test_sleeps(student):
     pathlib.Path({folder!r}, "asleep").touch()
     time.sleep(600)
 """
-REMARKS = """
-from safety_harness.errors import remark
-def test_remarks(student):
-    remark(f"odd: {student.evaluator.student.name}")
-"""
-
-
-class Runs:
-    """A project, and the runs of its suites."""
-
-    def __init__(self, folder: Path, cluster: LocalCluster) -> None:
-        self.folder, self.cluster = folder, cluster
-
-    def start(self, *arguments: str, ray: bool = True, **variables: str) -> subprocess.Popen[str]:
-        """Start a run, over the cluster if *ray* is set."""
-        over = ("--gate-ray", self.cluster.address) if ray else ()
-        command = [sys.executable, "-m", "pytest", "-p", "loaded", *RUN, *over, *arguments]
-        environment = {**self.cluster.environment(), "PYTHONPATH": f"{ROOT}:{self.folder}", **variables}
-        return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def start_suites(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the real suites over the cluster."""
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gate-ray", self.cluster.address]
-        return subprocess.Popen(
-            [*command, *arguments], cwd=ROOT, env=self.cluster.environment(), stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def patch(self) -> dict[str, Any]:
-        """Return the patch of the only student of the last run."""
-        (student,) = self.results()["students"]
-        found: dict[str, Any] = student["about"]["patch"]
-        return found
-
-    def run(self, *arguments: str, ray: bool = True, **variables: str) -> tuple[int, str]:
-        """Run to the end. Return the exit code and what was printed."""
-        process = self.start(*arguments, ray=ray, **variables)
-        said, _ = process.communicate(timeout=10 * SECONDS_TO_END)
-        return process.returncode, said
-
-    def results(self) -> dict[str, Any]:
-        """Return what the last run left in results.json."""
-        table: dict[str, Any] = json.loads((self.folder / "reports" / "latest" / "results.json").read_text())
-        return table
-
-    def wait_for(self, name: str) -> None:
-        """Wait until a test has left a file of this *name*."""
-        until = time.monotonic() + 4 * SECONDS_TO_END
-        while not (self.folder / name).exists():
-            assert time.monotonic() < until
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +68,6 @@ def runs(tmp_path: Path, cluster: LocalCluster) -> Callable[..., Runs]:
         return Runs(tmp_path, cluster)
 
     return write
-
-
-def test_a_run_over_ray_gives_the_results_of_a_local_run(runs: Callable[..., Runs]) -> None:
-    """Run four students here and on two nodes: results and remarks are equal, and no torch is imported here."""
-    project = runs(students=FOUR, more=REMARKS)
-    assert project.run(ray=False)[0] == 0
-    local = without_places(project.results())
-    code, said = project.run("-v")
-    assert code == 0, said
-    assert "LOADED False" in said
-    assert "(authentication: token). Verdicts, questions, which may be harmful, cross its network unencrypted" in said
-    remarks, over_ray = sorted(local.pop("remarks")), without_places(project.results())
-    assert sorted(over_ray.pop("remarks")) == remarks  # they come in any order
-    assert over_ray == local
-    assert remarks == [f"odd: {name}" for name in sorted(FOUR)]
 
 
 def test_a_dead_process_is_tried_again(runs: Callable[..., Runs], tmp_path: Path) -> None:
@@ -354,3 +274,32 @@ def _answers(cache: Path) -> int:
     """Return how many answers the journals in *cache* hold."""
     journals = (cache / "patches").glob("*.journal")
     return sum(max(0, len(journal.read_text().splitlines()) - 1) for journal in journals)
+
+
+WHERE = """
+import os
+def test_where(student, measure):
+    measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_each_task_sees_its_own_gpu_from_a_fresh_process(own_cluster: LocalCluster, tmp_path: Path) -> None:
+    """Give a node a stand-in for the driver, and two GPUs that two students of 30 GiB share at a time."""
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\necho 81920\necho 81920\n")
+    driver.chmod(0o755)
+    path = f"{driver.parent}:{os.environ['PATH']}"
+    own_cluster.add(cpus=8, gpus=2, variables={"PATH": path, "CUDA_VISIBLE_DEVICES": "0,1"})
+    names = {f"s{number}": "pass" for number in range(6)}
+    write_project(tmp_path, students=names, more=WHERE)
+    registry = tmp_path / "registry.toml"
+    registry.write_text(registry.read_text().replace("[families.alpha]\n", "[families.alpha]\nmemory_gib = 30\n"))
+    (tmp_path / "loaded.py").write_text(LOADED)
+    project = Runs(tmp_path, own_cluster)
+    code, said = project.run()
+    assert code == 0, said
+    about = [student["about"] for student in project.results()["students"]]
+    assert {one["gpu"] for one in about} == {"0", "1"}
+    assert {one["cores"] for one in about} == {"2"}
+    assert len({one["process"] for one in about}) == 6

@@ -29,7 +29,7 @@ def expected(session: pytest.Session, students: Sequence[Student]) -> dict[str, 
     config = session.config
     conftests = [plugin.__file__ for plugin in config.pluginmanager.get_plugins() if _is_conftest(plugin)]
     files = [*config.option.safety_registry, *(item.path for item in session.items), *conftests]
-    given = [config.inipath, config.option.safety_patches, config.option.safety_earlier]
+    given = [config.inipath, config.invocation_params.dir, config.option.safety_patches, config.option.safety_earlier]
     return {**_installed(), "files": _contents({*files, *filter(None, given), *_sources(students)})}
 
 

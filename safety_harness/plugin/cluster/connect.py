@@ -75,9 +75,7 @@ def _init(address: str) -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     # Without a token, where one is wanted, this client would end the process.
     if address != "auto" and (os.environ.get("RAY_AUTH_TOKEN") or token.is_file()):
-        from ray._raylet import GcsClient  # type: ignore[attr-defined,unused-ignore]
-
-        GcsClient(address=address)
+        ray._raylet.GcsClient(address=address)
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
 

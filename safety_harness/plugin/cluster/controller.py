@@ -121,7 +121,8 @@ class ClusterRun:
         job.attempts += 1
         nodeids = [item.nodeid for item in job.items]
         order = {**self.order, "task": job.line, "cores": int(job.need["CPU"]), "nodeids": nodeids}
-        return self.submit.options(**placing.options(job.need)).remote(json.dumps(order), self.exchange)
+        chosen = {"name": f"gate {job.name}", **placing.options(job.need)}
+        return self.submit.options(**chosen).remote(json.dumps(order), self.exchange)
 
     def _ended(self, session: pytest.Session, reference: Any, job: Job) -> Job | None:
         """Replay what a task returned. Return its job where it was lost, and is to be tried again."""

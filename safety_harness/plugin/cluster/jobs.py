@@ -52,6 +52,8 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
         "environment": task.environment(os.environ),
         "arguments": [str(argument) for argument in config.invocation_params.args],
         "folder": str(config.invocation_params.dir),
+        # Settled when the run began: since then it is itself the latest.
+        "results": {name: str(getattr(option, name) or "") for name in ("safety_patches", "safety_earlier")},
     }
     smallest_gpu = _surveyed(nodes, order)
     places = {student.id: place_of(f"[{student.id}]", students) for student in students}

@@ -60,7 +60,8 @@ def run(order: str, exchange: Any) -> str:
         if trouble := fault(job["expected"]):
             return json.dumps({"trouble": trouble})
         os.chdir(job["folder"])
-        recorder = Recorder(job["nodeids"], {"workerid": job["task"], FREE_CORES: job["cores"], FOLDER: folder})
+        worker = {"workerid": job["task"], FREE_CORES: job["cores"], FOLDER: folder}
+        recorder = Recorder(job["nodeids"], worker, job["results"])
         said = io.StringIO()
         with Mirror(exchange, job["task"], Path(folder), shared=_is_shared(job["mark"])) as mirror:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -108,6 +109,8 @@ class Recorder:
 
     nodeids: list[str]
     workerinput: dict[str, Any]
+    results: Mapping[str, str] = field(default_factory=dict)
+    """Option -> the results.json that it names."""
     reports: list[Any] = field(default_factory=list)
     warnings: list[Any] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
@@ -118,6 +121,11 @@ class Recorder:
         """Mark the process before any other plugin asks what it is."""
         early_config.workerinput = {"workercount": 1, "testrunuid": "", **self.workerinput}  # type: ignore[attr-defined]
         self.config = early_config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> None:
+        for name, file in self.results.items():
+            setattr(config.option, name, Path(file) if file else None)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
