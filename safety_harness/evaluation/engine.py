@@ -122,7 +122,8 @@ class EngineEvaluator:
         """Return everything that a measurement depends on, as plain values; the engine and its version among it."""
         if not self._version:
             self._asked((), ())
-        told = [*self._backend.arguments, *([f"{BATCH_INVARIANT}=1"] if os.environ.get(BATCH_INVARIANT) == "1" else [])]
+        set_here = [f"{BATCH_INVARIANT}=1"] if os.environ.get(BATCH_INVARIANT) == "1" else []
+        told = [*set_here, *(part for part in self._backend.command if "=" in part), *self._backend.arguments]
         engine = {
             "kind": self._backend.kind,
             "version": self._version,
