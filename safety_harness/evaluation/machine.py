@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from safety_harness.evaluation.estimate import Device
-from safety_harness.files import cache_dir
+from safety_harness.files import cache_dir, nearest_folder
 
 # Widths of the matrices that are multiplied to measure: enough work to keep every core busy, in a tenth of a second.
 CPU_WIDTH, GPU_WIDTH = 768, 4096
@@ -97,10 +97,7 @@ def load() -> float:
 
 def free_disk(folder: Path | None = None) -> int:
     """Return the free bytes of the disk that *folder* lies on, or will lie on; of the cache if None."""
-    place = (folder or cache_dir()).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(folder or cache_dir())).free
 
 
 def _fastest(work: Callable[[], object], on_gpu: bool) -> float:

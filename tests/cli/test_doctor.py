@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from safety_harness.evaluation import findings, machine
+from safety_harness.evaluation.estimate import sketch
 from safety_harness.evaluation.machine import Machine
+from safety_harness.registry.fetch import resolve
+from safety_harness.registry.schema import ModelSpec
 from tests.cli.conftest import Command
 from tests.cli.test_init import QUIET, STUDENT, TEACHER
 from tests.fake_hub import Hub
@@ -147,6 +150,21 @@ def test_a_hub_that_gives_nothing_is_found(  # type: ignore[no-untyped-def]
     code, rows = found(write(tmp_path, student=f'hf = "{name}"'))
     assert code == (1 if said else 0), rows
     assert all(said in row[2] for row in rows)
+
+
+def test_a_carried_model_is_found_with_the_hub_gone(  # type: ignore[no-untyped-def]
+    tmp_path: Path, found, hub: Hub, cache: Path
+) -> None:
+    """Fetch into the folder `hub` of the cache, as `fetch --to` does. doctor and plan look there, too."""
+    (cache / "hub").mkdir(parents=True)
+    hub.add("org/model", {path.name: path.read_bytes() for path in STUDENT.iterdir()})
+    spec = ModelSpec(hf="org/model")
+    folder = resolve(spec)
+    hub.stop()
+    assert folder.is_relative_to(cache / "hub")
+    assert sketch(spec).here
+    code, rows = found(write(tmp_path, student='hf = "org/model"'))
+    assert code == 0, rows
 
 
 def test_folders_that_cannot_be_written_to_break(  # type: ignore[no-untyped-def]
