@@ -24,6 +24,8 @@ RECIPE = (
     f'--px "id=a//ssh=HOST//python={sys.executable}//chdir={Path.cwd()}//execmodel=thread" --tx "8*popen//via=a" -d '
     "(docs/scale.md)"
 )
+# A host that vanishes says nothing: ssh has to notice it, and must not wait for a password.
+_SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 RESTARTS = 4
 """Workers that are replaced for each worker of the run, as xdist counts with -n. With --tx it would go on for ever."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist")
@@ -53,7 +55,7 @@ def described(files: Sequence[str]) -> dict[str, Any]:
 
 
 def check_specs(config: pytest.Config) -> bool:
-    """Return whether workers of this run are on other hosts, or behind a proxy.
+    """Return whether workers of this run are on other hosts, or behind a proxy. Give ssh its time limits.
 
     Raises:
         UsageError: the command line names workers in a way that xdist passes over, or that ends in a traceback.
@@ -79,7 +81,18 @@ def check_specs(config: pytest.Config) -> bool:
             raise pytest.UsageError(f"--tx {spec}: no --px has the id {spec.via}. Write {RECIPE}.")
         if spec.via and proxies[spec.via].execmodel != "thread":
             raise pytest.UsageError(f"--px {proxies[spec.via]}: needs execmodel=thread. Write {RECIPE}.")
+    config.option.px = [_with_time_limits(spec) for spec in config.getoption("px", None) or ()]
     return any(spec.via for spec in workers)
+
+
+def _with_time_limits(proxy: str) -> str:
+    """Return the specification of a *proxy*, with limits for its ssh. Its own options come first, and win."""
+    parts = proxy.split("//")
+    for at, part in enumerate(parts):
+        if part.startswith("ssh="):
+            options, _, host = part.removeprefix("ssh=").strip().rpartition(" ")
+            parts[at] = f"ssh={f'{options} {_SSH}'.strip()} {host}"
+    return "//".join(parts)
 
 
 def _tx_of(config: pytest.Config) -> bool:

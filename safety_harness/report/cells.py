@@ -210,6 +210,7 @@ def identity(student: StudentResult) -> str:
     known = student.about.identity
     server = known.served.model_dump() if known.served else {}
     facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [f"answered by {known.engine}"] if known.engine else []
     facts += [
         f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
     ]

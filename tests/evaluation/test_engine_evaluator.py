@@ -46,7 +46,11 @@ class Own:
         self.checkpoint = SimpleNamespace(folder=folder)
         chat = SimpleNamespace(text=lambda told: "".join(map(chr, told)).strip(), prompt=lambda text: text)
         self.generator = SimpleNamespace(
-            stop_tokens={END}, encode=lambda text: list(tokens(text)), forget=lambda: None, chat=chat
+            stop_tokens={END},
+            encode=lambda text: list(tokens(text)),
+            forget=lambda: None,
+            chat=chat,
+            check_lengths=lambda *_: None,
         )
         self.said, self.answered = said, 0
 

@@ -84,6 +84,23 @@ def test_a_lost_host_is_no_green_run(tmp_path: Path) -> None:
     assert any("crashed" in reason for reason in table["reasons"])
 
 
+def test_a_host_is_reached_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program of that name run the command here: it has time limits, and options of the user's come first."""
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >> "$NOTES"\nfor last; do :; done\nexec sh -c "$last"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    proxy = f"id=a//ssh=-p 22 -o ServerAliveInterval=3 hostA//python={sys.executable}//chdir={tmp_path}"
+    run = gate(tmp_path, "--px", f"{proxy}//execmodel=thread", "--tx", "2*popen//via=a", "--tx", "popen", "-d")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (said,) = (tmp_path / "notes").read_text().splitlines()
+    assert said.startswith("-C -p 22 -o ServerAliveInterval=3 -o BatchMode=yes -o ConnectTimeout=20 -o Server")
+    assert f"hostA {sys.executable} -c " in said
+    assert results(tmp_path)["outcome"] == "known red"
+
+
 PROXY = ("--px", "id=a//popen//execmodel=thread")
 HIDDEN = ("--px", "id=a//ssh=nohost.invalid//execmodel=thread")
 ELSEWHERE = ("--px", "id=a//popen//chdir=/tmp//execmodel=thread")
