@@ -5,8 +5,9 @@ xdist sends a worker to another host by ``--px "id=a//ssh=HOST//…" --tx "8*pop
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ RESTARTS = 4
 """Workers that are replaced for each worker of the run, as xdist counts with -n. With --tx it would go on for ever."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist")
 """Packages that decide answers, or how workers report: a host has to have them in the versions of this one."""
+CARRIED = ("SAFETY_HARNESS_", "HF_", "VLLM_")
+"""How variables begin that workers on other hosts get too: caches, hubs and engines. ssh takes none along."""
 # Runs in a proxy's process. xdist gives its workers the same search path.
 _LOOK = """
 import sys
@@ -101,10 +104,14 @@ def _tx_of(config: pytest.Config) -> bool:
 
 
 class Hosts:
-    """The plugin of the controller of a run on other hosts. *files* are the registry's, which all hosts must have."""
+    """The plugin of the controller of a run on other hosts.
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    *files* are the registry's, which all hosts must have. *variables* are carried to them in addition to ``CARRIED``.
+    """
+
+    def __init__(self, files: Iterable[Path], variables: Collection[str] = ()) -> None:
         self._files = [str(file.resolve()) for file in files]
+        self._variables = variables
         self._here: Mapping[str, Any] | None = None
 
     @pytest.hookimpl(wrapper=True)
@@ -129,6 +136,16 @@ class Hosts:
             raise pytest.UsageError(
                 f"A host of --px cannot run workers ({masked(lines[-1])}). Try ssh to it."
             ) from error
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
+        """Give workers on other hosts the variables of this process that decide what a run finds."""
+        carried = {
+            name: value for name, value in os.environ.items() if name.startswith(CARRIED) or name in self._variables
+        }
+        for spec in specs:
+            if spec.via:
+                spec.env = {**carried, **spec.env}
 
     def cores_of(self, node: Any) -> int:
         """Return how many cores are idle on the host of *node*, a worker that is about to begin.
