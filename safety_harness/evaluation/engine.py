@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safety_harness.errors import HarnessError, SourceError, remark
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.served import asked_texts
-from safety_harness.files import cache_dir, staging
+from safety_harness.files import cache_dir, locked, sha256_text, staging
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.own_task import is_right
 from safety_harness.models.likelihood import TextScore
@@ -122,7 +123,8 @@ class EngineEvaluator:
         """Return everything that a measurement depends on, as plain values; the engine and its version among it."""
         if not self._version:
             self._asked((), ())
-        told = [*self._backend.arguments, *([f"{BATCH_INVARIANT}=1"] if os.environ.get(BATCH_INVARIANT) == "1" else [])]
+        set_here = [f"{BATCH_INVARIANT}=1"] if os.environ.get(BATCH_INVARIANT) == "1" else []
+        told = [*set_here, *(part for part in self._backend.command if "=" in part), *self._backend.arguments]
         engine = {
             "kind": self._backend.kind,
             "version": self._version,
@@ -142,13 +144,14 @@ class EngineEvaluator:
         Raises:
             HarnessError: there are none. It is not tried again: each try takes minutes.
         """
-        if self._failed:
-            raise self._failed
         first = frozenset(units) not in self._answers
         known = self._answers.setdefault(frozenset(units), {})
         announced = asked_texts(self.student, self.questions)
         unknown = [text for text in dict.fromkeys([*(announced if first else ()), *texts]) if text not in known]
         if unknown:
+            if self._failed:
+                raise self._failed
+            self.weighed.generator.check_lengths(unknown, self.student.family.max_new_tokens)
             try:
                 known.update(self._ask(units, unknown, announced[:: max(1, len(announced) // SAMPLE)][:SAMPLE]))
             except HarnessError as error:
@@ -207,8 +210,15 @@ class EngineEvaluator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the engine may be on the same GPU
         log = cache_dir() / "engines" / f"{self.student.id.replace('/', '-')}-{secrets.token_hex(4)}.log"
-        with running(self._backend, folder, self.student.family.dtype, log) as engine:
+        with self._alone(), running(self._backend, folder, self.student.family.dtype, log) as engine:
             yield engine
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Let one engine at a time run on the GPUs of this process: each takes most of their memory."""
+        if self._backend.url:
+            return contextlib.nullcontext()
+        devices = f"{platform.node()} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+        return locked(cache_dir() / "engines" / f"gpu-{sha256_text(devices)[:12]}")
 
     def _request(self, engine: Engine, question: str) -> tuple[str, Mapping[str, Any]]:
         """Return path and body of the request whose prompt has the very tokens of the harness's own loop."""

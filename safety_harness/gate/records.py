@@ -190,6 +190,9 @@ class AnsweredBy(OpenRecord):
     dtype: str | None = None
     arguments: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version} in {self.dtype} {self.arguments}".rstrip()
+
 
 class Identity(OpenRecord):
     """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""

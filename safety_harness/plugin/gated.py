@@ -43,8 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
         )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
-        if config.pluginmanager.has_plugin("xdist") and hosts.check_specs(config):
-            config.pluginmanager.register(hosts.Hosts(option.safety_registry), HOSTS)
+        keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
+        if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
+            config.pluginmanager.register(hosts.Hosts(option.safety_registry, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)
         if board:

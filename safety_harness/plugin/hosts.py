@@ -5,8 +5,9 @@ xdist sends a worker to another host by ``--px "id=a//ssh=HOST//…" --tx "8*pop
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,14 @@ RECIPE = (
     f'--px "id=a//ssh=HOST//python={sys.executable}//chdir={Path.cwd()}//execmodel=thread" --tx "8*popen//via=a" -d '
     "(docs/scale.md)"
 )
+# A host that vanishes says nothing: ssh has to notice it, and must not wait for a password.
+_SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 RESTARTS = 4
 """Workers that are replaced for each worker of the run, as xdist counts with -n. With --tx it would go on for ever."""
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist")
 """Packages that decide answers, or how workers report: a host has to have them in the versions of this one."""
+CARRIED = ("SAFETY_HARNESS_", "HF_", "VLLM_")
+"""How variables begin that workers on other hosts get too: caches, hubs and engines. ssh takes none along."""
 # Runs in a proxy's process. xdist gives its workers the same search path.
 _LOOK = """
 import sys
@@ -53,7 +58,7 @@ def described(files: Sequence[str]) -> dict[str, Any]:
 
 
 def check_specs(config: pytest.Config) -> bool:
-    """Return whether workers of this run are on other hosts, or behind a proxy.
+    """Return whether workers of this run are on other hosts, or behind a proxy. Give ssh its time limits.
 
     Raises:
         UsageError: the command line names workers in a way that xdist passes over, or that ends in a traceback.
@@ -79,7 +84,18 @@ def check_specs(config: pytest.Config) -> bool:
             raise pytest.UsageError(f"--tx {spec}: no --px has the id {spec.via}. Write {RECIPE}.")
         if spec.via and proxies[spec.via].execmodel != "thread":
             raise pytest.UsageError(f"--px {proxies[spec.via]}: needs execmodel=thread. Write {RECIPE}.")
+    config.option.px = [_with_time_limits(spec) for spec in config.getoption("px", None) or ()]
     return any(spec.via for spec in workers)
+
+
+def _with_time_limits(proxy: str) -> str:
+    """Return the specification of a *proxy*, with limits for its ssh. Its own options come first, and win."""
+    parts = proxy.split("//")
+    for at, part in enumerate(parts):
+        if part.startswith("ssh="):
+            options, _, host = part.removeprefix("ssh=").strip().rpartition(" ")
+            parts[at] = f"ssh={f'{options} {_SSH}'.strip()} {host}"
+    return "//".join(parts)
 
 
 def _tx_of(config: pytest.Config) -> bool:
@@ -88,10 +104,14 @@ def _tx_of(config: pytest.Config) -> bool:
 
 
 class Hosts:
-    """The plugin of the controller of a run on other hosts. *files* are the registry's, which all hosts must have."""
+    """The plugin of the controller of a run on other hosts.
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    *files* are the registry's, which all hosts must have. *variables* are carried to them in addition to ``CARRIED``.
+    """
+
+    def __init__(self, files: Iterable[Path], variables: Collection[str] = ()) -> None:
         self._files = [str(file.resolve()) for file in files]
+        self._variables = variables
         self._here: Mapping[str, Any] | None = None
 
     @pytest.hookimpl(wrapper=True)
@@ -116,6 +136,16 @@ class Hosts:
             raise pytest.UsageError(
                 f"A host of --px cannot run workers ({masked(lines[-1])}). Try ssh to it."
             ) from error
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
+        """Give workers on other hosts the variables of this process that decide what a run finds."""
+        carried = {
+            name: value for name, value in os.environ.items() if name.startswith(CARRIED) or name in self._variables
+        }
+        for spec in specs:
+            if spec.via:
+                spec.env = {**carried, **spec.env}
 
     def cores_of(self, node: Any) -> int:
         """Return how many cores are idle on the host of *node*, a worker that is about to begin.

@@ -127,8 +127,7 @@ def models(student: StudentResult) -> list[tuple[str, str, str]]:
             ("asked with", ", ".join(f"{name} {plain(value)}" for name, value in served.sampling.items()), NOTHING)
         )
     if engine := identity.engine:
-        by = f"{engine.kind} {engine.version} in {engine.dtype} {engine.arguments}".rstrip()
-        rows.append(("answered by", by, NOTHING))
+        rows.append(("answered by", str(engine), NOTHING))
     if patch:
         rows.append(("patch", cells.moved(student), patch.key))
     return rows

@@ -56,7 +56,9 @@ def test_two_hosts_give_what_one_gives(tmp_path: Path) -> None:
         "def test_folder(student): import os; assert os.path.isdir('suites')\n"
     )
     plain, hosts = (tmp_path / name for name in ("plain", "hosts"))
-    for folder, arguments in ((plain, ()), (hosts, TWO)):
+    # As the command `gate` names the plugins.
+    alone = ("--disable-plugin-autoload", "-p", "safety_harness.plugin", "-p", "xdist.plugin")
+    for folder, arguments in ((plain, ()), (hosts, (*alone, *TWO))):
         folder.mkdir()
         run = gate(folder, *arguments, more=threads)
         assert run.returncode == 0, run.stdout + run.stderr
@@ -82,6 +84,35 @@ def test_a_lost_host_is_no_green_run(tmp_path: Path) -> None:
     assert outcomes["alpha/two"] == "inconclusive"
     assert "pass" in outcomes.values()
     assert any("crashed" in reason for reason in table["reasons"])
+
+
+def test_a_host_is_reached_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program of that name run the command here, without any variable: it has time limits, after the user's own.
+
+    The workers get the variables that decide what a run finds, and no others.
+    """
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\necho "$@" >> "$NOTES"\nfor last; do :; done\nexec env -i PATH="$PATH" HOME="$HOME" sh -c "$last"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("HF_HOME", "/shared/hub")
+    monkeypatch.setenv("MY_SECRET", "none of theirs")
+    seen = (
+        "import os\ndef test_variables(student):\n"
+        "    assert os.environ['HF_HOME'] == '/shared/hub' and os.environ['SAFETY_HARNESS_CACHE']\n"
+        "    assert 'MY_SECRET' not in os.environ\n"
+    )
+    proxy = f"id=a//ssh=-p 22 -o ServerAliveInterval=3 hostA//python={sys.executable}//chdir={tmp_path}"
+    run = gate(tmp_path, "--px", f"{proxy}//execmodel=thread", "--tx", "2*popen//via=a", "-d", more=seen)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (said,) = (tmp_path / "notes").read_text().splitlines()
+    assert said.startswith("-C -p 22 -o ServerAliveInterval=3 -o BatchMode=yes -o ConnectTimeout=20 -o Server")
+    assert f"hostA {sys.executable} -c " in said
+    assert results(tmp_path)["outcome"] == "known red"
 
 
 PROXY = ("--px", "id=a//popen//execmodel=thread")
