@@ -40,7 +40,7 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpus", "0"], "'0' is no whole number from 1 to 100000"),
         (["--nodes", "2.5"], "'2.5' is no whole number"),
         (["--students", "9" * 30], "is no whole number"),
-        (["--device", "h20"], "perhaps meant as 'h200'"),
+        (["--device", "h20"], "Did you mean 'h200'"),
     ],
 )
 def test_a_wrong_size_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
