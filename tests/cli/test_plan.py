@@ -77,8 +77,10 @@ def test_the_device_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert given < fast
     here = Machine(4, 0.0, 2**34, "", 0, bfloat16=False, flops=1e11, bandwidth=1e10)
     monkeypatch.setattr(machine, "measure", lambda: here)
-    assert main([*ONE, "--device", "here", "--gpus", "4"]) == 0
+    assert main([*ONE, "--device", "here"]) == 0
     assert "For this machine's 4 cores: 0.1 TFLOP/s and 10 GB/s (measured now)." in capsys.readouterr().out
+    assert main([*ONE, "--device", "here", "--gpus", "4"]) == 0
+    assert "For a core of this machine's 4: 0.025 TFLOP/s and 2.5 GB/s (measured now)." in capsys.readouterr().out
     assert all(known.device.flops > 0 and known.source for known in DEVICES.values())
 
 
@@ -89,7 +91,7 @@ def test_a_model_too_large_for_the_device_is_said(
     small = Machine(2, 0.0, 10**6, "", 0, bfloat16=False, flops=1e11, bandwidth=1e10)
     monkeypatch.setattr(machine, "measure", lambda: small)
     assert main([*ONE, "--device", "here", "--gpus", "2"]) == 0
-    assert "needs 0.062 GiB; this machine's 2 cores: 0.00093 GiB. Give it several GPUs" in capsys.readouterr().out
+    assert "needs 0.062 GiB; a core of this machine's 2: 0.00093 GiB. Give it several GPUs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
