@@ -80,7 +80,7 @@ def _plan(options: argparse.Namespace) -> int:
     sums = f"For {known.name}: {rates} ({known.source}). The sums: safety_harness/evaluation/estimate.py"
     lines = [*([table(needs), sums] if needs else []), *unplanned]
     facts: Any = list(map(asdict, needs))
-    if needs and (options.gpus or options.nodes or options.students or options.ahead):
+    if needs and _of_fleet(options):
         if options.students:
             one_of([student for student, _ in looked_at])
         works = _works(looked_at, needs, device, options.students or 1)
@@ -89,6 +89,11 @@ def _plan(options: argparse.Namespace) -> int:
         lines += fleet_lines(works, fleet, known)
     show(options, facts, "\n".join(lines))
     return 0
+
+
+def _of_fleet(options: argparse.Namespace) -> bool:
+    """Return whether the command line is about more than one device."""
+    return bool(options.gpus or options.nodes or options.students or options.ahead)
 
 
 def _device(options: argparse.Namespace) -> tuple[Known, Device]:
@@ -100,8 +105,12 @@ def _device(options: argparse.Namespace) -> tuple[Known, Device]:
 
         machine = measure()
         memory = (machine.gpu_memory or machine.memory) / 1e9
-        name = machine.gpu or f"this machine's {machine.cores} cores"
-        known, device = Known(name, 0, 0, memory, "measured now"), machine.device
+        name, device = machine.gpu or f"this machine's {machine.cores} cores", machine.device
+        if _of_fleet(options) and not machine.gpu:
+            # It was measured with a thread on each.
+            name = f"a core of this machine's {machine.cores}"
+            device = replace(device, flops=device.flops / machine.cores, bandwidth=device.bandwidth / machine.cores)
+        known = Known(name, 0, 0, memory, "measured now")
     else:
         known = DEVICES[options.device]
         device = known.device

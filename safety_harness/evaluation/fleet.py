@@ -136,9 +136,8 @@ def outlay(works: Sequence[Work], fleet: Fleet) -> Outlay:
     # Free at, then in the order in which the nodes take turns.
     free = [(0.0, order, order % fleet.nodes) for order in range(min(len(works), fleet.places * fleet.nodes))]
     readers = min(fleet.places, -(-len(works) // fleet.nodes))
-    there: list[dict[str, float]] = [
-        {} for _ in range(min(len(works), fleet.nodes))
-    ]  # when each shared model is there, node by node
+    # When each shared model is there, node by node.
+    there: list[dict[str, float]] = [{} for _ in range(min(len(works), fleet.nodes))]
     gated = dict.fromkeys(range(len(free)), 0)
     read, end = 0, 0.0
     for one in works:

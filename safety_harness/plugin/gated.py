@@ -163,13 +163,13 @@ def pytest_configure_node(node: Any) -> None:
 
 def affordable_workers(config: pytest.Config) -> int:
     """Return the number of workers for ``-n auto``."""
-    return workers.affordable_workers(_students(config), gpus=_gpus(config))
+    return workers.affordable_workers(_students(config), gpus=_gpus(config), ahead=config.option.safety_ahead)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
-    for line in workers.pin(specs, _students(config), _gpus(config)):
+    for line in workers.pin(specs, _students(config), _gpus(config), config.option.safety_ahead):
         if collector := config.pluginmanager.get_plugin(COLLECTOR):
             collector.remarks[line] = None
         if terminal := config.pluginmanager.get_plugin("terminalreporter"):

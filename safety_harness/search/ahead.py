@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from safety_harness.errors import VoidProbe, remark
+from safety_harness.evaluation.gpus import VISIBLE, visible_gpus
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.evaluator import Evaluator
@@ -123,7 +124,7 @@ class Probers:
         self._ending = False
 
     def __enter__(self) -> Probers:
-        gpus = visible_gpus()
+        gpus = [gpu.id for gpu in visible_gpus()]
         self._probers: list[Prober] = []
         for number in range(1, self._ahead):
             gpu = gpus[number % len(gpus)] if gpus else None
@@ -225,26 +226,11 @@ def probers(evaluator: Evaluator, oracle: Oracle, ahead: int) -> contextlib.Abst
     return Probers(evaluator, oracle, ahead) if ahead > 1 else contextlib.nullcontext()
 
 
-def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES.
-
-    They are named by UUID, because an index means another GPU to each program that counts.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if all(name.strip().startswith(("GPU-", "MIG-")) for name in given):
-        return [name.strip() for name in given]
-    return [f"GPU-{torch.cuda.get_device_properties(place).uuid}" for place in range(torch.cuda.device_count())]
-
-
 def _serve(connection: Connection, student: Student, gpu: str | None, threads: int) -> None:
     """Answer probes of *student* until the connection ends. Send why where that cannot go on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the search decides what Ctrl-C ends
     if gpu:  # before torch looks for GPUs
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        os.environ[VISIBLE] = gpu
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the search has ended
         try:
             _answer(connection, student, threads)

@@ -40,7 +40,7 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpus", "0"], "'0' is no whole number from 1 to 100000"),
         (["--nodes", "2.5"], "'2.5' is no whole number"),
         (["--students", "9" * 30], "is no whole number"),
-        (["--device", "h20"], "perhaps meant as 'h200'"),
+        (["--device", "h20"], "Did you mean 'h200'"),
     ],
 )
 def test_a_wrong_size_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
@@ -77,8 +77,10 @@ def test_the_device_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert given < fast
     here = Machine(4, 0.0, 2**34, "", 0, bfloat16=False, flops=1e11, bandwidth=1e10)
     monkeypatch.setattr(machine, "measure", lambda: here)
-    assert main([*ONE, "--device", "here", "--gpus", "4"]) == 0
+    assert main([*ONE, "--device", "here"]) == 0
     assert "For this machine's 4 cores: 0.1 TFLOP/s and 10 GB/s (measured now)." in capsys.readouterr().out
+    assert main([*ONE, "--device", "here", "--gpus", "4"]) == 0
+    assert "For a core of this machine's 4: 0.025 TFLOP/s and 2.5 GB/s (measured now)." in capsys.readouterr().out
     assert all(known.device.flops > 0 and known.source for known in DEVICES.values())
 
 
@@ -89,7 +91,7 @@ def test_a_model_too_large_for_the_device_is_said(
     small = Machine(2, 0.0, 10**6, "", 0, bfloat16=False, flops=1e11, bandwidth=1e10)
     monkeypatch.setattr(machine, "measure", lambda: small)
     assert main([*ONE, "--device", "here", "--gpus", "2"]) == 0
-    assert "needs 0.062 GiB; this machine's 2 cores: 0.00093 GiB. Give it several GPUs" in capsys.readouterr().out
+    assert "needs 0.062 GiB; a core of this machine's 2: 0.00093 GiB. Give it several GPUs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

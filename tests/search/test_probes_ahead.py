@@ -13,16 +13,16 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from safety_harness.errors import Remark, VoidProbe
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.evaluation.gpus import Gpu
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
 from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import check_to_row
 from safety_harness.search import ahead
-from safety_harness.search.ahead import Prober, Probers, visible_gpus
+from safety_harness.search.ahead import Prober, Probers
 from safety_harness.search.find import find_patch, select
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit
@@ -66,18 +66,17 @@ def facts(patch: Patch) -> dict[str, Any]:
     return patch.model_dump(exclude={"seconds", "key"})
 
 
-@pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_find_the_same_patch(
-    world: Path, norm_patch: Patch, asked: list[tuple[Prober, Sequence[Unit]]], processes: int
+    world: Path, norm_patch: Patch, asked: list[tuple[Prober, Sequence[Unit]]]
 ) -> None:
     """Compare with a search on its own: the patch with its course, and the gate's check of it as JSON."""
     evaluator = open_evaluator(entry(world, search=NORM))
-    patch = search(evaluator, "key", ahead=processes)
+    patch = search(evaluator, "key", ahead=3)
     assert facts(patch) == facts(norm_patch)
-    assert len({id(prober) for prober, _ in asked}) == processes - 1
+    assert len({id(prober) for prober, _ in asked}) == 2
     checks = [Subject(evaluator, select(evaluator, found)).minimality(found) for found in (patch, norm_patch)]
     assert check_to_row(checks[0]) == check_to_row(checks[1])
-    assert not psutil.Process().children(recursive=True) or not _python_children()
+    assert not _python_children()
 
 
 def _python_children() -> list[psutil.Process]:
@@ -218,27 +217,6 @@ def test_no_process_starts_where_no_search_is_needed(world: Path, monkeypatch: p
 # --- GPUs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (None, ["GPU-a", "GPU-b"]),
-        ("", ["GPU-a", "GPU-b"]),
-        ("1,0", ["GPU-a", "GPU-b"]),  # torch has applied it
-        ("GPU-x, GPU-y", ["GPU-x", "GPU-y"]),
-        ("MIG-x", ["MIG-x"]),
-    ],
-)
-def test_gpus_are_named_by_uuid(monkeypatch: pytest.MonkeyPatch, given: str | None, expected: list[str]) -> None:
-    """Set CUDA_VISIBLE_DEVICES in each of its forms."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace(uuid="ab"[place]))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if given is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert visible_gpus() == expected
-
-
 @pytest.mark.parametrize(("gpus", "expected"), [([], [None] * 3), (["a", "b"], ["b", "a", "b"]), (["a"], ["a"] * 3)])
 def test_each_process_gets_a_gpu_in_turn(
     world: Path, monkeypatch: pytest.MonkeyPatch, gpus: list[str], expected: list[str | None]
@@ -246,7 +224,7 @@ def test_each_process_gets_a_gpu_in_turn(
     """Start three others: the search's own process is on the first GPU."""
     given: list[str | None] = []
     stand_in = SimpleNamespace(identity=dict, end=lambda: None)
-    monkeypatch.setattr(ahead, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(ahead, "visible_gpus", lambda: [Gpu(name, "A100", None) for name in gpus])
     monkeypatch.setattr(ahead, "Prober", lambda _, gpu, __: given.append(gpu) or stand_in)
     monkeypatch.setattr(Probers, "_admit", lambda *_: None)
     evaluator: Any = SimpleNamespace(student=entry(world))
