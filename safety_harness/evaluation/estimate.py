@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,14 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number, by dtype."""
 # Rows of one backward pass of a prior (search/priors/gradients.py).
 ROWS_PER_PASS = 16
-# Numbers that a backward pass remembers for each token, layer and hidden channel.
-ACTIVATIONS_PER_TOKEN = 34
+# Tokens of a question that each row of a backward pass reads itself: rows read what all begin with, as a system prompt,
+# together.
+OWN_TOKENS = 32
+# What a backward pass remembers for each token, layer and hidden channel: numbers in the model's dtype, and bytes of
+# what is computed in float32. A Llama takes 14 and 23 (benchmarks/speed/prior_memory.md), and with a wider MLP more.
+REMEMBERED_NUMBERS, REMEMBERED_BYTES = 16, 24
+# Bytes for each token of an answer and word of the vocabulary: log-probabilities, and their gradients.
+LOGPROB_BYTES = 11
 # Copies of a batch's keys and values: the cache that reads the questions, and the CUDA graphs of all rows, of half of
 # them and so on, which together hold twice as much (models/decoding/cuda_graphs.py).
 CACHES = 3
@@ -111,7 +118,7 @@ def plan(student: Student, device: Device, sketches: Sequence[Sketch] = ()) -> N
         model.parameters,
         sum(unit.parameters for unit in units),
         sum(missing.disk for missing in sketches if not missing.here),
-        _memory(student, model, units),
+        needed_memory(student, model, units),
         (fewest, most),
         (prior + fewest * probe, prior + most * probe),
     )
@@ -182,10 +189,10 @@ def _hidden(model: Sketch) -> int:
     return hidden
 
 
-def _memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
-    """Estimate the memory in bytes: the student, the teacher's movable tensors, and a batch or the prior's gradients.
+def needed_memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
+    """Estimate the memory in bytes: the student, the teacher's movable tensors, and a batch or a prior's backward pass.
 
-    A batch and the gradients are never held together, so the larger counts.
+    A batch and a backward pass are never held together, so the larger counts.
     """
     family = student.family
     width = BYTES[family.dtype]
@@ -195,13 +202,28 @@ def _memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
     vocabulary = int(answering(model.config).get("vocab_size", 0))
     tokens = QUESTION_TOKENS + family.max_new_tokens
     batch = family.batch_size * (CACHES * tokens * layers * keys * width + vocabulary * (width + 4))
-    # Gradients in the model's dtype, their sum in float32, and what a backward pass remembers.
-    remembered = ACTIVATIONS_PER_TOKEN * ROWS_PER_PASS * tokens * _hidden(model) * layers
-    gradients = movable * (width + 4) + remembered
+    backward = ROWS_PER_PASS * _remembered(student, model, layers, vocabulary) + _one_gradient(units, width)
     if student.search.prior == "descent":
         questions = HARMLESS_QUESTIONS + (TASK_QUESTIONS if student.spec.task else 0)
-        gradients += questions * KEPT_TOKENS * vocabulary * BYTES["bfloat16"]
-    return model.parameters * width + movable * width + max(batch, gradients)
+        backward += questions * KEPT_TOKENS * vocabulary * BYTES["bfloat16"]
+    return model.parameters * width + movable * width + max(batch, backward)
+
+
+def _remembered(student: Student, model: Sketch, layers: int, vocabulary: int) -> int:
+    """Estimate the bytes that a backward pass remembers of one row."""
+    family = student.family
+    each = REMEMBERED_NUMBERS * BYTES[family.dtype] + REMEMBERED_BYTES
+    states = (OWN_TOKENS + family.max_new_tokens) * layers * _hidden(model) * each
+    return states + family.max_new_tokens * vocabulary * LOGPROB_BYTES
+
+
+def _one_gradient(units: tuple[Unit, ...], width: int) -> int:
+    """Return the bytes of the largest gradient, its copy in another layout, and in float32 what it is multiplied by."""
+    sizes: Counter[str] = Counter()
+    for part in (part for unit in units for part in unit.parts):
+        spot = part.disk
+        sizes[part.memory.name] += spot.each * len(spot.places) if spot.axis >= 0 else math.prod(spot.shape)
+    return max(sizes.values()) * (2 * width + 2 * BYTES["float32"])
 
 
 def probe_seconds(student: Student, model: Sketch, device: Device) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.estimate import (
@@ -14,13 +15,16 @@ from safety_harness.evaluation.estimate import (
     KEPT_TOKENS,
     ROWS_PER_PASS,
     Device,
+    Sketch,
+    needed_memory,
     plan,
 )
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.priors import contrast, descent, gradients
-from tests.builders import make_model, make_pair, make_tokenizer, save, vary
+from safety_harness.weights.architectures import enumerate_units
+from tests.builders import make_config, make_model, make_pair, make_tokenizer, save, vary
 from tests.fake_hub import Hub
 from tests.refusal_world import entry
 
@@ -112,6 +116,22 @@ def test_the_memory_of_a_plan_holds_both_models(tmp_path: Path, world: Path) -> 
     assert need.parameters == parameters
     assert 4 * (parameters + need.movable) < need.memory
     assert need.memory < 4 * 40 * (parameters + need.movable)
+
+
+def test_a_prior_of_seven_billion_numbers_fits_35_gib(world: Path) -> None:
+    """Plan for Llama-2-7B's shape and answers of 48 tokens, in batches that take less than the prior."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 32000}  # fmt: skip
+    config = make_config("llama", tied=False, **sizes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    sketch = Sketch(config.to_dict(), shapes, 0, here=True)
+    student = entry(world, dtype="bfloat16", max_new_tokens=48, batch_size=32)
+    both = 2 * sketch.parameters + 2 * sum(unit.parameters for unit in enumerate_units(sketch.config, sketch.shapes))
+    memory = needed_memory(student, sketch, enumerate_units(sketch.config, sketch.shapes))
+    assert 6.7e9 < sketch.parameters < 6.8e9
+    assert both < memory < 35 * 2**30
 
 
 def test_a_slower_device_takes_longer(world: Path) -> None:

@@ -25,7 +25,7 @@ from safety_harness.search.priors import Importance
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
-from tests.builders import LONG, SHORT
+from tests.builders import LONG, SHORT, placed
 from tests.refusal_world import entry
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
@@ -37,7 +37,7 @@ OUTSIDE, DEVICE = "cpu", torch.device("cpu")
 
 def hooked(model: Any) -> Any:
     """Return *model* with the hooks of a spread model, which move to the processor what is there."""
-    return dispatch_model(model, {name: "cpu" for name, _ in model.named_children()}, force_hooks=True)
+    return dispatch_model(model, placed(model, "cpu", "cpu"), force_hooks=True)
 
 
 def hooks(model: Any) -> dict[str, Any]:
