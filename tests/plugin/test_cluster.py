@@ -292,6 +292,8 @@ REMARKS = """
 from safety_harness.errors import remark
 def test_remarks(student):
     remark(f"odd: {student.evaluator.student.name}")
+def test_about_nobody():
+    pass
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from tests.plugin.conftest import write_project
+from tests.plugin.test_live import SLOW, in_a_terminal
 from tests.ray_cluster import LOADED, ROOT, SECONDS_TO_END, LocalCluster, Runs
 
 pytestmark = [
@@ -278,6 +280,7 @@ def _answers(cache: Path) -> int:
 
 WHERE = """
 import os
+import re
 def test_where(student, measure):
     measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=os.environ["OMP_NUM_THREADS"])
 """
@@ -303,3 +306,13 @@ def test_each_task_sees_its_own_gpu_from_a_fresh_process(own_cluster: LocalClust
     assert {one["gpu"] for one in about} == {"0", "1"}
     assert {one["cores"] for one in about} == {"2"}
     assert len({one["process"] for one in about}) == 6
+
+
+def test_a_terminal_sees_what_tasks_do(tmp_path: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    write_project(tmp_path, {"one": "pass"}, SLOW.replace("range(4)", "range(15)"))
+    code, written = in_a_terminal(tmp_path, "--gate-ray", cluster.address)
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
+    assert code == 0, plain
+    assert re.search(r"r0   alpha/one +[━╸╺]+ 9 units, \d+ probes, 3/9 refused, ~0:01:00 left", plain)
