@@ -75,7 +75,7 @@ def runs(tmp_path: Path, cluster: LocalCluster) -> Callable[..., Runs]:
 def test_a_dead_process_is_tried_again(runs: Callable[..., Runs], tmp_path: Path) -> None:
     code, said = runs(more=DIES.format(folder=str(tmp_path), once=True)).run()
     assert code == 0, said
-    assert "ray: alpha/two: lost 1 times. " in said
+    assert "ray: alpha/two: attempt 1 of 3 was lost. " in said
     assert "gate: PASS" in said
 
 
@@ -88,7 +88,9 @@ def test_a_student_that_is_lost_is_inconclusive(runs: Callable[..., Runs], tmp_p
     assert {student["id"]: student["outcome"] for student in table["students"]} == {
         "alpha/one": "pass", "alpha/two": "inconclusive",
     }  # fmt: skip
-    assert any("alpha/two: no report came of this test: lost 1 times. " in reason for reason in table["reasons"])
+    assert any(
+        "alpha/two: no report came of this test: attempt 1 of 1 was lost. " in reason for reason in table["reasons"]
+    )
 
 
 def test_a_task_that_returns_nothing_is_never_green(runs: Callable[..., Runs]) -> None:
@@ -256,7 +258,7 @@ def test_a_search_goes_on_on_another_node_without_a_shared_disk(
         shutil.rmtree(tmp_path / ("a" if busy is nodes[0] else "b"))
         said, _ = process.communicate(timeout=8 * SECONDS_TO_END)
         assert process.returncode == 0, said
-        assert "tiny-llama/arithmetic: lost 1 times. " in said
+        assert "tiny-llama/arithmetic: attempt 1 of 3 was lost. " in said
         patch = project.patch()
         assert patch["probes"] - len(patch["course"]) >= held
         (kept,) = (here / "patches").glob("*/patch.json")

@@ -142,8 +142,9 @@ class ClusterRun:
         except ray.exceptions.RayTaskError as error:
             trouble = cause_of(error)
         except ray.exceptions.RayError as error:
-            trouble = f"lost {job.attempts} times. {cause_of(error)}"
-            if job.attempts <= self.config.option.safety_ray_retries:
+            attempts = 1 + self.config.option.safety_ray_retries
+            trouble = f"attempt {job.attempts} of {attempts} was lost. {cause_of(error)}"
+            if job.attempts < attempts:
                 self._say(f"{job.name}: {trouble} It is tried again, and goes on from its journal.")
                 self._submit(job)
                 return

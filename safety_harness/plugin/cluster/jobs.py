@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,4 +109,4 @@ def cause_of(error: BaseException) -> str:
     line = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
     if "No module named 'safety_harness" in line:
         line = "has no safety_harness, or another one. Use one environment on all nodes."
-    return masked(line)[:400]
+    return masked(textwrap.shorten(line, 300, placeholder=" …"))
