@@ -252,10 +252,7 @@ ABOUT = {
 def page(rows: Sequence[Row]) -> str:
     """Return the page of the newest row of each part."""
     newest = {row["part"]: row for row in rows}
-    text = (
-        "# Runs over a Ray cluster\n\nMade by `python -m benchmarks.speed.cluster PART`, all nodes on one machine of "
-    )
-    text += f"{os.cpu_count()} cores.\n"
+    text = f"# Runs over a Ray cluster\n\nAll nodes are on one machine of {os.cpu_count()} cores.\n"
     for part in (part for part in PARTS if part in newest):
         row = {name: value for name, value in newest[part].items() if name not in ("part", "made by")}
         made = f"`python -m benchmarks.speed.cluster {newest[part]['made by']}`"
