@@ -13,6 +13,7 @@ from safety_harness.errors import ConfigError, masked
 from safety_harness.gate.incidents import student_of
 from safety_harness.plugin.cluster import placing, task
 from safety_harness.plugin.cluster.alike import expected
+from safety_harness.plugin.options import by_subject
 from safety_harness.plugin.workers import place_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
         raise ConfigError(f"--gate-ray {option.safety_ray}: no node{marked} has a core for tasks. Add one.")
     order = {
         "expected": expected(session, students),
+        "searches": not option.safety_patches and "patched" in by_subject(config, students),
         "environment": task.environment(os.environ),
         "arguments": [str(argument) for argument in config.invocation_params.args],
         "folder": str(config.invocation_params.dir),
