@@ -61,14 +61,14 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     from safety_harness.registry.splits import further_questions
 
     torch.set_num_threads(workers.threads_of_worker(config))
-    evaluator: Answering = open_evaluator(student)
+    evaluator = open_evaluator(student)
     # These are asked last, and only recorded: check now that they can be asked.
     for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-        evaluator.weighed.check_askable(prompts)
+        evaluator.check_askable(prompts)
     if student.family.backend:
         from safety_harness.evaluation.engine import EngineEvaluator
 
-        evaluator = EngineEvaluator(evaluator.weighed, student.family.backend)
+        return EngineEvaluator(evaluator, student.family.backend)
     return evaluator
 
 
