@@ -145,4 +145,25 @@ def make_pair(
     return folder, save(teacher, tokenizer, root / "teacher", shard=shard, bare=bare)
 
 
+def placed(model: torch.nn.Module, first: Any, then: Any) -> dict[str, Any]:
+    """Return a device map of *model*: *first* up to its first layer, *then* for all that follows."""
+    layers = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
+    places: dict[str, Any] = {}
+    where = first
+
+    def place(module: torch.nn.Module, prefix: str) -> None:
+        nonlocal where
+        for name, child in module.named_children():
+            if prefix + name == layers:
+                places.update({f"{layers}.{at}": then if at else first for at in range(len(list(child.children())))})
+                where = then
+            elif layers.startswith(f"{prefix}{name}."):
+                place(child, f"{prefix}{name}.")
+            else:
+                places[prefix + name] = where
+
+    place(model, "")
+    return places
+
+
 transformers.utils.logging.disable_progress_bar()

@@ -62,9 +62,9 @@ def add_gate(commands: Commands[Parser]) -> None:
     gate.add_argument(
         "-n",
         dest="processes",
-        default="auto",
         metavar="N",
-        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow)",
+        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow; none "
+        "with --ray)",
     )
     gate.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="an argument of pytest, after `--`")
     settings = settings_options()
@@ -102,7 +102,9 @@ def command(options: argparse.Namespace) -> list[str]:
 
 def workers(options: argparse.Namespace) -> list[str]:
     """Return pytest's option for the number of workers; none where its arguments name them, as on other hosts."""
-    return [] if any(given.startswith("--tx") for given in options.pytest) else ["-n", options.processes]
+    if any(given.startswith("--tx") for given in options.pytest):
+        return []
+    return ["-n", options.processes or ("0" if options.safety_ray else "auto")]
 
 
 def _gate(options: argparse.Namespace) -> int:

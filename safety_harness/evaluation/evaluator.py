@@ -15,6 +15,7 @@ from safety_harness.judging.judge import RuleJudge, Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
 from safety_harness.judging.thoughts import without_thought
+from safety_harness.models.devices import device_name
 from safety_harness.models.generate import DECODING, Generator, Screen
 from safety_harness.models.likelihood import (
     TextScore,
@@ -28,6 +29,7 @@ from safety_harness.models.lineage import check_lineage
 from safety_harness.models.load import LoadedModel, load, prepare
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.speedups import Speedups
+from safety_harness.models.spread import layout
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
@@ -85,6 +87,11 @@ class Evaluator:
             self.check_askable(prompts)
         require_readable(questions.text, loaded.tokenizer)
         check_documents(self.generator, questions.text.texts)
+
+    @property
+    def device(self) -> str:
+        """The name of what computes: a measurement depends on the kind of GPU."""
+        return device_name(self.generator.model)
 
     @property
     def weighed(self) -> Evaluator:
@@ -200,6 +207,7 @@ class Evaluator:
         Two measurements are comparable if all of these are equal. Patches are cached by them.
         """
         family, generator = self.student.family, self.generator
+        spread = layout(generator.model)
         return {
             "student": self.checkpoint.fingerprint,
             "teacher": self._teacher and self._teacher.fingerprint,
@@ -208,12 +216,13 @@ class Evaluator:
             "judge": self.judge.fingerprint,
             "decoding": DECODING,
             "dtype": family.dtype,
-            "device": generator.model.device.type,
+            "device": self.device,
             "batch_size": generator.batch_size,
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,
             "template": sha256_text(generator.chat.template or ""),
             "thoughts": THOUGHTS,
+            **({"layout": spread} if spread else {}),
         }
 
     def forget(self) -> None:
@@ -261,10 +270,11 @@ class Evaluator:
         return VoidProbe(f"A NaN or an infinity comes out of {self.student.id} with {named} of the teacher in it.")
 
 
-def open_evaluator(student: Student) -> Evaluator:
+def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     """Check questions, files and lineage, then load the student with its teacher's weights, if any, in reach.
 
-    The checks are cheap and loading is not, so all checks come first.
+    The checks are cheap and loading is not, so all checks come first. Models that were *compared* by another process
+    are not compared again, and the evaluator does not know how near they are.
 
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
@@ -273,9 +283,10 @@ def open_evaluator(student: Student) -> Evaluator:
     as_it_is = not student.patchable
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
-    if relatives:
+    if relatives and not compared:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
-    loaded = load(checkpoint.folder, student.family.dtype, as_it_is=as_it_is)
+    family = student.family
+    loaded = load(checkpoint.folder, family.dtype, as_it_is=as_it_is, device_map=family.device_map)
     teacher, ancestor, *_ = *relatives, None, None
     return Evaluator(student, loaded, teacher, questions, ancestor, lineages[0] if lineages else None)

@@ -153,13 +153,13 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
 def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     """Return the weights, the questions and the way of a student's search; None where the run did not record them.
 
-    Neither the batch size, nor the device, nor an engine, nor the held-out questions make another student.
+    Neither the batch size, nor the devices, nor an engine, nor the held-out questions make another student.
     """
     identity, patch = student.about.identity, student.about.patch
     if not identity.model_fields_set or not (patch or student.about.subject in UNPATCHED):
         return None
     return {
-        **identity.model_dump(exclude={"batch_size", "device", "engine"}),
+        **identity.model_dump(exclude={"batch_size", "device", "layout", "engine"}),
         "questions": asked_in_search(identity.questions),
         **(patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}) if patch else {}),
     }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,19 +11,15 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     WrapSerializer,
     model_serializer,
 )
-
-from safety_harness.errors import first_fault
 
 Subject = Literal["patched", "as it is", "served"]
 """What is gated: a student with a patch in it, the student as it is, or what a server answers in its name."""
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -222,6 +217,17 @@ class Identity(OpenRecord):
         return (self.student is None, self.served is None) == ((True, False) if subject == "served" else (False, True))
 
 
+class Worker(OpenRecord):
+    """The process that measured a student: what computed there, and the driver of its GPU.
+
+    ``packages`` are those of another version than in the run's own environment; None where one is missing.
+    """
+
+    device: str | None = None
+    driver: str | None = None
+    packages: Mapping[str, str | None] = {}
+
+
 def _without_share(facts: Any) -> Any:
     """Return the facts of a patch without its share, which follows from them; None where there are none."""
     return {name: fact for name, fact in facts.items() if name != "share"} or None if isinstance(facts, dict) else facts
@@ -246,6 +252,7 @@ class About(OpenRecord):
     moved: MovedShares | None = None
     lineage: Annotated[Lineage | None, BeforeValidator(lambda facts: facts or None)] = None
     identity: Identity = Identity()
+    worker: Worker = Worker()
 
 
 # --- The judge -------------------------------------------------------------------------------------------------------
@@ -268,46 +275,3 @@ class Judge(Record):
     name: str | None = None
     fingerprint: str | None = None
     sets: Mapping[str, Agreement] = {}
-
-
-# --- From plain values to records and back ---------------------------------------------------------------------------
-
-
-def plain(value: Any) -> Any:
-    """Return *value* in exact built-in types, which survive pytest-xdist's transport.
-
-    A float subclass (numpy's among them) in a test's properties breaks a worker, so nothing else may pass.
-    """
-    match value:
-        case None | bool():
-            return value
-        case tuple() | list():
-            return [plain(item) for item in value]
-        case str():
-            return str(value).encode("utf-8", "replace").decode()  # half of a character is no JSON
-        case int():
-            return int(value)
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case BaseModel():
-            return value.model_dump(mode="json")
-        case float():
-            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
-        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
-            return plain(value.tolist())
-        case _:
-            return float(value)
-
-
-def record(kind: type[Model], facts: Mapping[str, Any] | BaseModel, what: str) -> Model:
-    """Return *facts* as a record of *kind*.
-
-    Raises:
-        ValueError: *what* has a value that such a record cannot have.
-    """
-    if type(facts) is kind:
-        return facts
-    try:
-        return kind.model_validate(plain(facts))
-    except ValidationError as error:
-        raise ValueError(f"{what}: {first_fault(error)}") from None

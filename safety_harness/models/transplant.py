@@ -1,14 +1,15 @@
 """Put the teacher's units into the student, and take them out again bit for bit.
 
-A whole module goes in by pointing the student's parameter at the teacher's tensor, and comes out by pointing it back at
-its own storage. Channels are overwritten, and restored from a copy. The cost of a switch is therefore the cost of what
-it changes, and nothing is rounded. On a GPU, the numbers of a whole module are swapped with the teacher's: a CUDA graph
-knows weights by their addresses, and copying costs less than capturing a graph again.
+A tensor that moves as a whole changes places with the teacher's: the student's parameter is pointed at the other
+storage. Channels are overwritten, and restored from a copy. The cost of a switch is therefore the cost of what it
+changes, and nothing is rounded. On a GPU, the numbers of a whole tensor are swapped instead: a CUDA graph knows weights
+by their addresses, and copying costs less than capturing a graph again.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import torch
 
 from safety_harness.errors import UnitError
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Part, Spot, Unit, moved
+from safety_harness.weights.units import Moved, Part, Spot, Unit, moved
 
 
 class Donor(Protocol):
@@ -40,6 +41,10 @@ class Transplanter:
         self._teacher = teacher
         self._ancestor = ancestor
         self._donated: dict[str, torch.Tensor] = {}
+        self._exchanged: set[str] = set()
+        """Tensors of the checkpoint that model and teacher have exchanged: ``_donated`` holds the student's numbers."""
+        self._overwritten: defaultdict[str, list[tuple[Moved, torch.Tensor]]] = defaultdict(list)
+        """What moves of a tensor in part, and the student's numbers there, the innermost transplant last."""
 
     @contextlib.contextmanager
     def transplanted(self, units: Iterable[Unit]) -> Iterator[None]:
@@ -48,41 +53,67 @@ class Transplanter:
         Raises:
             UnitError: the model lacks a tensor of a unit, or has it in another shape.
         """
-        # Everything is read and checked before anything moves.
-        moves = [(move, self._donor(move.part)) for move in moved(units)]
+        moves = moved(units)
+        for move in moves:  # everything is read and checked before anything moves
+            self._donor(move.part)
         with contextlib.ExitStack() as undo:
-            for move, donor in moves:
-                spot = move.part.memory
-                parameter = self._parameters[spot.name]
-                whole = not (move.indices or move.memory or spot.within)
-                if whole and parameter.device.type == "cpu":
-                    undo.callback(setattr, parameter, "data", parameter.data)
-                    parameter.data = donor
-                    continue
-                if whole:
-                    undo.callback(_swap, parameter.data, donor)
-                    _swap(parameter.data, donor)
-                    continue
-                target = parameter.data[spot.within]
-                if move.memory:
-                    at = torch.tensor(move.memory, device=target.device)
-                    undo.callback(target.index_copy_, move.axis, at, target.index_select(move.axis, at))
-                    target.index_copy_(move.axis, at, _taken(donor, move.axis, move.indices))
+            for move in moves:
+                if move.name in self._exchanged:
+                    continue  # an outer transplant has moved all of it
+                if move.indices:
+                    self._overwrite(move, undo)
                 else:
-                    undo.callback(target.copy_, target.clone())
-                    target.copy_(donor)
+                    undo.callback(self._restore, move)
+                    self._exchange(move)
             yield
 
-    def difference(self, part: Part) -> torch.Tensor:
-        """Return what moving a unit's part of one tensor adds to the student's numbers, on the model's device.
+    def _restore(self, move: Moved) -> None:
+        """Exchange all numbers of one tensor again, unless the first exchange failed."""
+        if move.name in self._exchanged:
+            self._exchange(move)
 
-        The result is float32 and has the tensor's shape on disk, with only the unit's channels along its axis, in
-        order. A tensor that belongs to no channel (axis -1) is returned whole.
+    def _exchange(self, move: Moved) -> None:
+        """Let the model and the teacher exchange all numbers of one tensor. A second exchange restores both."""
+        spot, donor = move.part.memory, self._donated[move.name]
+        parameter = self._parameters[spot.name]
+        target = parameter.data[spot.within]
+        if move.memory:
+            at = torch.tensor(move.memory, device=target.device)
+            own = target.index_select(move.axis, at)
+            target.index_copy_(move.axis, at, donor)
+            donor.copy_(own)
+        elif spot.within or parameter.device.type != "cpu":
+            own = target.clone()
+            target.copy_(donor)
+            donor.copy_(own)
+        else:
+            parameter.data, self._donated[move.name] = donor, parameter.data
+        self._exchanged ^= {move.name}
+
+    def _overwrite(self, move: Moved, undo: contextlib.ExitStack) -> None:
+        """Put channels of one tensor into the model, and let *undo* restore them."""
+        spot, overwritten = move.part.memory, self._overwritten[move.name]
+        target = self._parameters[spot.name].data[spot.within]
+        at = torch.tensor(move.memory, device=target.device)
+        own = target.index_select(move.axis, at)
+        undo.callback(target.index_copy_, move.axis, at, own)
+        target.index_copy_(move.axis, at, _taken(self._donated[move.name], move.axis, move.indices))
+        overwritten.append((move, own))
+        undo.callback(overwritten.pop)
+
+    def difference(self, part: Part) -> torch.Tensor:
+        """Return what moving a unit's part of one tensor adds to the student's own numbers, on their device.
+
+        This is independent of what has moved. The result is float32 and has the tensor's shape on disk, with only the
+        unit's channels along its axis, in order. A tensor that belongs to no channel (axis -1) is returned whole.
 
         Raises:
             UnitError, SourceError: the teacher or the ancestor lacks the tensor, or has it in another shape.
         """
-        return channels_of(self._donor(part).float() - self._student(part).float(), part.disk)
+        student, teacher = self._both(part)
+        # One float32 copy, changed in place: a large model has no room for a second one.
+        difference = channels_of(teacher, part.disk).to(torch.float32, copy=True)
+        return difference.sub_(channels_of(student, part.disk))
 
     def moving(self, units: Iterable[Unit]) -> dict[str, torch.Tensor]:
         """Return what *units* put into the student, by the checkpoint's names, in the student's dtype, on the CPU.
@@ -90,17 +121,25 @@ class Transplanter:
         A tensor that moves in part is cut down to the indices that move, ascending.
         """
         return {
-            move.name: _taken(self._donor(move.part), move.axis, move.indices).cpu().contiguous()
+            move.name: _taken(self._both(move.part)[1], move.axis, move.indices).cpu().contiguous()
             for move in moved(units)
         }
 
-    def _student(self, part: Part) -> torch.Tensor:
-        """Return the student's numbers of one tensor of the checkpoint, in its shape on disk."""
+    def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the student's own and the teacher's numbers of one tensor, wherever they are, in its shape on disk."""
+        donor, inside = self._donor(part), self._in_model(part)
+        student, teacher = (donor, inside) if part.disk.name in self._exchanged else (inside, donor)
+        for move, own in reversed(self._overwritten[part.disk.name]):
+            student = student.index_copy(move.axis, torch.tensor(move.indices, device=student.device), own)
+        return student, teacher
+
+    def _in_model(self, part: Part) -> torch.Tensor:
+        """Return the model's present numbers of one tensor of the checkpoint, in its shape on disk."""
         data = self._parameters[part.memory.name].data
         return data if part.alike else channels_of(data, part.memory)
 
     def _donor(self, part: Part) -> torch.Tensor:
-        """Return the numbers that a whole tensor of the checkpoint would get from the teacher."""
+        """Return the numbers that a whole tensor of the checkpoint gets from the teacher, or got in exchange."""
         name = part.disk.name
         if name not in self._donated:
             parameter = self._parameters.get(part.memory.name)
@@ -108,7 +147,7 @@ class Transplanter:
                 raise UnitError(
                     f"The student has no tensor {part.memory.name!r} in memory; its architecture's row is wrong."
                 )
-            student = self._student(part)  # unmoved so far: a tensor is read before it first moves
+            student = self._in_model(part)  # unmoved so far: a tensor is read before it first moves
             tensor = self._teacher.tensor(name)
             if tensor.shape != student.shape:
                 raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(student.shape)}.")
@@ -116,13 +155,6 @@ class Transplanter:
                 tensor = student.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
             self._donated[name] = tensor.to(device=parameter.device, dtype=parameter.dtype)
         return self._donated[name]
-
-
-def _swap(one: torch.Tensor, other: torch.Tensor) -> None:
-    """Exchange the numbers of two tensors in place."""
-    copy = one.clone()
-    one.copy_(other)
-    other.copy_(copy)
 
 
 def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:

@@ -6,16 +6,18 @@ No other run registers this module. Fixtures import what needs torch, in the pro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.evaluation.gpus import Gpu, visible_gpus
 from safety_harness.plugin import hosts, live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
+from safety_harness.plugin.environment import PACKAGES, installed
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 from safety_harness.registry.options import PREFIX
 
@@ -26,6 +28,7 @@ COLLECTOR = "safety-harness-collector"
 HOSTS = "safety-harness-hosts"
 FREE_CORES: pytest.StashKey[dict[str, int]] = pytest.StashKey()
 """How many cores are idle on this host (an empty name), and on that of each proxy."""
+GPUS: pytest.StashKey[tuple[Gpu, ...]] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -44,13 +47,26 @@ def pytest_configure(config: pytest.Config) -> None:
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
             config.pluginmanager.register(hosts.Hosts(option.safety_registry, keys), HOSTS)
         announce(config, students)
-        if board := live.open_board(config):
+        board = live.open_board(config)
+        if board:
             config.pluginmanager.register(board, "safety-harness-board")
-            if not hosts.is_distributed(config):
+            if not hosts.is_distributed(config) and not option.safety_ray:
                 config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
+        if option.safety_ray:
+            _open_cluster(config, students, board.folder if board else None)
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
         config.pluginmanager.register(writer, "safety-harness-progress")
+
+
+def _open_cluster(config: pytest.Config, students: tuple[Student, ...], lines: Path | None) -> None:
+    """Let a Ray cluster run the tests, and write its tasks' live *lines* into that folder."""
+    from safety_harness.plugin.cluster.controller import open_cluster
+
+    try:
+        open_cluster(config, students, lines)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:
@@ -135,18 +151,36 @@ def _as_check(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker how many cores of its host were idle before the workers began, and how many workers share them."""
+    """Tell a worker the idle cores of its host and how many share them, and the packages of this process."""
     known, proxy = node.config.stash.setdefault(FREE_CORES, {}), node.gateway.spec.via or ""
     if proxy not in known:
         others = node.config.pluginmanager.get_plugin(HOSTS)
         known[proxy] = others.cores_of(node) if proxy else workers.free_cores()
     node.workerinput[workers.FREE_CORES] = known[proxy]
     node.workerinput[workers.NEIGHBOURS] = sum((spec.via or "") == proxy for spec in node.nodemanager.specs)
+    node.workerinput[PACKAGES] = installed()
 
 
 def affordable_workers(config: pytest.Config) -> int:
     """Return the number of workers for ``-n auto``."""
-    return workers.affordable_workers(_students(config))
+    return workers.affordable_workers(_students(config), gpus=_gpus(config), ahead=config.option.safety_ahead)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
+    for line in workers.pin(specs, _students(config), _gpus(config), config.option.safety_ahead):
+        if collector := config.pluginmanager.get_plugin(COLLECTOR):
+            collector.remarks[line] = None
+        if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+            terminal.write_line(line)
+
+
+def _gpus(config: pytest.Config) -> tuple[Gpu, ...]:
+    """Return the GPUs of this run. Their free memory is asked once, before a worker takes some."""
+    if GPUS not in config.stash:
+        config.stash[GPUS] = visible_gpus()
+    return config.stash[GPUS]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safety_harness.digests import sha256_of_weights
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import (
     cache_dir,
     explain_disk_errors,
     locked,
-    sha256_file,
     sha256_text,
     staging,
     whole_folder,
@@ -284,7 +284,7 @@ def _one_line(message: str) -> str:
 
 
 def _require_hash(path: Path, expected: str) -> None:
-    found = sha256_file(path)
+    found = sha256_of_weights(path)
     if found != expected:
         raise SourceError(
             f"{path.name}: sha256 is {found}, but the registry pins {expected}. "

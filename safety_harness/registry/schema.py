@@ -24,6 +24,7 @@ from safety_harness.registry.sources import (
 )
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0"]
 _OF_WEIGHTS = ("adapters", "chat_template", "file", "revision", "sha256")
 
 
@@ -119,6 +120,11 @@ class Family(Table):
     batch_size: Count = Field(64, description="Questions asked at once. Halved, with a warning, when memory runs out.")
     memory_gib: float = Field(
         1.0, gt=0, le=100_000, description="Memory that one worker needs, in GiB. `-n auto` counts with it."
+    )
+    device_map: DeviceMap | None = Field(
+        None,
+        description="How a model that does not fit one GPU is spread over all GPUs that its worker sees, whole layers "
+        "on each: `auto` deals them evenly, `balanced_low_0` leaves room on the first one. Unset: it is on one GPU.",
     )
     near_duplicates: float | None = Field(
         None,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from safety_harness.evaluation import findings, machine
 from safety_harness.evaluation.estimate import sketch
@@ -181,6 +182,17 @@ def test_a_registry_that_cannot_be_read_is_one_line(command: Command, tmp_path: 
     """Name a file that is not there."""
     code, _, err = command("doctor", "--registry", tmp_path / "gone.toml")
     assert (code, err.count("\n"), "gone.toml" in err) == (2, 1, True)
+
+
+def test_every_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at a box of two kinds. The roomiest GPU decides what fits."""
+    names, free = ("A100", "T1000", "A100"), (5, 4, 70)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda at: names[at])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda at: (free[at] << 30, 80 << 30))
+    gpu, memory = machine._gpus()
+    assert (gpu, memory) == ("2 x A100 + T1000", 70 << 30)
+    assert "2 x A100 + T1000 with up to 70 GiB free, " in str(replace(QUIET, gpu=gpu, gpu_memory=memory))
 
 
 def test_this_machine_is_measured() -> None:

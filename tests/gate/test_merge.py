@@ -16,9 +16,10 @@ from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
+from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.recheck import VERDICTS, contradiction
-from safety_harness.gate.records import About, plain
+from safety_harness.gate.records import About
 from safety_harness.gate.results import Asked, Check, Outcome, RunResult
 from safety_harness.registry.settings import GateSettings
 from tests.samples import ASKED, HARMFUL, about, as_it_is, defense, run_result, sample_checks, whole_patch
@@ -140,6 +141,7 @@ def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
         {},
         {"batch_size": 8},
         {"device": "cuda"},
+        {"layout": [["NVIDIA H100", 291]]},
         {"questions": {"harmful.search": "q", "harmful.report": "another"}},
     ],
 )

@@ -9,21 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import dispatch_model
 
 import safety_harness.models.load
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.models.decoding.cuda_graphs import GraphCache, capturable
 from safety_harness.models.generate import Generator
-from safety_harness.models.likelihood import text_scores
+from safety_harness.models.likelihood import answer_logprobs, text_scores
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.speedups import Speedups
+from safety_harness.models.spread import spans_devices
 from safety_harness.models.transplant import Transplanter
+from safety_harness.search.priors import Importance
 from safety_harness.search.reduce import search
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
-from tests.builders import ARCHITECTURES, LONG, SHORT
+from tests.builders import ARCHITECTURES, LONG, SHORT, placed
 from tests.refusal_world import entry
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for one (make gpu)")
@@ -126,6 +129,54 @@ def test_a_patched_model_replays_the_graphs_of_the_student(pairs: Pairs) -> None
         made |= set(map(id, graphs.decode_graphs.values()))
     assert len(different) > 2
     assert made == set(map(id, graphs.decode_graphs.values()))
+
+
+def over_two_devices(model: Any) -> Any:
+    """Spread *model*: up to its first layer on one GPU, all that follows on the next one, or on the CPU."""
+    there: Any = 1 if torch.cuda.device_count() > 1 else "cpu"
+    return dispatch_model(model, placed(model, 0, there), main_device=there)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "phi3", "mixtral"])
+def test_a_model_over_two_devices_answers_as_on_the_cpu(pairs: Pairs, cpu: Any, architecture: str) -> None:
+    """Compare answers, scores and weights with units in both models; there is nothing of CUDA graphs."""
+    student, teacher = (Checkpoint(folder) for folder in pairs(architecture, False))
+    here, there = (cpu(lambda: load(student.folder, "float32")) for _ in range(2))
+    over_two_devices(there.model)
+    assert spans_devices(there.model)
+    units = enumerate_units(student.config, student.shapes, None)
+    expected, asked = generator(here), generator(there)
+    assert asked.speedups.graphs is None
+    ours, theirs = Transplanter(there.model, teacher), Transplanter(here.model, teacher)
+    for patch in patches(units):
+        with ours.transplanted(patch), theirs.transplanted(patch):
+            assert_alike(here.model, there.model)
+            answers = expected.answers(QUESTIONS, NEW)
+            assert asked.answers(QUESTIONS, NEW) == answers
+            scores = zip(*(answer_logprobs(one, QUESTIONS, answers) for one in (expected, asked)), strict=True)
+            for one, other in scores:
+                torch.testing.assert_close(other.cpu(), one, rtol=1e-3, atol=1e-4)
+        assert_alike(here.model, there.model)
+
+
+def test_a_prior_over_two_devices_is_that_of_the_cpu(world: Path, cpu: Any) -> None:
+    """Compare the scores of all channels, and the search that they lead to."""
+    here, there = (cpu(lambda: open_evaluator(entry(world))) for _ in range(2))
+    over_two_devices(there.generator.model)
+    ours, theirs = Importance(there), Importance(here)
+    for unit in here.units:
+        expected = theirs.of_channels(unit)
+        torch.testing.assert_close(ours.of_channels(unit), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+    assert search(there, "test").units == search(here, "test").units
+
+
+def test_auto_puts_a_small_model_on_one_gpu(pairs: Pairs, cpu: Any) -> None:
+    """Load by a device map, and compare answers; on a machine with several GPUs it may lie on all of them."""
+    folder = pairs("llama", False)[0]
+    spread_out = load(folder, "float32", device_map="auto")
+    assert {parameter.device.type for parameter in spread_out.model.parameters()} == {"cuda"}
+    expected = generator(cpu(lambda: load(folder, "float32"))).answers(QUESTIONS, NEW)
+    assert generator(spread_out).answers(QUESTIONS, NEW) == expected
 
 
 def test_text_is_scored_as_on_the_cpu(pairs: Pairs, cpu: Any) -> None:

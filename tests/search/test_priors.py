@@ -179,10 +179,10 @@ def test_the_usual_refusal_ends_as_the_template_does(world: Path, monkeypatch: p
 def test_memory_that_ends_in_a_gradient_is_reported(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check the advice."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 40 GiB")
 
-    monkeypatch.setattr(torch.autograd, "grad", full)
+    monkeypatch.setattr(torch.autograd, "backward", full)
     with pytest.raises(SourceError, match=r"while the prior takes gradients\. Use fewer workers .* takes no gradients"):
         Importance(open_evaluator(entry(world)))
 

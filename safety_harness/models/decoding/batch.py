@@ -90,7 +90,8 @@ class DecodingBatch:
             self._places = [self._places[at] for at in going]
             return
         rest = torch.tensor(going, device=self._mask.device)
-        self.cache.batch_select_indices(rest)
+        for layer in self.cache.layers:  # of a spread model, each on the device of its own part
+            layer.batch_select_indices(rest.to(getattr(layer, "device", None) or rest.device))
         self._mask = self._mask[rest]
         self._places = list(range(len(going)))
 

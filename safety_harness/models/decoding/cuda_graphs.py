@@ -76,7 +76,7 @@ class DecodeGraph:
                 (target_layer.keys, source_layer.keys),
                 (target_layer.values, source_layer.values),
             ):
-                target[:, :, :length] = numbers[:, :, :length][rows]
+                target[:, :, :length] = numbers[:, :, :length][rows.to(numbers.device)]
                 # These columns are masked, but a NaN that an earlier batch left there would still spread.
                 target[:, :, length:] = 0
             target_layer.cumulative_length.fill_(length)

@@ -40,8 +40,13 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if type(module) is nn.Linear and _packable(module.weight)]
     with contextlib.ExitStack() as undo:
         for layer in layers:
+            # A layer of a spread model has a forward of its own already, in which accelerate's hook lies.
+            before = vars(layer).get("forward")
             setattr(layer, "forward", _PackedForward(layer))  # noqa: B010 - the type allows no method of one instance
-            undo.callback(delattr, layer, "forward")
+            if before is None:
+                undo.callback(delattr, layer, "forward")
+            else:
+                undo.callback(setattr, layer, "forward", before)
         yield
 
 

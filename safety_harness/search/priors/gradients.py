@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,7 +20,7 @@ from safety_harness.models.likelihood import next_logprobs
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import channels_of
 from safety_harness.registry.prompts import PromptSet
-from safety_harness.weights.units import Unit
+from safety_harness.weights.units import Part, Unit
 
 # Rows of one backward pass: what it remembers is most of a search's memory (evaluation/estimate.py).
 ROWS_PER_PASS = 16
@@ -105,17 +108,7 @@ def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Te
     """
     advice = ', or let fewer `roles` move, or search with `prior = "norm"`, which takes no gradients'
     with enough_memory("the prior takes gradients", advice), evaluator.transplanter.transplanted(moved):
-        gradient = _gradient(evaluator, pieces)
-    gained = {
-        unit.module: by_channel(
-            unit,
-            [
-                channels_of(gradient[part.memory.name], part.memory) * evaluator.transplanter.difference(part)
-                for part in unit.parts
-            ],
-        )
-        for unit in evaluator.units
-    }
+        gained = _gained(evaluator, pieces)
     for module, gain in gained.items():
         if not gain.isfinite().all():
             raise SourceError(
@@ -126,15 +119,12 @@ def gains(evaluator: Evaluator, moved: Sequence[Unit], pieces: Iterable[torch.Te
     return gained
 
 
-def by_channel(unit: Unit, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the sum of *numbers* over the parts of a whole unit, channel by channel: shape (channels,), on the CPU."""
-    total = torch.zeros(unit.width)
-    for part, value in zip(unit.parts, numbers, strict=True):
-        if part.disk.axis >= 0:
-            total += value.movedim(part.disk.axis, 0).reshape(unit.width, -1).sum(1).cpu()
-        else:  # a bias that belongs to no channel: the sum over all channels must contain it
-            total += value.sum().cpu() / unit.width
-    return total
+def by_channel(unit: Unit, part: Part, numbers: torch.Tensor) -> torch.Tensor:
+    """Return the sum of *numbers* of one part of a whole unit, channel by channel: shape (channels,)."""
+    if part.disk.axis >= 0:
+        return numbers.movedim(part.disk.axis, 0).reshape(unit.width, -1).sum(1)
+    # A bias that belongs to no channel: the sum over all channels must contain it.
+    return (numbers.sum() / unit.width).expand(unit.width)
 
 
 def logprob(evaluator: Evaluator, rows: Sequence[Row], weights: Weights) -> torch.Tensor:
@@ -151,16 +141,71 @@ def at_answers(evaluator: Evaluator, rows: Sequence[Row]) -> tuple[torch.Tensor,
     return next_logprobs(evaluator.generator, texts, [len(question) for question, _ in rows])
 
 
-def _gradient(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Return the gradient of the sum of *pieces*, by tensor name, float32."""
+def _gained(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the gradient of the sum of *pieces* times (teacher - student), added up a channel, on the CPU."""
     evaluator.generator.forget()  # gradients need all the memory there is
-    parameters = dict(evaluator.generator.model.named_parameters())
-    names = list(dict.fromkeys(part.memory.name for unit in evaluator.units for part in unit.parts))
-    total = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in names}
-    chosen = [parameters[name] for name in names]
+    parts: defaultdict[str, list[tuple[Unit, Part]]] = defaultdict(list)
+    for unit in evaluator.units:
+        for part in unit.parts:
+            parts[part.memory.name].append((unit, part))
+    gained: dict[str, torch.Tensor] = {}
+
+    def add(name: str, gradient: torch.Tensor) -> None:
+        """Add the gradient of one tensor to the gains of the modules that lie in it."""
+        for unit, part in parts[name]:
+            product = evaluator.transplanter.difference(part).mul_(channels_of(gradient, part.memory))
+            total = by_channel(unit, part, product)
+            gained[unit.module] = gained[unit.module] + total if unit.module in gained else total
+
     # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), gradients_as_they_come(evaluator.generator.model, list(parts), add):
         for piece in pieces:
-            for name, gradient in zip(names, torch.autograd.grad(piece, chosen), strict=True):
-                total[name] += gradient.float()
-    return total
+            piece.backward()  # type: ignore[no-untyped-call,unused-ignore]
+    nothing = {unit.module: torch.zeros(unit.width) for unit in evaluator.units}  # of what no piece depends on
+    return nothing | {module: total.cpu() for module, total in gained.items()}
+
+
+@contextlib.contextmanager
+def gradients_as_they_come(
+    model: Any, names: Sequence[str], take: Callable[[str, torch.Tensor], None]
+) -> Iterator[None]:
+    """Run a block in which each backward pass lets *take* have the gradients of the parameters of *names*, one by one.
+
+    A gradient is dropped before the next one is computed, because all of them are as large as the model. All other
+    parameters have none, so that nothing is remembered for it.
+
+    Where questions begin alike, the model reads that beginning in a pass of its own. The gradient of a parameter would
+    be complete, and all of them be held, until the end of both backward passes. Therefore each pass of the model reads
+    its parameters through tensors of its own, which share their storage. What these give adds up.
+    """
+    parameters = dict(model.named_parameters())
+    names_of = {id(parameters[name]): name for name in names}
+    places = [
+        (module, key, names_of[id(parameter)])
+        for module in model.modules()
+        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in names_of
+    ]
+
+    def taken(name: str, tensor: torch.Tensor) -> None:
+        gradient, tensor.grad = tensor.grad, None
+        assert gradient is not None
+        with torch.no_grad():
+            take(name, gradient)
+
+    def renew(*_: Any) -> None:
+        """Give the next pass of the model tensors of its own."""
+        fresh = {name: torch.nn.Parameter(parameters[name].detach()) for name in names}
+        for name, tensor in fresh.items():
+            tensor.register_post_accumulate_grad_hook(functools.partial(taken, name))
+        for module, key, name in places:
+            setattr(module, key, fresh[name])
+
+    with contextlib.ExitStack() as undo:
+        for parameter in parameters.values():
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
+        for module, key, name in places:
+            undo.callback(setattr, module, key, parameters[name])
+        undo.callback(model.register_forward_pre_hook(renew).remove)
+        yield

@@ -21,6 +21,8 @@ def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     """
     difference = evaluator.transplanter.difference
     return {
-        unit.module: by_channel(unit, [difference(part).square() for part in unit.parts])[None]
+        unit.module: torch.stack([by_channel(unit, part, difference(part).square()) for part in unit.parts])
+        .sum(0)
+        .cpu()[None]
         for unit in evaluator.units
     }
