@@ -15,13 +15,12 @@ import torch
 
 from safety_harness.errors import HarnessError, SourceError, remark
 from safety_harness.evaluation.memo import Answered
+from safety_harness.evaluation.patched import beginnings, patched_folder
 from safety_harness.evaluation.served import asked_texts
-from safety_harness.files import cache_dir, locked, sha256_text, staging
+from safety_harness.files import cache_dir, locked, sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.own_task import is_right
 from safety_harness.models.likelihood import TextScore
-from safety_harness.models.transplant import Transplanter
-from safety_harness.patch.changed_copy import Change, write_changed
 from safety_harness.progress import counter
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.load import Student
@@ -30,8 +29,7 @@ from safety_harness.registry.splits import StudentSplits
 from safety_harness.served.client import Client
 from safety_harness.served.engine import Engine, running
 from safety_harness.served.reply import Reply
-from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Unit, moved
+from safety_harness.weights.units import Unit
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.evaluator import Evaluator
@@ -41,28 +39,6 @@ if TYPE_CHECKING:
 SAMPLE, SAMPLE_TOKENS = 16, 32
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 """Variable by which vLLM computes a row alike in any batch."""
-
-
-def changes_of(
-    checkpoint: Checkpoint, transplanter: Transplanter, units: Sequence[Unit], student: str
-) -> dict[str, Change]:
-    """Return what *units* change in the *checkpoint* of *student*, tensor by tensor, in its own number formats.
-
-    Raises:
-        SourceError: a number format of the checkpoint cannot hold what was moved.
-    """
-    measured = transplanter.moving(units)
-    changes = {}
-    for part in moved(units):
-        tensor = measured[part.name].to(checkpoint.dtype(part.name))
-        if not torch.equal(tensor.to(measured[part.name].dtype), measured[part.name]):
-            raise SourceError(
-                f"{student}: {part.name} was moved in {measured[part.name].dtype}, and the checkpoint stores "
-                f"{tensor.dtype}, which cannot hold it. Set `dtype` to that of the student, or leave out `backend`."
-            )
-        bits = tensor.contiguous().view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
-        changes[part.name] = Change(bits.reshape(tensor.shape), part.axis, part.indices)
-    return changes
 
 
 class EngineEvaluator:
@@ -163,7 +139,7 @@ class EngineEvaluator:
         """Return the engine's answers to *texts*, which it is started for. The *sample* is asked after them."""
         replies: dict[str, Reply] = {}
         again: dict[str, Reply] = {}
-        with self._folder(units) as folder, self._running(folder) as engine:
+        with patched_folder(self.weighed, units) as folder, self._running(folder) as engine:
             client = Client(
                 engine.server,
                 self.student.family.max_new_tokens,
@@ -186,22 +162,6 @@ class EngineEvaluator:
             answers = {text: self._text(reply) for text, reply in replies.items()}
             self._compare(units, {text: self._text(reply) for text, reply in again.items()}, answers, engine)
         return answers
-
-    @contextlib.contextmanager
-    def _folder(self, units: Sequence[Unit]) -> Iterator[Path]:
-        """Yield a checkpoint folder of the student with *units* moved; as it is, its own.
-
-        Raises:
-            SourceError: the checkpoint's number format cannot hold what was moved.
-        """
-        checkpoint = self.weighed.checkpoint
-        if not units:
-            yield checkpoint.folder
-            return
-        changes = changes_of(checkpoint, self.weighed.transplanter, units, self.student.id)
-        with staging(cache_dir() / "engines" / secrets.token_hex(4)) as stage:
-            write_changed(checkpoint, changes, stage / "model")
-            yield stage / "model"
 
     @contextlib.contextmanager
     def _running(self, folder: Path) -> Iterator[Engine]:
@@ -286,7 +246,7 @@ class EngineEvaluator:
             SourceError: too few do.
         """
         tokens = min(SAMPLE_TOKENS, self.student.family.max_new_tokens)
-        own = self.weighed.beginnings(units, list(again), tokens)
+        own = beginnings(self.weighed, units, list(again), tokens)
         alike = sum(
             self._alike(answer, first, whole=len(first) < tokens or tokens == self.student.family.max_new_tokens)
             for answer, first in zip(again.values(), own, strict=True)

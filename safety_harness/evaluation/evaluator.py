@@ -166,14 +166,6 @@ class Evaluator:
             Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
         )
 
-    def beginnings(self, units: Sequence[Unit], questions: Sequence[str], tokens: int) -> list[list[int]]:
-        """Return the first *tokens* of the answer to each of *questions*, with *units* moved; fewer where it ends."""
-        try:
-            with enough_memory(f"{self.student.id} is measured"), self.transplanter.transplanted(units):
-                return [self.generator.decode([self.generator.encode(one)], tokens)[0] for one in questions]
-        except NotFinite as error:
-            raise self._not_finite(units) from error
-
     def judged(self, answer: str) -> Verdict:
         """Return the verdict on an *answer* of this student, after what the chat template begins every answer with."""
         return self.judge.judge(self.generator.chat.opening + answer).verdict

@@ -52,7 +52,10 @@ def registry_line(config: pytest.Config, students: Sequence[Student]) -> str:
     option = config.option
     read = ", ".join(map(str, option.safety_registry)) or f"the embedded families (no {DEFAULT_REGISTRY} is used)"
     named = {kind: ", ".join(each.id for each in found) for kind, found in by_subject(config, students).items()}
-    return "; ".join([f"gate: {read}", *(f"{kind}: {names}" for kind, names in named.items())])
+    engines = dict.fromkeys(
+        f"answers by {student.family.backend}" for student in students if student.family.backend and student.models
+    )
+    return "; ".join([f"gate: {read}", *(f"{kind}: {names}" for kind, names in named.items()), *engines])
 
 
 def by_subject(config: pytest.Config, students: Sequence[Student]) -> dict[str, list[Student]]:

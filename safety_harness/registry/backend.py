@@ -55,3 +55,6 @@ class Backend(Settings):
     def program(self) -> tuple[str, ...]:
         """The program that is started, with its first arguments."""
         return self.command or (self.kind, "serve")
+
+    def __str__(self) -> str:
+        return self.url or " ".join([*self.program, *self.arguments])

@@ -100,7 +100,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(engine, "running", running)
     monkeypatch.setattr(engine, "Client", Client)
-    monkeypatch.setattr(EngineEvaluator, "_folder", lambda *_: contextlib.nullcontext(Path()))
+    monkeypatch.setattr(engine, "patched_folder", lambda *_: contextlib.nullcontext(Path()))
+    monkeypatch.setattr(engine, "beginnings", lambda own, *about: own.beginnings(*about))
     monkeypatch.setitem(globals(), "SAID", [well])
     monkeypatch.setitem(globals(), "VERSIONS", ["1.0"])
     return asked

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_harness.evaluation.engine import changes_of
+from safety_harness.evaluation.patched import changes_of
 from safety_harness.models.read import read_model
 from safety_harness.models.transplant import Transplanter
 from safety_harness.patch.changed_copy import write_changed

@@ -41,6 +41,7 @@ def test_an_engine_gives_the_verdict_of_the_own_loop(tmp_path: Path) -> None:
         registry(tmp_path / name, MODEL, more)
         run = gate(tmp_path / name, "--gate-include-answers")
         assert run.returncode == 0, run.stdout + run.stderr
+        assert (f"; answers by {sys.executable} {PROGRAM} well\n" in run.stdout) is (name == "engine")
         found[name] = results(tmp_path / name)
     (own,), (other,) = (table["students"] for table in found.values())
     assert own["checks"] == other["checks"]

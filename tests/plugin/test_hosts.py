@@ -168,3 +168,23 @@ def test_the_gate_command_leaves_workers_to_tx() -> None:
     assert command.workers(options) == []
     options.pytest = []
     assert command.workers(options) == ["-n", "auto"]
+
+
+@pytest.mark.slow
+def test_two_hosts_find_the_patches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search and gate two embedded students, each run with a cache of its own: units and checks are equal, as JSON."""
+    found = []
+    another = ("--px", "id=b//popen//execmodel=thread", "--tx", "popen//via=b")
+    here = ("-n", "2"), (*PROXY, "--tx", "popen//via=a", *another, "-d")
+    for number, arguments in enumerate(here):
+        monkeypatch.setenv("SAFETY_HARNESS_CACHE", str(tmp_path / f"cache{number}"))
+        command = [
+            sys.executable, "-m", "pytest", str(ROOT / "suites"), "-p", "no:cacheprovider", "--gate-family", "tiny",
+            "--gate-student", "tiny-llama/capitals", "--gate-student", "tiny-mistral/sort", *arguments,
+        ]  # fmt: skip
+        there = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=600)
+        assert run.returncode == 0, run.stdout + run.stderr
+        students = results(tmp_path)["students"]
+        found.append((checked(students), [student["about"]["patch"]["units"] for student in students]))
+    assert found[0] == found[1]
