@@ -29,7 +29,7 @@ slow: $(INSTALLED) ## Run the slow tests
 	$(PYTEST) tests/ -m slow $(ARGS)
 
 gpu: $(INSTALLED) ## Run the tests of a GPU, on a machine that has one
-	SAFETY_HARNESS_TEST_GPU=1 $(PYTEST) tests/models/test_gpu.py tests/models/test_cuda_graphs.py $(ARGS)
+	SAFETY_HARNESS_TEST_GPU=1 $(PYTEST) tests/models/test_gpu.py tests/models/test_cuda_graphs.py tests/plugin/test_side_by_side.py $(ARGS)
 
 coverage: $(INSTALLED) ## Run the tests, and print which lines they do not reach
 	$(PYTEST) tests/ -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from tabulate import tabulate
 
 from safety_harness.cli import main as cli
+from safety_harness.digests import REHASH_VARIABLE
+from safety_harness.evaluation.gpus import VISIBLE
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
@@ -56,6 +58,8 @@ EXIT_CODES = (
 )
 VARIABLES = (
     (CACHE_VARIABLE, "folder for prepared models and patches, instead of the user's cache folder"),
+    (REHASH_VARIABLE, "when set, every weight file is hashed again, instead of once a machine"),
+    (VISIBLE, "the GPUs of a run, by UUID or number; its workers are dealt to these alone"),
     (SUMMARY, "file to which a gated run appends its short report (set by GitHub)"),
     (ACTIONS, "when set, reasons against a release are printed as annotations (set by GitHub)"),
     ("CI", "when set, no live lines are drawn"),

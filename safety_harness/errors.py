@@ -15,8 +15,10 @@ Each message says what is wrong, with which file or value, and what to do next.
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -113,6 +115,15 @@ def field_and_message(error: ValidationError) -> tuple[str, str]:
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     field = ".".join(map(str, fault["loc"]))[:300]  # a key may be as long as a file
     return field if field.isprintable() else ascii(field), f"{message}{given}"
+
+
+def did_you_mean(name: str, known: Iterable[str], whole: Mapping[str, str] | None = None) -> str:
+    """Return a question, after a space, that suggests the nearest of the *known* names; nothing where none is near.
+
+    *whole* has the name to suggest in place of one that is short for it.
+    """
+    near = difflib.get_close_matches(name[:80], list(known), n=1)
+    return f" Did you mean {(whole or {}).get(near[0], near[0])!r}?" if near else ""
 
 
 def missing_extra(package: str, extra: str, what: str) -> HarnessError:

@@ -191,6 +191,12 @@ def refuse_existing(path: Path) -> None:
         raise HarnessError(f"{path}: exists. Choose another place, or remove it.")
 
 
+def nearest_folder(path: Path) -> Path:
+    """Return *path*, or the nearest folder above it that exists."""
+    place = path.absolute()
+    return next((folder for folder in (place, *place.parents) if folder.exists()), place)
+
+
 def try_to_write(path: Path) -> None:
     """Try whether *path* could be written, before much is done for it.
 

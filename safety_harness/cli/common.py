@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from safety_harness.errors import ConfigError
+from safety_harness.errors import ConfigError, did_you_mean
 from safety_harness.progress import Progress, subscribe, unsubscribe, words
 from safety_harness.registry.load import Student, open_registry
 from safety_harness.text import visible
@@ -29,27 +28,22 @@ class Parser(argparse.ArgumentParser):
     wrong_usage = WRONG_USAGE
 
     def error(self, message: str) -> NoReturn:
-        self.exit(self.wrong_usage, f"{self.prog}: {visible(message)}. See {self.prog} --help\n")
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(self.wrong_usage, f"{self.prog}: {visible(message)}{end} See {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and refuse here what is not known, where the options of the command are."""
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
-            near = _nearest(rest[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unknown argument {rest[0]!r:.200}{near}")
+            near = did_you_mean(rest[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unknown argument {rest[0]!r:.200}.{near}")
         return parsed, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
-            near = _nearest(str(value), names) or f" (known: {', '.join(names)})"
-            raise argparse.ArgumentError(action, f"unknown value {value!r:.200}{near}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return the nearest *known* name in words; nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", perhaps meant as {near[0]!r}" if near else ""
+            near = did_you_mean(str(value), names) or f" Known: {', '.join(names)}."
+            raise argparse.ArgumentError(action, f"unknown value {value!r:.200}.{near}")
 
 
 def command(

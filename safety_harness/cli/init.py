@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from safety_harness.cli.common import Commands, Parser, command
 from safety_harness.cli.registry_text import Answers, registry_text
-from safety_harness.cli.sources import Look, check_pair, look, place_of, size_text
+from safety_harness.cli.sources import Look, check_pair, is_address, look, look_at_server, place_of, size_text
 from safety_harness.cli.versions import constraints, package
 from safety_harness.errors import ConfigError, DataError, HarnessError
 from safety_harness.files import explain_disk_errors, write_whole
@@ -40,13 +40,19 @@ def add_init(commands: Commands[Parser]) -> None:
         commands,
         "init",
         "write the registry and the CI files that gate a model of yours",
-        examples=["", "--student models/ours --teacher org/instruct --yes"],
+        examples=[
+            "",
+            "--student models/ours --teacher org/instruct --yes",
+            "--student http://localhost:8000/v1 --model ours --yes",
+        ],
         more="Asks on a terminal for what no option says. Only headers of the models are read.",
     )
     parser.set_defaults(run=_init)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="folder to write to (default: this one)")
     model = "a folder, a .gguf file, a LoRA adapter or a name of the hub"
-    parser.add_argument("--student", help=f"the model to be released: {model}")
+    parser.add_argument("--student", help=f"the model to be released: {model}; or a server's address (http://…/v1)")
+    parser.add_argument("--model", help="of a served student, the name by which its server knows it")
+    parser.add_argument("--key-env", metavar="VARIABLE", help="environment variable with the key of that server")
     parser.add_argument("--teacher", help=f"a model of its architecture and size that refuses: {model}; '' for none")
     parser.add_argument(
         "--task",
@@ -71,9 +77,16 @@ def _init(options: argparse.Namespace) -> int:
     name = _given(options.student, asks, "The model to be released (a folder, a .gguf file or a name of the hub): ")
     if not name:
         raise ConfigError("Which model is to be released? Name it with --student.")
-    student = _looked_at("student", name, folder)
-    aligned = _given(options.teacher, asks, "A model of its architecture and size that refuses (Enter for none): ")
-    teacher = _looked_at("teacher", aligned, folder) if aligned else None
+    served = is_address(name)
+    if served:
+        name, student = _served(options, asks, name)
+    elif options.model or options.key_env:
+        raise ConfigError("--model and --key-env are of a server: name its address with --student.")
+    else:
+        student = _looked_at("student", name, look(name, folder))
+    question = "A model of its architecture and size that refuses (Enter for none): "
+    aligned = _given("" if served else options.teacher, asks, question)
+    teacher = _looked_at("teacher", aligned, look(aligned, folder)) if aligned else None
     if teacher:
         check_pair(student, teacher, folder)
     question = "A file of questions with answers that test its own task (Enter for none): "
@@ -105,9 +118,22 @@ def _given(option: str | None, asks: bool, question: str) -> str:
         return ""
 
 
-def _looked_at(role: str, name: str, folder: Path) -> Look:
-    """Look at a model, and say what was seen."""
-    seen = look(name, folder)
+def _served(options: argparse.Namespace, asks: bool, address: str) -> tuple[str, Look]:
+    """Return the name and the look of a student that a server answers for.
+
+    Raises:
+        ConfigError: no model is named, or a teacher is.
+    """
+    if options.teacher:
+        raise ConfigError("--teacher: a served student is gated as it is; its weights are not here to be patched.")
+    model = _given(options.model, asks, "The name by which the server knows the model: ")
+    if not model:
+        raise ConfigError("Which model of the server is to be released? Name it with --model.")
+    return model, _looked_at("student", model, look_at_server(address, model, options.key_env))
+
+
+def _looked_at(role: str, name: str, seen: Look) -> Look:
+    """Say what was seen of a model, and return it."""
     print(f"{role}: {name}: {seen}", flush=True)
     return seen
 

@@ -46,13 +46,14 @@ def registry_text(answers: Answers, student: Look, teacher: Look | None, machine
     rows: list[tuple[str, Any, str]] = []
     if teacher:
         rows.append(("teacher", _source(teacher.table), "the aligned model, from which a patch is taken"))
-    rows += [
-        ("preset", answers.preset, "or thorough, quick: how a patch is searched"),
-        ("dtype", machine.dtype(parameters), "what this machine computes best"),
-        ("max_new_tokens", MAX_NEW_TOKENS, "of an answer"),
-        ("batch_size", ON_GPU if machine.gpu else ON_CPU, "questions asked at once"),
-        ("memory_gib", math.ceil(10 * (memory / GIB + OWN_GIB)) / 10, "of one worker; -n auto counts with it"),
-    ]
+    if "served" not in student.table:
+        rows += [
+            ("preset", answers.preset, "or thorough, quick: how a patch is searched"),
+            ("dtype", machine.dtype(parameters), "what this machine computes best"),
+            ("batch_size", ON_GPU if machine.gpu else ON_CPU, "questions asked at once"),
+            ("memory_gib", math.ceil(10 * (memory / GIB + OWN_GIB)) / 10, "of one worker; -n auto counts with it"),
+        ]
+    rows.append(("max_new_tokens", MAX_NEW_TOKENS, "of an answer"))
     rows += [(kind, name, "questions that its tokenizer can read") for kind, name in questions.items()]
     usual = ", ".join(f"{kind} = {value_text(next(iter(sets(kind))))}" for kind in QUESTIONS)
     about = [] if questions else [f"# What is asked: {usual}. Others: safety-harness questions list"]
@@ -75,7 +76,7 @@ def registry_text(answers: Answers, student: Look, teacher: Look | None, machine
 
 def _questions(student: Look, folder: Path) -> dict[Kind, str]:
     """Return the sets of questions that the student can read, of the kinds for which these are not the usual ones."""
-    place = student.spec(folder).path
+    place = student.spec(folder).path if "path" in student.table else None
     if place is None or not (place / "tokenizer.json").is_file():
         return {}
     from tokenizers import Tokenizer

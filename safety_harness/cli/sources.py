@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safety_harness.errors import ConfigError, HarnessError, LineageError, SourceError
+from pydantic import ValidationError
+
+from safety_harness.errors import ConfigError, HarnessError, LineageError, SourceError, first_fault
 from safety_harness.evaluation.estimate import Sketch, sketch
+from safety_harness.registry.fetch import HUB_SECONDS
 from safety_harness.registry.schema import ModelSpec
+from safety_harness.registry.server import Served
+from safety_harness.served.client import unreachable
 from safety_harness.weights.adapter import CONFIG as ADAPTER
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.architectures import enumerate_units
@@ -19,8 +24,6 @@ from safety_harness.weights.checkpoint import Checkpoint, check_shapes
 from safety_harness.weights.header import READER
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Seconds to wait for a hub that may not be in reach.
-HUB_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,26 @@ def look(name: str, folder: Path) -> Look:
         # Neither of the two is seen, and only one of them is likely.
         raise SourceError(f"{name}: no such folder, and as a name of the hub it is out of reach. Check the path.")
     raise SourceError(f"{name}: no such folder or .gguf file, and no name on a hub (owner/name). Check the path.")
+
+
+def is_address(name: str) -> bool:
+    """Return whether a student is named by the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def look_at_server(url: str, model: str, key_env: str | None) -> Look:
+    """Return a student that a server answers for. Whether something answers there is said, and is no error.
+
+    Raises:
+        ConfigError: this is no address, or the key itself is given in place of the variable that holds it.
+    """
+    table = {"url": url, "model": model, **({"key_env": key_env} if key_env else {})}
+    try:
+        server = Served.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"--student, --model, --key-env: {first_fault(error)}") from error
+    why = unreachable(server)
+    return Look({"served": {**table, "url": server.url}}, None, why or f"{server} answers")
 
 
 def check_pair(student: Look, teacher: Look, folder: Path) -> None:

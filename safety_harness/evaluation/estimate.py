@@ -5,6 +5,7 @@ No weights are loaded. A hub is asked for headers alone. The arithmetic stands n
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import SourceError
-from safety_harness.registry.fetch import resolve
+from safety_harness.registry.fetch import fetched, resolve
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.architectures import answering, enumerate_units
@@ -147,11 +148,9 @@ def _of_hub(spec: ModelSpec) -> Sketch:
     import huggingface_hub
 
     name = str(spec.hf)
-    try:
-        local = huggingface_hub.snapshot_download(name, revision=spec.revision, local_files_only=True)
-        return _of_folder(Path(local), here=True)
-    except (SourceError, OSError, ValueError):  # not in the cache, or not all of it
-        pass
+    if local := fetched(spec):
+        with contextlib.suppress(SourceError):  # not all of it is there
+            return _of_folder(local, here=True)
     try:
         metadata = huggingface_hub.HfApi().get_safetensors_metadata(name, revision=spec.revision)
         config = READER.table(Path(huggingface_hub.hf_hub_download(name, "config.json", revision=spec.revision)))

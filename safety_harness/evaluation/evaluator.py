@@ -15,6 +15,7 @@ from safety_harness.judging.judge import RuleJudge, Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
 from safety_harness.judging.thoughts import without_thought
+from safety_harness.models.devices import device_name
 from safety_harness.models.generate import DECODING, Generator, Screen
 from safety_harness.models.likelihood import (
     TextScore,
@@ -86,6 +87,11 @@ class Evaluator:
             self.check_askable(prompts)
         require_readable(questions.text, loaded.tokenizer)
         check_documents(self.generator, questions.text.texts)
+
+    @property
+    def device(self) -> str:
+        """The name of what computes: a measurement depends on the kind of GPU."""
+        return device_name(self.generator.model)
 
     @property
     def batch_size(self) -> int:
@@ -205,7 +211,7 @@ class Evaluator:
             "judge": self.judge.fingerprint,
             "decoding": DECODING,
             "dtype": family.dtype,
-            "device": generator.model.device.type,
+            "device": self.device,
             "batch_size": generator.batch_size,
             "max_new_tokens": family.max_new_tokens,
             "screen_tokens": family.screen_tokens,

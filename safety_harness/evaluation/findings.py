@@ -15,7 +15,8 @@ from safety_harness.errors import HarnessError
 from safety_harness.evaluation.estimate import Need, plan
 from safety_harness.evaluation.machine import Machine, free_disk
 from safety_harness.evaluation.preflight import check_local_files
-from safety_harness.files import cache_dir
+from safety_harness.files import cache_dir, nearest_folder
+from safety_harness.registry.fetch import HUB_SECONDS, fetched
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.registry.sources import PromptSource
@@ -27,8 +28,6 @@ Level = Literal["breaks", "warns"]
 GIB = 2**30
 # From so many hours on, a plan's upper end is worth a warning.
 LONG_HOURS = 6.0
-# Seconds to wait for a hub that may not be in reach.
-HUB_SECONDS = 10
 # Files of which every tokenizer has one.
 TOKENIZERS = ("*token*", "*vocab*", "*.model", "tekken.json")
 # Packages that the optional parts of a registry need, and the extra that brings them.
@@ -85,11 +84,8 @@ def _folders(reports: Path) -> Iterator[Finding]:
         "reports": "Run elsewhere, or name a report folder.",
     }
     for name, folder in (("cache", cache_dir()), ("reports", reports)):
-        place = folder.absolute()
-        while not place.exists() and place != place.parent:
-            place = place.parent
         try:
-            with tempfile.TemporaryFile(dir=place):
+            with tempfile.TemporaryFile(dir=nearest_folder(folder)):
                 pass
         except OSError as error:
             yield Finding("breaks", name, f"{folder} cannot be written to ({error.strerror}). {advice[name]}")
@@ -174,7 +170,7 @@ def _missing(level: Level, about: str, package: tuple[str, str], what: str) -> F
 
 def _hub(spec: ModelSpec) -> Finding | None:
     """Return why a model of the hub that is not in the cache cannot be fetched; None if it can."""
-    if not spec.hf or _cached(spec):
+    if not spec.hf or fetched(spec):
         return None
     message = _not_on_hub(spec.hf, spec.file or "config.json", spec.revision)
     return Finding("breaks", str(spec), message) if message else None
@@ -210,20 +206,6 @@ def _not_on_hub(repository: str, file: str, revision: str | None) -> str | None:
     except Exception as error:  # the client lets the errors of its transports through, which share no base
         why = type(error).__name__
         return f"is not in the cache, and the hub cannot be reached ({why}). Check the network."
-
-
-def _cached(spec: ModelSpec) -> bool:
-    """Return whether a model of the hub is on this machine."""
-    import huggingface_hub
-
-    try:
-        if spec.file:
-            huggingface_hub.hf_hub_download(str(spec.hf), spec.file, revision=spec.revision, local_files_only=True)
-        else:
-            huggingface_hub.snapshot_download(str(spec.hf), revision=spec.revision, local_files_only=True)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _room(student: Student, need: Need, machine: Machine) -> Iterator[Finding]:

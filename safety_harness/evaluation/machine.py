@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from safety_harness.evaluation.estimate import Device
-from safety_harness.files import cache_dir
+from safety_harness.files import cache_dir, nearest_folder
 
 # Widths of the matrices that are multiplied to measure: enough work to keep every core busy, in a tenth of a second.
 CPU_WIDTH, GPU_WIDTH = 768, 4096
@@ -27,7 +28,10 @@ SMALL_PARAMETERS = 50_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes here. ``memory`` and ``gpu_memory`` are free bytes, and ``load`` is how many cores are busy."""
+    """What computes here. ``memory`` and ``gpu_memory`` are free bytes, and ``load`` is how many cores are busy.
+
+    ``gpu`` names every GPU that this process sees. ``gpu_memory`` is that of the roomiest.
+    """
 
     cores: int
     load: float
@@ -49,7 +53,9 @@ class Machine:
 
     def __str__(self) -> str:
         computes = (
-            f"{self.gpu} with {self.gpu_memory / 2**30:.0f} GiB free" if self.gpu else f"{self.cores} cores, no GPU"
+            f"{self.gpu} with up to {self.gpu_memory / 2**30:.0f} GiB free"
+            if self.gpu
+            else f"{self.cores} cores, no GPU"
         )
         unit = "a unit for bfloat16" if self.bfloat16 else "no unit for bfloat16"
         return (
@@ -63,6 +69,7 @@ def measure() -> Machine:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    gpu, gpu_memory = _gpus() if on_gpu else ("", 0)
     device = "cuda" if on_gpu else "cpu"
     width = GPU_WIDTH if on_gpu else CPU_WIDTH
     seconds = {}
@@ -77,12 +84,22 @@ def measure() -> Machine:
         cores=cores(),
         load=load(),
         memory=psutil.virtual_memory().available,
-        gpu=torch.cuda.get_device_name() if on_gpu else "",
-        gpu_memory=torch.cuda.mem_get_info()[0] if on_gpu else 0,
+        gpu=gpu,
+        gpu_memory=gpu_memory,
         bfloat16=bfloat16,
         flops=2 * width**3 / (seconds[torch.bfloat16] if bfloat16 else seconds[torch.float32]),
         bandwidth=2 * 4 * COPIED / copying,
     )
+
+
+def _gpus() -> tuple[str, int]:
+    """Return the names of all GPUs, and the free bytes of the roomiest."""
+    import torch
+
+    gpus = range(torch.cuda.device_count())
+    kinds = Counter(map(torch.cuda.get_device_name, gpus))
+    names = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in kinds.items())
+    return names, max(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
 
 
 def cores() -> int:
@@ -97,10 +114,7 @@ def load() -> float:
 
 def free_disk(folder: Path | None = None) -> int:
     """Return the free bytes of the disk that *folder* lies on, or will lie on; of the cache if None."""
-    place = (folder or cache_dir()).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(folder or cache_dir())).free
 
 
 def _fastest(work: Callable[[], object], on_gpu: bool) -> float:

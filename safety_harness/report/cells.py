@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from safety_harness.report.comparison import Versus
 from safety_harness.report.sbom import ENVIRONMENT
 from safety_harness.text import counted_noun
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 MARKS = {outcome: outcome.value.upper() for outcome in Outcome}
 NOTHING = "–"
 JUDGE_COLUMNS = ("answers", "n", "sensitivity", "specificity", "accuracy", "kappa")
@@ -206,14 +208,24 @@ def look(outcome: Outcome) -> str:
 
 
 def identity(student: StudentResult) -> str:
-    """Return the hashes and settings that a student's measurements depend on; empty where none were recorded."""
-    known = student.about.identity
+    """Return the hashes and settings that a student's measurements depend on; empty where none were recorded.
+
+    A driver, and packages of other versions than the run's own, are those of the process that measured it.
+    """
+    known, worker = student.about.identity, student.about.worker
     server = known.served.model_dump() if known.served else {}
     facts = [f"{name} {plain(value)}" for name, value in server.items()]
     facts += [
-        f"{name} {str(value)[:12]}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
+        f"{name} {_short(str(value))}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
     ]
+    facts += [f"driver {worker.driver}"] if worker.driver else []
+    facts += [f"its worker's {name} {version or 'missing'}" for name, version in worker.packages.items()]
     return ", ".join(facts)
+
+
+def _short(value: str) -> str:
+    """Return the beginning of a sha256, and any other value whole."""
+    return value[:12] if _SHA256.fullmatch(value) else value
 
 
 def lineage(near: Lineage) -> str:

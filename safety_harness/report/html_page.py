@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -54,6 +54,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
 
     Answers are shown where *result* holds them; :meth:`RunResult.without_answers` takes them out.
     """
+    listed = remains.kinds(result)
     script = _read("page.js")
     # No other script may run than this one, so that no answer of a model can.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -66,7 +67,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         head=head,
         checks=CHECKS,
         columns=notation.COLUMNS,
-        students=[_student(result, student) for student in result.students],
+        students=[_student(result, student, listed) for student in result.students],
         figures=None if drawn is None else {name: Markup(svg) for name, svg in drawn.items()},
         without_figures=WITHOUT_FIGURES,
         against=against,
@@ -101,7 +102,7 @@ def _read(name: str) -> str:
     return (resources.files("safety_harness.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
+def _student(result: RunResult, student: StudentResult, listed: Sequence[remains.Kind]) -> dict[str, Any]:
     """Return what the page shows of one student, in addition to the cells of the overview."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
     gate = rules_of(student.id, result.gate).get("gate", {})
@@ -122,7 +123,7 @@ def _student(result: RunResult, student: StudentResult) -> dict[str, Any]:
         },
         "remaining": [
             (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
-            for kind in remains.kinds(result)
+            for kind in listed
             if (check := student.checks.get(kind.check)) and check.asked and kind.applies(check)
         ],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from safety_harness.errors import UnitError
+from safety_harness.errors import UnitError, did_you_mean
 from safety_harness.weights.fused import SCHEMES, Config, places_of
 from safety_harness.weights.names import misnaming
 from safety_harness.weights.units import Part, Places, Shape, Spot, Unit
@@ -162,11 +161,9 @@ def layout_of(model_type: str) -> Layout:
     """
     known = layouts()
     if model_type not in known:
-        hint = difflib.get_close_matches(model_type, known, n=1)
         raise UnitError(
-            f"Architecture {model_type!r} is not supported"
-            + (f" (did you mean {hint[0]!r}?)" if hint else "")
-            + f". Known: {', '.join(sorted(known))}. CONTRIBUTING.md says how to add one."
+            f"Architecture {model_type!r} is not supported.{did_you_mean(model_type, known)} "
+            f"Known: {', '.join(sorted(known))}. CONTRIBUTING.md says how to add one."
         )
     return known[model_type]
 

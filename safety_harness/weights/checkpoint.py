@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from safety_harness.digests import sha256_of_weights
 from safety_harness.errors import LineageError, SourceError
-from safety_harness.files import sha256_file, sha256_text
+from safety_harness.files import sha256_text
 from safety_harness.reading import Reader
 from safety_harness.weights.folder import PICKLES as PICKLES
 from safety_harness.weights.folder import check_index, check_templates, weight_files
@@ -68,7 +69,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """The sha256 over weights, configs and tokenizer: everything that decides the answers of this model."""
         files = [*self.shards, *companions(self.folder)]
-        return sha256_text("\n".join(f"{path.relative_to(self.folder)} {sha256_file(path)}" for path in files))
+        return sha256_text("\n".join(f"{path.relative_to(self.folder)} {sha256_of_weights(path)}" for path in files))
 
     @property
     def parameters(self) -> int:

@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from safety_harness.evaluation import findings, machine
+from safety_harness.evaluation.estimate import sketch
 from safety_harness.evaluation.machine import Machine
+from safety_harness.registry.fetch import resolve
+from safety_harness.registry.schema import ModelSpec
 from tests.cli.conftest import Command
 from tests.cli.test_init import QUIET, STUDENT, TEACHER
 from tests.fake_hub import Hub
@@ -149,6 +153,21 @@ def test_a_hub_that_gives_nothing_is_found(  # type: ignore[no-untyped-def]
     assert all(said in row[2] for row in rows)
 
 
+def test_a_carried_model_is_found_with_the_hub_gone(  # type: ignore[no-untyped-def]
+    tmp_path: Path, found, hub: Hub, cache: Path
+) -> None:
+    """Fetch into the folder `hub` of the cache, as `fetch --to` does. doctor and plan look there, too."""
+    (cache / "hub").mkdir(parents=True)
+    hub.add("org/model", {path.name: path.read_bytes() for path in STUDENT.iterdir()})
+    spec = ModelSpec(hf="org/model")
+    folder = resolve(spec)
+    hub.stop()
+    assert folder.is_relative_to(cache / "hub")
+    assert sketch(spec).here
+    code, rows = found(write(tmp_path, student='hf = "org/model"'))
+    assert code == 0, rows
+
+
 def test_folders_that_cannot_be_written_to_break(  # type: ignore[no-untyped-def]
     tmp_path: Path, found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +182,17 @@ def test_a_registry_that_cannot_be_read_is_one_line(command: Command, tmp_path: 
     """Name a file that is not there."""
     code, _, err = command("doctor", "--registry", tmp_path / "gone.toml")
     assert (code, err.count("\n"), "gone.toml" in err) == (2, 1, True)
+
+
+def test_every_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at a box of two kinds. The roomiest GPU decides what fits."""
+    names, free = ("A100", "T1000", "A100"), (5, 4, 70)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda at: names[at])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda at: (free[at] << 30, 80 << 30))
+    gpu, memory = machine._gpus()
+    assert (gpu, memory) == ("2 x A100 + T1000", 70 << 30)
+    assert "2 x A100 + T1000 with up to 70 GiB free, " in str(replace(QUIET, gpu=gpu, gpu_memory=memory))
 
 
 def test_this_machine_is_measured() -> None:

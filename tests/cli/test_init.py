@@ -101,6 +101,23 @@ def test_without_a_teacher_no_patch_is_planned(command: Command, tmp_path: Path)
     assert not (tmp_path / ".gitlab-ci.yml").exists()
 
 
+def test_a_served_student_is_named_by_its_address(command: Command, tmp_path: Path) -> None:
+    """Name a server that is there and one that is not yet: the gate may start it."""
+    address = "http://127.0.0.1:9/v1"
+    given = ("--student", f"{address}/chat/completions", "--model", "org/our model", "--key-env", "MY_KEY", "--yes")
+    code, out, err = command("init", tmp_path, *given)
+    assert (code, err) == (0, "")
+    assert "nothing answers at 127.0.0.1:9" in out
+    assert "plan: gated as it is" in out
+    table = tomllib.loads((tmp_path / "gate.toml").read_text())["families"]["mine"]
+    assert table == {
+        "max_new_tokens": 48,
+        "students": {"our-model": {"served": {"url": address, "model": "org/our model", "key_env": "MY_KEY"}}},
+    }
+    (student,) = load_registry(tmp_path / "gate.toml").select()
+    assert student.spec.served
+
+
 def test_a_large_model_on_a_gpu_runs_in_bfloat16() -> None:
     """Choose the number format by what computes and by the size of the model."""
     assert WITH_GPU.dtype(1_000_000_000) == "bfloat16"
@@ -197,6 +214,12 @@ def test_a_terminal_is_asked_for_what_no_option_says(
         (["--student", "{student}", "--family", "a b"], "--family 'a b'"),
         (["--student", "{student}", "--family", "..."], "--family '...'"),
         (["--student", "x" * 5000], "File name too long"),
+        (["--student", "{student}", "--model", "ours"], "of a server: name its address with --student"),
+        (["--student", "http://localhost:1/v1"], "Name it with --model"),
+        (["--student", "http://localhost:1/v1", "--model", "m", "--teacher", "{student}"], "is gated as it is"),
+        (["--student", "http://user:pw@localhost:1/v1", "--model", "m"], "url: holds a key"),
+        (["--student", "http://", "--model", "m"], "url: must be like http://localhost:8000/v1"),
+        (["--student", "http://localhost:1/v1", "--model", "m", "--key-env", "sk-123"], "no name of an environment"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(command: Command, tmp_path: Path, given: list[str], said: str) -> None:

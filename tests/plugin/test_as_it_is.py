@@ -50,6 +50,7 @@ def test_a_student_without_a_teacher_is_gated(tmp_path: Path) -> None:
     assert student["about"]["subject"] == "as it is"
     assert len(student["about"]["identity"]["student"]) == 64
     assert student["about"]["identity"]["teacher"] is None
+    assert student["about"]["identity"]["device"] == student["about"]["worker"]["device"] == "cpu"
     assert "patch" not in student["about"]
     assert (
         "as it is; no teacher; not measured: perplexity" in (tmp_path / "reports" / "latest" / "report.md").read_text()

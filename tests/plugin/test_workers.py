@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from safety_harness.evaluation.gpus import Gpu
 from safety_harness.plugin import workers
 from safety_harness.plugin.workers import GIB, affordable_workers, threads_of_worker
 from safety_harness.registry.load import Student, load_registry
@@ -103,7 +104,7 @@ def test_workers_are_limited_by_cores_students_and_memory(
     students: tuple[Student, ...], monkeypatch: pytest.MonkeyPatch, cores: int, available: int, expected: int
 ) -> None:
     monkeypatch.setattr(workers, "_cores", lambda: cores)
-    assert affordable_workers(students, available=available) == expected
+    assert affordable_workers(students, available=available, gpus=()) == expected
 
 
 def test_students_of_one_server_share_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,47 +115,10 @@ def test_students_of_one_server_share_a_worker(tmp_path: Path, monkeypatch: pyte
         for name, host in (("one", "x"), ("two", "x"), ("three", "y"), ("four", "y"))
     )
     students = load_registry(write_registry(tmp_path, f"[families.a]\n{tables}")).select()
-    assert affordable_workers(students, available=0, on_gpu=0) == 2
+    assert affordable_workers(students, available=0, gpus=[Gpu("GPU-0", "A100", 0)]) == 2
     nodes = [f"suites/test_x.py::test_y[{student.id}]" for student in students]
     assert [workers.place_of(node, students) for node in nodes] == ["x/v1", "x/v1", "y/v1", "y/v1"]
     assert workers.place_of("test_mine.py::test_z", students) == "test_mine.py::test_z"
-
-
-@pytest.mark.parametrize(("on_gpu", "expected"), [(5 * GIB, 2), (GIB, 1), (64 * GIB, 6)])
-def test_workers_share_the_first_gpu(
-    students: tuple[Student, ...], monkeypatch: pytest.MonkeyPatch, on_gpu: int, expected: int
-) -> None:
-    monkeypatch.setattr(workers, "_cores", lambda: 32)
-    assert affordable_workers(students, available=64 * GIB, on_gpu=on_gpu) == expected
-
-
-def test_the_gpus_driver_is_asked_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert workers._free_on_gpu() is None
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho 40536\n")
-    driver.chmod(0o755)
-    assert workers._free_on_gpu() == 40536 * 2**20
-    driver.write_text("#!/bin/sh\necho No devices were found; exit 6\n")
-    assert workers._free_on_gpu() is None
-
-
-@pytest.mark.parametrize(
-    ("visible", "asked"),
-    [(None, "0"), ("3", "3"), ("2,0", "2"), ("GPU-8f2e, GPU-1", "GPU-8f2e"), ("", None), ("-1", None)],
-)
-def test_the_gpu_that_is_asked_is_the_one_that_torch_will_see(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, asked: str | None
-) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text(f'#!/bin/sh\ncase "$*" in *--id={asked}) echo 7;; *) exit 6;; esac\n')
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert workers._free_on_gpu() == (None if asked is None else 7 * 2**20)
 
 
 def test_free_memory_is_asked_of_the_machine(students: tuple[Student, ...]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from safety_harness.evaluation import evaluator
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.records import Patch
 from safety_harness.patch.record import save_patch
@@ -44,6 +45,15 @@ def test_the_second_time_costs_no_probe(world: Path, cache: Path, monkeypatch: p
     assert find_patch(open_evaluator(entry(world))) == first
     assert sets == []
     assert [path.name for path in cached(cache)] == [first.key]
+
+
+def test_two_kinds_of_gpus_share_no_patch(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute on two kinds, and on the first again. Journals are kept by the same key."""
+    keys = []
+    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"):
+        monkeypatch.setattr(evaluator, "device_name", lambda _, name=name: name)
+        keys.append(patch_key(open_evaluator(entry(world))))
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_a_patch_cached_under_another_name_is_this_students(world: Path, cache: Path, default_patch: Patch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import safety_harness.evaluation.evaluator
 from safety_harness.errors import DataError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.records import Patch
@@ -25,10 +26,12 @@ def recording(folder: Path, evaluator: Evaluator, patch: Patch) -> Path:
 def test_a_recorded_patch_needs_no_search(
     world: Path, tmp_path: Path, default_patch: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read a patch where any probe is an error."""
+    """Read a patch where any probe is an error: on the machine that found it, and on another."""
     evaluator = open_evaluator(entry(world))
     file = recording(tmp_path, evaluator, default_patch)
     probed(monkeypatch, never)
+    assert recorded_patch(evaluator, file) == default_patch
+    monkeypatch.setattr(safety_harness.evaluation.evaluator, "device_name", lambda _: "another")
     assert recorded_patch(evaluator, file) == default_patch
 
 
