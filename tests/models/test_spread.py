@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 
-from safety_harness.errors import HarnessError, Remark, SourceError
+from safety_harness.errors import Remark, SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.models import read, speedups, spread
 from safety_harness.models.decoding.batch import DecodingBatch
@@ -116,12 +115,6 @@ def test_weights_outside_the_gpus_are_refused(pairs: Pairs, outside: str) -> Non
     places: Any = {part: OUTSIDE if part == outside else DEVICE for part in parts}
     with pytest.raises(SourceError, match=rf"does not fit into the GPUs .*{outside}.*Show it more GPUs"):
         load(pairs("llama", False)[0], "float32", device_map=places)
-
-
-def test_a_missing_package_is_named(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(HarnessError, match=r"spreading it .* needs accelerate.*safety-harness\[spread\]"):
-        load(pairs("llama", True)[0], "float32", device_map="auto")
 
 
 def of(*devices: str, dtype: torch.dtype = torch.bfloat16) -> Any:
