@@ -31,8 +31,8 @@ FIXTURES = (
     fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
-    schema.Family, schema.StudentSpec, schema.Served, schema.ModelSpec, sources.Source, sources.SplitSpec,
-    sources.PromptSource, sources.FurtherQuestions, sources.MustQuestions,
+    schema.Family, schema.Backend, schema.StudentSpec, schema.Served, schema.ModelSpec, sources.Source,
+    sources.SplitSpec, sources.PromptSource, sources.FurtherQuestions, sources.MustQuestions,
 )  # fmt: skip
 EXIT_CODES = (
     (

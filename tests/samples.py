@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.gate import checks, decide
-from safety_harness.gate.records import About, Agreement, Judge, Patch, Step, plain
+from safety_harness.gate.plain import plain
+from safety_harness.gate.records import About, Agreement, Judge, Patch, Step
 from safety_harness.gate.results import Asked, Check, Expected, Outcome, Question, RunResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.judging.judge import Verdict

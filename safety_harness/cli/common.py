@@ -20,6 +20,8 @@ from safety_harness.text import visible
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 LATEST = Path("reports/latest/results.json")
 WRONG_USAGE = 2
+# Of processes, machines or students: with more of them, the arithmetic of a plan takes minutes.
+MOST = 100_000
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,7 +69,7 @@ def command(
     )
 
 
-def add_choice(parser: argparse.ArgumentParser) -> None:
+def add_choice(parser: argparse._ActionsContainer) -> None:
     """Add the options that say which students a command is about."""
     parser.add_argument(
         "--registry",
@@ -85,6 +87,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the option that prints facts instead of words."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def whole(text: str) -> int:
+    """Return the number that *text* says. Raises ArgumentTypeError unless it is whole, and a count of things."""
+    if not text.isdecimal() or len(text) > len(str(MOST)) or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no whole number from 1 to {MOST}")
+    return int(text)
 
 
 def chosen(options: argparse.Namespace) -> tuple[Student, ...]:

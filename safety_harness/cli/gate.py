@@ -62,9 +62,9 @@ def add_gate(commands: Commands[Parser]) -> None:
     gate.add_argument(
         "-n",
         dest="processes",
-        default="auto",
         metavar="N",
-        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow)",
+        help="number of worker processes, 0 for none (default: auto, as many as cores, memory and students allow; none "
+        "with --ray)",
     )
     gate.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="an argument of pytest, after `--`")
     settings = settings_options()
@@ -96,8 +96,15 @@ def command(options: argparse.Namespace) -> list[str]:
     ]
     return [
         sys.executable, "-m", "pytest", _packaged_suites(), *own, "--gate-run", *_APART, *_PLUGINS, *conftests,
-        f"--rootdir={Path.cwd()}", "-n", options.processes, *given, *options.pytest,
+        f"--rootdir={Path.cwd()}", *workers(options), *given, *options.pytest,
     ]  # fmt: skip
+
+
+def workers(options: argparse.Namespace) -> list[str]:
+    """Return pytest's option for the number of workers; none where its arguments name them, as on other hosts."""
+    if any(given.startswith("--tx") for given in options.pytest):
+        return []
+    return ["-n", options.processes or ("0" if options.safety_ray else "auto")]
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
 from safety_harness.cli.patch import add_patch
+from safety_harness.cli.plan import add_plan
 from safety_harness.cli.questions import add_questions
 from safety_harness.cli.reduce import add_reduce
 from safety_harness.cli.registry import add_registry
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add_rules(commands)
     add_questions(commands)
     add_registry(commands)
+    add_plan(commands)
     add_search(commands)
     add_patch(commands)
     add_report(commands)

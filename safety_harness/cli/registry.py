@@ -1,11 +1,9 @@
-"""Run ``safety-harness list, fetch, plan``: what a registry names, and what gating it needs."""
+"""Run ``safety-harness list`` and ``fetch``: what a registry names."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 from tabulate import tabulate
@@ -31,33 +29,9 @@ def add_registry(commands: Commands[Parser]) -> None:
     fetch.add_argument(
         "--to", type=Path, help=f"folder to fetch into, for a machine without a network: set ${CACHE_VARIABLE} to it"
     )
-    planned = command(
-        commands,
-        "plan",
-        "estimate disk, memory, probes and time without loading anything",
-        examples=["--registry mine.toml", "--family tiny --tflops 1 --bandwidth 20"],
-    )
-    planned.set_defaults(run=_plan)
-    planned.add_argument(
-        "--tflops", type=_positive, default=400.0, help="matrix products of the device in TFLOP/s (default: 400)"
-    )
-    planned.add_argument(
-        "--bandwidth", type=_positive, default=3000.0, help="memory bandwidth of the device in GB/s (default: 3000)"
-    )
-    for parser in (listing, fetch, planned):
+    for parser in (listing, fetch):
         add_choice(parser)
         add_json(parser)
-
-
-def _positive(text: str) -> float:
-    """Return the number that *text* says. Raises ArgumentTypeError unless it is finite and positive."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
-    return number
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -96,36 +70,6 @@ def _fetch(options: argparse.Namespace) -> int:
     elif options.to:
         also = ", the registry and what it names by path" if any(s.spec.path for s in students) else ""
         print(f"Take {options.to}{also} to the other machine, and set {CACHE_VARIABLE} to {options.to} there.")
-    return 0
-
-
-def _plan(options: argparse.Namespace) -> int:
-    """Print a table of what gating each student would need."""
-    from safety_harness.evaluation.estimate import Device, plan
-
-    device = Device(options.tflops * 1e12, options.bandwidth * 1e9)
-    students = chosen(options)
-    needs = [plan(student, device) for student in students if student.patchable]
-    rows = [
-        (
-            need.student,
-            f"{need.parameters / 1e6:,.1f}",
-            f"{need.movable / need.parameters:.0%}",
-            f"{need.download / 2**30:.1f}",
-            f"{need.memory / 2**30:.1f}",
-            "–".join(map(str, need.probes)),
-            "–".join(f"{seconds / 60:.1f}" for seconds in need.seconds),
-        )
-        for need in needs
-    ]
-    headers = ("student", "M parameters", "may move", "download GiB", "memory GiB", "probes", "minutes")
-    table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * 6))
-    device_text = f"For a device of {options.tflops:g} TFLOP/s and {options.bandwidth:g} GB/s"
-    why = {s.id: f"served by {s.spec.served}" if s.spec.served else "gated as it is; no teacher" for s in students}
-    unplanned = [f"{s.id}: {why[s.id]}, so no search to plan" for s in students if not s.patchable]
-    planned = [table, f"{device_text}. The sums: safety_harness/evaluation/estimate.py"] if needs else []
-    lines = [*planned, *unplanned]
-    show(options, list(map(asdict, needs)), "\n".join(lines))
     return 0
 
 

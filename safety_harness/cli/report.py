@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safety_harness.cli.common import LATEST, Commands, Parser, add_json, command, show
+from safety_harness.cli.common import LATEST, Commands, Parser, add_choice, add_json, chosen, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
 from safety_harness.registry.options import PREFIX, options_of, overrides
@@ -34,6 +34,7 @@ def add_report(commands: Commands[Parser]) -> None:
         "make one results.json of several runs, as if all of their students had been gated in one",
         examples=[
             "one/results.json two/results.json --out results.json",
+            "reports/*/latest/results.json --registry gate.toml --out results.json",
             "results.json --without-texts --out public.json",
         ],
         more="An inconclusive student may be measured again in a later run. Exit codes are those of `report`.",
@@ -59,6 +60,11 @@ def add_report(commands: Commands[Parser]) -> None:
         "--without-texts",
         action="store_true",
         help="leave out the texts of questions and answers, so that the result may be published; also of a single run",
+    )
+    add_choice(
+        merged.add_argument_group(
+            "completeness", "Students that have to be there: one that no run has makes the result inconclusive."
+        )
     )
     add_json(merged)
     report = command(
@@ -186,7 +192,9 @@ def _merge(options: argparse.Namespace) -> int:
     from safety_harness.text import counted_noun
 
     runs = {str(path): read_results(path) for path in options.results}
-    result = merge(runs, options.anew, keep_first=options.keep_first)
+    named = options.registry or options.family or options.student
+    expected = [student.id for student in chosen(options)] if named else []
+    result = merge(runs, options.anew, keep_first=options.keep_first, expected=expected)
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())

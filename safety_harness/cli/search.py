@@ -17,6 +17,7 @@ from safety_harness.cli.common import (
     one_of,
     show,
     watched,
+    whole,
 )
 from safety_harness.files import refuse_existing, try_to_write
 from safety_harness.gate.runs import finished
@@ -35,6 +36,9 @@ def add_search(commands: Commands[Parser]) -> None:
     search.set_defaults(run=_search)
     search.add_argument(
         "--earlier", type=Path, help="results.json of an earlier release: the units of its patch are tried first"
+    )
+    search.add_argument(
+        "--ahead", type=whole, default=1, metavar="K", help="processes that answer the probes, each with a copy"
     )
     gated = command(
         commands,
@@ -56,7 +60,9 @@ def add_search(commands: Commands[Parser]) -> None:
 
 def _search(options: argparse.Namespace) -> int:
     """Find the student's patch and write it. Return 1 if there is none."""
-    return _write_patch(options, one_of(chosen(options)), None, options.earlier and finished(options.earlier))
+    return _write_patch(
+        options, one_of(chosen(options)), None, options.earlier and finished(options.earlier), options.ahead
+    )
 
 
 def _patch(options: argparse.Namespace) -> int:
@@ -72,7 +78,7 @@ def _patch(options: argparse.Namespace) -> int:
 
 
 def _write_patch(
-    options: argparse.Namespace, student: Student, results: Path | None, earlier: Path | None = None
+    options: argparse.Namespace, student: Student, results: Path | None, earlier: Path | None = None, ahead: int = 1
 ) -> int:
     """Write the patch of *student*: the one that the run of *results* found, or else one that is searched for."""
     student.require_teacher()
@@ -84,7 +90,7 @@ def _write_patch(
 
     with watched():
         evaluator = open_evaluator(student)
-        patch = find_patch(evaluator, results, earlier)
+        patch = find_patch(evaluator, results, earlier, ahead)
     facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:
         show(options, {**facts, "out": None}, f"{patch.student}: no patch is written: {patch.reason}")

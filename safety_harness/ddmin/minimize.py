@@ -17,13 +17,15 @@ from safety_harness.ddmin.types import Answer, Question, Reduction, Reply, T
 Call = TypeVar("Call", Future[Reply], Task[Reply])
 Running: TypeAlias = dict[Question, tuple[Ask[T], Call]]
 """Oracle calls under way, in threads or as tasks."""
+MOST_WORKERS = 64
+"""Threads at most, where a function says how many workers there are."""
 
 
 def minimize(
     units: Sequence[T],
     oracle: Callable[[tuple[T, ...]], float],
     *,
-    workers: int = 1,
+    workers: int | Callable[[], int] = 1,
     **options: Unpack[OptionArguments[T]],
 ) -> Reduction[T]:
     """Find a small subset of `units` that the oracle accepts, and say what is known about each unit in it.
@@ -31,7 +33,8 @@ def minimize(
     units: hashable, no two equal.
     oracle: takes a subset as a tuple in original order, and returns True or False, or a score with `noise=Scores`.
     workers: threads that call the oracle. In addition to the next question they answer the likeliest later ones.
-        The result is the one of a single worker, sooner, for more calls in all (`Reduction.speculated`).
+        The result is the one of a single worker, sooner, for more calls in all (`Reduction.speculated`). A function
+        is asked before each call how many there are at the moment, at least 1.
     options: strategy, weights, certificate, check_empty, max_calls, max_seconds, target_size, on_event, assume,
         noise, journal and fingerprint. `Options` explains each and gives its default.
 
@@ -46,7 +49,8 @@ def minimize(
         BadAnswer: the oracle returned neither a bool nor, where one is expected, a score.
         JournalError: the journal cannot be used.
     """
-    check_workers(workers)
+    if not callable(workers):
+        check_workers(workers)
     reducer = Reducer(units, **options)
     with keeping_best(reducer):
         if workers == 1:
@@ -62,18 +66,20 @@ def run(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], float]) -> None:
         reducer.tell(ask, call(oracle, ask.units))
 
 
-def run_parallel(reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], float], workers: int) -> None:
+def run_parallel(
+    reducer: Reducer[T], oracle: Callable[[tuple[T, ...]], float], workers: int | Callable[[], int]
+) -> None:
     """Answer a reducer's questions and likely later ones in threads. Results enter in the sequential order.
 
     An exception of the oracle counts when its question's turn comes. So a question that one worker would never have
     asked cannot end the run. Calls under way at the end are waited for, because threads cannot be stopped.
     """
     running: Running[T, Future[Reply]] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(MOST_WORKERS if callable(workers) else workers) as pool:  # threads start when needed
         try:
-            while asks := reducer.ask_many(workers):
+            while asks := reducer.ask_many(at_once := workers() if callable(workers) else workers):
                 for ask in asks:
-                    if ask.question not in running and busy(running) < workers:
+                    if ask.question not in running and busy(running) < at_once:
                         running[ask.question] = ask, pool.submit(call, oracle, ask.units)
                 next_question = asks[0].question
                 # The next question may have found all workers busy with guesses. Then any finished call frees one.

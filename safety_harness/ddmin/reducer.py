@@ -182,11 +182,11 @@ class Reducer(Generic[T]):
             if not self._begun(question, quietly=early is not None and early.replayed) or early is None:
                 return
             self._waiting.take(question)
-            self._open = None
+            asked, self._open = self._open, None
             if early.replayed:
                 self._replayed += 1
             else:
-                self._emit("answered", question.bit_count(), self._plain(early.answer))
+                self._emit("answered", question.bit_count(), self._plain(early.answer), asked)
             self._fold(early.answer)
         self._open = None
 
@@ -207,7 +207,7 @@ class Reducer(Generic[T]):
         self._calls += 1
         self._open = Ask(self._subset(question), question)
         if not quietly:
-            self._emit("asked", question.bit_count())
+            self._emit("asked", question.bit_count(), ask=self._open)
         return True
 
     def _over_budget(self) -> Stop | None:
@@ -262,9 +262,11 @@ class Reducer(Generic[T]):
             return tuple(compress(self._units, chosen))
         return tuple(self._units[i] for i in sorted(compress(self._order, chosen)))
 
-    def _emit(self, kind: EventKind, size: int, answer: bool | None = None) -> None:
+    def _emit(self, kind: EventKind, size: int, answer: bool | None = None, ask: Ask[T] | None = None) -> None:
         """Report one step to the listener, if there is one."""
         if self._options.on_event is not None:
             course = self._course
             best = 0 if course.best is None else course.best.bit_count()
-            self._options.on_event(Event(kind, course.phase, size, self._calls, answer, best, course.remaining()))
+            units = ask.units if ask else ()
+            calls, left = self._calls, course.remaining()
+            self._options.on_event(Event(kind, course.phase, size, calls, answer, best, left, units))

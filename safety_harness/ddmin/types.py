@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Event:
         threshold on.
     best: units in the best set so far; 0 before there is one.
     estimate: roughly how many calls are still to come, by the forecast that steers the search.
+    units: the set concerned, for "asked" and "answered".
     """
 
     kind: EventKind
@@ -91,6 +92,7 @@ class Event:
     answer: bool | None = None
     best: int = 0
     estimate: int = 0
+    units: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

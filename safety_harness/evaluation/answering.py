@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from safety_harness.evaluation.evaluator import Evaluator
     from safety_harness.evaluation.memo import Answered
     from safety_harness.gate.records import Lineage
     from safety_harness.models.likelihood import TextScore
@@ -22,6 +23,10 @@ class Answering(Protocol):
     questions: StudentSplits
     units: tuple[Unit, ...]
     lineage: Lineage | None
+
+    @property
+    def weighed(self) -> Evaluator:
+        """The evaluator that holds its weights. ConfigError where there are none here."""
 
     @property
     def batch_size(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,25 @@ KEPT_TOKENS = 8
 # Probes of a search for each group of units that is left out at once. Searches took 48 to 105 probes for 28 to 56
 # groups (reports/).
 MIN_PROBES_PER_GROUP, MAX_PROBES_PER_GROUP = 1, 4
+# What became of the 894 probes in the 17 searches of reports/smollm2.json: too few refusals, another budget, accepted.
+PROBES_BY_OUTCOME = (0.80, 0.10, 0.10)
 # Questions of a search.
 HARMFUL_QUESTIONS, HARMLESS_QUESTIONS, TASK_QUESTIONS = 128, 128, 64
 # Tokens of a question with its template.
 QUESTION_TOKENS = 64
 # How many answers to harmful questions are decoded in full; the others are broken off.
 SHARE_DECODED_IN_FULL = 0.5
+# Reading questions reaches this share of the rate of a large matrix product: 43 % on a GPU
+# (benchmarks/speed/large_model.md) and on a core (probe_speed.md).
+READING_SHARE = 0.43
+# A forward pass that adds one token reads the weights at this share of the memory's bandwidth: 64 rows of 6.74 billion
+# parameters take 10.02 ms, and reading them alone 3.20 ms (large_model.md).
+PASSES_SHARE = 0.32
 
 
 @dataclass(frozen=True)
 class Device:
-    """What computes: floating-point operations of dense matrix products, and bytes from memory, a second."""
+    """What computes: floating-point operations of large matrix products, and bytes copied in memory, a second."""
 
     flops: float
     bandwidth: float
@@ -88,8 +96,8 @@ class Need:
     seconds: tuple[float, float]
 
 
-def plan(student: Student, device: Device) -> Need:
-    """Estimate what gating *student* takes on *device*.
+def plan(student: Student, device: Device, sketches: Sequence[Sketch] = ()) -> Need:
+    """Estimate what searching for *student*'s patch takes on *device*. *sketches* are those of its models, if known.
 
     Raises:
         ConfigError: it has no teacher, so there is no search.
@@ -97,14 +105,13 @@ def plan(student: Student, device: Device) -> Need:
         UnitError: its architecture is not known.
     """
     student.require_teacher()
-    sketches = [sketch(spec) for spec in student.models]
+    sketches = sketches or sketched(student)
     model = sketches[-1]
     settings = student.search
     units = enumerate_units(model.config, model.shapes, settings.roles)
     groups = len(grouped(units, settings.together))
     fewest, most = (min(settings.max_probes, each * groups) for each in (MIN_PROBES_PER_GROUP, MAX_PROBES_PER_GROUP))
-    probe = _probe_seconds(student, model, device)
-    prior = _prior_seconds(student, model, device)
+    probe, prior = probe_seconds(student, model, device), prior_seconds(student, model, device)
     return Need(
         student.id,
         model.parameters,
@@ -114,6 +121,15 @@ def plan(student: Student, device: Device) -> Need:
         (fewest, most),
         (prior + fewest * probe, prior + most * probe),
     )
+
+
+def sketched(student: Student) -> list[Sketch]:
+    """Read the headers of all models of *student*, its own last.
+
+    Raises:
+        SourceError: as :func:`sketch`.
+    """
+    return [sketch(spec) for spec in student.models]
 
 
 def sketch(spec: ModelSpec) -> Sketch:
@@ -210,26 +226,43 @@ def _one_gradient(units: tuple[Unit, ...], width: int) -> int:
     return max(sizes.values()) * (2 * width + 2 * BYTES["float32"])
 
 
-def _probe_seconds(student: Student, model: Sketch, device: Device) -> float:
-    """Estimate the seconds of one probe.
+def probe_seconds(student: Student, model: Sketch, device: Device) -> float:
+    """Estimate the seconds of a probe, the mean over what becomes of probes."""
+    return sum(
+        share * seconds
+        for share, seconds in zip(PROBES_BY_OUTCOME, seconds_by_outcome(student, model, device), strict=True)
+    )
+
+
+def seconds_by_outcome(student: Student, model: Sketch, device: Device) -> tuple[float, float, float]:
+    """Estimate the seconds of a probe with too few refusals, of one that fails another budget, and of an accepted one.
+
+    With too few refusals, every answer is broken off, and nothing else is asked.
+    """
+    most = student.family.max_new_tokens
+    screen = student.family.screen_tokens or most
+    in_full = screen + SHARE_DECODED_IN_FULL * (most - screen)
+    refused = asking_seconds(student, model, device, HARMFUL_QUESTIONS, in_full)
+    harmless = asking_seconds(student, model, device, HARMLESS_QUESTIONS, screen)
+    task = asking_seconds(student, model, device, TASK_QUESTIONS, most) if student.spec.task else 0.0
+    lost = asking_seconds(student, model, device, HARMFUL_QUESTIONS, screen)
+    return lost, refused + harmless, refused + harmless + task
+
+
+def asking_seconds(student: Student, model: Sketch, device: Device, questions: int, tokens: float) -> float:
+    """Estimate the seconds of asking *questions* for answers of so many *tokens*.
 
     Questions are read at the device's matrix rate. Answers take a forward pass a token, at the pace of the device's
     memory if that is slower.
     """
     family = student.family
-    screen = family.screen_tokens or family.max_new_tokens
-    work = 2 * model.parameters
-    weights = model.parameters * BYTES[family.dtype] / device.bandwidth
-    tasks = TASK_QUESTIONS if student.spec.task else 0
-    seconds = (HARMFUL_QUESTIONS + HARMLESS_QUESTIONS + tasks) * QUESTION_TOKENS * work / device.flops
-    for questions, rest in ((HARMFUL_QUESTIONS, SHARE_DECODED_IN_FULL), (HARMLESS_QUESTIONS, 0.0), (tasks, 1.0)):
-        batches = math.ceil(questions / family.batch_size)
-        rows = min(questions, family.batch_size)
-        passes = batches * (screen + rest * (family.max_new_tokens - screen))
-        seconds += passes * max(weights, rows * work / device.flops)
-    return seconds
+    work = 2 * model.parameters / (READING_SHARE * device.flops)
+    weights = model.parameters * BYTES[family.dtype] / (PASSES_SHARE * device.bandwidth)
+    passes = math.ceil(questions / family.batch_size) * tokens
+    return questions * QUESTION_TOKENS * work + passes * max(weights, min(questions, family.batch_size) * work)
 
 
-def _prior_seconds(student: Student, model: Sketch, device: Device) -> float:
+def prior_seconds(student: Student, model: Sketch, device: Device) -> float:
     """Estimate the seconds of the prior's gradients. A backward pass costs two forward passes."""
-    return 3 * BACKWARD_ROWS[student.search.prior] * QUESTION_TOKENS * 2 * model.parameters / device.flops
+    rows = BACKWARD_ROWS[student.search.prior]
+    return 3 * rows * QUESTION_TOKENS * 2 * model.parameters / (READING_SHARE * device.flops)

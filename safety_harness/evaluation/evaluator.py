@@ -94,6 +94,11 @@ class Evaluator:
         return device_name(self.generator.model)
 
     @property
+    def weighed(self) -> Evaluator:
+        """The evaluator whose weights can be moved: this one."""
+        return self
+
+    @property
     def batch_size(self) -> int:
         """How many questions are asked at once."""
         return self.generator.batch_size
@@ -160,6 +165,14 @@ class Evaluator:
         return tuple(
             Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
         )
+
+    def beginnings(self, units: Sequence[Unit], questions: Sequence[str], tokens: int) -> list[list[int]]:
+        """Return the first *tokens* of the answer to each of *questions*, with *units* moved; fewer where it ends."""
+        try:
+            with enough_memory(f"{self.student.id} is measured"), self.transplanter.transplanted(units):
+                return [self.generator.decode([self.generator.encode(one)], tokens)[0] for one in questions]
+        except NotFinite as error:
+            raise self._not_finite(units) from error
 
     def judged(self, answer: str) -> Verdict:
         """Return the verdict on an *answer* of this student, after what the chat template begins every answer with."""
@@ -265,10 +278,11 @@ class Evaluator:
         return VoidProbe(f"A NaN or an infinity comes out of {self.student.id} with {named} of the teacher in it.")
 
 
-def open_evaluator(student: Student) -> Evaluator:
+def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     """Check questions, files and lineage, then load the student with its teacher's weights, if any, in reach.
 
-    The checks are cheap and loading is not, so all checks come first.
+    The checks are cheap and loading is not, so all checks come first. Models that were *compared* by another process
+    are not compared again, and the evaluator does not know how near they are.
 
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
@@ -277,7 +291,7 @@ def open_evaluator(student: Student) -> Evaluator:
     as_it_is = not student.patchable
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
-    if relatives:
+    if relatives and not compared:
         units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
     family = student.family

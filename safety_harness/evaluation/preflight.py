@@ -13,6 +13,7 @@ from safety_harness.registry.named import download_size
 from safety_harness.registry.sources import PromptSource, Source
 from safety_harness.registry.splits import further_questions, load_questions
 from safety_harness.served.client import read_key
+from safety_harness.served.engine import check_backend
 from safety_harness.weights.adapter import require_adapter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint, check_shapes
@@ -41,6 +42,8 @@ def check_local_files(student: Student) -> None:
         read_key(student.spec.served)
         announced(student)
         return
+    if family.backend:
+        check_backend(family.backend)
     if all(source.path or source.set for source in sources):
         questions = load_questions(student)
         if all(source.path or source.set for source in further):

@@ -104,6 +104,15 @@ class ServedEvaluator:
             self._ask_all(texts)
 
     @property
+    def weighed(self) -> NoReturn:
+        """Refuse to give weights.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self.student.id}: is served, so there are no weights here to move.")
+
+    @property
     def batch_size(self) -> int:
         """How many questions are asked at once."""
         return self._server.concurrency

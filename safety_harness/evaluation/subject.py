@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from safety_harness.errors import ConfigError, VoidProbe, remark
+from safety_harness.errors import VoidProbe, remark
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
 from safety_harness.gate import checks
@@ -54,9 +54,7 @@ class Subject:
         Raises:
             ConfigError: they are not.
         """
-        if self.evaluator.student.spec.served:
-            raise ConfigError(f"{self.evaluator.student.id}: is served, so there are no weights here to move.")
-        return cast("Evaluator", self.evaluator)
+        return self.evaluator.weighed
 
     def defense(self, since: Subject) -> Check:
         """Check the refusals of held-out harmful questions."""

@@ -21,7 +21,13 @@ from safety_harness.gate.results import Outcome, Question, RunResult, StudentRes
 from safety_harness.registry.sources import MUST
 
 
-def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_first: bool = False) -> RunResult:
+def merge(
+    runs: Mapping[str, RunResult],
+    anew: Collection[str] = (),
+    *,
+    keep_first: bool = False,
+    expected: Collection[str] = (),
+) -> RunResult:
     """Return one result of *runs*, by their names, as if all of their students had been gated in one.
 
     Holm's correction is made again, over all students. A student may stand in several runs in three cases:
@@ -31,6 +37,7 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     - *keep_first*, say for runs on several machines: the first decision counts.
 
     The result records every such choice, and those of earlier merges. A run cannot be repeated until it passes.
+    A student that is *expected* and stands in no run makes the result inconclusive: its machine may have died.
 
     Raises:
         DataError: a student was decided twice without such a reason, or the runs have other rules, judges or subjects.
@@ -79,7 +86,14 @@ def merge(runs: Mapping[str, RunResult], anew: Collection[str] = (), *, keep_fir
     whole = {student.id for student in decided if not set(needed[student.id]) - student.checks.keys()}
     return decide_run(
         decided,
-        incomplete=list(_incomplete(runs, counted_in, whole, anew)),
+        incomplete=[
+            *_incomplete(runs, counted_in, whole, anew),
+            *(
+                Incident("other", students=(name,), cause=f"{name}: no run has it")
+                for name in expected
+                if name not in students
+            ),
+        ],
         gate={family: rules for run in runs.values() for family, rules in run.gate.items()},
         judge=first.judge,
         provenance={
@@ -139,13 +153,13 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
 def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     """Return the weights, the questions and the way of a student's search; None where the run did not record them.
 
-    Neither the batch size, nor the devices, nor the held-out questions make another student.
+    Neither the batch size, nor the devices, nor an engine, nor the held-out questions make another student.
     """
     identity, patch = student.about.identity, student.about.patch
     if not identity.model_fields_set or not (patch or student.about.subject in UNPATCHED):
         return None
     return {
-        **identity.model_dump(exclude={"batch_size", "device", "layout"}),
+        **identity.model_dump(exclude={"batch_size", "device", "layout", "engine"}),
         "questions": asked_in_search(identity.questions),
         **(patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}) if patch else {}),
     }

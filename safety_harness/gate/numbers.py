@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from safety_harness.gate.records import Count, Interval, OpenRecord, record
+from safety_harness.gate.plain import record
+from safety_harness.gate.records import Count, Interval, OpenRecord
 from safety_harness.registry.sources import MUST
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,19 +11,15 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     WrapSerializer,
     model_serializer,
 )
-
-from safety_harness.errors import first_fault
 
 Subject = Literal["patched", "as it is", "served"]
 """What is gated: a student with a patch in it, the student as it is, or what a server answers in its name."""
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -187,11 +182,24 @@ class ServedBy(OpenRecord):
     fingerprints: list[str] = []
 
 
+class AnsweredBy(OpenRecord):
+    """The engine that answered instead of the harness's own loop, its number format, and what it was told besides."""
+
+    kind: str
+    version: str
+    dtype: str | None = None
+    arguments: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version} in {self.dtype} {self.arguments}".rstrip()
+
+
 class Identity(OpenRecord):
     """What the measurements depend on: hashes of the weights and question sets, and the settings of the run."""
 
     student: str | None = None
     served: ServedBy | None = None
+    engine: AnsweredBy | None = None
     teacher: str | None = None
     ancestor: str | None = None
     questions: Mapping[str, str] = {}
@@ -267,46 +275,3 @@ class Judge(Record):
     name: str | None = None
     fingerprint: str | None = None
     sets: Mapping[str, Agreement] = {}
-
-
-# --- From plain values to records and back ---------------------------------------------------------------------------
-
-
-def plain(value: Any) -> Any:
-    """Return *value* in exact built-in types, which survive pytest-xdist's transport.
-
-    A float subclass (numpy's among them) in a test's properties breaks a worker, so nothing else may pass.
-    """
-    match value:
-        case None | bool():
-            return value
-        case tuple() | list():
-            return [plain(item) for item in value]
-        case str():
-            return str(value).encode("utf-8", "replace").decode()  # half of a character is no JSON
-        case int():
-            return int(value)
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case BaseModel():
-            return value.model_dump(mode="json")
-        case float():
-            return float(value) if math.isfinite(value) else None  # JSON has no other numbers
-        case _ if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays, each of its own kind
-            return plain(value.tolist())
-        case _:
-            return float(value)
-
-
-def record(kind: type[Model], facts: Mapping[str, Any] | BaseModel, what: str) -> Model:
-    """Return *facts* as a record of *kind*.
-
-    Raises:
-        ValueError: *what* has a value that such a record cannot have.
-    """
-    if type(facts) is kind:
-        return facts
-    try:
-        return kind.model_validate(plain(facts))
-    except ValidationError as error:
-        raise ValueError(f"{what}: {first_fault(error)}") from None

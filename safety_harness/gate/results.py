@@ -13,7 +13,8 @@ from pydantic import SerializeAsAny, TypeAdapter
 from safety_harness.files import sha256_text
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
-from safety_harness.gate.records import About, Judge, plain
+from safety_harness.gate.plain import plain
+from safety_harness.gate.records import About, Judge
 
 RESULTS = "results.json"
 """The file that a run writes in its folder of reports."""

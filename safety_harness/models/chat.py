@@ -77,6 +77,10 @@ class Chat:
             )
         return self._encoded(prompt, special=False)
 
+    def prompt(self, question: str) -> str:
+        """Return the text of which :meth:`tokens` are the tokens, less what a tokenizer puts around any text."""
+        return question if self.template is None else self._prompt(question)
+
     def plain(self, text: str) -> list[int]:
         """Return the tokens of *text* without the template, and without an end of text behind them."""
         tokens = self._encoded(text, special=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ ALGORITHM = 11
 FILE = "patch.json"
 # The name of FILE in caches of older versions; an artifact's manifest.json is another format.
 OLD_FILE = "manifest.json"
+
+fetchers: list[Callable[[Path], None]] = []
+"""Called with a patch's folder before a search looks into it: they bring what another machine's cache holds."""
 
 
 def content_key(parts: Mapping[str, Any]) -> str:

@@ -64,14 +64,18 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     from safety_harness.registry.splits import further_questions
 
     torch.set_num_threads(workers.threads_of_worker(config))
-    evaluator = open_evaluator(student)
+    weighed = open_evaluator(student)
     driver = driver_version() if torch.cuda.is_available() else None
     of_the_run = getattr(config, "workerinput", {}).get(environment.PACKAGES)
-    config.stash.setdefault(WORKERS, {})[student.id] = environment.worker_facts(evaluator.device, driver, of_the_run)
+    config.stash.setdefault(WORKERS, {})[student.id] = environment.worker_facts(weighed.device, driver, of_the_run)
     # These are asked last, and only recorded: check now that they can be asked.
-    for prompts in further_questions(evaluator.student.family, evaluator.questions).values():
-        evaluator.check_askable(prompts)
-    return evaluator
+    for prompts in further_questions(student.family, weighed.questions).values():
+        weighed.check_askable(prompts)
+    if not student.family.backend:
+        return weighed
+    from safety_harness.evaluation.engine import EngineEvaluator
+
+    return EngineEvaluator(weighed, student.family.backend)
 
 
 def _ask_server(student: Student) -> Answering:
@@ -102,7 +106,7 @@ def gate_patch(request: pytest.FixtureRequest, gate_student: Subject) -> Patch:
         from safety_harness.search.find import find_patch
 
         option = request.config.option
-        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier)
+        return find_patch(gate_student.weighed, option.safety_patches, option.safety_earlier, option.safety_ahead)
 
 
 @pytest.fixture(scope="session")

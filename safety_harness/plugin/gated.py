@@ -14,7 +14,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.evaluation.gpus import Gpu, visible_gpus
-from safety_harness.plugin import live, options, workers
+from safety_harness.plugin import hosts, live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.environment import PACKAGES, installed
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from safety_harness.registry.load import Student
 
 COLLECTOR = "safety-harness-collector"
-FREE_CORES: pytest.StashKey[int] = pytest.StashKey()
+HOSTS = "safety-harness-hosts"
+FREE_CORES: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+"""How many cores are idle on this host (an empty name), and on that of each proxy."""
 GPUS: pytest.StashKey[tuple[Gpu, ...]] = pytest.StashKey()
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
@@ -41,14 +43,30 @@ def pytest_configure(config: pytest.Config) -> None:
         )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
+        keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
+        if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
+            config.pluginmanager.register(hosts.Hosts(option.safety_registry, keys), HOSTS)
         announce(config, students)
-        if board := live.open_board(config):
+        board = live.open_board(config)
+        if board:
             config.pluginmanager.register(board, "safety-harness-board")
-            if not config.getoption("numprocesses", None):
+            if not hosts.is_distributed(config) and not option.safety_ray:
                 config.pluginmanager.register(live.ProgressWriter(board.folder, "main"), "safety-harness-progress")
+        if option.safety_ray:
+            _open_cluster(config, students, board.folder if board else None)
     elif folder := config.workerinput.get(live.FOLDER):
         writer = live.ProgressWriter(Path(folder), config.workerinput["workerid"])
         config.pluginmanager.register(writer, "safety-harness-progress")
+
+
+def _open_cluster(config: pytest.Config, students: tuple[Student, ...], lines: Path | None) -> None:
+    """Let a Ray cluster run the tests, and write its tasks' live *lines* into that folder."""
+    from safety_harness.plugin.cluster.controller import open_cluster
+
+    try:
+        open_cluster(config, students, lines)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _students(config: pytest.Config) -> tuple[Student, ...]:
@@ -133,23 +151,25 @@ def _as_check(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker how many cores were idle before the workers began, and the packages of this process."""
-    stash = node.config.stash
-    if FREE_CORES not in stash:
-        stash[FREE_CORES] = workers.free_cores()
-    node.workerinput[workers.FREE_CORES] = stash[FREE_CORES]
+    """Tell a worker the idle cores of its host and how many share them, and the packages of this process."""
+    known, proxy = node.config.stash.setdefault(FREE_CORES, {}), node.gateway.spec.via or ""
+    if proxy not in known:
+        others = node.config.pluginmanager.get_plugin(HOSTS)
+        known[proxy] = others.cores_of(node) if proxy else workers.free_cores()
+    node.workerinput[workers.FREE_CORES] = known[proxy]
+    node.workerinput[workers.NEIGHBOURS] = sum((spec.via or "") == proxy for spec in node.nodemanager.specs)
     node.workerinput[PACKAGES] = installed()
 
 
 def affordable_workers(config: pytest.Config) -> int:
     """Return the number of workers for ``-n auto``."""
-    return workers.affordable_workers(_students(config), gpus=_gpus(config))
+    return workers.affordable_workers(_students(config), gpus=_gpus(config), ahead=config.option.safety_ahead)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Give each worker its GPUs before it starts: torch looks for them once, when it is first asked."""
-    for line in workers.pin(specs, _students(config), _gpus(config)):
+    for line in workers.pin(specs, _students(config), _gpus(config), config.option.safety_ahead):
         if collector := config.pluginmanager.get_plugin(COLLECTOR):
             collector.remarks[line] = None
         if terminal := config.pluginmanager.get_plugin("terminalreporter"):

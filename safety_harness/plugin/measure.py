@@ -52,7 +52,8 @@ class Measure:
         Raises:
             ValueError: a fact that the reports show is not what they expect.
         """
-        from safety_harness.gate.records import About, plain, record
+        from safety_harness.gate.plain import plain, record
+        from safety_harness.gate.records import About
 
         self._add(about=plain(record(About, facts, "measure.about")))
 

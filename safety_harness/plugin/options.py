@@ -96,6 +96,13 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
 
     for student in students:
         check_local_files(student)
+    for student in students:
+        backend, subject = student.family.backend, subject_to_gate(student, config.option.safety_subject)
+        if backend and backend.url and subject == "patched":
+            raise ConfigError(
+                f"{student.id}: is gated patched, and the engine at {backend.url} has one model. In `backend`, give "
+                "`command` instead of `url`, so that an engine is started for each, or gate it as it is."
+            )
     patches, earlier = config.option.safety_patches, config.option.safety_earlier
     if not patches and any(subject_to_gate(student, config.option.safety_subject) == "patched" for student in students):
         try_to_write(cache_dir() / "patch")  # what a search finds is kept there

@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 FREE_CORES = "safety_free_cores"
-"""Key of a worker's input: how many cores were idle when the run began."""
+"""Key of a worker's input: how many cores of its host were idle when the run began."""
+NEIGHBOURS = "safety_neighbours"
+"""Key of a worker's input: how many workers its host has."""
 ROOM = "safety_room"
 """Attribute of a worker's xdist spec: how many bytes of its GPUs are its own. A restarted worker has the same spec."""
 
 
 def affordable_workers(
-    students: Sequence[Student], *, available: int | None = None, gpus: Sequence[Gpu] | None = None
+    students: Sequence[Student],
+    *,
+    available: int | None = None,
+    gpus: Sequence[Gpu] | None = None,
+    ahead: int = 1,
 ) -> int:
     """Return the number of processes for *students*: at most one a core, one a place, and as many as fit in memory.
 
     *available* is the machine's free memory in bytes, which has room for as many of the largest student. *gpus* have
-    room for students of unequal size. Each is measured when it is None.
+    room for students of unequal size. Each is measured when it is None. Each process has *ahead* copies of its student.
     """
     import psutil
 
@@ -37,21 +43,22 @@ def affordable_workers(
     devices = visible_gpus() if gpus is None else gpus
     needs = _needs(students)
     largest = max(needs.values(), default=0)
-    fitting = [int(free // largest)] if largest else []
-    most = max(1, min(_cores(), len(needs), *fitting))
-    return max(1, len(deal(list(needs.values()), devices, most))) if devices else most
+    fitting = [int(free // (largest * ahead))] if largest else []
+    most = max(1, min(_cores() // ahead, len(needs), *fitting))
+    return max(1, len(_dealt(needs, devices, most, ahead))) if devices else most
 
 
-def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu]) -> list[str]:
+def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu], ahead: int = 1) -> list[str]:
     """Show each worker of *specs* its share of *gpus* and no other GPU. Return lines that a user should know.
 
     A spec of another machine, or whose GPUs the user chose in it (``env:CUDA_VISIBLE_DEVICES=``), is left as it is.
+    Each worker has *ahead* copies of its student.
     """
     local = [spec for spec in specs if spec.popen and not spec.via and VISIBLE not in spec.env]
     if not (local and gpus):
         return []
     needs = _needs(students)
-    shares = deal(list(needs.values()), gpus, len(local))
+    shares = _dealt(needs, gpus, len(local), ahead)
     without = [Share(tuple(gpus[:1]), 0)] * (len(local) - len(shares))  # they may run tests of no student
     for spec, share in zip(local, [*shares, *without], strict=True):
         setattr(spec, ROOM, share.room)
@@ -64,6 +71,17 @@ def pin(specs: Sequence[Any], students: Sequence[Student], gpus: Sequence[Gpu]) 
             "student. Lower memory_gib in the registry if the students take less."
         )
     return lines
+
+
+def _dealt(needs: Mapping[str, int], gpus: Sequence[Gpu], most: int, ahead: int) -> list[Share]:
+    """Return what up to *most* workers get of *gpus*: the places of *ahead* copies, as far as there is room."""
+    dealt = deal([need for need in needs.values() for _ in range(ahead)], gpus, most * ahead)
+    workers = [dealt[at : at + ahead] for at in range(0, len(dealt), ahead)]
+    whole = [places for places in workers if len(places) == ahead] or workers
+    return [
+        Share(tuple(dict.fromkeys(gpu for place in places for gpu in place.gpus)), min(place.room for place in places))
+        for places in whole
+    ]
 
 
 def _too_large(students: Sequence[Student], gpus: Sequence[Gpu], shares: Sequence[Share]) -> Iterator[str]:
@@ -118,7 +136,7 @@ def threads_of_worker(config: pytest.Config) -> int:
         return int(config.option.safety_threads)
     # The controller looks before its workers begin, because these keep the cores busy themselves.
     given = getattr(config, "workerinput", None)
-    return free_cores() if given is None else max(1, given[FREE_CORES] // given["workercount"])
+    return free_cores() if given is None else max(1, given[FREE_CORES] // given.get(NEIGHBOURS, given["workercount"]))
 
 
 def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Student]) -> Any:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import ConfigError, did_you_mean, first_fault
 from safety_harness.reading import MIB, Reader, shown
+from safety_harness.registry.backend import Backend
 from safety_harness.registry.named import unknown
 from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
@@ -286,7 +287,7 @@ def _meant(error: ValidationError) -> str:
     fault = error.errors()[0]
     if fault["type"] != "extra_forbidden":
         return ""
-    tables = (Family, StudentSpec, SplitSpec, MustQuestions, Served, GateSettings, SearchSettings)
+    tables = (Family, StudentSpec, SplitSpec, MustQuestions, Served, Backend, GateSettings, SearchSettings)
     keys = sorted({key for table in tables for key in table.model_fields})
     return did_you_mean(str(fault["loc"][-1]), keys) or " All keys are in docs/reference.md."
 

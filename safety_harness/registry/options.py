@@ -33,11 +33,15 @@ class Option:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _count(text: str) -> int:
-    """Return the number that *text* says. Raises ArgumentTypeError unless it is 1 or more."""
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+def _count(text: str, least: int = 1) -> int:
+    """Return the number that *text* says. Raises ArgumentTypeError unless it is *least* or more."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return _count(text, 0)
 
 
 OPTIONS = (
@@ -98,6 +102,38 @@ OPTIONS = (
         "safety_threads",
         "Threads of each worker (default: its share of the cores that are idle when the run begins)",
         {"type": _count, "metavar": "N"},
+    ),
+    Option(
+        "ray",
+        "safety_ray",
+        "Run each student as one task of the Ray cluster at this address (HOST:PORT, or auto on one of its nodes); "
+        "needs the extra `ray`",
+        {"metavar": "ADDRESS"},
+    ),
+    Option(
+        "ray-resource",
+        "safety_ray_resource",
+        "Use only nodes of the cluster that have this custom resource",
+        {"metavar": "NAME"},
+    ),
+    Option(
+        "ray-retries",
+        "safety_ray_retries",
+        "How often a student whose node or process died is tried again, from its journal (default: 2)",
+        {"metavar": "N", "type": _count_or_none, "default": 2},
+    ),
+    Option(
+        "ray-insecure",
+        "safety_ray_insecure",
+        "Use a cluster without token authentication: whoever reaches its ports runs code on its nodes",
+        {"action": "store_true"},
+    ),
+    Option(
+        "ahead",
+        "safety_ahead",
+        "Processes that answer the probes of one search, each with a copy of the student, on a GPU of its own where "
+        "there are several (default: 1). The patch is the same",
+        {"type": _count, "metavar": "K", "default": 1},
     ),
 )
 """Every option but those of the settings."""

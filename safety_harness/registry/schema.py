@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from safety_harness.registry.backend import Backend
 from safety_harness.registry.named import expand
 from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
@@ -139,6 +140,9 @@ class Family(Table):
     preset: Preset = Field(
         "standard",
         description="Defaults of a search. `thorough` takes longer, for a smaller patch. `quick` is for a first look.",
+    )
+    backend: Backend | None = Field(
+        None, description="An engine that answers the gate's questions instead of the harness's own loop, such as vLLM."
     )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()

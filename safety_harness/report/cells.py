@@ -215,6 +215,7 @@ def identity(student: StudentResult) -> str:
     known, worker = student.about.identity, student.about.worker
     server = known.served.model_dump() if known.served else {}
     facts = [f"{name} {plain(value)}" for name, value in server.items()]
+    facts += [f"answered by {known.engine}"] if known.engine else []
     facts += [
         f"{name} {_short(str(value))}" for name, value in known.model_dump().items() if not isinstance(value, Mapping)
     ]

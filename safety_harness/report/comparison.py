@@ -105,8 +105,12 @@ def _notes(result: RunResult, old: Mapping[str, StudentResult]) -> Iterator[str]
         before = old.get(student.id)
         if before is None:
             yield f"{student.id}: was not in it"
-        elif before.outcome is not student.outcome:
+            continue
+        if before.outcome is not student.outcome:
             yield f"{student.id}: was {before.outcome.value}, is {student.outcome.value}"
+        was, now = (each.about.identity.engine or "the harness's own loop" for each in (before, student))
+        if was != now:
+            yield f"{student.id}: was answered by {was}, and is by {now}"
 
 
 def _uncompared(earlier: RunResult, compared: set[tuple[str, str]]) -> Iterator[str]:

@@ -126,6 +126,8 @@ def models(student: StudentResult) -> list[tuple[str, str, str]]:
         rows.append(
             ("asked with", ", ".join(f"{name} {plain(value)}" for name, value in served.sampling.items()), NOTHING)
         )
+    if engine := identity.engine:
+        rows.append(("answered by", str(engine), NOTHING))
     if patch:
         rows.append(("patch", cells.moved(student), patch.key))
     return rows

@@ -13,17 +13,18 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import asked_in_search
-from safety_harness.patch.record import content_key, load_patch, patch_folder, recorded, save_patch
+from safety_harness.patch.record import content_key, fetchers, load_patch, patch_folder, recorded, save_patch
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit, flat, named
 
 
-def find_patch(evaluator: Evaluator, results: Path | None = None, earlier: Path | None = None) -> Patch:
+def find_patch(evaluator: Evaluator, results: Path | None = None, earlier: Path | None = None, ahead: int = 1) -> Patch:
     """Return the patch of *evaluator*: the one that the run of *results* recorded, or else the cached one.
 
     Without either, it is searched for and cached. The units that moved in the run of *earlier*, an earlier release of
-    the student, are tried first. Two processes never search for the same patch: the second waits for the first. A disk
-    that fills up meanwhile, or batches that had to be halved, cost the cache, with a warning, and never the patch.
+    the student, are tried first. *ahead* processes answer the probes of the search. Two searches are never for the same
+    patch: the second waits for the first. A disk that fills up meanwhile, or batches that had to be halved, cost the
+    cache, with a warning, and never the patch.
 
     Raises:
         VoidProbe: the student, or the student with all of the teacher in it, gives too many unscored answers.
@@ -39,11 +40,13 @@ def find_patch(evaluator: Evaluator, results: Path | None = None, earlier: Path 
     key = patch_key(evaluator, first)
     folder = patch_folder(key)
     with locked(folder):
+        for fetch in fetchers:
+            fetch(folder)
         if cached := load_patch(folder):
             _forget_journals(folder)  # a kill may have left them
             # The key knows weights only, which may have had other names before.
             return cached.model_copy(update={"student": evaluator.student.id, "teacher": evaluator.teacher.folder.name})
-        return _kept(evaluator, search(evaluator, key, folder, first=first), folder, first)
+        return _kept(evaluator, search(evaluator, key, folder, first=first, ahead=ahead), folder, first)
 
 
 def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:

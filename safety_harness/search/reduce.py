@@ -16,6 +16,7 @@ from safety_harness.evaluation.oracle import Failure, Oracle
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Budgets, Certificate, Patch, SearchFacts
 from safety_harness.progress import alone
+from safety_harness.search.ahead import probers
 from safety_harness.search.candidates import GRAINS
 from safety_harness.search.course import Course
 from safety_harness.search.start import Shares, Start
@@ -41,6 +42,7 @@ def search(
     journal: Path | None = None,
     oracle: Oracle | None = None,
     first: Sequence[Unit] = (),
+    ahead: int = 1,
 ) -> Patch:
     """Search for the patch of *evaluator*, whatever the cache holds.
 
@@ -49,6 +51,7 @@ def search(
         journal: answers are kept in a file whose name begins with this one, so that a killed search can go on.
         oracle: the oracle to ask; a new one of *evaluator* if None.
         first: units to start from if they keep the budgets, such as those of an earlier release's patch.
+        ahead: processes that answer probes, this one included. The patch does not depend on it.
 
     Raises:
         HarnessError: the journal cannot be read or written; what it holds is kept.
@@ -58,7 +61,7 @@ def search(
     start = time.perf_counter()
     oracle = oracle or Oracle(evaluator)
     course = Course(oracle, evaluator.student.id)
-    outcome = _outcome(evaluator, oracle, course, key, journal, first)
+    outcome = _outcome(evaluator, oracle, course, key, journal, first, ahead)
     return Patch(
         key=key,
         student=evaluator.student.id,
@@ -89,11 +92,16 @@ def search(
 
 
 def _outcome(
-    evaluator: Evaluator, oracle: Oracle, course: Course, key: str, journal: Path | None, first: Sequence[Unit]
+    evaluator: Evaluator,
+    oracle: Oracle,
+    course: Course,
+    key: str,
+    journal: Path | None,
+    first: Sequence[Unit],
+    ahead: int,
 ) -> _Outcome:
     """Return what a search comes to: no patch needed, none found, or a start that was reduced."""
-    settings = evaluator.student.search
-    budgets = search_budgets(settings, oracle)
+    budgets = search_budgets(evaluator.student.search, oracle)
     before, whole = oracle.refused_before, oracle.refused_whole
     enough = course.probe((), budgets).accepted
     # A target of 0 says nothing about a student that is no worse than its teacher.
@@ -106,6 +114,21 @@ def _outcome(
     if enough:
         counts = f"{before} of {len(oracle.harmful)} refusals, {budgets.target} are needed"
         return _Outcome(budgets, f"the student refuses enough as it is: {counts}", minimal=True)
+    with probers(evaluator, oracle, ahead) as course.probers:
+        return _found(evaluator, oracle, course, budgets, key, journal, first)
+
+
+def _found(
+    evaluator: Evaluator,
+    oracle: Oracle,
+    course: Course,
+    budgets: Budgets,
+    key: str,
+    journal: Path | None,
+    first: Sequence[Unit],
+) -> _Outcome:
+    """Return what a search for units comes to: none found, or a start that was reduced."""
+    settings = evaluator.student.search
     if first and _still_enough(course, first, budgets):
         # They were all needed once, so none is likelier than another, and the prior's gradients are saved.
         known = {frozenset[Unit](): False, frozenset(first): True}
@@ -118,7 +141,7 @@ def _outcome(
     missed = _why_not(course, oracle, budgets)
     # Within the other budgets, fewer refusals than the settings ask for may be possible. One more than the student has
     # is the least that a patch is good for.
-    lowest = budgets.model_copy(update={"target": before + 1})
+    lowest = budgets.model_copy(update={"target": oracle.refused_before + 1})
     if start := shares.most_within(lowest):
         since = f"with no more than {start.budgets.target} refusals: {missed}"
         return _reduced(evaluator, candidates.weight, start, course, key, journal, since)
@@ -137,10 +160,12 @@ def _reduced(
     """Take everything out of *start* that the oracle does not miss. *since* says how the start was come by."""
     settings = evaluator.student.search
     groups = grouped(start.units, settings.together)
-    with _explained_journal(), alone("searching"):
+    others = course.probers
+    with _explained_journal(), alone("searching"), others.sharing_cores() if others else contextlib.nullcontext():
         reduction = ddmin.minimize(
             groups,
-            _resolving(course, start.budgets),
+            lambda sets: course.accepts(sets, start.budgets),
+            workers=others.at_once if others else 1,
             strategy=settings.strategy,
             weights=[weight(group) for group in groups],
             certificate="explicit",
@@ -197,19 +222,6 @@ def _explained_journal() -> Iterator[None]:
         yield
     except ddmin.JournalError as error:
         raise HarnessError(f"{error}. Run again to go on from the answers that are there.") from error
-
-
-def _resolving(course: Course, budgets: Budgets) -> Callable[[tuple[Group, ...]], bool]:
-    """Return the oracle as delta debugging sees it: a void probe is unresolved, never false."""
-
-    def accepted(groups: tuple[Group, ...]) -> bool:
-        """Return whether *groups* keep the budgets."""
-        try:
-            return course.probe(flat(groups), budgets).accepted
-        except VoidProbe as error:
-            raise ddmin.Unresolved(str(error)) from error
-
-    return accepted
 
 
 def _certified(evidence: ddmin.Evidence) -> Certificate:

@@ -29,16 +29,23 @@ FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.5, 30.0, 300.0
 SECONDS_FOR_MODELS = 10.0
 
 Answered = Callable[[str, Reply], None]
+Request = Callable[[str], tuple[str, Mapping[str, Any]]]
+"""Makes of a question the path and the body of its request."""
 
 
 @dataclass
 class Client:
-    """Asks one server. ``limit`` is the number of requests that it may send, and ``sent`` those that it has sent."""
+    """Asks one server. ``limit`` is the number of requests that it may send, and ``sent`` those that it has sent.
+
+    Without a ``request`` of another form, a question is one of a chat. ``direct``: no proxy stands between.
+    """
 
     server: Served
     max_new_tokens: int
     limit: int
     sent: int = 0
+    request: Request | None = None
+    direct: bool = False
     _key: str = field(default="", repr=False)
     _next_start: float = 0.0
     """Time before which no request starts: of the limit a minute, or because the server asked for a pause."""
@@ -81,19 +88,23 @@ class Client:
         Raises:
             SourceError: there is none.
         """
-        body = self.server.body(question, self.max_new_tokens)
+        path: str = "/chat/completions"
+        body: Mapping[str, Any] = self.server.body(question, self.max_new_tokens)
+        if self.request:
+            path, body = self.request(question)
         for attempt in range(1 + self.server.retries):
             await self._turn()
             try:
-                return self._without_key(await self._exchange(session, "POST", "/chat/completions", body))
+                return self._without_key(await self._exchange(session, "POST", path, body))
             except SourceError as error:
                 raise SourceError(f"{self.server}: {self._hidden(str(error))}") from None
             except Lost as error:
                 lost = error
             await self._pause(attempt, lost)
+        kept = "" if self.request else " Answers so far are kept: run again once it answers."
         raise SourceError(
             f"{self.server}: gives no answer to {question[:60]!r} in {1 + self.server.retries} attempts; at last, "
-            f"{self._hidden(str(lost))}. Answers so far are kept: run again once it answers."
+            f"{self._hidden(str(lost))}.{kept}"
         )
 
     async def _turn(self) -> None:
@@ -137,7 +148,8 @@ class Client:
         Raises:
             Lost, SourceError: as :func:`read_reply`; or there was no whole response in time.
         """
-        return read_reply(*await self._response(session, method, path, body, self.server.timeout))
+        response = await self._response(session, method, path, body, self.server.timeout)
+        return read_reply(*response, plain=self.request is not None)
 
     async def _response(
         self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
@@ -175,7 +187,7 @@ class Client:
         headers = {"accept-encoding": "identity", "user-agent": f"safety-harness/{__version__}"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
-        return httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False)
+        return httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False, trust_env=not self.direct)
 
     def _hidden(self, text: str) -> str:
         """Return what a server says, without the key that it may repeat."""

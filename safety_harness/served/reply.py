@@ -39,6 +39,8 @@ class Reply:
     withheld: bool = False
     model: str = ""
     fingerprint: str = ""
+    tokens: tuple[int, ...] | None = None
+    """The answer's tokens, where a completion brings them."""
 
     @property
     def answer(self) -> str:
@@ -54,15 +56,15 @@ class Lost(Exception):  # noqa: N818  (asked again, it may come)
         self.after = after
 
 
-def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    """Return the answer in a response.
+def read_reply(status: int, headers: Mapping[str, str], body: bytes, *, plain: bool = False) -> Reply:
+    """Return the answer in a response: a chat completion, or a *plain* one.
 
     Raises:
         Lost: there is none, and there may be one later.
         SourceError: there is none, and asking again would be of no use.
     """
     if 200 <= status < 300:
-        return _answer(_table(body))
+        return _answer(_table(body), plain=plain)
     error = _error(body)
     if status in _FILTERING_STATUS and any(name in error for name in _FILTERS):
         return Reply("", finish="content_filter", withheld=True)
@@ -86,8 +88,8 @@ _ADVICE = {
 _NO_ADVICE = "Check what it takes: `model`, `omit` and `extra` in the registry, and the length of the question."
 
 
-def _answer(table: Mapping[str, Any]) -> Reply:
-    """Return the answer of a chat completion.
+def _answer(table: Mapping[str, Any], *, plain: bool) -> Reply:
+    """Return the answer of a completion.
 
     Raises:
         Lost: it is none, or broke off.
@@ -95,8 +97,10 @@ def _answer(table: Mapping[str, Any]) -> Reply:
     match table.get("choices"):
         case [{"message": dict() as message} as choice, *_]:
             pass
+        case [{"text": str() as content} as choice, *_] if plain:
+            message = {"content": content}
         case _:
-            raise Lost("what it sends is no chat completion")
+            raise Lost(f"what it sends is no {'' if plain else 'chat '}completion")
     finish = _text(choice.get("finish_reason"))
     if (error := choice.get("error") or table.get("error")) or finish in _BROKEN_OFF:
         raise Lost(f"its answer broke off ({_one_line(str(error or finish))})")
@@ -110,7 +114,14 @@ def _answer(table: Mapping[str, Any]) -> Reply:
         withheld=filtered or (called and not text),
         model=_text(table.get("model"))[:_SHOWN],
         fingerprint=_text(table.get("system_fingerprint"))[:_SHOWN],
+        tokens=_tokens(choice.get("token_ids")),
     )
+
+
+def _tokens(value: Any) -> tuple[int, ...] | None:
+    """Return the tokens of an answer; None where there are none, or they are no tokens."""
+    numbers = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+    return tuple(value) if numbers else None
 
 
 def _content(content: Any) -> str:

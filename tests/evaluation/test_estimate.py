@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from safety_harness.cli.main import main
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.estimate import (
     BACKWARD_ROWS,
@@ -164,16 +163,3 @@ def test_a_plan_counts_what_the_priors_ask() -> None:
     assert {"norm": 0, "contrast": contrasted, "descent": contrasted + stepped} == BACKWARD_ROWS
     assert gradients.ROWS_PER_PASS == schedule.rows_per_pass == ROWS_PER_PASS
     assert (contrast.HARMLESS_QUESTIONS, descent.KEPT_TOKENS) == (HARMLESS_QUESTIONS, KEPT_TOKENS)
-
-
-def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """Check the command's table and its errors."""
-    assert main(["plan", "--family", "tiny-llama", "--tflops", "0.5", "--bandwidth", "10"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "student"
-    assert len(lines) == 2 + 7 + 1
-    assert main(["plan", "--family", "smollm3"]) == 2
-    assert "Did you mean" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main(["plan", "--bandwidth", "0"])
-    assert "0 is no positive number" in capsys.readouterr().err

@@ -17,8 +17,9 @@ import pytest
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.records import About, plain
+from safety_harness.gate.records import About
 from safety_harness.gate.results import Outcome, RunResult, run_from_table
 from safety_harness.patch.record import recorded
 from safety_harness.report import markdown

@@ -16,9 +16,10 @@ from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
+from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.recheck import VERDICTS, contradiction
-from safety_harness.gate.records import About, plain
+from safety_harness.gate.records import About
 from safety_harness.gate.results import Asked, Check, Outcome, RunResult
 from safety_harness.registry.settings import GateSettings
 from tests.samples import ASKED, HARMFUL, about, as_it_is, defense, run_result, sample_checks, whole_patch
@@ -369,3 +370,13 @@ def test_other_weights_as_they_are_may_be_decided_anew() -> None:
     assert merge({"1": first, "2": second}, anew=["a/one"]).outcome is Outcome.PASS
     with pytest.raises(DataError, match="2: a/one has the same weights"):
         merge({"1": first, "2": gated("as it is")}, anew=["a/one"])
+
+
+def test_a_student_that_is_expected_may_not_miss() -> None:
+    """Expect INCONCLUSIVE without it, a verdict that reads back, and green once a later merge has it."""
+    one, two = (run_result({name: sample_checks()}) for name in ("a/one", "a/two"))
+    without = merge({"one": one}, expected=["a/one", "a/two"])
+    assert without.outcome is Outcome.INCONCLUSIVE
+    assert "a/two: no run has it" in without.reasons
+    assert contradiction(without) == ""
+    assert merge({"before": without, "two": two}, expected=["a/one", "a/two"]).outcome is Outcome.PASS

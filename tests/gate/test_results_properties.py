@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.records import About, Agreement, Judge, plain
+from safety_harness.gate.plain import plain
+from safety_harness.gate.records import About, Agreement, Judge
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult, run_from_table
 from safety_harness.report import markdown, terminal
 

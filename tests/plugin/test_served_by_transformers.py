@@ -64,3 +64,26 @@ def test_a_server_refuses_what_the_model_refuses(server: str, tmp_path: Path) ->
     for name in ("defense", "over_refusal"):
         assert one["checks"][name]["asked"] == two["checks"][name]["asked"]
     assert two["about"]["identity"]["served"]["answered_as"] == [f"{MODEL}@main"]
+
+
+@pytest.mark.slow
+def test_transformers_serve_as_an_engine_gives_the_same_gate(tmp_path: Path) -> None:
+    """Let the gate start `transformers serve` itself: letters and numbers of every check are the own loop's."""
+    for package in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(package, reason="`transformers serve` needs it: pip install 'safety-harness[served-tests]'")
+    program = Path(sys.executable).with_name("transformers")
+    engine = (
+        f'backend = {{ kind = "transformers", command = ["{program}", "serve"], arguments = ["--device", "cpu"], '
+        "concurrency = 2 }"
+    )
+    checks = []
+    for name, more in (("own", ""), ("engine", engine)):
+        (tmp_path / name).mkdir()
+        registry(tmp_path / name, f'path = "{MODEL}"', more)
+        run = gate(tmp_path / name, "--gate-include-answers")
+        assert run.returncode == 0, run.stdout + run.stderr
+        table = json.loads((tmp_path / name / "reports" / "latest" / "results.json").read_text())
+        checks.append(table["students"][0]["checks"])
+    assert checks[0] == checks[1]
+    assert any("16 of 16 answers of transformers" in remark for remark in table["remarks"])
+    assert table["students"][0]["about"]["identity"]["engine"]["version"] != "unknown"

@@ -81,6 +81,7 @@ def test_what_is_new_brings_no_thresholds() -> None:
     """Add a student that is expected to fail, and a family with a threshold of its own."""
     text = BASE + 'expected = "fail"\n[families.mine.students.two]\npath = "models/two"\nexpected = "fail"\n'
     text += '[families.other]\nteacher = "t"\ngate = { dsr = 0.0 }\nharmful = "q.txt"\n'
+    text += 'backend = { kind = "vllm", command = ["rm"] }\n'
     text += '[families.other.students]\nx = "models/x"\n'
     found = ruled(table(), BE, tomllib.loads(text), CH)
     assert found["families"]["mine"]["students"]["two"] == {"path": "/change/models/two"}

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.records import Agreement, Judge, plain
+from safety_harness.gate.plain import plain
+from safety_harness.gate.records import Agreement, Judge
 from safety_harness.gate.results import Question, RunResult
 from tests.report.hostile import HOSTILE
 from tests.samples import HARMFUL, about, run_result, sample_checks, whole_patch

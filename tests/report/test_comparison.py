@@ -11,6 +11,7 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.gate import checks
+from safety_harness.gate.records import AnsweredBy
 from safety_harness.gate.results import Asked, Question, RunResult
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -133,3 +134,14 @@ def test_all_formats_of_many_students_take_five_seconds(tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "results.json"), "--to", "md,html,csv,junit"]) == 1
     assert time.process_time() - start < 5.0
     assert (tmp_path / "report.html").stat().st_size < 20_000_000
+
+
+def test_another_engine_is_noted() -> None:
+    """Compare a run of the harness's own loop with one whose answers came from an engine."""
+    runs = [run_result({"a/one": sample_checks()}) for _ in range(2)]
+    engine = AnsweredBy(kind="vllm", version="1.0", dtype="float32", arguments="-q")
+    one = runs[1].students[0]
+    identity = one.about.identity.model_copy(update={"engine": engine})
+    answered = replace(one, about=one.about.model_copy(update={"identity": identity}))
+    notes = versus(replace(runs[1], students=(answered,)), runs[0], "before").notes
+    assert notes == ("a/one: was answered by the harness's own loop, and is by vllm 1.0 in float32 -q",)

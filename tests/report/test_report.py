@@ -16,8 +16,9 @@ import pytest
 from safety_harness import report
 from safety_harness.errors import HarnessError
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.records import About, Agreement, Judge, plain
+from safety_harness.gate.records import About, Agreement, Judge
 from safety_harness.gate.results import Check, Outcome, RunResult
 from safety_harness.report import markdown, terminal, write_reports, write_results
 from safety_harness.report.figures import FIGURES, figures

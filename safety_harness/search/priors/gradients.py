@@ -160,7 +160,7 @@ def _gained(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> dict[str, t
     # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.
     with sdpa_kernel(SDPBackend.MATH), gradients_as_they_come(evaluator.generator.model, list(parts), add):
         for piece in pieces:
-            piece.backward()
+            piece.backward()  # type: ignore[no-untyped-call,unused-ignore]
     nothing = {unit.module: torch.zeros(unit.width) for unit in evaluator.units}  # of what no piece depends on
     return nothing | {module: total.cpu() for module, total in gained.items()}
 

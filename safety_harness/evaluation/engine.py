@@ -1,0 +1,310 @@
+"""Ask an engine the gate's questions, of a student with any units in it; measure everything else in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from safety_harness.errors import HarnessError, SourceError, remark
+from safety_harness.evaluation.memo import Answered
+from safety_harness.evaluation.served import asked_texts
+from safety_harness.files import cache_dir, locked, sha256_text, staging
+from safety_harness.gate.records import Lineage
+from safety_harness.judging.own_task import is_right
+from safety_harness.models.likelihood import TextScore
+from safety_harness.models.transplant import Transplanter
+from safety_harness.patch.changed_copy import Change, write_changed
+from safety_harness.progress import counter
+from safety_harness.registry.backend import Backend
+from safety_harness.registry.load import Student
+from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.splits import StudentSplits
+from safety_harness.served.client import Client
+from safety_harness.served.engine import Engine, running
+from safety_harness.served.reply import Reply
+from safety_harness.weights.checkpoint import Checkpoint
+from safety_harness.weights.units import Unit, moved
+
+if TYPE_CHECKING:
+    from safety_harness.evaluation.evaluator import Evaluator
+
+# Answers that the harness's own loop begins as well, and the tokens that it generates of each. A flip in the last bit
+# of a bfloat16 number has not often parted two answers by then.
+SAMPLE, SAMPLE_TOKENS = 16, 32
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+"""Variable by which vLLM computes a row alike in any batch."""
+
+
+def changes_of(
+    checkpoint: Checkpoint, transplanter: Transplanter, units: Sequence[Unit], student: str
+) -> dict[str, Change]:
+    """Return what *units* change in the *checkpoint* of *student*, tensor by tensor, in its own number formats.
+
+    Raises:
+        SourceError: a number format of the checkpoint cannot hold what was moved.
+    """
+    measured = transplanter.moving(units)
+    changes = {}
+    for part in moved(units):
+        tensor = measured[part.name].to(checkpoint.dtype(part.name))
+        if not torch.equal(tensor.to(measured[part.name].dtype), measured[part.name]):
+            raise SourceError(
+                f"{student}: {part.name} was moved in {measured[part.name].dtype}, and the checkpoint stores "
+                f"{tensor.dtype}, which cannot hold it. Set `dtype` to that of the student, or leave out `backend`."
+            )
+        bits = tensor.contiguous().view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
+        changes[part.name] = Change(bits.reshape(tensor.shape), part.axis, part.indices)
+    return changes
+
+
+class EngineEvaluator:
+    """A student whose answers come from an engine. One is started for each set of units, asked everything, and ended.
+
+    No answer of the harness's own loop is used for one of the engine's, nor the other way round.
+    """
+
+    def __init__(self, own: Evaluator, backend: Backend) -> None:
+        self.weighed = own
+        """The evaluator that holds the weights: it searches, and measures what an engine does not."""
+        self.student: Student = own.student
+        self.questions: StudentSplits = own.questions
+        self.units: tuple[Unit, ...] = own.units
+        self.lineage: Lineage | None = own.lineage
+        self._backend = backend
+        self._answers: dict[frozenset[Unit], dict[str, str]] = {}
+        self._version = ""
+        self._failed: HarnessError | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """How many questions are asked at once."""
+        return self._backend.concurrency
+
+    def answers(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+        """Return the judged answers of the engine to *prompts* with *units* moved, in the order of the prompts.
+
+        Raises:
+            SourceError: the engine does not answer, or not as the harness's own loop does.
+        """
+        known = self._asked(units, prompts.texts)
+        texts = [known[prompt.text] for prompt in prompts]
+        return tuple(
+            Answered(prompt.id, text, self.weighed.judged(text)) for prompt, text in zip(prompts, texts, strict=True)
+        )
+
+    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
+        """Return whether each task question was answered right with *units* moved."""
+        answers = self.answers(units, prompts)
+        return tuple(
+            is_right(self.shown(one.answer), str(prompt.answer)) for prompt, one in zip(prompts, answers, strict=True)
+        )
+
+    def shown(self, answer: str) -> str:
+        """Return what is no thought in an *answer*."""
+        return self.weighed.shown(answer)
+
+    def text(self, units: Sequence[Unit], documents: PromptSet) -> tuple[TextScore, ...]:
+        """Return the log-likelihood of each document with *units* moved, by the harness's own loop."""
+        return self.weighed.text(units, documents)
+
+    def divergences(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[float, ...]:
+        """Return the KL of each answer from the student's own, by the harness's own loop."""
+        return self.weighed.divergences(units, prompts)
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that a measurement depends on, as plain values; the engine and its version among it."""
+        if not self._version:
+            self._asked((), ())
+        set_here = [f"{BATCH_INVARIANT}=1"] if os.environ.get(BATCH_INVARIANT) == "1" else []
+        told = [*set_here, *(part for part in self._backend.command if "=" in part), *self._backend.arguments]
+        engine = {
+            "kind": self._backend.kind,
+            "version": self._version,
+            "dtype": self.student.family.dtype,
+            "arguments": " ".join(told),
+        }
+        return {**self.weighed.identity(), "engine": engine}
+
+    def close(self) -> None:
+        """Release the model and the answers."""
+        self._answers.clear()
+        self.weighed.close()
+
+    def _asked(self, units: Sequence[Unit], texts: Sequence[str]) -> Mapping[str, str]:
+        """Return the answers of the engine with *units* moved: to all that the gate asks, and to *texts*.
+
+        Raises:
+            HarnessError: there are none. It is not tried again: each try takes minutes.
+        """
+        first = frozenset(units) not in self._answers
+        known = self._answers.setdefault(frozenset(units), {})
+        announced = asked_texts(self.student, self.questions)
+        unknown = [text for text in dict.fromkeys([*(announced if first else ()), *texts]) if text not in known]
+        if unknown:
+            if self._failed:
+                raise self._failed
+            self.weighed.generator.check_lengths(unknown, self.student.family.max_new_tokens)
+            try:
+                known.update(self._ask(units, unknown, announced[:: max(1, len(announced) // SAMPLE)][:SAMPLE]))
+            except HarnessError as error:
+                self._failed = error
+                raise
+        return known
+
+    def _ask(self, units: Sequence[Unit], texts: Sequence[str], sample: Sequence[str]) -> dict[str, str]:
+        """Return the engine's answers to *texts*, which it is started for. The *sample* is asked after them."""
+        replies: dict[str, Reply] = {}
+        again: dict[str, Reply] = {}
+        with self._folder(units) as folder, self._running(folder) as engine:
+            client = Client(
+                engine.server,
+                self.student.family.max_new_tokens,
+                limit=2 * (len(texts) + len(sample)),
+                request=lambda question: self._request(engine, question),
+                direct=not self._backend.url,
+            )
+            try:
+                with counter("asking the engine", len(texts)) as advance:
+
+                    def note(text: str, reply: Reply) -> None:
+                        replies[text] = reply
+                        advance(1)
+
+                    client.ask(texts, note)
+                client.ask(sample, again.__setitem__)
+            except SourceError as error:
+                raise engine.explained(error) from error
+            self._require_one_version(engine)
+            answers = {text: self._text(reply) for text, reply in replies.items()}
+            self._compare(units, {text: self._text(reply) for text, reply in again.items()}, answers, engine)
+        return answers
+
+    @contextlib.contextmanager
+    def _folder(self, units: Sequence[Unit]) -> Iterator[Path]:
+        """Yield a checkpoint folder of the student with *units* moved; as it is, its own.
+
+        Raises:
+            SourceError: the checkpoint's number format cannot hold what was moved.
+        """
+        checkpoint = self.weighed.checkpoint
+        if not units:
+            yield checkpoint.folder
+            return
+        changes = changes_of(checkpoint, self.weighed.transplanter, units, self.student.id)
+        with staging(cache_dir() / "engines" / secrets.token_hex(4)) as stage:
+            write_changed(checkpoint, changes, stage / "model")
+            yield stage / "model"
+
+    @contextlib.contextmanager
+    def _running(self, folder: Path) -> Iterator[Engine]:
+        """Yield an engine that answers for the checkpoint in *folder*."""
+        self.weighed.generator.forget()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the engine may be on the same GPU
+        log = cache_dir() / "engines" / f"{self.student.id.replace('/', '-')}-{secrets.token_hex(4)}.log"
+        with self._alone(), running(self._backend, folder, self.student.family.dtype, log) as engine:
+            yield engine
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Let one engine at a time run on the GPUs of this process: each takes most of their memory."""
+        if self._backend.url:
+            return contextlib.nullcontext()
+        devices = f"{platform.node()} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+        return locked(cache_dir() / "engines" / f"gpu-{sha256_text(devices)[:12]}")
+
+    def _request(self, engine: Engine, question: str) -> tuple[str, Mapping[str, Any]]:
+        """Return path and body of the request whose prompt has the very tokens of the harness's own loop."""
+        generator = self.weighed.generator
+        ends, most = sorted(generator.stop_tokens), self.student.family.max_new_tokens
+        body: dict[str, Any] = {
+            "model": engine.server.model, "max_tokens": most, "temperature": 0, "seed": 0, "stream": False,
+        }  # fmt: skip
+        if self._backend.kind == "vllm":
+            body |= {
+                "prompt": generator.encode(question), "return_token_ids": True, "stop_token_ids": ends,
+                "ignore_eos": True, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            }  # fmt: skip
+        else:
+            settings = {"do_sample": False, "max_new_tokens": most, "eos_token_id": ends or None, "pad_token_id": 0}
+            body |= {"prompt": self._prompt(question), "generation_config": json.dumps(settings)}
+        return "/completions", body
+
+    def _prompt(self, question: str) -> str:
+        """Return a text that the engine's tokenizer reads as the tokens of the harness's own loop.
+
+        Raises:
+            SourceError: there is none.
+        """
+        generator = self.weighed.generator
+        text, begin = generator.chat.prompt(question), generator.tokenizer.bos_token or ""
+        for prompt in (text, text.removeprefix(begin)):
+            if list(generator.tokenizer(prompt)["input_ids"]) == generator.encode(question):
+                return prompt
+        raise SourceError(
+            f"{self.student.id}: `transformers serve` takes texts, and would read {question[:60]!r} as other tokens "
+            'than the harness does. Take `kind = "vllm"`, which takes tokens.'
+        )
+
+    def _text(self, reply: Reply) -> str:
+        """Return the text of an answer, decoded as the harness's own.
+
+        Raises:
+            SourceError: vLLM sent no tokens.
+        """
+        if self._backend.kind != "vllm":
+            return reply.text
+        if reply.tokens is None:
+            raise SourceError(
+                "The engine sends no tokens of its answers (`return_token_ids`), without which they could be read "
+                "otherwise than the harness's own. Take vLLM from 0.10.2 on."
+            )
+        stop = self.weighed.generator.stop_tokens
+        end = next((at for at, token in enumerate(reply.tokens) if token in stop), None)
+        return self.weighed.generator.chat.text(reply.tokens[:end])
+
+    def _require_one_version(self, engine: Engine) -> None:
+        if self._version not in ("", engine.version):
+            raise SourceError(
+                f"The engine was version {self._version} before, and is {engine.version} now. Run again with one."
+            )
+        self._version = engine.version
+
+    def _compare(
+        self, units: Sequence[Unit], again: Mapping[str, str], answers: Mapping[str, str], engine: Engine
+    ) -> None:
+        """Compare a sample with what the harness's own loop answers, and say how many begin alike.
+
+        Raises:
+            SourceError: too few do.
+        """
+        tokens = min(SAMPLE_TOKENS, self.student.family.max_new_tokens)
+        own = self.weighed.beginnings(units, list(again), tokens)
+        alike = sum(
+            self._alike(answer, first, whole=len(first) < tokens or tokens == self.student.family.max_new_tokens)
+            for answer, first in zip(again.values(), own, strict=True)
+        )
+        changed = sum(answers.get(text, answer) != answer for text, answer in again.items())
+        who = f"{self._backend.kind} {self._version} in {self.student.family.dtype}"
+        what = "the patched student" if units else "the student as it is"
+        said = f"{alike} of {len(again)} answers of {who} begin as the harness's own ({tokens} tokens)"
+        if alike < self._backend.agreement * len(again):
+            where = f" Its log: {engine.log}" if engine.log else ""
+            raise SourceError(
+                f"{self.student.id}: {what}: only {said}. It has other weights, another number format or other rules, "
+                f"so nobody can say what was gated (`agreement` = {self._backend.agreement:g}).{where}"
+            )
+        twice = f"; asked twice, {changed} came out otherwise" if changed else ""
+        remark(f"{self.student.id}: {what}: {said}{twice}.")
+
+    def _alike(self, answer: str, first: Sequence[int], *, whole: bool) -> bool:
+        """Return whether *answer* begins with the tokens *first*; where they are the *whole*, whether it ends there."""
+        own = self.weighed.generator.chat.text(first)
+        return answer == own if whole else answer.startswith(own.rstrip("\ufffd").rstrip())
