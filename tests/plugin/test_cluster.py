@@ -78,6 +78,18 @@ def test_a_task_without_a_gpu_gets_its_share_of_the_cores(
     assert "0.001 big of at most 0 big a node" in placing.misfit(need, have)
 
 
+@pytest.mark.parametrize(
+    ("have", "need"),
+    [
+        ({"CPU": 64, "GPU": 8}, {"CPU": 24, "GPU": 3}),  # a whole GPU for each copy, though two fit
+        ({"CPU": 8}, {"CPU": 3, "memory": 3 * 30 * placing.GIB}),
+    ],
+)
+def test_probes_ahead_ask_for_each_copy(tmp_path: Path, have: dict[str, float], need: dict[str, float]) -> None:
+    nodes = nodes_of(have)
+    assert placing.need_of(students_of(tmp_path, 30.0), nodes, 17, 80.0, copies=3) == need
+
+
 def test_tests_about_no_student_ask_for_a_core_alone() -> None:
     assert placing.need_of((), nodes_of({"CPU": 4, "GPU": 1}), 3, 80.0) == {"CPU": 1}
 

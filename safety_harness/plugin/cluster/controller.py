@@ -122,7 +122,12 @@ class ClusterRun:
     def _submit(self, job: Job) -> None:
         job.attempts += 1
         nodeids = [item.nodeid for item in job.items]
-        order = {**self.order, "task": job.line, "cores": int(job.need["CPU"]), "nodeids": nodeids}
+        order = {
+            **self.order,
+            "task": job.line,
+            "cores": max(1, int(job.need["CPU"]) // self.config.option.safety_ahead),
+            "nodeids": nodeids,
+        }
         chosen = {"name": f"gate {job.name}", **placing.options(job.need)}
         self.running[self.submit.options(**chosen).remote(json.dumps(order), self.exchange)] = job
 

@@ -66,7 +66,15 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
     jobs = []
     for number, (name, items) in enumerate(groups.items()):
         own = [student for student in students if places[student.id] == name]
-        need = placing.need_of(own, nodes, len(groups), smallest_gpu, option.safety_threads, option.safety_ray_resource)
+        need = placing.need_of(
+            own,
+            nodes,
+            len(groups),
+            smallest_gpu,
+            option.safety_threads,
+            option.safety_ray_resource,
+            option.safety_ahead,
+        )
         if not placing.fits(need, nodes):
             raise ConfigError(f"--gate-ray {option.safety_ray}: {name}: {placing.misfit(need, nodes)}.")
         jobs.append(Job(f"r{number}", name, items, need))

@@ -43,11 +43,13 @@ def need_of(
     smallest_gpu: float | None,
     threads: int | None = None,
     resource: str | None = None,
+    copies: int = 1,
 ) -> dict[str, float]:
     """Return what the task of *students*, who stay in one process, asks for, where *tasks* tasks share *nodes*.
 
     A GPU is shared by as many tasks as fit into the *smallest_gpu*, in GiB, once there are more tasks than GPUs. A task
-    gets the cores of its share of a node, or *threads*.
+    gets the cores of its share of a node, or *threads*. With probes ahead it holds several *copies* of a student, each
+    with its own memory and thread, and where there are GPUs, with whole ones of its own.
     """
     marked = {resource: _MARK} if resource else {}
     memory = max((student.family.memory_gib for student in students if not student.spec.served), default=0.0)
@@ -56,10 +58,11 @@ def need_of(
     have = [node["Resources"] for node in nodes]
     if gpus := sum(one.get("GPU", 0) for one in have):
         share = _share(memory, smallest_gpu, most=math.ceil(tasks / gpus))
+        share = share if copies == 1 else float(copies * math.ceil(share))
         cores = min(one["CPU"] / one["GPU"] * share for one in have if one.get("GPU"))
-        return {"CPU": float(threads or max(1, int(cores))), "GPU": share, **marked}
+        return {"CPU": float(copies * (threads or max(1, int(cores) // copies))), "GPU": share, **marked}
     cores = min(sum(one["CPU"] for one in have) / tasks, *(one["CPU"] for one in have))
-    return {"CPU": float(threads or max(1, int(cores))), "memory": memory * GIB, **marked}
+    return {"CPU": float(copies * (threads or max(1, int(cores) // copies))), "memory": copies * memory * GIB, **marked}
 
 
 def _share(memory: float, gpu: float | None, most: int) -> float:
