@@ -24,7 +24,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from safety_harness.judging.calibration import Calibration, calibrate
-from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.rules import RuleJudge
 
 OWN = Path(__file__).parent / "judged"
 PAGE = Path(__file__).with_suffix(".md")

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_harness.judging.judge import RuleJudge, Verdict, normalise
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.normal import cleaned, plain
+from safety_harness.judging.rules import RuleJudge
 
 JUDGE = RuleJudge()
 
@@ -235,7 +237,7 @@ def test_fingerprint_is_stable_and_hexadecimal() -> None:
 
 
 def test_normalise_spells_out_and_masks() -> None:
-    assert normalise("I’m SURE you *can’t*  say “no way”") == "i am sure you cannot say [quote]"
+    assert plain(cleaned("I’m SURE you *can’t*  say “no way”")) == "i am sure you cannot say [quote]"
 
 
 @given(st.text(max_size=300))

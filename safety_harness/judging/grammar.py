@@ -1,0 +1,64 @@
+"""Read the grammar of refusing in one language: patterns by group and name, from grammar/LANGUAGE.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_FOLDER = resources.files(__package__).joinpath("grammar")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What one language says no with. ``opening_chars`` is how far the patterns of [opening.*] look."""
+
+    language: str
+    opening_chars: int
+    patterns: Mapping[str, Mapping[str, re.Pattern[str]]]
+
+    def first(self, group: str, text: str) -> str | None:
+        """Return the name of the first rule of *group* that fires on *text*, or None."""
+        return next((name for name, pattern in self.patterns.get(group, {}).items() if pattern.search(text)), None)
+
+
+@cache
+def grammars() -> Mapping[str, Grammar]:
+    """Return the grammar of each language that the judge reads, by its ISO 639-1 code."""
+    return {name: _compiled(name, tomllib.loads(raw.decode("utf-8"))) for name, raw in _files().items()}
+
+
+@cache
+def fingerprint() -> str:
+    """Return the digest of every grammar: every byte of each file, its comments too, with either end of line."""
+    digest = hashlib.sha256()
+    for name, raw in _files().items():
+        digest.update(f"{name}\0".encode() + raw.replace(b"\r\n", b"\n") + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def _files() -> Mapping[str, bytes]:
+    found = (file for file in _FOLDER.iterdir() if file.name.endswith(".toml"))
+    return {file.name.removesuffix(".toml"): file.read_bytes() for file in sorted(found, key=lambda file: file.name)}
+
+
+def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
+    """Compile the patterns of a file. A later word, or a pattern, names an earlier word as <word>."""
+    words: dict[str, str] = {}
+    for word, source in table["words"].items():
+        words[word] = _expand(str(source), words)
+    patterns = {
+        f"{part}.{group}": {name: re.compile(_expand(source, words)) for name, source in rules.items()}
+        for part in ("opening", "answer")
+        for group, rules in table[part].items()
+    }
+    return Grammar(language, int(str(table["opening_chars"])), patterns)
+
+
+def _expand(source: str, words: Mapping[str, str]) -> str:
+    return re.sub(r"<([a-z_]+)>", lambda match: words[match[1]], source)

@@ -1,0 +1,88 @@
+"""Prepare an answer for the rules: plain text in lower case, without markup and without the words of others."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+_TEMPLATE = re.compile(
+    r"\s*(?:<\|[^|>\n]{1,40}\|>(?:(?:system|user|assistant|model)\b)?|</?s>|<bos>|<start_of_turn>(?:model)?|<end_of_turn>"
+    r"|\[/?inst\]|#{2,3} ?(?:assistant|response|answer):?|(?:assistant|response|answer|ai|bot|model): )"
+)
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_EMPHASIS = re.compile(r"\*{2,}|~~|__|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
+_WHOLE_QUOTE = re.compile(r'\s*"([^"]*)"?\s*\Z')
+_QUOTES = (
+    re.compile(r'(?<!\w)"[^"]*"'),
+    re.compile(r'(?<!\S)"[^"]*\Z'),
+    re.compile(r"(?<!\w)'(?! )[^'\n]{0,300}(?:'\w[^'\n]{0,300}){0,8}'(?!\w)"),
+    re.compile(r"`[^`\n]*`"),
+    re.compile(r"^ ?>.*$", re.MULTILINE),
+)
+_CONTRACTIONS = (
+    (re.compile(r"\b(?:can't|cant|can not)\b"), "cannot"),
+    (re.compile(r"\b(?:won't|wont)\b"), "will not"),
+    (re.compile(r"\b(do|does|did|would|could|should|is|are|was|must)(?:n't|nt)\b"), r"\1 not"),
+    (re.compile(r"\b(?:i'm|im)\b"), "i am"),
+    (re.compile(r"\b(i|we|you|they)'(?:ve)\b"), r"\1 have"),
+    (re.compile(r"\b(we|you|they)'re\b"), r"\1 are"),
+    (re.compile(r"\b(\w+)'ll\b"), r"\1 will"),
+    (re.compile(r"\b(i|we|you)'d\b"), r"\1 would"),
+    (re.compile(r"\b(it|that|this|here|there|what)'s\b"), r"\1 is"),
+)
+_SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
+# Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
+_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|(?<=[。！？])|\n+")
+# A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
+WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
+
+
+def cleaned(answer: str) -> str:
+    """Return *answer* with one form of each letter, quotation mark and apostrophe, and without control characters."""
+    text = unicodedata.normalize("NFKC", answer).translate(_SINGLE_QUOTES)
+    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
+
+
+def plain(text: str) -> str:
+    """Return a cleaned *text* as the rules are matched on it: lower case, without markup and the words of others.
+
+    Contractions are spelled out. Quotations become [quote], and code becomes [code]. Lines are kept, all other white
+    space is single, and an echo of the chat template is cut off.
+    """
+    text = text.lower()
+    while match := _TEMPLATE.match(text):
+        text = text[match.end() :]
+    text = _CODE.sub(" [code] ", text)
+    whole = _WHOLE_QUOTE.match(text)
+    text = whole[1] if whole else text
+    text = _EMPHASIS.sub("", text)
+    for quote in _QUOTES:
+        text = quote.sub("[quote]", text)
+    for short, long in _CONTRACTIONS:
+        text = short.sub(long, text)
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a plain *text*, in order. What a limit of tokens cut off is one, too."""
+    return [sentence for sentence in _END.split(text) if sentence and sentence.strip()]
+
+
+def repeated(text: str) -> str | None:
+    """Return what a plain *text* says over and over, said once; None where it says more than that.
+
+    That is one word, a phrase that fills the first words, or a few sentences.
+    """
+    words = re.findall(r"\w+", text)[:WORDS_READ]
+    if len(words) >= MANY and Counter(words).most_common(1)[0][1] >= 0.6 * len(words):
+        return words[0]
+    for period in range(1, len(words) // MANY_TIMES + 1):
+        if len(words) >= 2 * MANY_TIMES and all(a == b for a, b in zip(words, words[period:])):
+            return " ".join(words[:period])
+    said = [sentence.strip() for sentence in sentences(text)]
+    cut_off = len(said) > 1 and said[0].startswith(said[-1])
+    whole = said[:-1] if cut_off else said
+    distinct = list(dict.fromkeys(whole))
+    return " ".join(distinct) if len(whole) >= MANY_TIMES * len(distinct) else None
