@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 _FOLDER = resources.files(__package__).joinpath("grammar")
 
@@ -49,6 +51,8 @@ def _files() -> Mapping[str, bytes]:
 
 def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
     """Compile the patterns of a file. A later word, or a pattern, names an earlier word as <word>."""
+    # Answers are matched in this form, in which some letters of other scripts are two.
+    table = _in_one_form(table)
     words: dict[str, str] = {}
     for word, source in table["words"].items():
         words[word] = _expand(str(source), words)
@@ -58,6 +62,12 @@ def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]
         for group, rules in table[part].items()
     }
     return Grammar(language, int(str(table["opening_chars"])), patterns)
+
+
+def _in_one_form(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_one_form(one) for name, one in value.items()}
+    return unicodedata.normalize("NFKC", value) if isinstance(value, str) else value
 
 
 def _expand(source: str, words: Mapping[str, str]) -> str:
