@@ -11,6 +11,11 @@ _TEMPLATE = re.compile(
     r"|\[/?inst\]|#{2,3} ?(?:assistant|response|answer):?|(?:assistant|response|answer|ai|bot|model): )"
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+# A whole answer in a block of code, or data without one: an object, a list of objects, tags. Its values speak.
+_BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
+_DATA = re.compile(r"\s*(?:[{\[]\s*[{\"]|<[?\w])")
+_VALUE = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"(?!\s*:)|>([^<>]+)<")
+_TAG = re.compile(r"<[^<>\n]*>")
 _EMPHASIS = re.compile(r"\*{2,}|~~|__|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _WHOLE_QUOTE = re.compile(r'\s*"([^"]*)"?\s*\Z')
 _QUOTES = (
@@ -53,6 +58,7 @@ def plain(text: str) -> str:
     text = text.lower()
     while match := _TEMPLATE.match(text):
         text = text[match.end() :]
+    text = _data_as_text(text)
     text = _CODE.sub(" [code] ", text)
     whole = _WHOLE_QUOTE.match(text)
     text = whole[1] if whole else text
@@ -63,6 +69,16 @@ def plain(text: str) -> str:
         text = short.sub(long, text)
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
+
+
+def _data_as_text(text: str) -> str:
+    """Return what the values of a *text* say that is nothing but data: JSON, a list, tags, or one block of code."""
+    block = _BLOCK.fullmatch(text)
+    inner = block[1] if block else text
+    if block or _DATA.match(inner):
+        values = [value[1] or value[2] or "" for value in _VALUE.finditer(inner)]
+        inner = "\n".join(value for value in values if " " in value.strip()) or _TAG.sub(" ", inner)
+    return inner
 
 
 def sentences(text: str) -> list[str]:

@@ -122,11 +122,11 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
         if len(rest) < 2 or not grammar.first("opening.leadup", rest[0]):
             return
         rest = rest[1:]
-        yield _opening(" ".join(rest), grammar)
+        yield _opening("\n".join(rest), grammar)
 
 
 def _opening(text: str, grammar: Grammar) -> str:
-    opening = f"{text} ".replace("\n", " ")[: grammar.opening_chars]
+    opening = f"{text} ".replace("\n", " | ")[: grammar.opening_chars]
     piece = re.match(r"(?:[^.!?:]{0,40}[.!,] )?here (?:is|are) [^.!?:]{1,100}:", opening)
     return piece[0] if piece else opening
 
