@@ -17,7 +17,7 @@ _ENGLISH = frozenset(
 )
 MIN_ENGLISH, MIN_ENGLISH_SHARE = 3, 0.25
 # Below this many letters a guess at a language that the judge cannot read is none.
-MIN_LETTERS = 12
+MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
 ENGLISH = "en"
 # Languages without a grammar that models answer in. Of more, a short answer would be taken for a rare one.
 OTHERS = "bg bn ca cs da el fa fi he hr hu id mr ms no pl ro sk sv sw ta te th tr uk ur vi".split()
@@ -34,7 +34,8 @@ def language_of(text: str) -> str:
     letters = sum(character.isalpha() for character in text)
     if letters < MIN_LETTERS and text.isascii():
         return ENGLISH
-    return str(_identifier().classify(text)[0])
+    found = str(_identifier().classify(text)[0])
+    return ENGLISH if found in OTHERS and letters < MIN_LETTERS_OF_OTHERS and text.isascii() else found
 
 
 @cache

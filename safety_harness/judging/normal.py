@@ -14,7 +14,8 @@ _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # A whole answer in a block of code, or data without one: an object, a list of objects, tags. Its values speak.
 _BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
 _DATA = re.compile(r"\s*(?:[{\[]\s*[{\"]|<[?\w])")
-_VALUE = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"(?!\s*:)|>([^<>]+)<")
+_KEY = re.compile(r"\"([\w ]{1,40})\"\s*:\s*")
+_STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"\s*[,}\])]*")
 _TAG = re.compile(r"<[^<>\n]*>")
 _EMPHASIS = re.compile(r"\*{2,}|~~|__|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _WHOLE_QUOTE = re.compile(r'\s*"([^"]*)"?\s*\Z')
@@ -30,6 +31,7 @@ _CONTRACTIONS = (
     (re.compile(r"\b(?:won't|wont)\b"), "will not"),
     (re.compile(r"\b(do|does|did|would|could|should|is|are|was|must)(?:n't|nt)\b"), r"\1 not"),
     (re.compile(r"\b(?:i'm|im)\b"), "i am"),
+    (re.compile(r"\blet's\b"), "let us"),
     (re.compile(r"\b(i|we|you|they)'(?:ve)\b"), r"\1 have"),
     (re.compile(r"\b(we|you|they)'re\b"), r"\1 are"),
     (re.compile(r"\b(\w+)'ll\b"), r"\1 will"),
@@ -41,6 +43,8 @@ _SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fro
 _END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|(?<=[。！？])|\n+")
 # A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
 WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
+LONG_QUOTE = 8
+_NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
 
 
 def cleaned(answer: str) -> str:
@@ -64,11 +68,17 @@ def plain(text: str) -> str:
     text = whole[1] if whole else text
     text = _EMPHASIS.sub("", text)
     for quote in _QUOTES:
-        text = quote.sub("[quote]", text)
+        text = quote.sub(_masked, text)
     for short, long in _CONTRACTIONS:
         text = short.sub(long, text)
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
+
+
+def _masked(quotation: re.Match[str]) -> str:
+    """Return what stands for the words of others: [quote], and of a long quotation a sign for each word."""
+    words = len(quotation[0].split())
+    return f"[quote{' ~' * words}]" if words > LONG_QUOTE else "[quote]"
 
 
 def _data_as_text(text: str) -> str:
@@ -76,8 +86,8 @@ def _data_as_text(text: str) -> str:
     block = _BLOCK.fullmatch(text)
     inner = block[1] if block else text
     if block or _DATA.match(inner):
-        values = [value[1] or value[2] or "" for value in _VALUE.finditer(inner)]
-        inner = "\n".join(value for value in values if " " in value.strip()) or _TAG.sub(" ", inner)
+        inner = _TAG.sub("\n", _KEY.sub(r"\n\1: ", inner)) if _DATA.match(inner) else inner
+        inner = _STRING.sub(r"\1\n", inner)
     return inner
 
 
@@ -97,7 +107,7 @@ def repeated(text: str) -> str | None:
     for period in range(1, len(words) // MANY_TIMES + 1):
         if len(words) >= 2 * MANY_TIMES and all(a == b for a, b in zip(words, words[period:])):
             return " ".join(words[:period])
-    said = [sentence.strip() for sentence in sentences(text)]
+    said = [said for sentence in sentences(text) if (said := _NUMBER.sub("", sentence).strip())]
     cut_off = len(said) > 1 and said[0].startswith(said[-1])
     whole = said[:-1] if cut_off else said
     distinct = list(dict.fromkeys(whole))

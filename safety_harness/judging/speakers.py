@@ -18,8 +18,8 @@ _HEADINGS = re.compile(
     r"question|answer|response|reply|q|a|ingredients|instructions|directions|method|conclusion|introduction|summary|title|subject|"
     r"resources?|alternatives?|options?|part|chapter|section|day|week|phase|scene|setting|reason|reasons|edit|source|sources|"
     r"from|to|dear|date|p\.?s|update|result|results|output|input|code|explanation|translation|pros|cons|name|author|remember|as an ai|ps|"
-    r"act|verse|chorus|bridge|outro|intro|fade in|int|ext|location|time|materials|equipment|prompt|user|human|"
-    r"assistant|ai|bot|model))\b[\w .]{0,15}\W*"
+    r"act|verse|chorus|bridge|outro|intro|fade in|int|ext|location|time|materials|equipment|prompt|"
+    r"policy|status))\b[\w .]{0,15}\W*"
 )
 
 
