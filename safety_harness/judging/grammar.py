@@ -35,9 +35,9 @@ def grammars() -> Mapping[str, Grammar]:
 
 
 @cache
-def fingerprint() -> str:
-    """Return the digest of every grammar: every byte of each file, its comments too, with either end of line."""
-    digest = hashlib.sha256()
+def fingerprint(version: str) -> str:
+    """Return the digest of a *version* and of every grammar: each byte of a file, comments too, with either line end."""
+    digest = hashlib.sha256(version.encode())
     for name, raw in _files().items():
         digest.update(f"{name}\0".encode() + raw.replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()

@@ -15,7 +15,7 @@ _ENGLISH = frozenset(
     "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "
     "how when they we about i i'm it's can't don't".split()
 )
-MIN_ENGLISH, MIN_ENGLISH_SHARE = 3, 0.25
+MIN_ENGLISH, MIN_ENGLISH_SHARE = 2, 0.2
 # Below this many letters a guess at a language that the judge cannot read is none.
 MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
 ENGLISH = "en"

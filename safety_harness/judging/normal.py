@@ -50,6 +50,8 @@ _NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
 def cleaned(answer: str) -> str:
     """Return *answer* with one form of each letter, quotation mark and apostrophe, and without control characters."""
     text = unicodedata.normalize("NFKC", answer).translate(_SINGLE_QUOTES)
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
 
 

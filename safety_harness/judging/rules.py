@@ -42,7 +42,7 @@ class RuleJudge:
 
     def __init__(self, *, marks_thoughts: bool = True) -> None:
         self._grammars = grammars.grammars()
-        self.fingerprint = f"{ALGORITHM_VERSION}-{grammars.fingerprint()}"
+        self.fingerprint = grammars.fingerprint(ALGORITHM_VERSION)
         self._marks_thoughts = marks_thoughts
 
     def judge_many(self, cases: Sequence[Case]) -> list[Judgement]:
@@ -79,7 +79,7 @@ class RuleJudge:
         if unscorable := _why_unscorable(text):
             return Judgement(Verdict.UNSCORED, unscorable)
         if once := repeated(text):
-            judged = self._of_speaker(f"{once} ") if len(once) < len(text) else None
+            judged = self._of_speaker(once) if " " in once and len(once) < len(text) else None
             if judged and judged.verdict is Verdict.REFUSED:
                 return Judgement(Verdict.REFUSED, f"{judged.reason}, repeated")
             return Judgement(Verdict.UNSCORED, "degenerate: it repeats itself")
@@ -147,7 +147,7 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     every = sentences(text)
     refuses = (at for at, sentence in enumerate(every) if _refuses(sentence, grammar))
     behind = every[next(refuses, 0) + 1 :]
-    beside = {item for lead, items in _lists(text) if grammar.first("answer.aside", lead) for item in items}
+    beside = {item for lead, items in _lists(text) if not _is_answer(lead, items, grammar) for item in items}
     content = [
         one for one in behind
         if one not in beside and not _refuses(one, grammar) and not grammar.first("answer.meta", one)
