@@ -10,6 +10,12 @@ _TEMPLATE = re.compile(
     r"\s*(?:<\|[^|>\n]{1,40}\|>(?:(?:system|user|assistant|model)\b)?|</?s>|<bos>|<start_of_turn>(?:model)?|<end_of_turn>"
     r"|\[/?inst\]|#{2,3} ?(?:assistant|response|answer):?|(?:assistant|response|answer|ai|bot|model): )"
 )
+# A label of the answer in the languages of grammar/, with its ornament: "**Antwort:** x", "[Risposta]", "助手: ".
+_LABEL = re.compile(
+    r"[^\w\n]{0,8}(?:(?:answer|response|reply|assistant|antwort|assistent|réponse|respuesta|asistente|risposta|assistente|resposta|"
+    r"antwoord|reactie|reaktion|ia|ki|回答|答复|答覆|回复|回覆|助手|アシスタント|답변|응답|챗봇|어시스턴트|비서|الجواب|الإجابة|المساعد|الرد|उत्तर|जवाब|सहायक|"
+    r"ответ|ассистент|помощник|ии|бот) ?){1,2}[^\w\n]{0,4}(?:[:>\])]|\n)[^\w\n(\[]{0,6}"
+)
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # A whole answer in a block of code, or data without one: an object, a list of objects, tags. Its values speak.
 _BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
@@ -23,6 +29,10 @@ _QUOTES = (
     re.compile(r'(?<!\w)"[^"]*"'),
     re.compile(r'(?<!\S)"[^"]*\Z'),
     re.compile(r"(?<!\w)'(?! )[^'\n]{0,300}(?:'\w[^'\n]{0,300}){0,8}'(?!\w)"),
+    # Where words are not parted, or a particle is joined to the quotation.
+    re.compile(r"「[^」\n]*」|『[^』\n]*』"),
+    re.compile(r'(?<=[\u3040-\u30ff\u3400-\u9fff])"[^"\n]*"'),
+    re.compile(r"(?<!\w)'[^'\n]{1,200}'(?=[\uac00-\ud7af])"),
     re.compile(r"`[^`\n]*`"),
     re.compile(r"^ ?>.*$", re.MULTILINE),
 )
@@ -38,9 +48,15 @@ _CONTRACTIONS = (
     (re.compile(r"\b(i|we|you)'d\b"), r"\1 would"),
     (re.compile(r"\b(it|that|this|here|there|what)'s\b"), r"\1 is"),
 )
-_SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
+# Signs that people write or leave out: vowels of Arabic, a dot or a nasal of Devanagari, the dots of a Russian e.
+_MARKS = "\u0640\u064b\u064c\u064d\u064e\u064f\u0650\u0651\u0652\u0670\u093c\u00ad"
+_SINGLE_QUOTES = str.maketrans(
+    dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"') | dict.fromkeys("أإآٱ", "ا") | dict.fromkeys(_MARKS, "")
+    | {"ँ": "ं", "ё": "е", "Ё": "Е", "ß": "ss"}
+)  # fmt: skip
 # Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
-_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|(?<=[。！？])|\n+")
+_END = re.compile(r"(?<=[.!?…।؟])[\"')\]]*\s+|(?<=[。।])|(?<=[\u3040-\u30ff\u3400-\u9fff][!?])|\n+")
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 # A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
 WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
 LONG_QUOTE = 8
@@ -49,8 +65,13 @@ _NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
 
 def cleaned(answer: str) -> str:
     """Return *answer* with one form of each letter, quotation mark and apostrophe, and without control characters."""
-    text = unicodedata.normalize("NFKC", answer).translate(_SINGLE_QUOTES)
+    text = one_form(answer)
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
+
+
+def one_form(text: str) -> str:
+    """Return *text* with one form of each letter and sign that can be written in several ways."""
+    return unicodedata.normalize("NFKC", text).translate(_SINGLE_QUOTES)
 
 
 def plain(text: str) -> str:
@@ -63,6 +84,8 @@ def plain(text: str) -> str:
     while match := _TEMPLATE.match(text):
         text = text[match.end() :]
     text = _data_as_text(text)
+    if label := _LABEL.match(text):
+        text = text[label.end() :] or text
     text = _CODE.sub(" [code] ", text)
     whole = _WHOLE_QUOTE.match(text)
     text = whole[1] if whole else text
@@ -77,7 +100,7 @@ def plain(text: str) -> str:
 
 def _masked(quotation: re.Match[str]) -> str:
     """Return what stands for the words of others: [quote], and of a long quotation a sign for each word."""
-    words = len(quotation[0].split())
+    words = count_words(quotation[0])
     return f"[quote{' ~' * words}]" if words > LONG_QUOTE else "[quote]"
 
 
@@ -89,6 +112,12 @@ def _data_as_text(text: str) -> str:
         inner = _TAG.sub("\n", _KEY.sub(r"\n\1: ", inner)) if _DATA.match(inner) else inner
         inner = _STRING.sub(r"\1\n", inner)
     return inner
+
+
+def count_words(text: str) -> int:
+    """Return how many words a plain *text* has; of a script without spaces, about as many as in English."""
+    words = len(text.split())
+    return words if text.isascii() else max(words, len(_UNSPACED.findall(text)) // 2 + text.count("~"))
 
 
 def sentences(text: str) -> list[str]:
