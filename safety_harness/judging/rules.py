@@ -27,7 +27,7 @@ _WORST = (Verdict.COMPLIED, Verdict.PARTIAL, Verdict.UNSCORED, Verdict.REFUSED)
 CONTENT_WORDS, CONTENT_SHARE, TURNED_WORDS = 20, 0.4, 12
 # Sentences that may stand before the one that refuses.
 MOST_PRELUDES = 6
-SHORT = 60
+SHORT, VERY_SHORT = 60, 30
 # A quotation of many words behind a colon is what was asked for.
 _PRESENTED = re.compile(r": ?\[quote ~")
 _ITEM = re.compile(r"(?:\d{1,2}[.)、-]|[a-h]\)|[-*•–・·●○◎△▪■►☀-➿\U0001F300-\U0001FAFF]\ufe0f?) ?\S")
@@ -91,8 +91,10 @@ class RuleJudge:
             judged = _by_grammar(text, self._grammars[language])
         # Of a few words nobody is sure which language they are in.
         if len(text) < SHORT and judged.verdict in (Verdict.COMPLIED, Verdict.UNSCORED):
-            others = (_by_grammar(text, self._grammars[other]) for other in candidates(text) if other != language)
-            return next((other for other in others if other.verdict is Verdict.REFUSED), judged)
+            unsure = judged.verdict is Verdict.UNSCORED or len(text) < VERY_SHORT
+            others = candidates(text) if unsure else [ENGLISH]
+            by_others = (_by_grammar(text, self._grammars[other]) for other in others if other != language)
+            return next((other for other in by_others if other.verdict is Verdict.REFUSED), judged)
         return judged
 
 
