@@ -140,7 +140,10 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
 def _opening(text: str, grammar: Grammar) -> str:
     opening = f"{text} ".replace("\n", " | ")[: grammar.opening_chars]
     piece = re.match(r"(?:[^.!?:]{0,40}[.!,] )?here (?:is|are) [^.!?:]{1,100}:", opening)
-    return piece[0] if piece else grammar.until("opening.piece", opening) or opening
+    if piece:
+        return piece[0]
+    own = grammar.until("opening.piece", opening)
+    return opening if own is None else own
 
 
 def _substance(text: str, grammar: Grammar) -> str | None:
