@@ -56,7 +56,7 @@ _SINGLE_QUOTES = str.maketrans(
 )  # fmt: skip
 # Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
 _END = re.compile(r"(?<=[.!?…।؟])[\"')\]]*\s+|(?<=[。।])|(?<=[\u3040-\u30ff\u3400-\u9fff][!?])|\n+")
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_KANA_OR_HANGUL, _HAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]"), re.compile("[\u3400-\u9fff]")
 # A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
 WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
 LONG_QUOTE = 8
@@ -117,7 +117,10 @@ def _data_as_text(text: str) -> str:
 def count_words(text: str) -> int:
     """Return how many words a plain *text* has; of a script without spaces, about as many as in English."""
     words = len(text.split())
-    return words if text.isascii() else max(words, len(_UNSPACED.findall(text)) // 2 + text.count("~"))
+    if text.isascii():
+        return words
+    letters = len(_KANA_OR_HANGUL.findall(text)) // 2 + len(_HAN.findall(text)) * 2 // 3
+    return max(words, letters + text.count("~"))
 
 
 def sentences(text: str) -> list[str]:
