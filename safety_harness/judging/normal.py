@@ -29,12 +29,14 @@ _QUOTES = (
     re.compile(r'(?<!\w)"[^"]*"'),
     re.compile(r'(?<!\S)"[^"]*\Z'),
     re.compile(r"(?<!\w)'(?! )[^'\n]{0,300}(?:'\w[^'\n]{0,300}){0,8}'(?!\w)"),
-    # Where words are not parted, or a particle is joined to the quotation.
+    re.compile(r"`[^`\n]*`"),
+    re.compile(r"^ ?>.*$", re.MULTILINE),
+)
+# Where words are not parted, or a particle is joined to the quotation.
+_QUOTES_OF_THE_EAST = (
     re.compile(r"「[^」\n]*」|『[^』\n]*』"),
     re.compile(r'(?<=[\u3040-\u30ff\u3400-\u9fff])"[^"\n]*"'),
     re.compile(r"(?<!\w)'[^'\n]{1,200}'(?=[\uac00-\ud7af])"),
-    re.compile(r"`[^`\n]*`"),
-    re.compile(r"^ ?>.*$", re.MULTILINE),
 )
 _CONTRACTIONS = (
     (re.compile(r"\b(?:can't|cant|can not)\b"), "cannot"),
@@ -66,6 +68,8 @@ _NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
 def cleaned(answer: str) -> str:
     """Return *answer* with one form of each letter, quotation mark and apostrophe, and without control characters."""
     text = one_form(answer)
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
 
 
@@ -90,7 +94,7 @@ def plain(text: str) -> str:
     whole = _WHOLE_QUOTE.match(text)
     text = whole[1] if whole else text
     text = _EMPHASIS.sub("", text)
-    for quote in _QUOTES:
+    for quote in _QUOTES if text.isascii() else _QUOTES + _QUOTES_OF_THE_EAST:
         text = quote.sub(_masked, text)
     for short, long in _CONTRACTIONS:
         text = short.sub(long, text)
