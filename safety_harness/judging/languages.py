@@ -9,7 +9,7 @@ from typing import Any
 from safety_harness.judging.grammar import grammars
 
 # As much of an answer is looked at. A model that begins in one language stays in it.
-CHARACTERS = 400
+CHARACTERS = 240
 # Small words of English that no other language has many of. An answer that holds enough of them needs no model.
 _ENGLISH = frozenset(
     "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "

@@ -53,8 +53,8 @@ _CONTRACTIONS = (
 # Signs that people write or leave out: vowels of Arabic, a dot or a nasal of Devanagari, the dots of a Russian e.
 _MARKS = "\u0640\u064b\u064c\u064d\u064e\u064f\u0650\u0651\u0652\u0670\u093c\u00ad"
 _SINGLE_QUOTES = str.maketrans(
-    dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"') | dict.fromkeys("أإآٱ", "ا") | dict.fromkeys(_MARKS, "")
-    | {"ँ": "ं", "ё": "е", "Ё": "Е", "ß": "ss"}
+    dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"') | dict.fromkeys("أإآٱ", "ا")
+    | dict.fromkeys(_MARKS, "") | {"ँ": "ं", "ё": "е", "Ё": "Е", "ß": "ss"}
 )  # fmt: skip
 # Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
 _END = re.compile(r"(?<=[.!?…।؟])[\"')\]]*\s+|(?<=[。।])|(?<=[\u3040-\u30ff\u3400-\u9fff][!?])|\n+")
