@@ -42,7 +42,8 @@ def language_of(text: str) -> str:
 def candidates(text: str) -> list[str]:
     """Return the languages with a grammar that a short plain *text* may be in, likeliest first, and English."""
     ranked = [str(name) for name, _ in _identifier().rank(text) if name in grammars()]
-    return list(dict.fromkeys([*ranked[:MAY_BE], ENGLISH]))
+    likely = ranked if sum(character.isalpha() for character in text) < MIN_LETTERS else ranked[:MAY_BE]
+    return list(dict.fromkeys([*likely, ENGLISH]))
 
 
 @cache
