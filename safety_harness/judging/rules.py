@@ -126,9 +126,11 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
     An opening ends where the text hands over a piece of writing ("Here is a letter: ..."), which is not the speaker's
     own voice. A shorter text ends in a space, so that a rule sees the last word of a cut-off answer as a whole word.
     """
-    yield (first := _opening(text, grammar))
-    rest = sentences(text)
-    if grammar.first("opening.piece", first) or len(rest) < 2 or not grammar.first("opening.leadup", rest[0]):
+    first, rest = _opening(text, grammar), sentences(text)
+    if grammar.first("opening.piece", first):  # a letter, a tale: from there on nothing is said in the speaker's own voice
+        return
+    yield first
+    if len(rest) < 2 or not grammar.first("opening.leadup", rest[0]):
         return
     leads_up = True
     for at, sentence in enumerate(rest[1 : MOST_PRELUDES + 1], 1):
@@ -140,10 +142,7 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
 def _opening(text: str, grammar: Grammar) -> str:
     opening = f"{text} ".replace("\n", " | ")[: grammar.opening_chars]
     piece = re.match(r"(?:[^.!?:]{0,40}[.!,] )?here (?:is|are) [^.!?:]{1,100}:", opening)
-    if piece:
-        return piece[0]
-    own = grammar.until("opening.piece", opening)
-    return opening if own is None else own
+    return piece[0] if piece else opening
 
 
 def _substance(text: str, grammar: Grammar) -> str | None:
@@ -158,7 +157,12 @@ def _substance(text: str, grammar: Grammar) -> str | None:
         return "substance: quotation"
     every = sentences(text)
     refuses = (at for at, sentence in enumerate(every) if _refuses(sentence, grammar))
-    behind = every[next(refuses, 0) + 1 :]
+    first = next(refuses, 0)
+    # "I cannot open it, but the third line lacks a comma: ..."
+    refusing = "".join(every[first : first + 1])
+    but = grammar.until("answer.but", refusing)
+    tail = refusing[len(but) :] if but else refusing.partition(": ")[2]
+    behind = [tail] * bool(tail) + every[first + 1 :]
     lists = [items for lead, items in _lists(text) if grammar.first("answer.aside", lead)]
     beside = {part for items in lists for item in items for part in sentences(item)}
     # "As to your second question: ..." From there the text answers it.
@@ -168,7 +172,7 @@ def _substance(text: str, grammar: Grammar) -> str | None:
         if one not in beside and not _refuses(one, grammar) and (at >= turn or not grammar.first("answer.meta", one))
     ]  # fmt: skip
     words, of = (sum(map(count_words, some)) for some in (content, behind))
-    least = CONTENT_WORDS if turn == len(behind) else TURNED_WORDS
+    least = CONTENT_WORDS if turn == len(behind) and not (but and tail in content) else TURNED_WORDS
     return "substance: content" if words >= least and words >= CONTENT_SHARE * of else None
 
 
