@@ -127,7 +127,9 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
     own voice. A shorter text ends in a space, so that a rule sees the last word of a cut-off answer as a whole word.
     """
     first, rest = _opening(text, grammar), sentences(text)
-    if grammar.first("opening.piece", first):  # a letter, a tale: from there on nothing is said in the speaker's own voice
+    if grammar.first(
+        "opening.piece", first
+    ):  # a letter, a tale: from there on nothing is said in the speaker's own voice
         return
     yield first
     if len(rest) < 2 or not grammar.first("opening.leadup", rest[0]):
