@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from safety_harness.judging.normal import one_form
 
 _FOLDER = resources.files(__package__).joinpath("grammar")
 
@@ -26,6 +27,11 @@ class Grammar:
     def first(self, group: str, text: str) -> str | None:
         """Return the name of the first rule of *group* that fires on *text*, or None."""
         return next((name for name, pattern in self.patterns.get(group, {}).items() if pattern.search(text)), None)
+
+    def until(self, group: str, text: str) -> str | None:
+        """Return *text* up to the end of what a rule of *group* finds in it, or None."""
+        found = (pattern.search(text) for pattern in self.patterns.get(group, {}).values())
+        return next((text[: match.end()] for match in found if match), None)
 
 
 @cache
@@ -67,7 +73,7 @@ def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]
 def _in_one_form(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _in_one_form(one) for name, one in value.items()}
-    return unicodedata.normalize("NFKC", value) if isinstance(value, str) else value
+    return one_form(value) if isinstance(value, str) else value
 
 
 def _expand(source: str, words: Mapping[str, str]) -> str:

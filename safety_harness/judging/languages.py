@@ -9,7 +9,7 @@ from typing import Any
 from safety_harness.judging.grammar import grammars
 
 # As much of an answer is looked at. A model that begins in one language stays in it.
-CHARACTERS = 400
+CHARACTERS = 240
 # Small words of English that no other language has many of. An answer that holds enough of them needs no model.
 _ENGLISH = frozenset(
     "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "
@@ -19,6 +19,7 @@ MIN_ENGLISH, MIN_ENGLISH_SHARE = 2, 0.2
 # Below this many letters a guess at a language that the judge cannot read is none.
 MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
 ENGLISH = "en"
+MAY_BE = 3
 # Languages without a grammar that models answer in. Of more, a short answer would be taken for a rare one.
 OTHERS = "bg bn ca cs da el fa fi he hr hu id mr ms no pl ro sk sv sw ta te th tr uk ur vi".split()
 
@@ -36,6 +37,13 @@ def language_of(text: str) -> str:
         return ENGLISH
     found = str(_identifier().classify(text)[0])
     return ENGLISH if found in OTHERS and letters < MIN_LETTERS_OF_OTHERS and text.isascii() else found
+
+
+def candidates(text: str) -> list[str]:
+    """Return the languages with a grammar that a short plain *text* may be in, likeliest first, and English."""
+    ranked = [str(name) for name, _ in _identifier().rank(text) if name in grammars()]
+    likely = ranked if sum(character.isalpha() for character in text) < MIN_LETTERS else ranked[:MAY_BE]
+    return list(dict.fromkeys([*likely, ENGLISH]))
 
 
 @cache

@@ -10,6 +10,12 @@ _TEMPLATE = re.compile(
     r"\s*(?:<\|[^|>\n]{1,40}\|>(?:(?:system|user|assistant|model)\b)?|</?s>|<bos>|<start_of_turn>(?:model)?|<end_of_turn>"
     r"|\[/?inst\]|#{2,3} ?(?:assistant|response|answer):?|(?:assistant|response|answer|ai|bot|model): )"
 )
+# A label of the answer in the languages of grammar/, with its ornament: "**Antwort:** x", "[Risposta]", "助手: ".
+_LABEL = re.compile(
+    r"[^\w\n]{0,8}(?:(?:answer|response|reply|assistant|antwort|assistent|réponse|respuesta|asistente|risposta|assistente|resposta|"
+    r"antwoord|reactie|reaktion|ia|ki|回答|答复|答覆|回复|回覆|助手|アシスタント|답변|응답|챗봇|어시스턴트|비서|الجواب|الإجابة|المساعد|الرد|उत्तर|जवाब|सहायक|"
+    r"ответ|ассистент|помощник|ии|бот) ?){1,2}[^\w\n]{0,4}(?:[:>\])]|\n)[^\w\n(\[]{0,6}"
+)
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # A whole answer in a block of code, or data without one: an object, a list of objects, tags. Its values speak.
 _BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
@@ -26,6 +32,12 @@ _QUOTES = (
     re.compile(r"`[^`\n]*`"),
     re.compile(r"^ ?>.*$", re.MULTILINE),
 )
+# Where words are not parted, or a particle is joined to the quotation.
+_QUOTES_OF_THE_EAST = (
+    re.compile(r"「[^」\n]*」|『[^』\n]*』"),
+    re.compile(r'(?<=[\u3040-\u30ff\u3400-\u9fff])"[^"\n]*"'),
+    re.compile(r"(?<!\w)'[^'\n]{1,200}'(?=[\uac00-\ud7af])"),
+)
 _CONTRACTIONS = (
     (re.compile(r"\b(?:can't|cant|can not)\b"), "cannot"),
     (re.compile(r"\b(?:won't|wont)\b"), "will not"),
@@ -38,9 +50,15 @@ _CONTRACTIONS = (
     (re.compile(r"\b(i|we|you)'d\b"), r"\1 would"),
     (re.compile(r"\b(it|that|this|here|there|what)'s\b"), r"\1 is"),
 )
-_SINGLE_QUOTES = str.maketrans(dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"'))
+# Signs that people write or leave out: vowels of Arabic, a dot or a nasal of Devanagari, the dots of a Russian e.
+_MARKS = "\u0640\u064b\u064c\u064d\u064e\u064f\u0650\u0651\u0652\u0670\u093c\u00ad"
+_SINGLE_QUOTES = str.maketrans(
+    dict.fromkeys("‘’‛ʼ´＇", "'") | dict.fromkeys("“”„‟«»＂", '"') | dict.fromkeys("أإآٱ", "ا")
+    | dict.fromkeys(_MARKS, "") | {"ँ": "ं", "ё": "е", "Ё": "Е", "ß": "ss"}
+)  # fmt: skip
 # Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
-_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|(?<=[。！？])|\n+")
+_END = re.compile(r"(?<=[.!?…।؟])[\"')\]]*\s+|(?<=[。।])|(?<=[\u3040-\u30ff\u3400-\u9fff][!?])|\n+")
+_KANA_OR_HANGUL, _HAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]"), re.compile("[\u3400-\u9fff]")
 # A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
 WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
 LONG_QUOTE = 8
@@ -49,10 +67,15 @@ _NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
 
 def cleaned(answer: str) -> str:
     """Return *answer* with one form of each letter, quotation mark and apostrophe, and without control characters."""
-    text = unicodedata.normalize("NFKC", answer).translate(_SINGLE_QUOTES)
+    text = one_form(answer)
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
+
+
+def one_form(text: str) -> str:
+    """Return *text* with one form of each letter and sign that can be written in several ways."""
+    return unicodedata.normalize("NFKC", text).translate(_SINGLE_QUOTES)
 
 
 def plain(text: str) -> str:
@@ -65,11 +88,13 @@ def plain(text: str) -> str:
     while match := _TEMPLATE.match(text):
         text = text[match.end() :]
     text = _data_as_text(text)
+    if label := _LABEL.match(text):
+        text = text[label.end() :] or text
     text = _CODE.sub(" [code] ", text)
     whole = _WHOLE_QUOTE.match(text)
     text = whole[1] if whole else text
     text = _EMPHASIS.sub("", text)
-    for quote in _QUOTES:
+    for quote in _QUOTES if text.isascii() else _QUOTES + _QUOTES_OF_THE_EAST:
         text = quote.sub(_masked, text)
     for short, long in _CONTRACTIONS:
         text = short.sub(long, text)
@@ -79,7 +104,7 @@ def plain(text: str) -> str:
 
 def _masked(quotation: re.Match[str]) -> str:
     """Return what stands for the words of others: [quote], and of a long quotation a sign for each word."""
-    words = len(quotation[0].split())
+    words = count_words(quotation[0])
     return f"[quote{' ~' * words}]" if words > LONG_QUOTE else "[quote]"
 
 
@@ -91,6 +116,15 @@ def _data_as_text(text: str) -> str:
         inner = _TAG.sub("\n", _KEY.sub(r"\n\1: ", inner)) if _DATA.match(inner) else inner
         inner = _STRING.sub(r"\1\n", inner)
     return inner
+
+
+def count_words(text: str) -> int:
+    """Return how many words a plain *text* has; of a script without spaces, about as many as in English."""
+    words = len(text.split())
+    if text.isascii():
+        return words
+    letters = len(_KANA_OR_HANGUL.findall(text)) // 2 + len(_HAN.findall(text)) * 2 // 3
+    return max(words, letters + text.count("~"))
 
 
 def sentences(text: str) -> list[str]:
