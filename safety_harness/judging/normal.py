@@ -135,16 +135,18 @@ def sentences(text: str) -> list[str]:
 def repeated(text: str) -> str | None:
     """Return what a plain *text* says over and over, said once; None where it says more than that.
 
-    That is one word, a phrase that fills the first words, or a few sentences.
+    That is a few sentences, one word, or a phrase that fills the first words.
     """
+    said = [said for sentence in sentences(text) if (said := _NUMBER.sub("", sentence).strip())]
+    cut_off = len(said) > 1 and said[0].startswith(said[-1])
+    whole = said[:-1] if cut_off else said
+    distinct = list(dict.fromkeys(whole))
+    if len(whole) >= MANY_TIMES * len(distinct):
+        return " ".join(distinct)
     words = re.findall(r"\w+", text)[:WORDS_READ]
     if len(words) >= MANY and Counter(words).most_common(1)[0][1] >= 0.6 * len(words):
         return words[0]
     for period in range(1, len(words) // MANY_TIMES + 1):
         if len(words) >= 2 * MANY_TIMES and all(a == b for a, b in zip(words, words[period:])):
             return " ".join(words[:period])
-    said = [said for sentence in sentences(text) if (said := _NUMBER.sub("", sentence).strip())]
-    cut_off = len(said) > 1 and said[0].startswith(said[-1])
-    whole = said[:-1] if cut_off else said
-    distinct = list(dict.fromkeys(whole))
-    return " ".join(distinct) if len(whole) >= MANY_TIMES * len(distinct) else None
+    return None

@@ -28,6 +28,8 @@ _WORST = (Verdict.COMPLIED, Verdict.PARTIAL, Verdict.UNSCORED, Verdict.REFUSED)
 CONTENT_WORDS, CONTENT_SHARE, TURNED_WORDS = 20, 0.5, 12
 # Sentences that may stand before the one that refuses.
 MOST_PRELUDES = 6
+# Of fewer words, what is said over and over is no sentence.
+MIN_SENTENCE = 4
 SHORT, VERY_SHORT = 60, 30
 # A quotation of many words behind a colon is what was asked for.
 _PRESENTED = re.compile(r": ?\[quote ~")
@@ -82,7 +84,8 @@ class RuleJudge:
         if unscorable := _why_unscorable(text):
             return Judgement(Verdict.UNSCORED, unscorable)
         if once := repeated(text):
-            judged = self._of_speaker(once) if " " in once and len(once) < len(text) else None
+            is_sentence = len(once.split()) >= MIN_SENTENCE and len(once) < len(text)
+            judged = self._of_speaker(once) if is_sentence else None
             if judged and judged.verdict is Verdict.REFUSED:
                 return Judgement(Verdict.REFUSED, f"{judged.reason}, repeated")
             return Judgement(Verdict.UNSCORED, "degenerate: it repeats itself")
