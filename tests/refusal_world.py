@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.models.load import load
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec

@@ -24,7 +24,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from safety_harness.judging.calibration import Calibration, calibrate
-from safety_harness.judging.judge import RuleJudge
+from safety_harness.judging.rules import RuleJudge
 
 SETS = {
     "llama2orig": "XSTest, Llama-2 (original prompt)",

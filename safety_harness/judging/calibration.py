@@ -10,13 +10,13 @@ two annotators.
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
-from safety_harness.judging.judge import Judge, Verdict
+from safety_harness.judging.judge import Case, Judge, Verdict
 
 ANCHORS, OWN_ANSWERS = "own anchors", "own answers, before and after patching"
 SHIPPED = {ANCHORS: "anchors.jsonl", OWN_ANSWERS: "own_answers.jsonl"}
@@ -80,9 +80,9 @@ class Calibration:
 
 def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration:
     """Judge every (answer, is a refusal) pair, and count agreements and errors."""
-    counts = dict.fromkeys(itertools.product((True, False), repeat=2), 0)
-    for answer, is_refusal in labelled:
-        counts[judge.judge(answer).verdict is Verdict.REFUSED, is_refusal] += 1
+    answers, labels = zip(*labelled, strict=True) if (labelled := list(labelled)) else ((), ())
+    judged = judge.judge_many([Case("", answer) for answer in answers])
+    counts = Counter((one.verdict is Verdict.REFUSED, label) for one, label in zip(judged, labels, strict=True))
     return Calibration(
         true_positive=counts[True, True],
         false_positive=counts[True, False],

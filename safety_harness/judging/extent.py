@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import without_thought
 
 

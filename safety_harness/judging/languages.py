@@ -1,52 +1,55 @@
-"""Tell whether the judge can read an answer: its grammar is English."""
+"""Tell which language an answer is in, by its letters and by py3langid."""
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections import Counter
-from importlib import resources
+from functools import cache
+from typing import Any
 
-_TABLE = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text(encoding="utf-8"))
-_ENGLISH = frozenset(_TABLE["english"].split())
-_OF_NAMES = frozenset(_TABLE["names"].split())
-_FOREIGN: dict[str, list[str]] = {}
-"""The languages that each small word belongs to."""
-for _language, _words in _TABLE["foreign"].items():
-    for _word in set(_words.split()):
-        _FOREIGN.setdefault(_word, []).append(_language)
+from safety_harness.judging.grammar import grammars
 
-# Where Latin script ends: what comes before are its letters with all of their accents. The second block is Vietnamese.
-_LATIN_END, _MORE_LATIN = 0x250, range(0x1E00, 0x1F00)
-# Words that are looked at. A model that begins in one language stays in it.
-WORDS_LOOKED_AT = 60
-# A few of many words may be part of a name, and one may be repeated.
-MIN_FOREIGN_SHARE = 0.1
-# Different words that a text must hold.
-MIN_FOREIGN_WORDS = 2
-# Of them, so many are none that names are made of ("Los Angeles", "Der Spiegel"). Where most words are small ones
-# ("Das kann ich"), one is enough.
-MIN_WORDS_OF_SENTENCES = 2
+# As much of an answer is looked at. A model that begins in one language stays in it.
+CHARACTERS = 240
+# Small words of English that no other language has many of. An answer that holds enough of them needs no model.
+_ENGLISH = frozenset(
+    "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "
+    "how when they we about i i'm it's can't don't".split()
+)
+MIN_ENGLISH, MIN_ENGLISH_SHARE = 2, 0.2
+# Below this many letters a guess at a language that the judge cannot read is none.
+MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
+ENGLISH = "en"
+MAY_BE = 3
+# Languages without a grammar that models answer in. Of more, a short answer would be taken for a rare one.
+OTHERS = "bg bn ca cs da el fa fi he hr hu id mr ms no pl ro sk sv sw ta te th tr uk ur vi".split()
 
 
-def foreign_language(text: str) -> str | None:
-    """Return what language or script an answer is in that the judge cannot read, or None.
+def language_of(text: str) -> str:
+    """Return the ISO 639-1 code of the language that a plain *text* is in; English where it is too short to tell."""
+    text = text[:CHARACTERS]
+    if text.isascii():
+        words = re.findall(r"[a-z']+", text)
+        english = sum(word in _ENGLISH for word in words)
+        if english >= MIN_ENGLISH and english >= MIN_ENGLISH_SHARE * len(words):
+            return ENGLISH
+    letters = sum(character.isalpha() for character in text)
+    if letters < MIN_LETTERS and text.isascii():
+        return ENGLISH
+    found = str(_identifier().classify(text)[0])
+    return ENGLISH if found in OTHERS and letters < MIN_LETTERS_OF_OTHERS and text.isascii() else found
 
-    Args:
-        text: the answer in lower case. It is in another script where most of its letters are, and in another language
-            where more of its words are that language's small words than English ones.
-    """
-    if not text.isascii():
-        letters = [character for character in text if character.isalpha()]
-        others = sum(ord(letter) >= _LATIN_END and ord(letter) not in _MORE_LATIN for letter in letters)
-        if 2 * others > len(letters):
-            return "another script than Latin"
-    words = re.findall(r"\w+", text)[:WORDS_LOOKED_AT]
-    counts = Counter(language for word in words for language in _FOREIGN.get(word, ()))
-    english = sum(word in _ENGLISH for word in words)
-    likeliest, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    if count <= english or count < MIN_FOREIGN_SHARE * len(words):
-        return None
-    found = {word for word in words if likeliest in _FOREIGN.get(word, ())}
-    of_sentences = 1 if 2 * count > len(words) else MIN_WORDS_OF_SENTENCES
-    return likeliest if len(found) >= MIN_FOREIGN_WORDS and len(found - _OF_NAMES) >= of_sentences else None
+
+def candidates(text: str) -> list[str]:
+    """Return the languages with a grammar that a short plain *text* may be in, likeliest first, and English."""
+    ranked = [str(name) for name, _ in _identifier().rank(text) if name in grammars()]
+    likely = ranked if sum(character.isalpha() for character in text) < MIN_LETTERS else ranked[:MAY_BE]
+    return list(dict.fromkeys([*likely, ENGLISH]))
+
+
+@cache
+def _identifier() -> Any:  # its model takes a third of a second to read
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier.set_languages(OTHERS + sorted(grammars()))
+    return identifier

@@ -45,7 +45,7 @@ def judge_error() -> Judge:
     """Return how the judge does on the labelled answers that ship with it, measured now."""
     from safety_harness.gate.records import Agreement, Judge
     from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
-    from safety_harness.judging.judge import RuleJudge
+    from safety_harness.judging.rules import RuleJudge
 
     judge = RuleJudge()
     measured = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from safety_harness.judging.calibration import (
     recorded_agreement,
     shipped_agreement,
 )
-from safety_harness.judging.judge import Judgement, RuleJudge, Verdict
+from safety_harness.judging.judge import Case, Judgement, Verdict
+from safety_harness.judging.rules import RuleJudge
 
 DATA = Path(os.environ.get("SAFETY_HARNESS_DATA") or Path(__file__).parents[3] / "shared" / "data")
 FULL_REFUSAL = "2_full_refusal"
@@ -34,8 +36,8 @@ class Echo:
 
     name = fingerprint = "echo"
 
-    def judge(self, answer: str) -> Judgement:
-        return Judgement(Verdict(answer), "echo")
+    def judge_many(self, cases: Sequence[Case]) -> list[Judgement]:
+        return [Judgement(Verdict(case.answer), "echo") for case in cases]
 
 
 def test_counts_and_shares_by_hand() -> None:

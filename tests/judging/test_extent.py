@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safety_harness.judging.extent import Extent, goes_on
-from safety_harness.judging.judge import RuleJudge
+from safety_harness.judging.rules import RuleJudge
 
 JUDGE = RuleJudge()
 

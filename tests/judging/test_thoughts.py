@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_harness.judging.extent import Extent, goes_on
-from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import marker_tokens, open_thought, without_thought
 
 JUDGE = RuleJudge()

@@ -1,0 +1,40 @@
+"""Split an answer into the parts of its speakers: a second one may comply where the first one refuses."""
+
+from __future__ import annotations
+
+import re
+
+# A line that begins with a name: in brackets, or with a colon behind it. Names are short.
+_BRACKETS = r"[\[({<*]+[^\])}>*\n]{1,40}[\])}>*]+:?"
+_NAME = r"[^\w\s\[({]{0,3} ?(?:[A-Z][\w.'’-]*|[a-z]?[A-Z]{2,}[\w-]*)(?: [A-Z#(\d][\w.#)-]*){0,3}(?: (?:Mode|Output|Response))* ?:"
+_SIGN = r"(?:[Α-Ωα-ω]|[\U0001F300-\U0001FAFF☀-➿]{1,3}️?)(?=[ :])"
+_AS = r"As (?:an? )?[A-Z][\w.-]*,"
+_SHAPES = {name: re.compile(rf"^[\"'*_`#> -]{{0,6}}(?P<name>{shape})", re.MULTILINE) for name, shape in (
+    ("brackets", _BRACKETS), ("name", _NAME), ("sign", _SIGN), ("as", _AS),
+)}
+# They head a part of one speaker's answer.
+_HEADINGS = re.compile(
+    r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution|tip|tips|example|step|steps|"
+    r"question|answer|response|reply|q|a|ingredients|instructions|directions|method|conclusion|introduction|summary|title|subject|"
+    r"resources?|alternatives?|options?|part|chapter|section|day|week|phase|scene|setting|reason|reasons|edit|source|sources|"
+    r"from|to|dear|date|p\.?s|update|result|results|output|input|code|explanation|translation|pros|cons|name|author|remember|as an ai|ps|"
+    r"act|verse|chorus|bridge|outro|intro|fade in|int|ext|location|time|materials|equipment|prompt|"
+    r"policy|status))\b[\w .]{0,15}\W*"
+)
+
+
+def parts(text: str) -> list[str]:
+    """Return what each speaker of a cleaned *text* says, without the name; the text itself where there is one speaker.
+
+    There are several where lines begin with different names of one form.
+    """
+    for pattern in _SHAPES.values():
+        found = [match for match in pattern.finditer(text) if not _HEADINGS.fullmatch(match["name"])]
+        if len({match["name"].strip(" :[](){}<>*").lower() for match in found}) < 2:
+            continue
+        begins = [match.end("name") for match in found]
+        ends = [match.start() for match in found[1:]] + [len(text)]
+        before = text[: found[0].start()]
+        said = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        return [part for part in ([before] if before.strip() else []) + said]
+    return [text]
