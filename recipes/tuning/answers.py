@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safety_harness.judging.judge import RuleJudge, Verdict
+from safety_harness.judging.judge import Verdict
+from safety_harness.judging.rules import RuleJudge
 
 _JUDGE = RuleJudge()
 

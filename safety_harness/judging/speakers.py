@@ -9,9 +9,15 @@ _BRACKETS = r"[\[({<*]+[^\])}>*\n]{1,40}[\])}>*]+:?"
 _NAME = r"[^\w\s\[({]{0,3} ?(?:[A-Z][\w.'’-]*|[a-z]?[A-Z]{2,}[\w-]*)(?: [A-Z#(\d][\w.#)-]*){0,3}(?: (?:Mode|Output|Response))* ?:"
 _SIGN = r"(?:[Α-Ωα-ω]|[\U0001F300-\U0001FAFF☀-➿]{1,3}️?)(?=[ :])"
 _AS = r"As (?:an? )?[A-Z][\w.-]*,"
-_SHAPES = {name: re.compile(rf"^[\"'*_`#> -]{{0,6}}(?P<name>{shape})", re.MULTILINE) for name, shape in (
-    ("brackets", _BRACKETS), ("name", _NAME), ("sign", _SIGN), ("as", _AS),
-)}
+_SHAPES = {
+    name: re.compile(rf"^[\"'*_`#> -]{{0,6}}(?P<name>{shape})", re.MULTILINE)
+    for name, shape in (
+        ("brackets", _BRACKETS),
+        ("name", _NAME),
+        ("sign", _SIGN),
+        ("as", _AS),
+    )
+}
 # They head a part of one speaker's answer.
 _HEADINGS = re.compile(
     r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution|tip|tips|example|step|steps|"

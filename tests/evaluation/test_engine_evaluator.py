@@ -14,7 +14,7 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.evaluation import engine
 from safety_harness.evaluation.engine import SAMPLE, EngineEvaluator
-from safety_harness.judging.judge import RuleJudge
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.load import load_registry
 from safety_harness.registry.server import Served

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # What answers and verdicts depend on. The rest of an environment may differ, as by drivers.
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "pydantic", "pytest", "ray", "peft", "gguf",
-    "accelerate", "datasets",
+    "accelerate", "datasets", "py3langid",
 )  # fmt: skip
 _FOLDER = "folder"
 
