@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -103,6 +105,7 @@ class LocalCluster:
             started = psutil.Popen(
                 [*command, *has, "--object-store-memory", "80000000"],
                 env=given, cwd=self.folder, stdout=stream, stderr=stream, start_new_session=True,
+                preexec_fn=_end_with_parent,
             )  # fmt: skip
         self.nodes.append(Node(host, started))
         until = time.monotonic() + PATIENCE_S
@@ -111,6 +114,12 @@ class LocalCluster:
                 raise RuntimeError(f"no node was started: {log.read_text(errors='replace')}")
             time.sleep(0.2)
         return self.nodes[-1]
+
+
+def _end_with_parent() -> None:
+    """Let a node end when whoever started it is killed; Linux alone can."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _command(process: psutil.Process) -> list[str]:

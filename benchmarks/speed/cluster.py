@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -32,8 +33,6 @@ from tests.ray_cluster import LocalCluster, Node
 ROOT = Path(__file__).parents[2]
 ROWS, PAGE = (Path(__file__).with_suffix(kind) for kind in (".jsonl", ".md"))
 SECONDS_BETWEEN_SAMPLES = 0.2
-# A search is killed once it has this many answers in its journal.
-ANSWERS = 8
 SLEEPS = "import time\ndef test_takes_seconds(student):\n    time.sleep({seconds})\n"
 
 
@@ -100,13 +99,15 @@ class Killer:
 
     cache: Path
     nodes: Sequence[Node]
+    answers: int
+    """How many a journal holds before its search is killed."""
     journalled: dict[str, int] = field(default_factory=dict)
     """Key of a search -> answers in its journal when it was killed."""
 
     def __call__(self) -> None:
         if len(self.journalled) == 2:
             return
-        begun = {key: count for key, count in _answers(self.cache).items() if count >= ANSWERS}
+        begun = {key: count for key, count in _answers(self.cache).items() if count >= self.answers}
         for key in begun.keys() - self.journalled.keys():
             if (process := _holder(key, self.nodes)) is None:
                 continue
@@ -143,14 +144,13 @@ def _holder(key: str, nodes: Sequence[Node]) -> psutil.Process | None:
 def kills(options: argparse.Namespace) -> Row:
     """Gate a family here, and over two nodes of which one is killed, and of the other a process."""
     with tempfile.TemporaryDirectory() as place, LocalCluster(fast=False) as cluster:
-        folder, chosen = Path(place), ["suites", "--gate-family", options.family]
-        chosen += [argument for student in options.student for argument in ("--gate-student", student)]
+        folder, chosen = Path(place), _chosen(options)
         caches = {name: {"SAFETY_HARNESS_CACHE": str(folder / name)} for name in ("local", "ray")}
         here = {**cluster.environment(), **caches["local"]}
         code, seconds, _ = run([*chosen, "-n", "2", "--gate-report-dir", str(folder / "a")], here)
         cluster.add(cpus=0)
         nodes = [cluster.add(variables=caches["ray"]) for _ in range(2)]
-        killer = Killer(folder / "ray", nodes)
+        killer = Killer(folder / "ray", nodes, options.answers)
         over = ["--gate-ray", cluster.address, "--gate-report-dir", str(folder / "b")]
         code_over, seconds_over, _ = run([*chosen, *over], {**here, **caches["ray"]}, nodes, killer)
         local, ray = results(folder / "a"), results(folder / "b")
@@ -173,6 +173,13 @@ def kills(options: argparse.Namespace) -> Row:
         "seconds here, -n 2": round(seconds),
         "seconds over Ray, two nodes of one core": round(seconds_over),
     }
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of pytest that say what is gated."""
+    registry = ["--gate-registry", options.registry] if options.registry else []
+    students = [argument for student in options.student for argument in ("--gate-student", student)]
+    return ["suites", *registry, "--gate-family", options.family, *students]
 
 
 def _units(student: Mapping[str, Any]) -> Any:
@@ -245,13 +252,11 @@ ABOUT = {
 def page(rows: Sequence[Row]) -> str:
     """Return the page of the newest row of each part."""
     newest = {row["part"]: row for row in rows}
-    text = (
-        "# Runs over a Ray cluster\n\nMade by `python -m benchmarks.speed.cluster PART`, all nodes on one machine of "
-    )
-    text += f"{os.cpu_count()} cores.\n"
+    text = f"# Runs over a Ray cluster\n\nAll nodes are on one machine of {os.cpu_count()} cores.\n"
     for part in (part for part in PARTS if part in newest):
-        row = {name: value for name, value in newest[part].items() if name != "part"}
-        text += f"\n## `{part}`\n\n{ABOUT[part]}\n\n{tabulate(row.items(), ['', ''], tablefmt='github')}\n"
+        row = {name: value for name, value in newest[part].items() if name not in ("part", "made by")}
+        made = f"`python -m benchmarks.speed.cluster {newest[part]['made by']}`"
+        text += f"\n## `{part}`\n\n{made}. {ABOUT[part]}\n\n{tabulate(row.items(), ['', ''], tablefmt='github')}\n"
     return text
 
 
@@ -259,14 +264,17 @@ def main() -> None:
     """Measure one part, and write the page again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--registry")
     parser.add_argument("--family", default="tiny")
     parser.add_argument("--student", action="append", default=[])
+    parser.add_argument("--answers", type=int, default=8, help="answers in a journal before its search is killed")
     parser.add_argument("--students", type=int, default=200)
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--print", action="store_true", help="write no file")
     options = parser.parse_args()
-    row = {"part": options.part, **PARTS[options.part](options)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or its nodes would live on
+    row = {"part": options.part, "made by": " ".join(sys.argv[1:]), **PARTS[options.part](options)}
     print(json.dumps(row, indent=1))
     if not options.print:
         add(ROWS, [row])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,10 +218,11 @@ def _remembered(student: Student, model: Sketch, layers: int, vocabulary: int) -
 
 def _one_gradient(units: tuple[Unit, ...], width: int) -> int:
     """Return the bytes of the largest gradient, its copy in another layout, and in float32 what it is multiplied by."""
-    sizes: Counter[str] = Counter()
+    sizes: dict[str, int] = {}
     for part in (part for unit in units for part in unit.parts):
         spot = part.disk
-        sizes[part.memory.name] += spot.each * len(spot.places) if spot.axis >= 0 else math.prod(spot.shape)
+        size = spot.each * len(spot.places) if spot.axis >= 0 else math.prod(spot.shape)
+        sizes[part.memory.name] = sizes.get(part.memory.name, 0) + size
     return max(sizes.values()) * (2 * width + 2 * BYTES["float32"])
 
 

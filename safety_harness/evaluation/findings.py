@@ -32,6 +32,7 @@ LONG_HOURS = 6.0
 TOKENIZERS = ("*token*", "*vocab*", "*.model", "tekken.json")
 # Packages that the optional parts of a registry need, and the extra that brings them.
 ADAPTERS, GGUF, HUB, FIGURES = ("peft", "adapters"), ("gguf", "gguf"), ("datasets", "hub"), ("matplotlib", "figures")
+SPREAD = ("accelerate", "spread")
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _extras(student: Student) -> Iterator[Finding]:
         ADAPTERS: any(spec.adapters for spec in specs),
         GGUF: any(spec.gguf or str(spec.file).endswith(".gguf") for spec in specs),
         HUB: any(source.hf and source.column for source in sources),
+        SPREAD: family.device_map is not None,
     }
     for package, is_needed in needed.items():
         if is_needed and importlib.util.find_spec(package[0]) is None:
@@ -211,10 +213,14 @@ def _not_on_hub(repository: str, file: str, revision: str | None) -> str | None:
 def _room(student: Student, need: Need, machine: Machine) -> Iterator[Finding]:
     """Yield where memory, disk, time or the number format will not do for one student."""
     family = student.family
-    free, where = (machine.gpu_memory, "the GPU") if machine.gpu else (machine.memory, "memory")
-    wanted = f"needs about {need.memory / GIB:.1f} GiB, and {where} has {free / GIB:.1f} free"
+    free, where = (machine.gpu_memory, "the GPU has") if machine.gpu else (machine.memory, "memory has")
+    if machine.gpu and family.device_map:
+        free, where = machine.gpus_memory, "the GPUs together have"
+    wanted = f"needs about {need.memory / GIB:.1f} GiB, and {where} {free / GIB:.1f} free"
     if need.memory > free:
         advice = "Take a larger machine" if machine.gpu else "Take a larger machine, one with a GPU"
+        if need.memory <= machine.gpus_memory:
+            advice = 'Spread it over all GPUs (`device_map = "auto"`)'
         yield Finding("breaks", student.id, f"{wanted}. {advice}, lower batch_size, or choose a shorter dtype.")
     elif need.memory > family.memory_gib * GIB * 1.5:
         yield Finding(

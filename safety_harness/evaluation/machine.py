@@ -30,7 +30,7 @@ SMALL_PARAMETERS = 50_000_000
 class Machine:
     """What computes here. ``memory`` and ``gpu_memory`` are free bytes, and ``load`` is how many cores are busy.
 
-    ``gpu`` names every GPU that this process sees. ``gpu_memory`` is that of the roomiest.
+    ``gpu`` names every GPU that this process sees. ``gpu_memory`` is that of the roomiest, ``gpus_memory`` of all.
     """
 
     cores: int
@@ -41,6 +41,7 @@ class Machine:
     bfloat16: bool
     flops: float
     bandwidth: float
+    gpus_memory: int = 0
 
     @property
     def device(self) -> Device:
@@ -69,7 +70,7 @@ def measure() -> Machine:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    gpu, gpu_memory = _gpus() if on_gpu else ("", 0)
+    gpu, free = _gpus() if on_gpu else ("", [0])
     device = "cuda" if on_gpu else "cpu"
     width = GPU_WIDTH if on_gpu else CPU_WIDTH
     seconds = {}
@@ -85,21 +86,22 @@ def measure() -> Machine:
         load=load(),
         memory=psutil.virtual_memory().available,
         gpu=gpu,
-        gpu_memory=gpu_memory,
+        gpu_memory=max(free),
+        gpus_memory=sum(free),
         bfloat16=bfloat16,
         flops=2 * width**3 / (seconds[torch.bfloat16] if bfloat16 else seconds[torch.float32]),
         bandwidth=2 * 4 * COPIED / copying,
     )
 
 
-def _gpus() -> tuple[str, int]:
-    """Return the names of all GPUs, and the free bytes of the roomiest."""
+def _gpus() -> tuple[str, list[int]]:
+    """Return the names of all GPUs, and the free bytes of each."""
     import torch
 
     gpus = range(torch.cuda.device_count())
     kinds = Counter(map(torch.cuda.get_device_name, gpus))
     names = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in kinds.items())
-    return names, max(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+    return names, [torch.cuda.mem_get_info(gpu)[0] for gpu in gpus]
 
 
 def cores() -> int:

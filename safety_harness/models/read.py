@@ -40,9 +40,9 @@ def read_model(
             has no place in the model. Or the config says that the head is the embedding, and it is another. Or nothing
             can compute with the quantised numbers on this machine. Or a spread model does not fit the GPUs.
     """
-    checkpoint = Checkpoint(folder, as_it_is=as_it_is)
     if device_map is not None:
         require_accelerate(folder)
+    checkpoint = Checkpoint(folder, as_it_is=as_it_is)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

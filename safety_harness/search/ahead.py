@@ -119,19 +119,20 @@ class Probers:
         self._ahead = ahead
         self._free: queue.SimpleQueue[Prober | None] = queue.SimpleQueue()
         self._free.put(None)  # this process
+        self._left: list[Prober] = []  # those that load, or answer
         self._ready: list[Prober] = []
         self._lost: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ending = False
 
     def __enter__(self) -> Probers:
         gpus = [gpu.id for gpu in visible_gpus()]
-        self._probers: list[Prober] = []
         for number in range(1, self._ahead):
             gpu = gpus[number % len(gpus)] if gpus else None
             try:
-                self._probers.append(Prober(self._evaluator.student, gpu, self.threads))
+                self._left.append(Prober(self._evaluator.student, gpu, self.threads))
             except OSError as error:
-                self._lost.put(f"it cannot be started ({error.strerror or error})")
+                self._lose(None, f"it cannot be started ({error.strerror or error})")
+        self._probers = tuple(self._left)
         self._waiting = [threading.Thread(target=self._admit, args=(prober,)) for prober in self._probers]
         for thread in self._waiting:
             thread.start()
@@ -172,12 +173,17 @@ class Probers:
         self._say_lost()
         return 1 + len(self._ready)
 
+    def _lose(self, prober: Prober | None, why: object) -> None:
+        """Note that *prober* is lost, or one that could not be started, and how many others there are."""
+        if prober in self._left:
+            self._left.remove(prober)
+        others = f"with {len(self._left)} other(s)" if self._left else "alone"
+        self._lost.put(f"{why}. The search goes on {others}.")
+
     def _say_lost(self) -> None:
         """Warn of the processes that were lost since this was called last."""
         while not self._lost.empty():
-            others = f"with {len(self._ready)} other(s)" if self._ready else "alone"
-            student = self._evaluator.student.id
-            remark(f"{student}: a process for probes ahead is lost: {self._lost.get()}. The search goes on {others}.")
+            remark(f"{self._evaluator.student.id}: a process for probes ahead is lost: {self._lost.get()}")
 
     def probe(self, units: Sequence[Unit], budgets: Budgets) -> Probe:
         """Return what the next free process answers about *units*. Any thread may ask.
@@ -195,7 +201,7 @@ class Probers:
             except ProberError as why:
                 kept = False
                 self._ready.remove(prober)  # type: ignore[arg-type]  # this process raises no ProberError
-                self._lost.put(str(why))
+                self._lose(prober, why)
             finally:
                 if kept:
                     self._free.put(prober)
@@ -208,7 +214,7 @@ class Probers:
                 raise ProberError(f"its {different[0]} is another")
         except ProberError as why:
             if not self._ending:
-                self._lost.put(str(why))
+                self._lose(prober, why)
             return
         self._ready.append(prober)
         self._free.put(prober)

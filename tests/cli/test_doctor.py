@@ -80,6 +80,25 @@ def test_a_machine_that_will_not_do_is_found(  # type: ignore[no-untyped-def]
     assert any(row[0] == level and said in row[2] for row in rows), rows
 
 
+@pytest.mark.parametrize(
+    ("key", "together", "said"),
+    [
+        ("", 2**40, r'the GPU has 0.0 free. Spread it over all GPUs (`device_map = "auto"`)'),
+        ('device_map = "auto"', 2**40, None),
+        ('device_map = "auto"', 1, "the GPUs together have 0.0 free. Take a larger machine"),
+    ],
+)
+def test_a_spread_model_has_the_room_of_all_gpus(  # type: ignore[no-untyped-def]
+    tmp_path: Path, found, key: str, together: int, said: str | None
+) -> None:
+    """Take several GPUs, none of which has room for the student."""
+    file = write(tmp_path)
+    file.write_text(file.read_text().replace("[families.mine]", f"[families.mine]\n{key}"))
+    code, rows = found(file, replace(QUIET, gpu="8 x small", gpu_memory=1, gpus_memory=together))
+    assert [row[0] for row in rows] == (["breaks"] if said else [])
+    assert all(said in row[2] for row in rows) if said else code == 0
+
+
 def test_a_missing_question_file_breaks(tmp_path: Path, found) -> None:  # type: ignore[no-untyped-def]
     """Name questions that are not there."""
     file = write(tmp_path)
@@ -191,8 +210,8 @@ def test_every_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda at: names[at])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda at: (free[at] << 30, 80 << 30))
     gpu, memory = machine._gpus()
-    assert (gpu, memory) == ("2 x A100 + T1000", 70 << 30)
-    assert "2 x A100 + T1000 with up to 70 GiB free, " in str(replace(QUIET, gpu=gpu, gpu_memory=memory))
+    assert (gpu, memory) == ("2 x A100 + T1000", [each << 30 for each in free])
+    assert "2 x A100 + T1000 with up to 70 GiB free, " in str(replace(QUIET, gpu=gpu, gpu_memory=max(memory)))
 
 
 def test_this_machine_is_measured() -> None:

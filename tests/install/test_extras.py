@@ -12,6 +12,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.models.convert import from_gguf, merge_adapter
+from safety_harness.models.load import load
 from safety_harness.registry.fetch import resolve_prompts
 from safety_harness.registry.sources import PromptSource
 
@@ -25,6 +26,11 @@ EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(
     [
         ("peft", lambda folder: merge_adapter(folder, folder / "lora", folder / "out"), "lora: merging a LoRA adapter"),
         ("gguf", lambda folder: from_gguf(folder / "m.gguf", folder / "out"), r"m\.gguf: reading a GGUF file"),
+        (
+            "accelerate",
+            lambda folder: load(folder / "model", "float32", device_map="auto"),
+            "model: spreading it over several GPUs",
+        ),
         ("accelerate", lambda folder: from_gguf(folder / "m.gguf", folder / "out"), r"m\.gguf: reading a GGUF file"),
         (
             "datasets",

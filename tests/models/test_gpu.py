@@ -132,9 +132,9 @@ def test_a_patched_model_replays_the_graphs_of_the_student(pairs: Pairs) -> None
 
 
 def over_two_devices(model: Any) -> Any:
-    """Spread *model*: up to its first layer on one GPU, all that follows on the next one, or on the CPU."""
-    there: Any = 1 if torch.cuda.device_count() > 1 else "cpu"
-    return dispatch_model(model, placed(model, 0, there), main_device=there)
+    """Spread *model*: up to its first layer on one GPU, or on the CPU if there is one GPU; the rest on another."""
+    first, then = (0, 1) if torch.cuda.device_count() > 1 else ("cpu", 0)
+    return dispatch_model(model, placed(model, first, then), main_device=first)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "phi3", "mixtral"])

@@ -54,11 +54,13 @@ def fp8(tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_quantised_student_is_gated_as_it_is(fp8: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placed", ["", 'device_map = "auto"'])
+def test_a_quantised_student_is_gated_as_it_is(fp8: Path, tmp_path: Path, placed: str) -> None:
     """Expect refusals nearly as often as before, in the registry's dtype, and a remark."""
-    check_local_files(student(tmp_path, fp8))
+    quantised = student(tmp_path, fp8, placed)
+    check_local_files(quantised)
     with pytest.warns(UserWarning, match=r"is quantised \(fp8\), and gated as transformers computes it on this"):
-        evaluator = open_evaluator(student(tmp_path, fp8))
+        evaluator = open_evaluator(quantised)
     assert evaluator.generator.model.dtype is torch.float32
     one = Subject(evaluator)
     whole = Subject(open_evaluator(student(tmp_path, TEACHER)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +12,9 @@ import pytest
 import torch
 from accelerate import dispatch_model
 
-from safety_harness.errors import HarnessError, Remark, SourceError
+from safety_harness.errors import Remark, SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.gate.records import Identity
 from safety_harness.models import read, speedups, spread
 from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.generate import Generator
@@ -118,12 +119,6 @@ def test_weights_outside_the_gpus_are_refused(pairs: Pairs, outside: str) -> Non
         load(pairs("llama", False)[0], "float32", device_map=places)
 
 
-def test_a_missing_package_is_named(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(HarnessError, match=r"spreading it .* needs accelerate.*safety-harness\[spread\]"):
-        load(pairs("llama", True)[0], "float32", device_map="auto")
-
-
 def of(*devices: str, dtype: torch.dtype = torch.bfloat16) -> Any:
     """Return a model with one tensor on each of *devices*."""
     tensors = [SimpleNamespace(device=torch.device(device)) for device in devices]
@@ -136,6 +131,16 @@ def test_a_layout_tells_kinds_of_gpus_and_not_their_number(monkeypatch: pytest.M
     assert spread.layout(of("cuda:0", "cuda:0")) == []
     assert spread.layout(of("cuda:0", "cuda:1", "cuda:1")) == [("H100", 3)]
     assert spread.layout(of("cuda:0", "cuda:1", "cuda:2")) == [("H100", 2), ("A100", 1)]
+
+
+def test_a_layout_makes_another_patch(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare identities, of which a patch's key and a journal are made; the layout is part of its record."""
+    evaluator = open_evaluator(entry(world))
+    plain = evaluator.identity()
+    monkeypatch.setattr("safety_harness.evaluation.evaluator.layout", lambda _: [("H100", 2), ("A100", 1)])
+    spread_out = json.loads(json.dumps(evaluator.identity()))
+    assert spread_out == {**plain, "layout": [["H100", 2], ["A100", 1]]}
+    assert Identity.model_validate(spread_out).model_dump() == spread_out
 
 
 def test_a_spread_model_is_not_recorded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,10 @@ class Theatre:
     teacher_tensors: dict[str, torch.Tensor]
 
     def check(self, moved: set[Unit]) -> None:
-        """Check that the student holds exactly these units of the teacher, and that the teacher is unchanged."""
+        """Check that the student holds exactly these units of the teacher, and that nothing else has changed.
+
+        What a unit would add is independent of what has moved.
+        """
         expected = {name: tensor.clone() for name, tensor in self.student_tensors.items()}
         for unit in moved:
             for spot in (part.disk for part in unit.parts):
@@ -39,6 +42,9 @@ class Theatre:
                 )
         for name, tensor in self.model.state_dict().items():
             assert torch.equal(tensor, expected[name]), name
+        for part in (part for unit in self.units for part in unit.parts):
+            apart = self.teacher_tensors[part.disk.name] - self.student_tensors[part.disk.name]
+            assert torch.equal(self.transplanter.difference(part), apart), part.disk.name
         for name, tensor in self.teacher_tensors.items():
             assert torch.equal(self.teacher.tensor(name), tensor), name
 

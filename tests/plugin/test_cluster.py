@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,6 +26,7 @@ from tests.ray_cluster import LOADED, LocalCluster, Runs
 from tests.samples import family, write_registry
 
 ROOT = Path(__file__).parents[2]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
 KEY = sha256_text("a search")[:32]
 JOURNAL = f"{KEY}.0123abcd.journal"
 
@@ -134,7 +135,7 @@ def wanted(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_node_that_is_alike_has_no_fault(wanted: dict[str, Any]) -> None:
-    assert alike.preflight(json.loads(json.dumps(wanted))) == ""
+    assert alike.fault(json.loads(json.dumps(wanted))) == ""
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,9 @@ def test_a_node_with_another_code_or_file_says_so(wanted: dict[str, Any], tmp_pa
 
 def test_a_node_whose_cache_cannot_be_written_says_so(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFETY_HARNESS_CACHE", "/dev/null/cache")
-    answer = json.loads(task.survey(json.dumps({"expected": wanted, "environment": {}})))
+    job = {"expected": wanted, "environment": {}, "searches": True}
+    answer = json.loads(task.survey(json.dumps(job)))
+    assert json.loads(task.survey(json.dumps({**job, "searches": False})))["fault"] == ""
     assert "cannot be written" in answer["fault"] or "cannot be used" in answer["fault"]
 
 
@@ -274,6 +277,25 @@ def test_a_recorder_tells_why_a_file_could_not_be_collected(pytester: pytest.Pyt
     assert recorder.trouble == ["test_it.py: E   ModuleNotFoundError: No module named 'no_module_of_this_name'"]
 
 
+@needs_ray
+@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"trouble": "", "reports": [{}]}'])
+def test_an_answer_that_cannot_be_read_is_no_report(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    import ray
+
+    from safety_harness.plugin.cluster.controller import ClusterRun
+    from safety_harness.plugin.cluster.jobs import Job
+
+    replayed: list[Any] = []
+    run = ClusterRun(cast(Any, None), (), None)
+    monkeypatch.setattr(ray, "get", lambda *_, **__: answer)
+    monkeypatch.setattr(run, "_trade", lambda: None)
+    monkeypatch.setattr(run, "_replay", lambda *given: replayed.append(given[2:]))
+    run._end(cast(Any, None), None, Job("r0", "alpha/one", [], {}))
+    ((reports, trouble),) = replayed
+    assert reports == {}
+    assert trouble.startswith("what its task returned cannot be read (")
+
+
 def test_the_command_gate_starts_no_workers_with_ray() -> None:
     from safety_harness.cli.gate import command
     from safety_harness.cli.main import parser
@@ -292,11 +314,13 @@ REMARKS = """
 from safety_harness.errors import remark
 def test_remarks(student):
     remark(f"odd: {student.evaluator.student.name}")
+def test_about_nobody():
+    pass
 """
 
 
 @pytest.mark.ray
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+@needs_ray
 def test_a_run_over_ray_gives_the_results_of_a_local_run(tmp_path: Path) -> None:
     """Run four students here and on two nodes: results and remarks are equal, and no torch is imported here."""
     write_project(tmp_path, students=FOUR, more=REMARKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from tests.plugin.conftest import write_project
+from tests.plugin.test_live import SLOW, in_a_terminal
 from tests.ray_cluster import LOADED, ROOT, SECONDS_TO_END, LocalCluster, Runs
 
 pytestmark = [
@@ -73,7 +75,7 @@ def runs(tmp_path: Path, cluster: LocalCluster) -> Callable[..., Runs]:
 def test_a_dead_process_is_tried_again(runs: Callable[..., Runs], tmp_path: Path) -> None:
     code, said = runs(more=DIES.format(folder=str(tmp_path), once=True)).run()
     assert code == 0, said
-    assert "ray: alpha/two: lost 1 times. " in said
+    assert "ray: alpha/two: attempt 1 of 3 was lost. " in said
     assert "gate: PASS" in said
 
 
@@ -86,7 +88,8 @@ def test_a_student_that_is_lost_is_inconclusive(runs: Callable[..., Runs], tmp_p
     assert {student["id"]: student["outcome"] for student in table["students"]} == {
         "alpha/one": "pass", "alpha/two": "inconclusive",
     }  # fmt: skip
-    assert any("alpha/two: no report came of this test: lost 1 times. " in reason for reason in table["reasons"])
+    lost = "alpha/two: no report came of this test: attempt 1 of 1 was lost. "
+    assert any(lost in reason for reason in table["reasons"])
 
 
 def test_a_task_that_returns_nothing_is_never_green(runs: Callable[..., Runs]) -> None:
@@ -254,7 +257,7 @@ def test_a_search_goes_on_on_another_node_without_a_shared_disk(
         shutil.rmtree(tmp_path / ("a" if busy is nodes[0] else "b"))
         said, _ = process.communicate(timeout=8 * SECONDS_TO_END)
         assert process.returncode == 0, said
-        assert "tiny-llama/arithmetic: lost 1 times. " in said
+        assert "tiny-llama/arithmetic: attempt 1 of 3 was lost. " in said
         patch = project.patch()
         assert patch["probes"] - len(patch["course"]) >= held
         (kept,) = (here / "patches").glob("*/patch.json")
@@ -278,6 +281,7 @@ def _answers(cache: Path) -> int:
 
 WHERE = """
 import os
+import re
 def test_where(student, measure):
     measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=os.environ["OMP_NUM_THREADS"])
 """
@@ -303,3 +307,13 @@ def test_each_task_sees_its_own_gpu_from_a_fresh_process(own_cluster: LocalClust
     assert {one["gpu"] for one in about} == {"0", "1"}
     assert {one["cores"] for one in about} == {"2"}
     assert len({one["process"] for one in about}) == 6
+
+
+def test_a_terminal_sees_what_tasks_do(tmp_path: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    write_project(tmp_path, {"one": "pass"}, SLOW.replace("range(4)", "range(15)"))
+    code, written = in_a_terminal(tmp_path, "--gate-ray", cluster.address)
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
+    assert code == 0, plain
+    assert re.search(r"r0   alpha/one +[━╸╺]+ 9 units, \d+ probes, 3/9 refused, ~0:01:00 left", plain)

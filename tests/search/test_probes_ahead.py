@@ -241,3 +241,23 @@ def test_a_process_sees_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing: Any = None
     ahead._serve(nothing, nothing, "GPU-b", 1)
     assert seen == ["GPU-b"]
+
+
+def test_a_process_that_cannot_start_is_said(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system refuse a further process."""
+
+    def refuse(*_: object) -> Prober:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(ahead, "Prober", refuse)
+    with pytest.warns(Remark, match=r"it cannot be started \(Resource temporarily unavailable\)") as said:
+        assert search(open_evaluator(entry(world, search=NORM)), "key", ahead=2).found
+    assert len(said) == 1
+
+
+def test_a_model_on_several_gpus_is_asked_one_at_a_time(world: Path) -> None:
+    """Spread it by ``device_map``: no GPU is left for a copy."""
+    student = entry(world)
+    evaluator: Any = SimpleNamespace(student=SimpleNamespace(id=student.id, family=SimpleNamespace(device_map="auto")))
+    with pytest.warns(Remark, match="answered one at a time"), ahead.probers(evaluator, evaluator, 4) as others:
+        assert others is None

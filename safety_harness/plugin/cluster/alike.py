@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_harness.files import cache_dir, sha256_file, try_to_write
+from safety_harness.files import sha256_file
 
 if TYPE_CHECKING:
     import pytest
@@ -50,17 +50,6 @@ def fault(wanted: Mapping[str, Any]) -> str:
             what = "lacks" if found[file] is None else "has another content in"
             return f"{what} {file}. Copy it there, to the same path, or share its folder."
     return ""
-
-
-def preflight(wanted: Mapping[str, Any]) -> str:
-    """Return as :func:`fault`, or why the cache cannot be written.
-
-    Raises:
-        HarnessError: it cannot.
-    """
-    if not (wrong := fault(wanted)):
-        try_to_write(cache_dir() / "patch")
-    return wrong
 
 
 def _installed() -> dict[str, Any]:

@@ -56,6 +56,8 @@ class ClusterRun:
     """What every task is told."""
     found: dict[str, dict[str, str]] = field(default_factory=dict)
     """Key of a search that a task asked for -> what this machine's cache has of it."""
+    running: dict[Any, Job] = field(default_factory=dict)
+    """Ray's reference of a task -> its job."""
     exchange: Any = None
     submit: Any = None
 
@@ -104,28 +106,28 @@ class ClusterRun:
         """Run *jobs*, and replay what comes back, in the order in which it does."""
         import ray
 
-        running = {self._submitted(job): job for job in jobs}
+        for job in jobs:
+            self._submit(job)
         looked = time.monotonic()
-        while running:
-            done, _ = ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS)
+        while self.running:
+            done, _ = ray.wait(list(self.running), timeout=SECONDS_BETWEEN_LOOKS)
             for reference in done:
-                if again := self._ended(session, reference, running.pop(reference)):
-                    running[self._submitted(again)] = again
+                self._end(session, reference, self.running.pop(reference))
             if time.monotonic() - looked >= SECONDS_BETWEEN_LOOKS:
                 looked = time.monotonic()
                 self._trade()
-                self._give_up(session, running)
+                self._give_up(session)
         self._trade()
 
-    def _submitted(self, job: Job) -> Any:
+    def _submit(self, job: Job) -> None:
         job.attempts += 1
         nodeids = [item.nodeid for item in job.items]
         order = {**self.order, "task": job.line, "cores": int(job.need["CPU"]), "nodeids": nodeids}
         chosen = {"name": f"gate {job.name}", **placing.options(job.need)}
-        return self.submit.options(**chosen).remote(json.dumps(order), self.exchange)
+        self.running[self.submit.options(**chosen).remote(json.dumps(order), self.exchange)] = job
 
-    def _ended(self, session: pytest.Session, reference: Any, job: Job) -> Job | None:
-        """Replay what a task returned. Return its job where it was lost, and is to be tried again."""
+    def _end(self, session: pytest.Session, reference: Any, job: Job) -> None:
+        """Replay what a task returned. If it was lost, try its job again, or say that no report came."""
         import ray
 
         reports: dict[str, list[pytest.TestReport]] = {}
@@ -140,14 +142,15 @@ class ClusterRun:
         except ray.exceptions.RayTaskError as error:
             trouble = cause_of(error)
         except ray.exceptions.RayError as error:
-            trouble = f"lost {job.attempts} times. {cause_of(error)}"
-            if job.attempts <= self.config.option.safety_ray_retries:
+            attempts = 1 + self.config.option.safety_ray_retries
+            trouble = f"attempt {job.attempts} of {attempts} was lost. {cause_of(error)}"
+            if job.attempts < attempts:
                 self._say(f"{job.name}: {trouble} It is tried again, and goes on from its journal.")
-                return job
+                self._submit(job)
+                return
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             trouble = f"what its task returned cannot be read ({type(error).__name__})"
         self._replay(session, job, reports, trouble)
-        return None
 
     def _read(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[pytest.TestReport]]:
         """Return the reports of a task by their test."""
@@ -178,18 +181,18 @@ class ClusterRun:
         if self.board:
             (self.board / f"{job.line}.json").unlink(missing_ok=True)
 
-    def _give_up(self, session: pytest.Session, running: dict[Any, Job]) -> None:
+    def _give_up(self, session: pytest.Session) -> None:
         """End the jobs that no node can run any more: Ray would wait for one without end."""
         import ray
 
         nodes = placing.nodes_with(self.config.option.safety_ray_resource)
-        for reference, job in list(running.items()):
+        for reference, job in list(self.running.items()):
             if placing.fits(job.need, nodes):
                 job.unfit_since = None
                 continue
             job.unfit_since = job.unfit_since or time.monotonic()
             if time.monotonic() - job.unfit_since > SECONDS_WITHOUT_NODE:
-                del running[reference]
+                del self.running[reference]
                 ray.cancel(reference, force=True)
                 self._replay(session, job, {}, placing.misfit(job.need, nodes))
 
@@ -203,8 +206,9 @@ class ClusterRun:
             return  # an actor that is started again knows nothing; lines and files come again
         self._keep(told["files"])
         self.found = {key: files_of(key) for key in told["asked"]}
-        if self.board:
-            for name, line in told["lines"].items():
+        busy = {job.line for job in self.running.values()} if self.board else ()
+        for name, line in told["lines"].items():
+            if self.board and line and name in busy:
                 with contextlib.suppress(OSError):  # no run may break because its progress cannot be shown
                     (self.board / f"{name}.json").write_text(line, encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from safety_harness.errors import ConfigError, masked
 from safety_harness.gate.incidents import student_of
 from safety_harness.plugin.cluster import placing, task
 from safety_harness.plugin.cluster.alike import expected
+from safety_harness.plugin.options import by_subject
 from safety_harness.plugin.workers import place_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
         raise ConfigError(f"--gate-ray {option.safety_ray}: no node{marked} has a core for tasks. Add one.")
     order = {
         "expected": expected(session, students),
+        "searches": not option.safety_patches and "patched" in by_subject(config, students),
         "environment": task.environment(os.environ),
         "arguments": [str(argument) for argument in config.invocation_params.args],
         "folder": str(config.invocation_params.dir),
@@ -108,4 +111,4 @@ def cause_of(error: BaseException) -> str:
     line = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
     if "No module named 'safety_harness" in line:
         line = "has no safety_harness, or another one. Use one environment on all nodes."
-    return masked(line)[:400]
+    return masked(textwrap.shorten(line, 300, placeholder=" …"))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness.errors import HarnessError, Remark
-from safety_harness.plugin.cluster.alike import fault, preflight
+from safety_harness.files import cache_dir, try_to_write
+from safety_harness.plugin.cluster.alike import fault
 from safety_harness.plugin.cluster.placing import gpu_gib
 from safety_harness.plugin.live import FOLDER
 from safety_harness.plugin.lost import reason_of
@@ -44,7 +45,7 @@ def survey(wanted: str) -> str:
     """Return what this node has otherwise than *wanted*, and the memory of its smallest GPU, as JSON text."""
     job = json.loads(wanted)
     with _variables(job["environment"]):
-        return json.dumps({"fault": _checked(job["expected"]), "gpu_gib": gpu_gib()})
+        return json.dumps({"fault": _checked(job), "gpu_gib": gpu_gib()})
 
 
 def run(order: str, exchange: Any) -> str:
@@ -74,17 +75,18 @@ def run(order: str, exchange: Any) -> str:
     )
 
 
-def _checked(expected: Mapping[str, Any]) -> str:
+def _checked(job: Mapping[str, Any]) -> str:
+    """Return in one line why this node cannot run tests; nothing if it can."""
     try:
-        return preflight(expected)
+        if not (wrong := fault(job["expected"])) and job["searches"]:
+            try_to_write(cache_dir() / "patch")
     except HarnessError as error:
         return str(error)
+    return wrong
 
 
 def _is_shared(mark: str) -> bool:
     """Return whether this node's cache is the controller's, who left a *mark* there."""
-    from safety_harness.files import cache_dir
-
     return (cache_dir() / mark).exists()
 
 
