@@ -292,10 +292,8 @@ def _meant(error: ValidationError) -> str:
     return did_you_mean(str(fault["loc"][-1]), keys) or " All keys are in docs/reference.md."
 
 
-def _with_search(
-    file: Path, where: str, spec: Any, family_search: dict[str, Any], options: Mapping[str, object]
-) -> Any:
+def _with_search(file: Path, where: str, spec: Any, family: dict[str, Any], options: Mapping[str, object]) -> Any:
     """Return *spec* with its own search settings completed by the family's. Options win over both."""
     if not isinstance(spec, dict) or "search" not in spec:
         return spec
-    return spec | {"search": family_search | _table(file, f"{where}.search", spec["search"]) | dict(options)}
+    return spec | {"search": family | _table(file, f"{where}.search", spec["search"]) | dict(options)}
