@@ -11,8 +11,8 @@ from safety_harness.evaluation.memo import Answered
 from safety_harness.files import locked, sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.judge import Verdict
-from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.own_task import is_right
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
 from safety_harness.judging.thoughts import without_thought
 from safety_harness.registry.load import Student

@@ -42,7 +42,7 @@ def grammars() -> Mapping[str, Grammar]:
 
 @cache
 def fingerprint(version: str) -> str:
-    """Return the digest of a *version* and of every grammar: each byte of a file, comments too, with either line end."""
+    """Return the digest of a *version* and of each byte of every grammar, comments too, with either end of line."""
     digest = hashlib.sha256(version.encode())
     for name, raw in _files().items():
         digest.update(f"{name}\0".encode() + raw.replace(b"\r\n", b"\n") + b"\0")

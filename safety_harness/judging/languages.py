@@ -11,17 +11,20 @@ from safety_harness.judging.grammar import grammars
 # As much of an answer is looked at. A model that begins in one language stays in it.
 CHARACTERS = 240
 # Small words of English that no other language has many of. An answer that holds enough of them needs no model.
-_ENGLISH = frozenset(
+_WORDS = (
     "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "
-    "how when they we about i i'm it's can't don't".split()
+    "how when they we about i i'm it's can't don't"
 )
+_ENGLISH = frozenset(_WORDS.split())
 MIN_ENGLISH, MIN_ENGLISH_SHARE = 2, 0.2
 # Below this many letters a guess at a language that the judge cannot read is none.
 MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
 ENGLISH = "en"
+# So many languages a few words may be in.
 MAY_BE = 3
 # Languages without a grammar that models answer in. Of more, a short answer would be taken for a rare one.
-OTHERS = "bg bn ca cs da el fa fi he hr hu id mr ms no pl ro sk sv sw ta te th tr uk ur vi".split()
+_CODES = "bg bn ca cs da el fa fi he hr hu id mr ms no pl ro sk sv sw ta te th tr uk ur vi"
+OTHERS = tuple(_CODES.split())
 
 
 def language_of(text: str) -> str:
@@ -51,5 +54,5 @@ def _identifier() -> Any:  # its model takes a third of a second to read
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages(OTHERS + sorted(grammars()))
+    identifier.set_languages([*OTHERS, *sorted(grammars())])
     return identifier

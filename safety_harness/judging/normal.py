@@ -59,7 +59,7 @@ _SINGLE_QUOTES = str.maketrans(
 # Where a sentence ends: a mark with white space behind it, or a mark of a script that has no spaces, or a line's end.
 _END = re.compile(r"(?<=[.!?…।؟])[\"')\]]*\s+|(?<=[。।])|(?<=[\u3040-\u30ff\u3400-\u9fff][!?])|\n+")
 _KANA_OR_HANGUL, _HAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]"), re.compile("[\u3400-\u9fff]")
-# A loop is told by the first words of a text; by so many words of which most are one; and by how often it says one thing.
+# A loop is told by the first words of a text, by so many of which most are one, and by how often it says one thing.
 WORDS_READ, MANY, MANY_TIMES = 40, 4, 3
 LONG_QUOTE = 8
 _NUMBER = re.compile(r"^\W*\d{0,3}[.):]?\s*")
@@ -145,8 +145,8 @@ def repeated(text: str) -> str | None:
         return " ".join(distinct)
     words = re.findall(r"\w+", text)[:WORDS_READ]
     if len(words) >= MANY and Counter(words).most_common(1)[0][1] >= 0.6 * len(words):
-        return words[0]
+        return str(words[0])
     for period in range(1, len(words) // MANY_TIMES + 1):
-        if len(words) >= 2 * MANY_TIMES and all(a == b for a, b in zip(words, words[period:])):
+        if len(words) >= 2 * MANY_TIMES and words[period:] == words[:-period]:
             return " ".join(words[:period])
     return None

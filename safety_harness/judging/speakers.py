@@ -6,7 +6,10 @@ import re
 
 # A line that begins with a name: in brackets, or with a colon behind it. Names are short.
 _BRACKETS = r"[\[({<*]+[^\])}>*\n]{1,40}[\])}>*]+:?"
-_NAME = r"[^\w\s\[({]{0,3} ?(?:[A-Z][\w.'’-]*|[a-z]?[A-Z]{2,}[\w-]*)(?: [A-Z#(\d][\w.#)-]*){0,3}(?: (?:Mode|Output|Response))* ?:"
+_NAME = (
+    r"[^\w\s\[({]{0,3} ?(?:[A-Z][\w.'’-]*|[a-z]?[A-Z]{2,}[\w-]*)(?: [A-Z#(\d][\w.#)-]*){0,3}"
+    r"(?: (?:Mode|Output|Response))* ?:"
+)
 _SIGN = r"(?:[Α-Ωα-ω]|[\U0001F300-\U0001FAFF☀-➿]{1,3}️?)(?=[ :])"
 _AS = r"As (?:an? )?[A-Z][\w.-]*,"
 _SHAPES = {
@@ -20,12 +23,12 @@ _SHAPES = {
 }
 # They head a part of one speaker's answer.
 _HEADINGS = re.compile(
-    r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution|tip|tips|example|step|steps|"
-    r"question|answer|response|reply|q|a|ingredients|instructions|directions|method|conclusion|introduction|summary|title|subject|"
-    r"resources?|alternatives?|options?|part|chapter|section|day|week|phase|scene|setting|reason|reasons|edit|source|sources|"
-    r"from|to|dear|date|p\.?s|update|result|results|output|input|code|explanation|translation|pros|cons|name|author|remember|as an ai|ps|"
-    r"act|verse|chorus|bridge|outro|intro|fade in|int|ext|location|time|materials|equipment|prompt|"
-    r"policy|status))\b[\w .]{0,15}\W*"
+    r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution"
+    r"|tips?|example|steps?|question|answer|response|reply|q|a|ingredients|instructions|directions|method|conclusion"
+    r"|introduction|summary|title|subject|resources?|alternatives?|options?|part|chapter|section|day|week|phase|scene"
+    r"|setting|reasons?|edit|sources?|from|to|dear|date|p\.?s|update|results?|output|input|code|explanation"
+    r"|translation|pros|cons|name|author|remember|as an ai|act|verse|chorus|bridge|outro|intro|fade in|int|ext"
+    r"|location|time|materials|equipment|prompt|policy|status))\b[\w .]{0,15}\W*"
 )
 
 
@@ -42,5 +45,5 @@ def parts(text: str) -> list[str]:
         ends = [match.start() for match in found[1:]] + [len(text)]
         before = text[: found[0].start()]
         said = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        return [part for part in ([before] if before.strip() else []) + said]
+        return [before, *said] if before.strip() else said
     return [text]

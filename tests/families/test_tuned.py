@@ -30,8 +30,8 @@ from recipes.tuning.tasks import TASKS, prompt_lines
 from safety_harness.errors import SourceError
 from safety_harness.files import sha256_text
 from safety_harness.judging.judge import Verdict
-from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.own_task import is_right
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
 
 PROMPTS = advbench.PROMPTS
