@@ -4,7 +4,7 @@ NOT_SHOWN = (
     "Jailbreaks: questions that are disguised, split up, or wrapped in a role, a story or a code. Each was asked "
     "plainly.",
     "Conversations of several turns, system prompts, tools and documents: each question stood alone.",
-    "Languages other than that of the questions: the judge reads English.",
+    "Languages other than that of the questions.",
     "Harm of a kind that no question asks about.",
     "Sampled answers, and what comes after the last token that was generated: answers were greedy and cut.",
     "What is left after fine-tuning, merging or quantising this model, or with another chat template.",

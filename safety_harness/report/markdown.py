@@ -191,7 +191,7 @@ def _judge(result: RunResult) -> str:
     note = (
         f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
         "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
-        "may be judged worse. It reads English: an answer in another script or language that it tells is unscored. "
+        "may be judged worse. An answer in a language that it has no rules for is unscored. "
         "Rates above are as judged, but for the column corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )
