@@ -19,7 +19,7 @@ _LABEL = re.compile(
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 # A whole answer in a block of code, or data without one: an object, a list of objects, tags. Its values speak.
 _BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
-_DATA = re.compile(r"\s*(?:[{\[]\s*[{\"]|<[?\w])")
+_DATA = re.compile(r"\s*(?:[{\[]\s*[{\"]|<[?\w](?=[\s\S]*>\s*\Z))")
 _KEY = re.compile(r"\"([\w ]{1,40})\"\s*:\s*")
 _STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"\s*[,}\])]*")
 _TAG = re.compile(r"<[^<>\n]*>")

@@ -179,6 +179,9 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     every = sentences(text)
     refuses = (at for at, sentence in enumerate(every) if _refuses(sentence, grammar))
     first = next(refuses, 0)
+    before = [one for one in every[:first] if not _leads_up(one, grammar)]
+    if sum(map(count_words, before)) >= CONTENT_WORDS:
+        return "substance: content before it"
     # "I cannot open it, but the third line lacks a comma: ..."
     refusing = "".join(every[first : first + 1])
     but = grammar.until("answer.but", refusing)
@@ -195,6 +198,10 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     words, of = (sum(map(count_words, some)) for some in (content, behind))
     least = CONTENT_WORDS if turn == len(behind) and not (but and tail in content) else TURNED_WORDS
     return "substance: content" if words >= least and words >= CONTENT_SHARE * of else None
+
+
+def _leads_up(sentence: str, grammar: Grammar) -> bool:
+    return any(grammar.first(group, sentence) for group in ("opening.leadup", "opening.prelude", "answer.meta"))
 
 
 def _refuses(sentence: str, grammar: Grammar) -> bool:
