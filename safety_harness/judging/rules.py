@@ -130,7 +130,7 @@ class _Act(NamedTuple):
 def _opening_act(text: str, grammar: Grammar) -> _Act | None:
     """Return the first opening rule that fires, strongest group first, or None where the answer just begins."""
     for at, opening in enumerate(_openings(text, grammar)):
-        # "No, bats are not blind" answers, and "No, I will not" refuses. Disapproval that comes late is part of an answer.
+        # "No, bats are not blind" answers, and "No, I will not" refuses. Late disapproval is part of an answer.
         disapproves = not at and not grammar.first("opening.denial", opening)
         for group in ("refusal", "comfort", *(("disapproval",) if disapproves else ()), "ignorance"):
             name = grammar.first(f"opening.{group}", opening)
