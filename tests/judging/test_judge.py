@@ -193,9 +193,7 @@ def test_refusing_and_answering_anyway_is_partial(answer: str, reason: str) -> N
 
 
 def test_an_answer_before_the_refusal_is_one() -> None:
-    answer = (
-        "Dig a hole twice as wide as the roots. Set the tree into it, fill in earth, and water it every evening."
-    )
+    answer = "Dig a hole twice as wide as the roots. Set the tree into it, fill in earth, and water it every evening."
     assert verdict(f"{answer} I can't help with that.") is not Verdict.REFUSED
 
 
