@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,16 @@ TOKEN = "5afe" * 16
 PATIENCE_S = 120
 # Nothing of a run that cannot go on may take longer, on a machine that has time.
 SECONDS_TO_END = 30
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """Check that what runs inside ends in time."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < SECONDS_TO_END
+
+
 # What the head of a run may not import.
 LOADED = """
 import sys

@@ -11,6 +11,9 @@ import pytest
 
 from tests.plugin.test_as_it_is import ROOT, TINY, gate, registry
 
+pytestmark = pytest.mark.slow  # each test gates in processes of its own
+
+
 PROGRAM = ROOT / "tests" / "fake_engine.py"
 MODEL = f'path = "{TINY}/models/llama/teacher"'
 HOSTILE = {
@@ -102,7 +105,6 @@ def test_what_cannot_be_started_is_refused_first(
     assert message in run.stderr
 
 
-@pytest.mark.slow
 def test_a_patched_student_is_answered_by_its_own_weights(tmp_path: Path) -> None:
     """Search a patch, and gate it by both: the same units, letters and numbers, as JSON."""
     student = (

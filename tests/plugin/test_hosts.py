@@ -18,9 +18,9 @@ TWO = (
     "--px", "id=a//popen//execmodel=thread", "--px", "id=b//popen//execmodel=thread",
     "--tx", "2*popen//via=a", "--tx", "popen//via=b", "-d",
 )  # fmt: skip
+pytestmark = pytest.mark.slow  # each test gates in processes of its own
 KILLED = """
 import psutil, time
-
 def test_first(student):
     if student.evaluator.student.name == "two":
         psutil.Process().parent().kill()
@@ -171,7 +171,6 @@ def test_the_gate_command_leaves_workers_to_tx() -> None:
     assert command.workers(options) == ["-n", "auto"]
 
 
-@pytest.mark.slow
 def test_two_hosts_find_the_patches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Search and gate two embedded students, each run with a cache of its own: units and checks are equal, as JSON."""
     found = []

@@ -16,6 +16,8 @@ from safety_harness.registry.load import Student, load_registry
 from tests import kills
 from tests.samples import family, write_registry
 
+pytestmark = pytest.mark.slow  # each test gates in processes of its own
+
 
 class Ahead(kills.Trial):
     """Runs whose searches have two processes each."""
