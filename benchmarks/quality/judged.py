@@ -1,6 +1,6 @@
 """Measure the judge on answers that people labelled, and on answers written as tests of what judges get wrong.
 
-    python -m benchmarks.quality.judged --data DIR
+    python -m benchmarks.quality.judged --data DIR --half unseen
     python -m benchmarks.quality.judged --data DIR --half seen --show gptfuzz
 
 Labelled sets lie in ``DIR/judge`` and ``DIR/xstest``; their answers are not part of this repository. Half of each set,
@@ -137,7 +137,7 @@ def main() -> None:
     """Print the table, or the answers of a set on which judge and label differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds judge/ and xstest/")
-    parser.add_argument("--half", choices=HALVES, default="unseen")
+    parser.add_argument("--half", choices=HALVES, default="seen", help="unseen: only once the rules are done")
     parser.add_argument("--show", metavar="SET", help="print the answers of this set that are judged wrong")
     parser.add_argument("--slice", default="", help="of these, only one slice")
     options = parser.parse_args()
