@@ -51,6 +51,14 @@ def driver_version() -> str | None:
     return rows[0][0] if rows else None
 
 
+def smallest_gib() -> float | None:
+    """Return the memory of this machine's smallest GPU in GiB; None where the driver does not say."""
+    try:
+        return min(float(memory) for (memory,) in _ask("memory.total")) / 1024
+    except ValueError:
+        return None
+
+
 def _named(name: str, listed: tuple[Gpu, ...]) -> Gpu | None:
     """Return the GPU that CUDA calls *name*: an instance, a number, or how its UUID begins; None if there is none."""
     if name.startswith("MIG-"):

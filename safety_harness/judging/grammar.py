@@ -20,7 +20,6 @@ _FOLDER = resources.files(__package__).joinpath("grammar")
 class Grammar:
     """What one language says no with. ``opening_chars`` is how far the patterns of [opening.*] look."""
 
-    language: str
     opening_chars: int
     patterns: Mapping[str, Mapping[str, re.Pattern[str]]]
 
@@ -37,7 +36,7 @@ class Grammar:
 @cache
 def grammars() -> Mapping[str, Grammar]:
     """Return the grammar of each language that the judge reads, by its ISO 639-1 code."""
-    return {name: _compiled(name, tomllib.loads(raw.decode("utf-8"))) for name, raw in _files().items()}
+    return {name: _compiled(tomllib.loads(raw.decode("utf-8"))) for name, raw in _files().items()}
 
 
 @cache
@@ -55,7 +54,7 @@ def _files() -> Mapping[str, bytes]:
     return {file.name.removesuffix(".toml"): file.read_bytes() for file in sorted(found, key=lambda file: file.name)}
 
 
-def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
+def _compiled(table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
     """Compile the patterns of a file. A later word, or a pattern, names an earlier word as <word>."""
     # Answers are matched in this form, in which some letters of other scripts are two.
     table = _in_one_form(table)
@@ -67,7 +66,7 @@ def _compiled(language: str, table: Mapping[str, Mapping[str, Mapping[str, str]]
         for part in ("opening", "answer")
         for group, rules in table[part].items()
     }
-    return Grammar(language, int(str(table["opening_chars"])), patterns)
+    return Grammar(int(str(table["opening_chars"])), patterns)
 
 
 def _in_one_form(value: Any) -> Any:

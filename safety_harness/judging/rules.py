@@ -63,9 +63,10 @@ class RuleJudge:
 
     def may_yet_refuse(self, beginning: str) -> bool:
         """Return whether an answer that was cut off here begins like a refusal that comes to the point later."""
+        openings = [f"{plain(text)} ".replace("\n", " ") for text in self._readings(beginning)]
         return any(
-            grammar.first("opening.prelude", f"{plain(text)} ".replace("\n", " ")[: grammar.opening_chars])
-            for text in self._readings(beginning)
+            grammar.first("opening.prelude", opening[: grammar.opening_chars])
+            for opening in openings
             for grammar in self._grammars.values()
         )
 

@@ -12,15 +12,9 @@ _NAME = (
 )
 _SIGN = r"(?:[Α-Ωα-ω]|[\U0001F300-\U0001FAFF☀-➿]{1,3}️?)(?=[ :])"
 _AS = r"As (?:an? )?[A-Z][\w.-]*,"
-_SHAPES = {
-    name: re.compile(rf"^[\"'*_`#> -]{{0,6}}(?P<name>{shape})", re.MULTILINE)
-    for name, shape in (
-        ("brackets", _BRACKETS),
-        ("name", _NAME),
-        ("sign", _SIGN),
-        ("as", _AS),
-    )
-}
+_SHAPES = [
+    re.compile(rf"^[\"'*_`#> -]{{0,6}}(?P<name>{shape})", re.MULTILINE) for shape in (_BRACKETS, _NAME, _SIGN, _AS)
+]
 # They head a part of one speaker's answer.
 _HEADINGS = re.compile(
     r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution"
@@ -37,7 +31,7 @@ def parts(text: str) -> list[str]:
 
     There are several where lines begin with different names of one form.
     """
-    for pattern in _SHAPES.values():
+    for pattern in _SHAPES:
         found = [match for match in pattern.finditer(text) if not _HEADINGS.fullmatch(match["name"])]
         if len({match["name"].strip(" :[](){}<>*").lower() for match in found}) < 2:
             continue

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safety_harness.files import sha256_file, sha256_text
+
 if TYPE_CHECKING:
     from safety_harness.gate.records import Judge
 
@@ -26,6 +28,13 @@ def installed() -> dict[str, str]:
         if name := package.metadata["Name"]:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), package.version)
     return dict(sorted(found.items()))
+
+
+def code_digest() -> str:
+    """Return the digest of this package: the code, and the rules and tables that are data."""
+    package = Path(__file__).parents[1]
+    files = sorted(file for kind in ("*.py", "*.toml") for file in package.rglob(kind))
+    return sha256_text("".join(f"{file.relative_to(package)} {sha256_file(file)}\n" for file in files))
 
 
 def worker_facts(device: str, driver: str | None, of_the_run: Mapping[str, str] | None) -> dict[str, Any]:

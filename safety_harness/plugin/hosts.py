@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness.errors import masked
-from safety_harness.files import sha256_file, sha256_text
+from safety_harness.files import sha256_file
+from safety_harness.plugin.environment import code_digest
 from safety_harness.plugin.workers import free_cores
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ RECIPE = (
 _SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 RESTARTS = 4
 """Workers that are replaced for each worker of the run, as xdist counts with -n. With --tx it would go on for ever."""
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist")
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist", "py3langid")
 """Packages that decide answers, or how workers report: a host has to have them in the versions of this one."""
 CARRIED = ("SAFETY_HARNESS_", "HF_", "VLLM_")
 """How variables begin that workers on other hosts get too: caches, hubs and engines. ssh takes none along."""
@@ -49,9 +50,7 @@ def is_distributed(config: pytest.Config) -> bool:
 
 def described(files: Sequence[str]) -> dict[str, Any]:
     """Return what has to be alike on all hosts, and how many cores of this one are idle. *files* are hashed."""
-    package = Path(__file__).parents[1]
-    code = "".join(sha256_file(file) for file in sorted(package.rglob("*.py")))
-    facts = {"safety_harness": sha256_text(code)[:12]}
+    facts = {"safety_harness": code_digest()[:12]}
     facts |= {name: metadata.version(name) for name in PACKAGES}
     facts |= {file: sha256_file(Path(file))[:12] if Path(file).is_file() else "missing" for file in files}
     return {"folder": str(Path.cwd()), "python": sys.version.partition(" ")[0], **facts, "cores": free_cores()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safety_harness.files import sha256_file
+from safety_harness.plugin.environment import code_digest
 
 if TYPE_CHECKING:
     import pytest
@@ -59,11 +59,7 @@ def _installed() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    package = Path(__file__).parents[2]
-    code = hashlib.sha256()
-    for file in sorted(file for kind in ("*.py", "*.toml") for file in package.rglob(kind)):
-        code.update(f"{file.relative_to(package)} {sha256_file(file)}\n".encode())
-    return {"versions": versions, "code": code.hexdigest()}
+    return {"versions": versions, "code": code_digest()}
 
 
 def _contents(files: Iterable[Path | str]) -> dict[str, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,16 +23,6 @@ def nodes_with(resource: str | None) -> list[dict[str, Any]]:
         node for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("CPU", 0) >= 1 and (not resource or resource in node["Resources"])
     ]  # fmt: skip
-
-
-def gpu_gib() -> float | None:
-    """Return the memory of this machine's smallest GPU in GiB; None where the driver does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return min(float(line) for line in done.stdout.split()) / 1024
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
 
 
 def need_of(

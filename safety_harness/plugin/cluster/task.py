@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safety_harness.errors import HarnessError, Remark
+from safety_harness.evaluation.gpus import smallest_gib
 from safety_harness.files import cache_dir, try_to_write
 from safety_harness.plugin.cluster.alike import fault
-from safety_harness.plugin.cluster.placing import gpu_gib
 from safety_harness.plugin.live import FOLDER
 from safety_harness.plugin.lost import reason_of
 from safety_harness.plugin.workers import FREE_CORES
@@ -45,7 +45,7 @@ def survey(wanted: str) -> str:
     """Return what this node has otherwise than *wanted*, and the memory of its smallest GPU, as JSON text."""
     job = json.loads(wanted)
     with _variables(job["environment"]):
-        return json.dumps({"fault": _checked(job), "gpu_gib": gpu_gib()})
+        return json.dumps({"fault": _checked(job), "gpu_gib": smallest_gib()})
 
 
 def run(order: str, exchange: Any) -> str:
