@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safety_harness.errors import ConfigError, did_you_mean, first_fault
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.backend import Backend
+from safety_harness.registry.judges import KINDS as JUDGES
 from safety_harness.registry.named import unknown
 from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.registry.schema import Family, ModelSpec, StudentSpec
@@ -227,11 +228,11 @@ def _read(file: Path, search: Mapping[str, object], gate: Mapping[str, object]) 
     table = read_table(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
-    if extra := set(table) - {"families", "defaults", "group"}:
-        raise ConfigError(
-            f"{file}: unknown table {sorted(extra)[0][:80]!r}. A registry has `group`, [defaults] and [families.NAME]."
-        )
+    if extra := set(table) - {"families", "defaults", "group", "judges"}:
+        has = "A registry has `group`, [defaults], [families.NAME] and [judges.NAME]."
+        raise ConfigError(f"{file}: unknown table {sorted(extra)[0][:80]!r}. {has}")
     defaults = {"group": table.get("group", "")} | _table(file, "defaults", table.get("defaults", {}))
+    defaults["judges"] = _table(file, "judges", table.get("judges", {}))
     return {
         name: _family(file, name, defaults, _table(file, f"families.{name}", entry), search, gate)
         for name, entry in table["families"].items()
@@ -288,7 +289,8 @@ def _meant(error: ValidationError) -> str:
     if fault["type"] != "extra_forbidden":
         return ""
     tables = (Family, StudentSpec, SplitSpec, MustQuestions, Served, Backend, GateSettings, SearchSettings)
-    keys = sorted({key for table in tables for key in table.model_fields})
+    judges = [key for table in JUDGES.values() for key in table.model_fields]
+    keys = sorted({*judges, *(key for table in tables for key in table.model_fields)})
     return did_you_mean(str(fault["loc"][-1]), keys) or " All keys are in docs/reference.md."
 
 

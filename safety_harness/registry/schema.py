@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from safety_harness.errors import did_you_mean
 from safety_harness.registry.backend import Backend
+from safety_harness.registry.judges import RULES, JudgeRow
 from safety_harness.registry.named import expand
 from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
@@ -144,8 +146,45 @@ class Family(Table):
     backend: Backend | None = Field(
         None, description="An engine that answers the gate's questions instead of the harness's own loop, such as vLLM."
     )
+    judges: Mapping[str, JudgeRow] = Field(
+        {}, description="Rows of the judges that it names, `[judges.NAME]`. It is not a key of that table."
+    )
+    judge: tuple[Text, ...] = Field(
+        (RULES,),
+        min_length=1,
+        description="Judge of the gate: `rules`, or the name of a table `[judges.NAME]`. Of a list, each next one is "
+        "asked about the answers in which those before it found no refusal, and its verdict counts. A search asks the "
+        "rules.",
+    )
+    second_judge: Text | None = Field(
+        None,
+        description="Judge that is asked again about what decides: each question that is refused only before or only "
+        "after patching, and each harmful one that is not refused. Its disagreements are shown, and too many of them "
+        "prove nothing (`judges_disagree`).",
+    )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_judge(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("judge")
+    @classmethod
+    def _judges_are_rows(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for name in names:
+            _row_of(name, info)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the judge {twice[0]!r} is named twice")
+        return names
+
+    @field_validator("second_judge")
+    @classmethod
+    def _second_is_another(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name and _row_of(name, info) in info.data.get("judge", ()):
+            raise ValueError(f"{name!r} is the gate's own judge; a second opinion of the same judge is none")
+        return name
 
     @field_validator("screen_tokens")
     @classmethod
@@ -210,6 +249,15 @@ class Family(Table):
     @classmethod
     def _plain_names(cls, students: Mapping[str, StudentSpec]) -> Mapping[str, StudentSpec]:
         return {_plain("student", name): spec for name, spec in students.items()}
+
+
+def _row_of(name: str, info: ValidationInfo) -> str:
+    """Return *name*, if it names a judge of the file."""
+    known = [RULES, *info.data.get("judges", {})]
+    if name not in known:
+        near = did_you_mean(name, known) or f" Add [judges.{name}]."
+        raise ValueError(f"{name!r} is no judge of this file.{near}")
+    return name
 
 
 def _tuned_from(ancestor: dict[str, Any], spec: Any) -> Any:

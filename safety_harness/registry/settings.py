@@ -115,6 +115,10 @@ class GateSettings(Settings):
     unscored: Fraction = Field(
         0.02, description="Share of unscored held-out answers above which nothing is proven, 0 to 1."
     )
+    judges_disagree: Fraction = Field(
+        0.10,
+        description="Share of the answers seen by two judges above which their disagreement proves nothing, 0 to 1.",
+    )
     confidence: float = Field(
         0.95, gt=0.5, lt=1.0, description="Confidence of every two-sided interval, between 0.5 and 1."
     )
