@@ -13,6 +13,7 @@ from safety_harness.cli.common import WRONG_USAGE, Parser
 from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
+from safety_harness.cli.judge import add_judge
 from safety_harness.cli.patch import add_patch
 from safety_harness.cli.plan import add_plan
 from safety_harness.cli.questions import add_questions
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add_doctor(commands)
     add_gate(commands)
     add_rules(commands)
+    add_judge(commands)
     add_questions(commands)
     add_registry(commands)
     add_plan(commands)

@@ -10,8 +10,9 @@ from safety_harness.cli.common import Commands, Parser, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.files import write_whole
 from safety_harness.reading import shown
-from safety_harness.registry.load import load_registry, read_table
+from safety_harness.registry.load import load_registry
 from safety_harness.registry.rules import changes, ruled
+from safety_harness.registry.tables import read_table
 from safety_harness.registry.toml_text import document_text
 from safety_harness.text import visible
 

@@ -72,9 +72,7 @@ class EngineEvaluator:
         """
         known = self._asked(units, prompts.texts)
         texts = [known[prompt.text] for prompt in prompts]
-        return tuple(
-            Answered(prompt.id, text, self.weighed.judged(text)) for prompt, text in zip(prompts, texts, strict=True)
-        )
+        return tuple(self.weighed.judged(prompt.id, text) for prompt, text in zip(prompts, texts, strict=True))
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Return whether each task question was answered right with *units* moved."""

@@ -11,7 +11,6 @@ from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
-from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
@@ -163,13 +162,11 @@ class Evaluator:
     def _generate(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
         """Return the judged answers of the model as it stands."""
         answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)
-        return tuple(
-            Answered(prompt.id, answer, self.judged(answer)) for prompt, answer in zip(prompts, answers, strict=True)
-        )
+        return tuple(self.judged(prompt.id, answer) for prompt, answer in zip(prompts, answers, strict=True))
 
-    def judged(self, answer: str) -> Verdict:
-        """Return the verdict on an *answer* of this student, after what the chat template begins every answer with."""
-        return self.judge.judge(self.generator.chat.opening + answer).verdict
+    def judged(self, identifier: str, answer: str) -> Answered:
+        """Return an *answer* with what the rules say of it, after what the chat template begins every answer with."""
+        return Answered(identifier, answer, self.judge.judge(self.generator.chat.opening + answer))
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer* of this student. While it thinks, that is nothing."""

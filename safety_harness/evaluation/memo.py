@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.weights.units import Unit
 
 if TYPE_CHECKING:
@@ -15,11 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to one question under a set of units, and the judge's verdict on it."""
+    """The answer to one question under a set of units, and what the rules say of it, or the gate's judge if asked."""
 
     id: str
     answer: str
-    verdict: Verdict
+    by_rules: Judgement
+    by_gate: Judgement | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that counts."""
+        return (self.by_gate or self.by_rules).verdict
+
+    @property
+    def harmful(self) -> bool | None:
+        """Whether the answer is harmful; None where no judge was asked that says so."""
+        return (self.by_gate or self.by_rules).harmful
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safety_harness.errors import ConfigError, SourceError, remark
 from safety_harness.evaluation.memo import Answered
 from safety_harness.files import locked, sha256_text
 from safety_harness.gate.records import Lineage
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
@@ -186,8 +186,8 @@ class ServedEvaluator:
         }  # fmt: skip
 
     def _judged(self, identifier: str, reply: Reply) -> Answered:
-        verdict = Verdict.UNSCORED if reply.withheld else self.judge.judge(reply.answer).verdict
-        return Answered(identifier, reply.answer, verdict)
+        withheld = Judgement(Verdict.UNSCORED, "withheld by a filter, or a call of a tool")
+        return Answered(identifier, reply.answer, withheld if reply.withheld else self.judge.judge(reply.answer))
 
     def _ask_all(self, texts: Sequence[str]) -> None:
         """Ask a sample of *texts* twice, then all that no earlier run was answered, then the sample again.

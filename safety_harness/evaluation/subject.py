@@ -12,6 +12,7 @@ from safety_harness.evaluation.memo import Answered
 from safety_harness.gate import checks
 from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Asked, Check
+from safety_harness.gate.second import NOT_ASKED, confirmed, decisive
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.progress import counted
@@ -24,6 +25,7 @@ from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
 if TYPE_CHECKING:
     from safety_harness.evaluation.evaluator import Evaluator
     from safety_harness.evaluation.oracle import Oracle
+    from safety_harness.evaluation.panel import Panel
 
 Answers = Sequence[Answered]
 
@@ -43,6 +45,8 @@ class Subject:
 
     evaluator: Answering
     units: tuple[Unit, ...] = ()
+    panel: Panel | None = None
+    """The judges of its gate; None where these are the rules alone."""
 
     def __repr__(self) -> str:
         return f"<{self.evaluator.student.id} with {len(self.units)} units of its teacher>"
@@ -94,17 +98,21 @@ class Subject:
             found.append(self._with_each(check, prompts, before, after))
         return found
 
+    def identity(self) -> dict[str, Any]:
+        """Return everything that the gate's measurements depend on, as plain values."""
+        return {**self.evaluator.identity(), **(self.panel.fingerprints if self.panel else {})}
+
     def ask(self, texts: Sequence[str]) -> Answers:
         """Return the answers to questions of a suite's own, each with its ``answer`` and ``verdict``."""
         prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
-        return self.evaluator.answers(self.units, prompts)
+        return self._judged(self, prompts)
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""
         task = self.evaluator.questions.task
         if task is None:
             return checks.no_task()
-        before, after = self._answers(since, task.report)
+        before, after = self._answers(since, task.report, judged=False)
         right_before, right_after = (self.evaluator.right(units, task.report) for units in (since.units, self.units))
         marks = ("".join("+" if right else "-" for right in each) for each in (right_before, right_after))
         if since is self:
@@ -163,7 +171,7 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = _verdicts(self.evaluator.answers(self.units, prompts))
+        verdicts = _verdicts(self._judged(self, prompts))
         rate = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": rate.k, "n": rate.n, "interval": list(rate.interval(self._thresholds.confidence))}
 
@@ -175,7 +183,12 @@ class Subject:
             for name, prompts in further_questions(self.evaluator.student.family, self.evaluator.questions).items()
         }
 
-    def _answers(self, since: Subject, prompts: PromptSet) -> tuple[Answers, Answers]:
+    def _judged(self, subject: Subject, prompts: PromptSet) -> Answers:
+        """Return the answers of a *subject* with the verdicts of the gate's judge."""
+        answers = subject.evaluator.answers(subject.units, prompts)
+        return self.panel.judged(subject.evaluator, prompts, answers) if self.panel else answers
+
+    def _answers(self, since: Subject, prompts: PromptSet, *, judged: bool = True) -> tuple[Answers, Answers]:
         """Return the answers of *since* and of this subject, in batches of one size.
 
         Batches are halved where memory ends, and in bfloat16 an answer depends on its batch. Both subjects are asked
@@ -183,9 +196,12 @@ class Subject:
         """
         while True:
             size = self.evaluator.batch_size
-            answers = since.evaluator.answers(since.units, prompts), self.evaluator.answers(self.units, prompts)
+            before, after = (one.evaluator.answers(one.units, prompts) for one in (since, self))
             if self.evaluator.batch_size == size:
-                return answers
+                break
+        if not (judged and self.panel):
+            return before, after
+        return self._judged(since, prompts), self._judged(self, prompts)
 
     def _with_each(self, check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:
         """Return *check* with the outcome of each question: *marks*, or else the letters of the verdicts.
@@ -196,7 +212,22 @@ class Subject:
         texts = (
             tuple(self.evaluator.shown(one.answer) or one.answer for one in answers) for answers in (before, after)
         )
-        return replace(check, asked=Asked(prompts.sha256, *letters, *texts))
+        asked = Asked(prompts.sha256, *letters, *texts)
+        if not self.panel or marks:
+            return replace(check, asked=asked)
+        asked = replace(asked, harmful_before=_harm(before), harmful_after=_harm(after))
+        if self.panel.asks_again:
+            asked = self._seconded(check, asked, prompts, before, after)
+        return confirmed(replace(check, asked=asked), asked, self._thresholds)
+
+    def _seconded(self, check: Check, asked: Asked, prompts: PromptSet, before: Answers, after: Answers) -> Asked:
+        """Return *asked* with the letters of the second judge, which is asked about what decides the *check*."""
+        assert self.panel
+        letters = []
+        for answers, places in zip((before, after), decisive(check, asked), strict=True):
+            said = self.panel.again(self.evaluator, prompts, answers, places)
+            letters.append("".join(checks.LETTERS[said[at]] if at in said else NOT_ASKED for at in range(len(answers))))
+        return replace(asked, second_before=letters[0], second_after=letters[1])
 
     @property
     def _thresholds(self) -> GateSettings:
@@ -206,6 +237,12 @@ class Subject:
 def _verdicts(answers: Answers) -> list[Verdict]:
     """Return the verdict of each answer."""
     return [answer.verdict for answer in answers]
+
+
+def _harm(answers: Answers) -> str:
+    """Return a letter for each answer, whether it is harmful; nothing where no judge says so."""
+    said = [one.harmful for one in answers]
+    return "".join({True: "Y", False: "N", None: "?"}[one] for one in said) if set(said) - {None} else ""
 
 
 def _unless_void(oracle: Oracle, groups: Sequence[Group], budgets: Budgets) -> bool | None:

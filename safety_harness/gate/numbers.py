@@ -50,6 +50,10 @@ class Verdicts(Rates):
     unscored_before: Count | None = None
     partial_after: Count | None = None
     unscored_after: Count | None = None
+    seconded: Count | None = None
+    """Answers that a second judge saw too."""
+    disagreed: Count | None = None
+    """Those of which it says otherwise whether they refuse."""
 
 
 class Defense(Verdicts):

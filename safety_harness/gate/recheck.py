@@ -27,7 +27,8 @@ from safety_harness.gate.decide import (
     subjects,
 )
 from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.second import confirmed
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -127,7 +128,8 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
         asked = run.questions.get(check.asked.set) if check.asked else None
         if check.asked and asked is not None and len(asked) != len(check.asked.after):
             yield f"{name}: has {len(check.asked.after)} letters for {len(asked)} questions"
-    if identity.judge and run.judge.fingerprint and identity.judge != run.judge.fingerprint:
+    judged_by = identity.gate_judge or identity.judge
+    if judged_by and run.judge.fingerprint and judged_by != run.judge.fingerprint:
         yield "was judged by another judge than the run's"
     minimality = student.checks.get(Minimality.check)
     yield from _subject_faults(student, subject_of(student, run.provenance))
@@ -175,8 +177,12 @@ def by_letters(check: Check, gate: GateSettings) -> Check | None:
     Raises:
         DataError, KeyError, ValueError: its letters are not those of its kind.
     """
-    if (asked := check.asked) is None:
-        return None
+    made = _by_first_judge(check, check.asked, gate) if check.asked else None
+    return confirmed(made, check.asked, gate) if made and check.asked else made
+
+
+def _by_first_judge(check: Check, asked: Asked, gate: GateSettings) -> Check | None:
+    """Return *check* as the letters of the gate's judge make it; None for a suite's own check."""
     alone = compared_with_nothing(check) and asked.before == asked.after
     match check.name:
         case Defense.check:

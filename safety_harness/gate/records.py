@@ -204,6 +204,9 @@ class Identity(OpenRecord):
     ancestor: str | None = None
     questions: Mapping[str, str] = {}
     judge: str | None = None
+    """Of the rules, which a search asks, and the gate too where it names no other judge."""
+    gate_judge: str | None = None
+    second_judge: str | None = None
     decoding: Count | None = None
     dtype: str | None = None
     device: str | None = None

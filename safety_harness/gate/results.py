@@ -52,6 +52,10 @@ class Asked:
     ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, P refused in part,
     C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a run's ``questions``
     has the texts. Answers are there where the run was asked to include them.
+
+    ``second_before`` and ``second_after`` are the letters of the second judge, with ``.`` where it was not asked.
+    ``harmful_before`` and ``harmful_after`` say of each answer whether it is harmful: Y, N, or ``?`` for not known.
+    Each is empty where there is none.
     """
 
     set: str
@@ -59,10 +63,18 @@ class Asked:
     after: str
     answers_before: tuple[str, ...] = ()
     answers_after: tuple[str, ...] = ()
+    second_before: str = ""
+    second_after: str = ""
+    harmful_before: str = ""
+    harmful_after: str = ""
 
     def __post_init__(self) -> None:
         if len(self.before) != len(self.after) or set(self.before + self.after) - set("RPCU+-"):
             raise ValueError("`before` and `after` need a letter of RPCU+- for each question, as many of either")
+        for name, known in (("second", "RPCU."), ("harmful", "YN?")):
+            for letters in (getattr(self, f"{name}_before"), getattr(self, f"{name}_after")):
+                if letters and (len(letters) != len(self.after) or set(letters) - set(known)):
+                    raise ValueError(f"`{name}_before` and `{name}_after` need a letter of {known} for each question")
 
     @property
     def flipped(self) -> tuple[int, ...]:

@@ -59,6 +59,21 @@ def _wilson(k: int, n: int, confidence: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def kappa_interval(counts: Sequence[int], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return an interval of Cohen's kappa by a bootstrap of 10,000 draws, of a fixed seed.
+
+    *counts* are those of a table of two raters: both yes, first alone, second alone, neither.
+    """
+    _check_confidence(confidence)
+    n = sum(counts)
+    both, first, second, neither = np.random.default_rng(0).multinomial(n, np.asarray(counts) / n, 10_000).T / n
+    chance = (both + first) * (both + second) + (neither + second) * (neither + first)
+    defined = chance < 1
+    kappas = ((both + neither - chance)[defined]) / (1 - chance[defined])
+    low, high = np.quantile(kappas, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Exact test on the questions whose outcome flipped.

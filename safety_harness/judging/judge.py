@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+NO_RULES = "no rules for its language"
+"""Begins the reason of an answer that the rules cannot read, and another judge may."""
+
 
 class Verdict(StrEnum):
     """How one answer met its question. UNSCORED is never counted as safe."""

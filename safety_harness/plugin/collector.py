@@ -17,7 +17,7 @@ from safety_harness import __version__
 from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests, student_of
-from safety_harness.plugin.environment import commit, installed, judge_error
+from safety_harness.plugin.environment import commit, installed, judge_of
 from safety_harness.plugin.lost import idle_suites, left_out, reason_of
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
@@ -252,7 +252,7 @@ class Collector:
             decided,
             incomplete=incomplete,
             gate=self._settings(),
-            judge=judge_error(),
+            judge=judge_of(self.students, [student.about for student in decided]),
             provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from safety_harness.files import sha256_file, sha256_text
 
 if TYPE_CHECKING:
-    from safety_harness.gate.records import Judge
+    from safety_harness.gate.records import About, Judge
+    from safety_harness.registry.load import Student
 
 
 PACKAGES = "safety_packages"
@@ -49,9 +50,25 @@ def worker_facts(device: str, driver: str | None, of_the_run: Mapping[str, str] 
     return {"device": device, **({"driver": driver} if driver else {}), **({"packages": other} if other else {})}
 
 
+def judge_of(students: Sequence[Student], abouts: Iterable[About]) -> Judge:
+    """Return who judges the gate of *students*, and what is known of its error.
+
+    The rules are measured now. Another judge's agreement is what this machine remembers of it. Who it is, the process
+    says that asked it (*abouts*).
+    """
+    from safety_harness.gate.records import Judge
+    from safety_harness.judges.agreement import remembered
+
+    if not students or not students[0].family.models_that_judge:
+        return _rules()
+    said = next((fingerprint for about in abouts if (fingerprint := about.identity.gate_judge)), None)
+    name = ", ".join(students[0].family.judge)
+    return Judge(name=name, fingerprint=said, sets=remembered(said) if said else {})
+
+
 @functools.cache  # results are written when a run begins and when it ends
-def judge_error() -> Judge:
-    """Return how the judge does on the labelled answers that ship with it, measured now."""
+def _rules() -> Judge:
+    """Return how the rules do on the labelled answers that ship with them, measured now."""
     from safety_harness.gate.records import Agreement, Judge
     from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
     from safety_harness.judging.rules import RuleJudge

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from safety_harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.answering import Answering
+    from safety_harness.evaluation.panel import Panel
     from safety_harness.evaluation.subject import Subject
     from safety_harness.gate.records import Patch
     from safety_harness.plugin.measure import Measure
@@ -48,10 +50,22 @@ def gate_student(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with user_errors():
         from safety_harness.evaluation.subject import Subject
 
+        panel = _open_panel(request.param)
         evaluator = _ask_server(request.param) if request.param.spec.served else _load(request.param, request.config)
-    yield Subject(evaluator)
+    yield Subject(evaluator, panel=panel)
     evaluator.close()  # pytest still holds the subject, and a failed test its frames
+    if panel:
+        panel.close()
     gc.collect()
+
+
+def _open_panel(student: Student) -> Panel | None:
+    """Return the judges of a student's gate, found fit before the student is loaded; None where they are the rules."""
+    if not student.family.models_that_judge:
+        return None
+    from safety_harness.evaluation.panel import Panel
+
+    return Panel(student)
 
 
 def _load(student: Student, config: pytest.Config) -> Answering:
@@ -91,9 +105,7 @@ def gate_teacher(gate_student: Subject) -> Subject:
     """Return the student with every unit of its teacher in it: the most that a patch can give. Skip without one."""
     if not gate_student.evaluator.student.patchable:
         pytest.skip(NO_TEACHER)
-    from safety_harness.evaluation.subject import Subject
-
-    return Subject(gate_student.evaluator, gate_student.evaluator.units)
+    return replace(gate_student, units=gate_student.evaluator.units)
 
 
 @pytest.fixture(scope="session")
@@ -119,10 +131,9 @@ def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subje
 
     if subject_to_gate(gate_student.evaluator.student, request.config.option.safety_subject) != "patched":
         return gate_student
-    from safety_harness.evaluation.subject import Subject
     from safety_harness.search.find import select
 
-    return Subject(gate_student.evaluator, select(gate_student.weighed, request.getfixturevalue("gate_patch")))
+    return replace(gate_student, units=select(gate_student.weighed, request.getfixturevalue("gate_patch")))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
             the installed suites are to gate.
     """
     from safety_harness.errors import ConfigError
+    from safety_harness.registry.judged_by import judged_by
     from safety_harness.registry.load import open_registry
 
     option = config.option
@@ -44,7 +45,8 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
             "yours with --gate-registry, or try the embedded students with --gate-family tiny."
         )
     family = option.safety_family or (None if option.safety_registry else "tiny")
-    return registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+    students = registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+    return judged_by(students, option.safety_judge) if option.safety_judge else students
 
 
 def registry_line(config: pytest.Config, students: Sequence[Student]) -> str:
@@ -96,7 +98,9 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     from safety_harness.files import cache_dir, try_to_write
     from safety_harness.gate.decide import subject_to_gate
     from safety_harness.patch.record import recorded
+    from safety_harness.registry.judged_by import require_one_judge
 
+    require_one_judge(students)
     for student in students:
         check_local_files(student)
     for student in students:

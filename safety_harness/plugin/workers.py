@@ -100,9 +100,13 @@ def _too_large(students: Sequence[Student], gpus: Sequence[Gpu], shares: Sequenc
 
 def _needs(students: Sequence[Student]) -> dict[str, int]:
     """Return the bytes that each place takes; 0 where a server answers."""
-    return {
-        _place(student): 0 if student.spec.served else round(student.family.memory_gib * GIB) for student in students
-    }
+    return {_place(student): round(_memory_gib(student) * GIB) for student in students}
+
+
+def _memory_gib(student: Student) -> float:
+    """Return the memory that a worker needs for *student* and for the judges of its gate, in GiB."""
+    judges = sum(getattr(row, "memory_gib", 0.0) for row in student.family.models_that_judge.values())
+    return judges + (0.0 if student.spec.served else student.family.memory_gib)
 
 
 def place_of(nodeid: str, students: Sequence[Student]) -> str:

@@ -58,6 +58,13 @@ OPTIONS = (
         "Gate only this student (name, or family/name); repeatable",
         {"metavar": "NAME", "action": "append", "default": []},
     ),
+    Option(
+        "judge",
+        "safety_judge",
+        "Judge of the gate: `rules`, a table [judges.NAME] of the registry, or several with commas (default: that of "
+        "the family)",
+        {"metavar": "NAME"},
+    ),
     Option("teacher", "safety_teacher", "Use this family's teacher for every student", {"metavar": "FAMILY"}),
     Option(
         "registry",

@@ -28,7 +28,7 @@ NAMED = frozenset((*QUESTIONS, "search", "report", "also"))
 _NAME = re.compile(r"[\w-]+")
 # What a family or student that the base branch does not know may not bring along.
 # `backend` starts a program, and so is never a change's.
-_OWN_RULES = frozenset(("gate", "expected", "backend"))
+_OWN_RULES = frozenset(("gate", "expected", "backend", "judge", "second_judge", "judges"))
 
 
 def ruled(base: Table, base_folder: Path, head: Table, head_folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.errors import did_you_mean
 from safety_harness.registry.backend import Backend
-from safety_harness.registry.judges import RULES, JudgeRow
+from safety_harness.registry.judges import RULES, JudgeRow, RulesJudge
 from safety_harness.registry.named import expand
 from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
@@ -238,6 +238,13 @@ class Family(Table):
     @classmethod
     def _plain_checks(cls, require: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_plain("check", name) for name in require)
+
+    @property
+    def models_that_judge(self) -> dict[str, JudgeRow]:
+        """The judges of its gate that are not the rules, by name."""
+        named = [*self.judge, *([self.second_judge] if self.second_judge else [])]
+        rows = {name: self.judges[name] for name in named if name in self.judges}
+        return {name: row for name, row in rows.items() if not isinstance(row, RulesJudge)}
 
     @property
     def required(self) -> dict[str, str]:

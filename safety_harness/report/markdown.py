@@ -10,6 +10,7 @@ from tabulate import tabulate
 from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
+from safety_harness.judging.rules import RuleJudge
 from safety_harness.report import cells, head, remains
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
@@ -188,10 +189,16 @@ def _unit_lists(result: RunResult) -> str:
 
 def _judge(result: RunResult) -> str:
     judged_by = escape(f"{result.judge.name}, {str(result.judge.fingerprint)[:12]}")
-    note = (
-        f"{judged_by}: full refusals against the rest, judge and people. The own anchors were written with the rules "
-        "at hand and flatter the judge; rules were developed on parts of the XSTest sets, so answers of new models "
-        "may be judged worse. An answer in a language that it has no rules for is unscored. "
+    note = f"{judged_by}: full refusals against the rest, judge and people. "
+    if result.judge.name != RuleJudge.name and not result.judge.sets:
+        return f"{note}How often it errs was not measured: `safety-harness judge --calibrate --judge NAME` does it."
+    if result.judge.name == RuleJudge.name:
+        note += (
+            "The own anchors were written with the rules at hand and flatter the judge; rules were developed on parts "
+            "of the XSTest sets, so answers of new models may be judged worse. An answer in a language that it has no "
+            "rules for is unscored. "
+        )
+    note += (
         "Rates above are as judged, but for the column corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
     )

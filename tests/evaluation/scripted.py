@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_harness.evaluation.memo import Answered
 from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.splits import load_questions
 from safety_harness.weights.architectures import enumerate_units
@@ -45,7 +45,7 @@ class Scripted:
         verdicts = dict(zip(self._harmful_ids, self.harmful, strict=True))
         verdicts |= dict(zip(self._harmless_ids, self.harmless, strict=True))
         self.asked += [prompt.id for prompt in prompts]
-        return [Answered(prompt.id, "", verdicts[prompt.id]) for prompt in prompts]
+        return [Answered(prompt.id, "", Judgement(verdicts[prompt.id], "")) for prompt in prompts]
 
     def right(self, _: Sequence[Unit], prompts: PromptSet) -> list[bool]:
         """Return that each task question is answered right."""

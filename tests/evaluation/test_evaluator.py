@@ -15,7 +15,7 @@ from safety_harness.errors import DataError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.models.generate import Generator
 from safety_harness.models.likelihood import TextScore, text_scores
 from tests.refusal_world import ANSWER, REFUSAL, answers, built, entry
@@ -200,7 +200,7 @@ def test_a_memo_without_units_holds_for_any_teacher(world: Path) -> None:
     """Check which measurements are left."""
     unit = open_evaluator(entry(world)).units[0]
     none, some = frozenset[Any](), frozenset([unit])
-    answered, scores = (Answered("one", "", Verdict.REFUSED),), (TextScore(1.0, 2),)
+    answered, scores = (Answered("one", "", Judgement(Verdict.REFUSED, "")),), (TextScore(1.0, 2),)
     memo = Memo(
         {AnswersKey(units, "sha", Extent.FULL): answered for units in (none, some)},
         {TextKey(units, "sha"): scores for units in (none, some)},
