@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import SerializeAsAny, TypeAdapter
+from pydantic import Field, SerializeAsAny, TypeAdapter
 
 from safety_harness.files import sha256_text
 from safety_harness.gate.incidents import Incident
@@ -45,6 +45,10 @@ class Question:
     category: str = ""
 
 
+# Written where there are any, so that the digest of older results stays the same.
+Letters = Annotated[str, Field(exclude_if=lambda letters: not letters)]
+
+
 @dataclass(frozen=True)
 class Asked:
     """The verdict on each question of a set, before and after patching.
@@ -63,10 +67,10 @@ class Asked:
     after: str
     answers_before: tuple[str, ...] = ()
     answers_after: tuple[str, ...] = ()
-    second_before: str = ""
-    second_after: str = ""
-    harmful_before: str = ""
-    harmful_after: str = ""
+    second_before: Letters = ""
+    second_after: Letters = ""
+    harmful_before: Letters = ""
+    harmful_after: Letters = ""
 
     def __post_init__(self) -> None:
         if len(self.before) != len(self.after) or set(self.before + self.after) - set("RPCU+-"):

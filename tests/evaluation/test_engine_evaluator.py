@@ -14,6 +14,7 @@ import pytest
 from safety_harness.errors import SourceError
 from safety_harness.evaluation import engine
 from safety_harness.evaluation.engine import SAMPLE, EngineEvaluator
+from safety_harness.evaluation.memo import Answered
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.load import load_registry
@@ -57,8 +58,8 @@ class Own:
     def beginnings(self, _units: Sequence[Any], texts: Sequence[str], most: int) -> list[list[int]]:
         return [list(tokens(self.said(text)))[:most] for text in texts]
 
-    def judged(self, answer: str) -> Any:
-        return RuleJudge().judge(answer).verdict
+    def judged(self, identifier: str, answer: str) -> Answered:
+        return Answered(identifier, answer, RuleJudge().judge(answer))
 
     def shown(self, answer: str) -> str:
         return answer
