@@ -9,16 +9,38 @@ from typing import TYPE_CHECKING
 from safety_harness.errors import ConfigError
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.room import room_for
+from safety_harness.evaluation.served import asked_texts
 from safety_harness.judges.chain import fingerprint, judged
+from safety_harness.judges.endpoint import Endpoint
 from safety_harness.judges.kept import Kept
 from safety_harness.judges.open import open_judges
 from safety_harness.judges.sanity import one_sided
 from safety_harness.judging.judge import Case, Judgement, Verdict
+from safety_harness.registry.judges import EndpointJudge
+from safety_harness.registry.splits import load_questions
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.answering import Answering
     from safety_harness.registry.load import Student
     from safety_harness.registry.prompts import PromptSet
+
+
+# Sides on which a student is judged: as it is, patched, and with all of its teacher.
+SIDES = 3
+
+
+def announced(students: Sequence[Student]) -> list[str]:
+    """Return what judging *students* sends to the server of each judge at most, as it is said before.
+
+    Raises:
+        ConfigError: a key is not set, or that is more than the judge's row allows.
+    """
+    asked = sum(
+        len(asked_texts(student, load_questions(student))) * (SIDES if student.patchable else 1)
+        for student in students
+    )
+    rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
+    return [Endpoint(name, row).announced(asked) for name, row in rows.items() if isinstance(row, EndpointJudge)]
 
 
 class Panel:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from safety_harness.errors import HarnessError, SourceError
+from safety_harness.evaluation.panel import announced as announced_judges
 from safety_harness.evaluation.served import announced
 from safety_harness.files import CACHE_VARIABLE
+from safety_harness.judges.open import open_judge
 from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
+from safety_harness.registry.judges import ModelJudge
 from safety_harness.registry.load import Student
 from safety_harness.registry.named import download_size
 from safety_harness.registry.sources import PromptSource, Source
@@ -56,6 +60,21 @@ def check_local_files(student: Student) -> None:
     if student.spec.path and student.patchable and family.teacher and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
+
+
+def check_judges(students: Sequence[Student]) -> None:
+    """Check the judges of *students* as far as that needs no model: keys, budgets and folders.
+
+    Raises:
+        ConfigError, SourceError: a judge cannot be used.
+    """
+    rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
+    for name, row in rows.items():
+        open_judge(name, row)
+        if isinstance(row, ModelJudge) and row.path and not (row.path / "config.json").exists():
+            raise SourceError(f"judge {name}: {row.path} holds no model (no config.json). Check its path.")
+    if rows:
+        announced_judges(students)
 
 
 def fetch_named(source: PromptSource) -> None:

@@ -14,21 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
 class Announcement:
-    """In the process that has the terminal: print the budget of each student that is served, however quiet the run."""
+    """In the process that has the terminal: print what servers will be sent, however quiet the run."""
 
     students: Sequence[Student]
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
+        from safety_harness.evaluation.panel import announced as judged
         from safety_harness.evaluation.served import announced
 
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            for student in self.students:
-                reporter.write_line(announced(student))
+            served = [announced(student) for student in self.students if student.spec.served]
+            for line in (*served, *judged(self.students)):
+                reporter.write_line(line)
 
 
 def announce(config: pytest.Config, students: Sequence[Student]) -> None:
-    """Let the run of *config* say what it sends to the servers of *students*."""
-    if served := [student for student in students if student.spec.served]:
-        config.pluginmanager.register(Announcement(served), "safety-harness-announcement")
+    """Let the run of *config* say what it sends to the servers of *students* and of their judges."""
+    if any(student.spec.served or student.family.models_that_judge for student in students):
+        config.pluginmanager.register(Announcement(students), "safety-harness-announcement")

@@ -94,7 +94,7 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
             results.json of ``--gate-patches`` lacks the patch of a student, or is not needed.
     """
     from safety_harness.errors import ConfigError
-    from safety_harness.evaluation.preflight import check_local_files
+    from safety_harness.evaluation.preflight import check_judges, check_local_files
     from safety_harness.files import cache_dir, try_to_write
     from safety_harness.gate.decide import subject_to_gate
     from safety_harness.patch.record import recorded
@@ -103,6 +103,7 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     require_one_judge(students)
     for student in students:
         check_local_files(student)
+    check_judges(students)
     for student in students:
         backend, subject = student.family.backend, subject_to_gate(student, config.option.safety_subject)
         if backend and backend.url and subject == "patched":
