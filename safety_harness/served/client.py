@@ -114,7 +114,9 @@ class Client:
             try:
                 return self._without_key(await self._exchange(session, "POST", path, body))
             except NoReply as error:
-                raise NoReply(f"{self.server}: {self._hidden(str(error))}", error.status, why=error.why) from None
+                raise NoReply(
+                    f"{self.server}: {self._hidden(str(error))}", error.status, why=self._hidden(error.why)
+                ) from None
             except Lost as error:
                 lost = error
             await self._pause(attempt, lost)
@@ -123,7 +125,7 @@ class Client:
             f"{self.server}: gives no answer to {question[:60]!r} in {1 + self.server.retries} attempts; at last, "
             f"{self._hidden(str(lost))}.{kept}",
             down=lost.down,
-            why=str(lost),
+            why=self._hidden(str(lost)),
         )
 
     async def _turn(self) -> None:
