@@ -77,16 +77,19 @@ class Endpoint:
         """Return what judging so many *cases* is about to send at most, with :meth:`check`, as it is said before.
 
         Raises:
-            ConfigError: it is more than `max_requests` allows.
+            ConfigError: the key is not set, or it is more than `max_requests` allows.
         """
         asked = len(self.row.axes) * (cases + len(_PLAIN_CASES))
         self._require_requests(asked + 1)
         at_most = min(self.row.max_requests, 1 + asked * (1 + self.row.retries))
         tokens = int(self.row.extra.get("max_completion_tokens", self.row.max_new_tokens))
-        words = max(len(json.dumps(self.body(Case("", ""), axis))) for axis in self.row.axes)
+        longest = Case("x" * 10 * MOST_CHARACTERS, "x" * 10 * MOST_CHARACTERS)
+        characters = max(
+            sum(len(turn["content"]) for turn in messages(longest, axis, self.row.reads)) for axis in self.row.axes
+        )
         return (
             f"judge {self.name}: served by {self.row}: {asked + 1:,} requests, {at_most:,} at most where replies are "
-            f"lost; these send at most {at_most * (MOST_CHARACTERS + words):,} characters and may generate "
+            f"lost; these send at most {at_most * characters:,} characters and may generate "
             f"{at_most * tokens:,} tokens"
         )
 

@@ -114,9 +114,8 @@ class Client:
             try:
                 return self._without_key(await self._exchange(session, "POST", path, body))
             except NoReply as error:
-                raise NoReply(
-                    f"{self.server}: {self._hidden(str(error))}", error.status, why=self._hidden(error.why)
-                ) from None
+                said = self._hidden(str(error))
+                raise NoReply(f"{self.server}: {said}", error.status, why=said) from None
             except Lost as error:
                 lost = error
             await self._pause(attempt, lost)
