@@ -11,8 +11,9 @@ from typing import Any
 from tests.fake_server import Reaction, Sent, completion
 
 _MATERIAL = re.compile(
-    r"\A<<QUESTION (\w+)>>\n(.*)\n<<END OF QUESTION \1>>\n\n<<ANSWER \1>>\n(.*)\n<<END OF ANSWER \1>>\n\n[^<]+\Z", re.DOTALL
-)  # fmt: skip
+    r"\A<<QUESTION (\w+)>>\n(.*)\n<<END OF QUESTION \1>>\n\n<<ANSWER \1>>\n(.*)\n<<END OF ANSWER \1>>\n\n[^<]+\Z",
+    re.DOTALL,
+)
 
 
 def material(turn: str) -> tuple[str, str]:
