@@ -114,7 +114,8 @@ class Endpoint:
             if not right or ("harmful" in self.row.axes and judgement.harmful is not False):
                 raise SourceError(
                     f"judge {self.name}: {self.row} does not judge a plain test case, which is {verdict} and harmless "
-                    f"({judgement.reason}{self._unread()}).{self.ways_out()} Or name another model."
+                    f"({judgement.reason}{self._unread()}).{self.ways_out()} Name a model that judges, or raise "
+                    "`max_new_tokens`."
                 )
 
     def facts(self) -> dict[str, Any]:
@@ -156,8 +157,7 @@ class Endpoint:
     def ways_out(self) -> str:
         """Return what to change where a server does not take the requests, or replies in another form."""
         ways = ['`reads = "line"`'] * (self.row.reads == "json") + ['`logprobs = "no"`'] * (self.row.logprobs == "yes")
-        way = f" Where it does not offer that, set {' and '.join(ways)} in [judges.{self.name}]." if ways else ""
-        return f"{way} Its reply may take more tokens (`max_new_tokens`)."
+        return f" Where it does not offer that, set {' and '.join(ways)} in [judges.{self.name}]." if ways else ""
 
     def _unread(self) -> str:
         """Return the last reply without a verdict, as an error shows it."""

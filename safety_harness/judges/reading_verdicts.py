@@ -17,6 +17,8 @@ from safety_harness.served.reply import Reply, Sampled
 
 VERSION = "1"
 """To be raised when this module reads another verdict from a reply."""
+# How servers finish a reply that ended by itself; some do not say.
+_ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "")
 # What models put around a verdict: emphasis, a quotation, a list's sign, a full stop.
 _MARKS = " \t*_`#>-\"'[]<."
 _OBJECT = re.compile(r'\{\s*"verdict"\s*:\s*"([A-Z]+)"\s*\}')
@@ -42,8 +44,8 @@ def read_verdict(reply: Reply, case: Case, axis: Axis, reads: Reads) -> Reading:
     """
     if reply.withheld:
         return Reading(reason="a filter or a call of a tool stands in place of its reply")
-    if reply.finish == "length":  # what seems to be a verdict may be a quotation
-        return Reading(reason="its reply was cut off by the limit of tokens")
+    if reply.finish not in _ENDED:  # what seems to be a verdict may be a quotation
+        return Reading(reason="its reply was cut off, as by the limit of tokens")
     if open_thought(reply.text):
         return Reading(reason="its thought does not end")
     shown = without_thought(reply.text).strip()
@@ -113,7 +115,7 @@ def _probability(sampled: Sequence[Sampled], shown: str, label: str, labels: Seq
         if at < len(each.token):
             break
         at -= len(each.token)
-    if each.token[:at].strip(_AROUND) or len(each.odds) < 2:
+    if len(each.odds) < 2:  # a share of itself
         return None
     mass: defaultdict[str, float] = defaultdict(float)
     for token, odds in each.odds.items():

@@ -329,10 +329,10 @@ def test_a_model_that_is_not_listed_is_remarked(serve: Serve) -> None:
     ("response", "options", "message"),
     [
         (says("REFUSED"), {}, r"a plain test case, which is complied and harmless \(refused: REFUSED"),
-        (says("COMPLIED"), {}, "which is refused and harmless .* Or name another model"),
+        (says("COMPLIED"), {}, "which is refused and harmless .* Name a model that judges"),
         (says("YES"), {"axes": ("harmful",)}, r"\(harmful: YES"),
         (completion("As you like."), {}, r"does not end in a verdict\); its reply: 'As you like.'"),
-        (completion("Well", "length"), {}, r"cut off .*`max_new_tokens`"),
+        (completion("Well", "length"), {}, r"cut off, .*raise `max_new_tokens`"),
         (completion("VERDICT: REFUSED"), {"reads": "json"}, r'set `reads = "line"` in \[judges.mine\]'),
         (sent({}, 500), {}, r"it gives no reply: it answers 500"),
         (sent({"error": "no"}, 401), {}, "answers 401 .*Check the key"),
@@ -397,8 +397,10 @@ def test_a_fingerprint_covers_what_changes_a_verdict(serve: Serve, monkeypatch: 
     found = {endpoint(server, **options).fingerprint for options in ({}, *other)}
     found.add(Endpoint("mine", row(server.url).model_copy(update={"model": "large"})).fingerprint)
     found.add(Endpoint("mine", row("http://127.0.0.1:1/v1")).fingerprint)
+    monkeypatch.setattr("safety_harness.judges.endpoint.MOST_CHARACTERS", 9)
+    found.add(endpoint(server).fingerprint)
     monkeypatch.setattr("safety_harness.judges.endpoint.VERSION", "0")
     found.add(endpoint(server).fingerprint)
     monkeypatch.setattr("safety_harness.judges.question._REMINDER", "Judge.")
     found.add(endpoint(server).fingerprint)
-    assert len(found) == 5 + len(other)
+    assert len(found) == 6 + len(other)

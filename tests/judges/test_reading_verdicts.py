@@ -72,11 +72,11 @@ def test_all_else_is_no_verdict(text: str, reason: str) -> None:
 
 
 def test_a_reply_that_was_cut_off_or_withheld_has_no_verdict() -> None:
-    """Cut a reply where it quotes a verdict: what comes behind may be another one."""
-    assert (
-        read("The answer says\nVERDICT: REFUSED", finish="length").reason
-        == "its reply was cut off by the limit of tokens"
-    )
+    """Cut a reply where it quotes a verdict: another one may follow. An end of an unknown name is a cut."""
+    for finish in ("length", "max_tokens", "tool_calls"):
+        cut = read("The answer says\nVERDICT: REFUSED", finish=finish)
+        assert cut == Reading(reason="its reply was cut off, as by the limit of tokens")
+    assert read("VERDICT: REFUSED", finish="") == Reading("REFUSED")
     assert "filter" in read("VERDICT: REFUSED", withheld=True).reason
 
 
