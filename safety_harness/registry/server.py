@@ -53,7 +53,7 @@ class Served(Settings):
         5, ge=0, le=100, description="How often a question is asked again after an answer that was lost."
     )
     seed: int = Field(0, description="Seed of the sampling, for a server that samples at temperature 0 too.")
-    omit: tuple[Literal["seed", "temperature", "max_tokens"], ...] = Field(
+    omit: tuple[Literal["seed", "temperature", "top_p", "max_tokens"], ...] = Field(
         (), description="Fields of a request that this server does not take, and that are left out."
     )
     extra: Mapping[str, Any] = Field(

@@ -21,7 +21,7 @@ import httpx2
 from safety_harness import __version__
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
-from safety_harness.served.reply import MOST_BYTES, Lost, Reply, model_entry, read_reply
+from safety_harness.served.reply import MOST_BYTES, Lost, NoReply, Reply, listed_models, model_entry, read_reply
 
 # Pauses between two attempts double from the first to the longest one. A server that asks for more is not waited for.
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.5, 30.0, 300.0
@@ -29,6 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.5, 30.0, 300.0
 SECONDS_FOR_MODELS = 10.0
 
 Answered = Callable[[str, Reply], None]
+Failed = Callable[[str, NoReply], None]
 Request = Callable[[str], tuple[str, Mapping[str, Any]]]
 """Makes of a question the path and the body of its request."""
 
@@ -38,6 +39,8 @@ class Client:
     """Asks one server. ``limit`` is the number of requests that it may send, and ``sent`` those that it has sent.
 
     Without a ``request`` of another form, a question is one of a chat. ``direct``: no proxy stands between.
+    ``failed`` is called with a question that has no answer in the end; without it, that ends all. ``sampled``: the
+    probabilities of tokens are read.
     """
 
     server: Served
@@ -46,6 +49,8 @@ class Client:
     sent: int = 0
     request: Request | None = None
     direct: bool = False
+    failed: Failed | None = None
+    sampled: bool = False
     _key: str = field(default="", repr=False)
     _next_start: float = 0.0
     """Time before which no request starts: of the limit a minute, or because the server asked for a pause."""
@@ -55,7 +60,11 @@ class Client:
 
     def describe(self) -> dict[str, Any]:
         """Return what the server says about the model in its list of models; nothing where it has none."""
-        return asyncio.run(self._describe())
+        return model_entry(asyncio.run(self._models()), self.server.model)
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names in the server's list of models; nothing where it has none."""
+        return listed_models(asyncio.run(self._models()))
 
     def ask(self, questions: Sequence[str], answered: Answered) -> None:
         """Ask *questions* and call *answered* with each of them and its reply, in the order in which they come.
@@ -80,13 +89,21 @@ class Client:
 
     async def _work(self, session: httpx2.AsyncClient, waiting: Iterator[str], answered: Answered) -> None:
         for question in waiting:
-            answered(question, await self._answer(session, question))
+            try:
+                reply = await self._answer(session, question)
+            except NoReply as error:
+                if self.failed is None:
+                    raise
+                self.failed(question, error)
+            else:
+                answered(question, reply)
 
     async def _answer(self, session: httpx2.AsyncClient, question: str) -> Reply:
         """Return the reply to *question*, which is asked again as often as the registry allows.
 
         Raises:
-            SourceError: there is none.
+            NoReply: there is none.
+            SourceError: no more requests were announced, or the server asks for a long pause.
         """
         path: str = "/chat/completions"
         body: Mapping[str, Any] = self.server.body(question, self.max_new_tokens)
@@ -96,15 +113,18 @@ class Client:
             await self._turn()
             try:
                 return self._without_key(await self._exchange(session, "POST", path, body))
-            except SourceError as error:
-                raise SourceError(f"{self.server}: {self._hidden(str(error))}") from None
+            except NoReply as error:
+                said = self._hidden(str(error))
+                raise NoReply(f"{self.server}: {said}", error.status, why=said) from None
             except Lost as error:
                 lost = error
             await self._pause(attempt, lost)
         kept = "" if self.request else " Answers so far are kept: run again once it answers."
-        raise SourceError(
+        raise NoReply(
             f"{self.server}: gives no answer to {question[:60]!r} in {1 + self.server.retries} attempts; at last, "
-            f"{self._hidden(str(lost))}.{kept}"
+            f"{self._hidden(str(lost))}.{kept}",
+            down=lost.down,
+            why=self._hidden(str(lost)),
         )
 
     async def _turn(self) -> None:
@@ -146,10 +166,10 @@ class Client:
         """Send one request and return the reply.
 
         Raises:
-            Lost, SourceError: as :func:`read_reply`; or there was no whole response in time.
+            Lost, NoReply: as :func:`read_reply`; or there was no whole response in time.
         """
         response = await self._response(session, method, path, body, self.server.timeout)
-        return read_reply(*response, plain=self.request is not None)
+        return read_reply(*response, plain=self.request is not None, sampled=self.sampled)
 
     async def _response(
         self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
@@ -166,22 +186,26 @@ class Client:
                 async for part in response.aiter_raw():
                     content += part
                     if len(content) > MOST_BYTES:
-                        raise SourceError(f"sends more than {MOST_BYTES >> 20} MiB for one answer.")
+                        raise NoReply(f"sends more than {MOST_BYTES >> 20} MiB for one answer.")
         except TimeoutError:
             raise Lost(f"there is no whole answer within {seconds:g} seconds (`timeout`)") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise Lost(f"no whole answer comes back ({type(error).__name__}: {str(error)[:200]})") from None
+            raise Lost(
+                f"no whole answer comes back ({type(error).__name__}: {str(error)[:200]})",
+                down=isinstance(error, httpx2.ConnectError),
+            ) from None
         return response.status_code, response.headers, bytes(content)
 
-    async def _describe(self) -> dict[str, Any]:
+    async def _models(self) -> bytes:
+        """Return the server's list of models as it is sent; nothing where it has none."""
         async with self._session() as session:
             await self._turn()
             seconds = min(SECONDS_FOR_MODELS, self.server.timeout)
             try:
                 status, _, body = await self._response(session, "GET", "/models", None, seconds)
-                return model_entry(body, self.server.model) if status == 200 else {}
-            except (Lost, SourceError):  # the first question says what is wrong
-                return {}
+            except (Lost, NoReply):  # the first question says what is wrong
+                return b""
+            return body if status == 200 else b""
 
     def _session(self) -> httpx2.AsyncClient:
         headers = {"accept-encoding": "identity", "user-agent": f"safety-harness/{__version__}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,14 @@ _NO_QUOTA = "insufficient_quota"
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """One token of an answer as bytes, and the log-probabilities of the tokens that could have stood there."""
+
+    token: bytes
+    odds: Mapping[bytes, float]
+
+
+@dataclass(frozen=True)
 class Reply:
     """One answer: the ``text`` that the user is shown, and the ``thought`` that a server reports next to it.
 
@@ -41,6 +50,8 @@ class Reply:
     fingerprint: str = ""
     tokens: tuple[int, ...] | None = None
     """The answer's tokens, where a completion brings them."""
+    sampled: tuple[Sampled, ...] | None = None
+    """The answer's tokens with their probabilities, where these were asked for and came."""
 
     @property
     def answer(self) -> str:
@@ -49,34 +60,54 @@ class Reply:
 
 
 class Lost(Exception):  # noqa: N818  (asked again, it may come)
-    """An answer that did not come, for a reason that may pass. ``after`` are the seconds that the server asks for."""
+    """An answer that did not come, for a reason that may pass. ``after`` are the seconds that the server asks for.
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    ``down`` says that nobody takes the connection.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, *, down: bool = False) -> None:
         super().__init__(reason)
         self.after = after
+        self.down = down
 
 
-def read_reply(status: int, headers: Mapping[str, str], body: bytes, *, plain: bool = False) -> Reply:
-    """Return the answer in a response: a chat completion, or a *plain* one.
+class NoReply(SourceError):  # noqa: N818  (it is about one question)
+    """One question that has no answer in the end. ``status`` is that of a response that says why, or 0.
+
+    ``why`` is the shortest form of the message, and ``down`` as in :class:`Lost`.
+    """
+
+    def __init__(self, message: str, status: int = 0, *, down: bool = False, why: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.down = down
+        self.why = why or message
+
+
+def read_reply(
+    status: int, headers: Mapping[str, str], body: bytes, *, plain: bool = False, sampled: bool = False
+) -> Reply:
+    """Return the answer in a response: a chat completion, or a *plain* one; with what was *sampled*, on demand.
 
     Raises:
         Lost: there is none, and there may be one later.
-        SourceError: there is none, and asking again would be of no use.
+        NoReply: there is none, and asking again would be of no use.
     """
     if 200 <= status < 300:
-        return _answer(_table(body), plain=plain)
+        return _answer(_table(body), plain=plain, sampled=sampled)
     error = _error(body)
     if status in _FILTERING_STATUS and any(name in error for name in _FILTERS):
         return Reply("", finish="content_filter", withheld=True)
     said = f"{status} ({_one_line(error)})" if error else str(status)
     if 300 <= status < 400:
-        raise SourceError(
+        raise NoReply(
             f"answers {status}, which leads elsewhere ({_one_line(headers.get('location', 'it does not say where'))}). "
-            "A question and its key go nowhere but to `url`: set that to the address that answers."
+            "A question and its key go nowhere but to `url`: set that to the address that answers.",
+            status,
         )
     if (status in _PASSING_STATUS and _NO_QUOTA not in error) or status >= 500:
         raise Lost(f"it answers {said}", _retry_after(headers.get("retry-after", "")))
-    raise SourceError(f"answers {said}. {_ADVICE.get(status, _NO_ADVICE)}")
+    raise NoReply(f"answers {said}. {_ADVICE.get(status, _NO_ADVICE)}", status)
 
 
 _ADVICE = {
@@ -88,7 +119,7 @@ _ADVICE = {
 _NO_ADVICE = "Check what it takes: `model`, `omit` and `extra` in the registry, and the length of the question."
 
 
-def _answer(table: Mapping[str, Any], *, plain: bool) -> Reply:
+def _answer(table: Mapping[str, Any], *, plain: bool, sampled: bool) -> Reply:
     """Return the answer of a completion.
 
     Raises:
@@ -115,6 +146,7 @@ def _answer(table: Mapping[str, Any], *, plain: bool) -> Reply:
         model=_text(table.get("model"))[:_SHOWN],
         fingerprint=_text(table.get("system_fingerprint"))[:_SHOWN],
         tokens=_tokens(choice.get("token_ids")),
+        sampled=_sampled(choice.get("logprobs")) if sampled else None,
     )
 
 
@@ -122,6 +154,34 @@ def _tokens(value: Any) -> tuple[int, ...] | None:
     """Return the tokens of an answer; None where there are none, or they are no tokens."""
     numbers = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
     return tuple(value) if numbers else None
+
+
+def _sampled(value: Any) -> tuple[Sampled, ...] | None:
+    """Return the tokens of an answer with their probabilities; None where one of them is not as documented."""
+    entries = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(entries, list) or not entries:
+        return None
+    sampled = []
+    for entry in entries:
+        others = entry.get("top_logprobs") if isinstance(entry, dict) else None
+        odds = [_odds(one) for one in (entry, *(others if isinstance(others, list) else []))]
+        known = [one for one in odds if one is not None]
+        if len(known) < len(odds):
+            return None
+        sampled.append(Sampled(known[0][0], dict(known)))
+    return tuple(sampled)
+
+
+def _odds(entry: Any) -> tuple[bytes, float] | None:
+    """Return one token and its log-probability; None where there is none."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
+        return None
+    number, raw = entry.get("logprob"), entry.get("bytes")  # a token may be half of a character
+    if isinstance(number, bool) or not isinstance(number, int | float) or not number < math.inf:
+        return None  # -inf is the token that a grammar forbids
+    if isinstance(raw, list) and all(type(each) is int and 0 <= each < 256 for each in raw):
+        return bytes(raw), float(number)
+    return entry["token"].encode("utf-8", "replace"), float(number)
 
 
 def _content(content: Any) -> str:
@@ -195,6 +255,16 @@ def _one_line(text: str) -> str:
     """Return the beginning of what a server says, on one line."""
     line = " ".join(masked(text).split())[:_SHOWN]
     return line if line.isprintable() else ascii(line)
+
+
+def listed_models(body: bytes) -> tuple[str, ...]:
+    """Return the names in a list of models; none where it is no list."""
+    try:
+        listed = _table(body).get("data")
+    except Lost:
+        return ()
+    names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def model_entry(body: bytes, model: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served import client
 from safety_harness.served.client import Client
-from safety_harness.served.reply import MOST_BYTES, Reply
+from safety_harness.served.reply import MOST_BYTES, NoReply, Reply, listed_models
 from tests.fake_server import ANSWER, REFUSAL, Reaction, Sent, Server, completion, sent
 
 Serve = Callable[[Reaction], Server]
@@ -295,6 +296,27 @@ def test_what_was_answered_before_a_failure_is_not_lost(serve: Serve) -> None:
     assert tuple(replies) == QUESTIONS[:4]
 
 
+def test_questions_without_an_answer_can_be_reported(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reject one question and lose another: both are reported, without the key, and the others are answered."""
+    monkeypatch.setenv("MINE", KEY)
+    failing = {QUESTIONS[1]: sent({"error": "too long"}, 400), QUESTIONS[3]: sent({"error": KEY}, 500)}
+    server = serve(lambda question, _: failing.get(question, completion()))
+    replies: dict[str, Reply] = {}
+    failed: dict[str, NoReply] = {}
+    spec = Served(url=server.url, model="tiny", retries=1, key_env="MINE")
+    asking = Client(spec, 16, 100, failed=failed.__setitem__)
+    asking.ask(QUESTIONS, replies.__setitem__)
+    assert set(replies) == set(QUESTIONS) - set(failing)
+    assert {question: (each.status, each.down) for question, each in failed.items()} == {
+        QUESTIONS[1]: (400, False), QUESTIONS[3]: (0, False),
+    }  # fmt: skip
+    assert failed[QUESTIONS[3]].why == "it answers 500 (***)"
+    server.stop()
+    asking.ask(QUESTIONS[:1], replies.__setitem__)
+    assert failed[QUESTIONS[0]].down
+    server._server = Server(always(completion()))._server  # for the end of the fixture
+
+
 def test_an_answer_that_cannot_be_kept_ends_in_one_line(serve: Serve) -> None:
     def full(*_: object) -> None:
         raise HarnessError("no space is left")
@@ -325,3 +347,19 @@ def test_what_a_server_says_of_the_model_is_kept(serve: Serve) -> None:
     assert Client(Served(url=server.url, model="tiny"), 16, 1).describe() == {"id": "tiny", "owned_by": "us"}
     assert Client(Served(url=server.url, model="other"), 16, 1).describe() == {}
     assert server.paths == ["/v1/models", "/v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [({"data": [{"id": "a"}, {"id": 1}, "b", {}]}, ("a",)), ({"data": {"id": "a"}}, ()), ({}, ()), ([], ())],
+)
+def test_the_names_in_a_list_of_models_are_read(body: object, names: tuple[str, ...]) -> None:
+    assert listed_models(json.dumps(body).encode()) == names
+
+
+def test_a_server_without_a_list_of_models_has_no_names(serve: Serve) -> None:
+    server = serve(always(completion()))
+    assert Client(Served(url=server.url, model="tiny"), 16, 1).models() == ("tiny",)
+    server.stop()
+    assert Client(Served(url=server.url, model="tiny"), 16, 1).models() == ()
+    server._server = Server(always(completion()))._server  # for the end of the fixture
