@@ -36,8 +36,7 @@ def announced(students: Sequence[Student]) -> list[str]:
         ConfigError: a key is not set, or that is more than the judge's row allows.
     """
     asked = sum(
-        len(asked_texts(student, load_questions(student))) * (SIDES if student.patchable else 1)
-        for student in students
+        len(asked_texts(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
     )
     rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
     return [Endpoint(name, row).announced(asked) for name, row in rows.items() if isinstance(row, EndpointJudge)]

@@ -59,7 +59,7 @@ def judge_of(students: Sequence[Student], abouts: Iterable[About]) -> Judge:
     from safety_harness.gate.records import Judge
     from safety_harness.judges.agreement import remembered
 
-    if not students or not students[0].family.models_that_judge:
+    if not students or not students[0].family.models_that_judge.keys() & set(students[0].family.judge):
         return _rules()
     said = next((fingerprint for about in abouts if (fingerprint := about.identity.gate_judge)), None)
     name = ", ".join(students[0].family.judge)
