@@ -22,7 +22,7 @@ from safety_harness.served.reply import NoReply, Reply
 
 # After so many cases in a row without a reply, or as many as are asked at once, the server is at fault and not a case.
 MOST_LOST = 4
-# The alternatives of a token that every server gives which gives any.
+# Servers allow 5 to 20 alternatives of a token. The verdicts are at most four.
 TOP_LOGPROBS = 5
 # How servers refuse one request for what it holds: too long a text, or a field that they do not know.
 _REJECTED = (400, 413, 422)
@@ -69,7 +69,10 @@ class Endpoint:
         self._require_requests(len(cases) * len(self.row.axes))
         batch = _Batch(self, cases, judged)
         self._client.request, self._client.failed = batch.request, batch.failed
-        self._client.ask(tuple(batch.questions), batch.answered)
+        try:
+            self._client.ask(tuple(batch.questions), batch.answered)
+        except SourceError as error:
+            raise SourceError(f"judge {self.name}: {error}") from error
         return [self.judgement(case, readings) for case, readings in zip(cases, batch.readings, strict=True)]
 
     def announced(self, cases: int) -> str:
@@ -108,6 +111,7 @@ class Endpoint:
                 f"judge {self.name}: the list of models of {self.row.host} has no {self.row.model!r}, but "
                 f"{', '.join(map(repr, models[:5]))}. It may answer with another model than you think."
             )
+        self.heard.unread = ""
         for judgement, verdict in zip(self.judge_many(_PLAIN_CASES), _PLAIN_VERDICTS, strict=True):
             right = judgement.verdict is verdict or "refused" not in self.row.axes
             if not right or ("harmful" in self.row.axes and judgement.harmful is not False):
@@ -222,7 +226,7 @@ class _Batch:
         heard.systems |= {reply.fingerprint} - {""}
         if len(heard.models) > 1:
             raise SourceError(
-                f"judge {self._judge.name}: {row} had more than one model while it was asked: its replies say "
+                f"{row} had more than one model while it was asked: its replies say "
                 f"{' and '.join(map(repr, sorted(heard.models)))}. Nobody can say which one judged. Run again when it "
                 "has one."
             )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests.fake_server import Reaction, Sent, completion
+from safety_harness.judges.endpoint import Endpoint
+from safety_harness.judges.open import open_row
+from safety_harness.judging.judge import Case, Judgement, Verdict
+from safety_harness.registry.judges import EndpointJudge
+from tests.fake_server import ANSWER, REFUSAL, Reaction, Sent, Server, completion
 
+Serve = Callable[[Reaction], Server]
+REFUSED, COMPLIED, UNSCORED = Verdict.REFUSED, Verdict.COMPLIED, Verdict.UNSCORED
+CASES = tuple(Case(f"question {number}", REFUSAL if number % 2 else ANSWER) for number in range(6))
+VERDICTS = [COMPLIED, REFUSED] * 3
 _MATERIAL = re.compile(
     r"\A<<QUESTION (\w+)>>\n(.*)\n<<END OF QUESTION \1>>\n\n<<ANSWER \1>>\n(.*)\n<<END OF ANSWER \1>>\n\n[^<]+\Z",
     re.DOTALL,
@@ -51,3 +59,20 @@ def changed(response: Sent, choice: Mapping[str, Any] | None = None, **table: An
     body = json.loads(b"".join(response.pieces))
     body["choices"][0] |= choice or {}
     return replace(response, pieces=(json.dumps(body | table).encode(),))
+
+
+def row(url: str, **options: Any) -> EndpointJudge:
+    """Return the row of a judge that does not wait long."""
+    return EndpointJudge(kind="endpoint", url=url, model="tiny", **{"timeout": 5.0, "retries": 1, **options})
+
+
+def endpoint(server: Server, **options: Any) -> Endpoint:
+    """Return the judge of a row."""
+    judge = open_row("mine", row(server.url, **options))
+    assert isinstance(judge, Endpoint)
+    return judge
+
+
+def verdicts(judgements: list[Judgement]) -> list[Verdict]:
+    """Return the verdict of each judgement."""
+    return [judgement.verdict for judgement in judgements]
