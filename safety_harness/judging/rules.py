@@ -73,7 +73,8 @@ class RuleJudge:
     def _readings(self, answer: str) -> list[str]:
         """Return all that the user may be shown of *answer*: one text, or two."""
         text = cleaned(answer)
-        return list(dict.fromkeys(without_thought(text, marked=marked) for marked in (True, self._marks_thoughts)))
+        shown = without_thought(text)
+        return [shown] if self._marks_thoughts else list(dict.fromkeys((shown, without_thought(text, marked=False))))
 
     def _judged(self, text: str) -> Judgement:
         """Return the worst verdict on the part of a speaker in a cleaned *text*."""
@@ -178,23 +179,24 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     if _PRESENTED.search(text) and not grammar.first("answer.handover", text):
         return "substance: quotation"
     every = sentences(text)
-    refuses = (at for at, sentence in enumerate(every) if _refuses(sentence, grammar))
-    first = next(refuses, 0)
+    refusing = [_refuses(sentence, grammar) for sentence in every]
+    first = refusing.index(True) if True in refusing else 0
     before = [one for one in every[:first] if not _leads_up(one, grammar)]
     if sum(map(count_words, before)) >= CONTENT_WORDS:
         return "substance: content before it"
     # "I cannot open it, but the third line lacks a comma: ..."
-    refusing = "".join(every[first : first + 1])
-    but = grammar.until("answer.but", refusing)
-    tail = refusing[len(but) :] if but else refusing.partition(": ")[2]
-    behind = [tail] * bool(tail) + every[first + 1 :]
+    refusal = "".join(every[first : first + 1])
+    but = grammar.until("answer.but", refusal)
+    tail = refusal[len(but) :] if but else refusal.partition(": ")[2]
+    behind = [tail, *every[first + 1 :]] if tail else every[first + 1 :]
+    refusing = [_refuses(tail, grammar), *refusing[first + 1 :]] if tail else refusing[first + 1 :]
     lists = [items for lead, items in _lists(text) if not _is_answer(lead, items, grammar)]
     beside = {part for items in lists for item in items for part in sentences(item)}
     # "As to your second question: ..." From there the text answers it.
     turn = next((at for at, one in enumerate(behind) if grammar.first("answer.turn", one)), len(behind))
     content = [
         one for at, one in enumerate(behind)
-        if one not in beside and not _refuses(one, grammar) and (at >= turn or not grammar.first("answer.meta", one))
+        if one not in beside and not refusing[at] and (at >= turn or not grammar.first("answer.meta", one))
     ]  # fmt: skip
     words, of = (sum(map(count_words, some)) for some in (content, behind))
     least = CONTENT_WORDS if turn == len(behind) and not (but and tail in content) else TURNED_WORDS
