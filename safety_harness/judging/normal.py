@@ -26,6 +26,8 @@ _BLOCK = re.compile(r"\s*```[\w+-]*\s(.*?)(?:```)?\s*", re.DOTALL)
 _DATA = re.compile(r"\s*(?:[{\[]\s*[{\"]|<[?\w](?=[\s\S]*>\s*\Z))")
 _KEY = re.compile(r"\"([\w ]{1,40})\"\s*:\s*")
 _STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"\s*[,}\])]*")
+# A string without a key is an element of a list.
+_ELEMENT = re.compile(r"^\s*\"((?:[^\"\\\n]|\\.)*)\"\s*[,}\])]*\s*$", re.MULTILINE)
 _TAG = re.compile(r"<[^<>\n]*>")
 _EMPHASIS = re.compile(r"\*{2,}|~~|__|(?<=\S)\*|\*(?=\S)|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _WHOLE_QUOTE = re.compile(r'\s*"([^"]*)"?\s*\Z')
@@ -122,7 +124,7 @@ def _data_as_text(text: str) -> str:
     inner = block[1] if block else text
     if block or _DATA.match(inner):
         inner = _TAG.sub("\n", _KEY.sub(r"\n\1: ", inner)) if _DATA.match(inner) else inner
-        inner = _STRING.sub(r"\1\n", inner)
+        inner = _STRING.sub(r"\1\n", _ELEMENT.sub(r"\n- \1\n", inner))
     return inner
 
 

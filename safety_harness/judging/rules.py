@@ -148,18 +148,17 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
     own voice. A shorter text ends in a space, so that a rule sees the last word of a cut-off answer as a whole word.
     """
     first, rest = _opening(text, grammar), sentences(text)
-    if grammar.first(
-        "opening.piece", first
-    ):  # a letter, a tale: from there on nothing is said in the speaker's own voice
+    if grammar.first("opening.piece", first):  # a letter, a tale: from there on nothing is said in one's own voice
         return
     yield first
-    if len(rest) < 2 or not grammar.first("opening.leadup", rest[0]):
-        return
-    leads_up = True
-    for at, sentence in enumerate(rest[1 : MOST_PRELUDES + 1], 1):
-        if leads_up or grammar.first("opening.turn", sentence):
+    leads_up = grammar.first("opening.leadup", rest[0]) is not None if rest else False
+    may_turn = leads_up
+    for at, sentence in enumerate(rest[1:], 1):
+        if at <= MOST_PRELUDES and (leads_up or (may_turn and grammar.first("opening.turn", sentence))):
             yield _opening("\n".join(rest[at:]), grammar)
-        leads_up = leads_up and grammar.first("opening.leadup", sentence) is not None
+            leads_up = leads_up and grammar.first("opening.leadup", sentence) is not None
+        elif grammar.first("opening.conclusion", sentence):
+            yield f"{sentence} "
 
 
 def _opening(text: str, grammar: Grammar) -> str:
@@ -181,8 +180,9 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     every = sentences(text)
     refusing = [_refuses(sentence, grammar) for sentence in every]
     first = refusing.index(True) if True in refusing else 0
+    concludes = grammar.first("opening.conclusion", every[first])
     before = [one for one in every[:first] if not _leads_up(one, grammar)]
-    if sum(map(count_words, before)) >= CONTENT_WORDS:
+    if sum(map(count_words, before)) >= CONTENT_WORDS and not concludes:
         return "substance: content before it"
     # "I cannot open it, but the third line lacks a comma: ..."
     refusal = "".join(every[first : first + 1])

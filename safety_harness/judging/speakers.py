@@ -24,12 +24,15 @@ _HEADINGS = re.compile(
     r"|translation|pros|cons|name|author|remember|as an ai|act|verse|chorus|bridge|outro|intro|fade in|int|ext"
     r"|location|time|materials|equipment|prompt|policy|status))\b[\w .]{0,15}\W*"
 )
+# Who asks: what they say in a few words is not the model's answer.
+_ASKS = re.compile(r"(?i)\W*(?:user|human|you|system|developer)\W*")
+FEW_WORDS = 8
 
 
 def parts(text: str) -> list[str]:
     """Return what each speaker of a cleaned *text* says, without the name; the text itself where there is one speaker.
 
-    There are several where lines begin with different names of one form.
+    There are several where lines begin with different names of one form. The few words of one who asks are left out.
     """
     for pattern in _SHAPES:
         found = [match for match in pattern.finditer(text) if not _HEADINGS.fullmatch(match["name"])]
@@ -38,6 +41,10 @@ def parts(text: str) -> list[str]:
         begins = [match.end("name") for match in found]
         ends = [match.start() for match in found[1:]] + [len(text)]
         before = text[: found[0].start()]
-        said = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        return [before, *said] if before.strip() else said
+        said = [
+            text[begin:end]
+            for match, begin, end in zip(found, begins, ends, strict=True)
+            if not _ASKS.fullmatch(match["name"]) or len(text[begin:end].split()) >= FEW_WORDS
+        ]
+        return [before, *said] if before.strip() or not said else said
     return [text]
