@@ -13,7 +13,7 @@ from safety_harness.gate import checks
 from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Asked, Check
 from safety_harness.gate.statistics import Rate
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.progress import counted
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.registry.settings import GateSettings
@@ -163,7 +163,7 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = _verdicts(self.evaluator.answers(self.units, prompts))
+        verdicts = count_premise(_verdicts(self.evaluator.answers(self.units, prompts)), self._thresholds.premise)
         rate = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": rate.k, "n": rate.n, "interval": list(rate.interval(self._thresholds.confidence))}
 

@@ -49,9 +49,9 @@ class Question:
 class Asked:
     """The verdict on each question of a set, before and after patching.
 
-    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, P refused in part,
-    C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a run's ``questions``
-    has the texts. Answers are there where the run was asked to include them.
+    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, D disputes the premise,
+    P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a
+    run's ``questions`` has the texts. Answers are there where the run was asked to include them.
     """
 
     set: str
@@ -61,8 +61,8 @@ class Asked:
     answers_after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RPCU+-"):
-            raise ValueError("`before` and `after` need a letter of RPCU+- for each question, as many of either")
+        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RDPCU+-"):
+            raise ValueError("`before` and `after` need a letter of RDPCU+- for each question, as many of either")
 
     @property
     def flipped(self) -> tuple[int, ...]:
