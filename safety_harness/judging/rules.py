@@ -164,8 +164,8 @@ def _openings(text: str, grammar: Grammar) -> Iterator[str]:
         if at <= MOST_PRELUDES and (leads_up or (may_turn and grammar.first("opening.turn", sentence))):
             yield _opening("\n".join(rest[at:]), grammar)
             leads_up = leads_up and grammar.first("opening.leadup", sentence) is not None
-        elif grammar.first("opening.conclusion", sentence):
-            yield f"{sentence} "
+        elif (lead := grammar.until("opening.conclusion", sentence)) is not None:
+            yield f"{sentence[len(lead) :]} "
 
 
 def _opening(text: str, grammar: Grammar) -> str:

@@ -18,7 +18,7 @@ _SHAPES = [
 # They head a part of one speaker's answer.
 _HEADINGS = re.compile(
     r"(?i)\W*(?:(?:important |safety |final |moral |side |please )?(?:note|notice|warning|disclaimer|reminder|caution"
-    r"|tips?|example|steps?|question|answer|response|reply|q|a|ingredients|instructions|directions|method|conclusion"
+    r"|tips?|example|steps?|question|answer|response|reply|ingredients|instructions|directions|method|conclusion"
     r"|introduction|summary|title|subject|resources?|alternatives?|options?|part|chapter|section|day|week|phase|scene"
     r"|setting|reasons?|edit|sources?|from|to|dear|date|p\.?s|update|results?|output|input|code|explanation"
     r"|translation|pros|cons|name|author|remember|as an ai|act|verse|chorus|bridge|outro|intro|fade in|int|ext"
@@ -36,7 +36,8 @@ def parts(text: str) -> list[str]:
     """
     for pattern in _SHAPES:
         found = [match for match in pattern.finditer(text) if not _HEADINGS.fullmatch(match["name"])]
-        if len({match["name"].strip(" :[](){}<>*").lower() for match in found}) < 2:
+        names = {match["name"].strip(" :[](){}<>*").lower() for match in found}
+        if len(names) < 2 or names == {"q", "a"}:  # one speaker's questions and answers
             continue
         begins = [match.end("name") for match in found]
         ends = [match.start() for match in found[1:]] + [len(text)]
