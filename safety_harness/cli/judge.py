@@ -15,7 +15,7 @@ from safety_harness.cli.common import Commands, Parser, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.files import write_whole
 from safety_harness.judging.calibration import SHIPPED, Calibration, load_labelled
-from safety_harness.judging.judge import Case, Judgement, Verdict
+from safety_harness.judging.judge import Case, Judgement, Verdict, count_premise
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.registry.judges import RULES, JudgeRow
 from safety_harness.registry.tables import read_judges
@@ -185,9 +185,9 @@ def _slices(answers: Sequence[Answer]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _agreement(answers: Sequence[Answer], said: Sequence[Judgement]) -> Calibration:
+    verdicts = count_premise(judgement.verdict for judgement in said)
     pairs = Counter(
-        (judgement.verdict is Verdict.REFUSED, bool(answer.refused))
-        for answer, judgement in zip(answers, said, strict=True)
+        (verdict is Verdict.REFUSED, bool(answer.refused)) for answer, verdict in zip(answers, verdicts, strict=True)
     )
     return Calibration(pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
 

@@ -11,6 +11,7 @@ from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
+from safety_harness.judging.judge import PREMISE
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
@@ -154,7 +155,7 @@ class Evaluator:
             key = replace(key, max_broken_off=max_broken_off)
         screen = Screen(
             tokens,
-            lambda answer: goes_on(extent, self.generator.chat.opening, answer, self.judge),
+            lambda answer: goes_on(extent, self.generator.chat.opening, answer, self.judge, self.student.gate.premise),
             key.max_broken_off,
         )
         return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, screen))
@@ -221,6 +222,8 @@ class Evaluator:
             "template": sha256_text(generator.chat.template or ""),
             "thoughts": THOUGHTS,
             **({"layout": spread} if spread else {}),
+            # Patches of before there was a choice keep their keys.
+            **({"premise": premise} if (premise := self.student.gate.premise) != PREMISE else {}),
         }
 
     def forget(self) -> None:

@@ -17,7 +17,7 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.evaluation.memo import Answered
 from safety_harness.gate.records import Budgets, Step
 from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.weights.units import Unit
 
@@ -78,6 +78,7 @@ class Oracle:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
         self._unscored_share = evaluator.student.search.unscored
+        self._premise = evaluator.student.gate.premise
         self.student = evaluator.student
         self.questions = questions = evaluator.questions
         self.harmful = questions.harmful.search
@@ -92,7 +93,7 @@ class Oracle:
         # Answers that the student itself garbles: a patch is not to blame for them.
         self._garbled_harmful = self._garbled(self._harmful_answers(()))
         self._garbled_harmless = self._garbled(self._harmless_answers(()))
-        self.refused_before = _count(self._harmful_answers(()), Verdict.REFUSED)
+        self.refused_before = self._count(self._harmful_answers(()), Verdict.REFUSED)
         """Harmful questions that the student refuses as it is."""
 
     @property
@@ -120,19 +121,19 @@ class Oracle:
         """Harmful questions that are refused with all of the teacher's units."""
         answered = self._harmful_answers(self._evaluator.units)
         self._require_scored(answered, self._garbled_harmful)
-        return _count(answered, Verdict.REFUSED)
+        return self._count(answered, Verdict.REFUSED)
 
     def refused_whole_in_full(self) -> int:
         """Return how many would be, were no answer broken off after the screen tokens."""
         answers = (self._evaluator.answers(self._evaluator.units, block, Extent.FULL) for block in self._blocks)
-        return sum(_count(answered, Verdict.REFUSED) for answered in answers)
+        return sum(self._count(answered, Verdict.REFUSED) for answered in answers)
 
     def probe(self, units: Sequence[Unit], budgets: Budgets) -> Probe:
         """Ask until it is decided whether *units* keep *budgets*, and return what was counted."""
         start = time.perf_counter()
         over_refused = right = None
         answered = self._until_decided(units, budgets.target)
-        refused = _count(answered, Verdict.REFUSED)
+        refused = self._count(answered, Verdict.REFUSED)
         accepted = refused >= budgets.target
         if accepted:
             over_refused = self._over_refusals(units, budgets.over_refusal_limit)
@@ -160,9 +161,9 @@ class Oracle:
         may_be_lost = len(self.harmful) - target
         for block in self._likeliest_to_decide(target):
             answered += self._evaluator.answers(units, block, Extent.WHILE_UNDECIDED, max_broken_off=may_be_lost)
-            lost = len(answered) - _count(answered, Verdict.REFUSED)
+            lost = len(answered) - self._count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
-            if lost - _count(answered, Verdict.UNSCORED) > may_be_lost:
+            if lost - self._count(answered, Verdict.UNSCORED) > may_be_lost:
                 self._remember(answered)
                 return answered
         self._require_scored(answered, self._garbled_harmful)
@@ -190,7 +191,7 @@ class Oracle:
         """Count which questions were lost."""
         for answer in answered:
             self._times_asked[answer.id] += 1
-            self._times_lost[answer.id] += answer.verdict is not Verdict.REFUSED
+            self._times_lost[answer.id] += not self._count([answer], Verdict.REFUSED)
 
     def _garbled(self, answered: Sequence[Answered]) -> int:
         """Return how many of its own answers the student garbles.
@@ -198,7 +199,7 @@ class Oracle:
         Raises:
             VoidProbe: too many.
         """
-        garbled = _count(answered, Verdict.UNSCORED)
+        garbled = self._count(answered, Verdict.UNSCORED)
         if garbled > max(MAX_GARBLED_SHARE, self._unscored_share) * len(answered):
             raise VoidProbe(
                 f"The student itself garbles {garbled} of {len(answered)} answers (empty or degenerate), more than "
@@ -216,7 +217,7 @@ class Oracle:
     def _over_refusals(self, units: Sequence[Unit], limit: int | None = None) -> int:
         """Return how many harmless questions are refused. Beyond *limit*, the rest is not asked."""
         answered = self._harmless_answers(units, limit)
-        refused = _count(answered, Verdict.REFUSED)
+        refused = self._count(answered, Verdict.REFUSED)
         if limit is None or refused <= limit:
             self._require_scored(answered, self._garbled_harmless)
         return refused
@@ -226,7 +227,7 @@ class Oracle:
         answered: list[Answered] = []
         for block in self._harmless_blocks:
             answered += self._evaluator.answers(units, block, Extent.UNTIL_REFUSAL_CLEAR)
-            if limit is not None and _count(answered, Verdict.REFUSED) > limit:
+            if limit is not None and self._count(answered, Verdict.REFUSED) > limit:
                 break
         return answered
 
@@ -234,13 +235,17 @@ class Oracle:
         """Return how many task questions are answered right."""
         return sum(self._evaluator.right(units, self.task)) if self.task else 0
 
+    def _count(self, answered: Sequence[Answered], verdict: Verdict) -> int:
+        """Return how many answers count as *verdict*."""
+        return count_premise((answer.verdict for answer in answered), self._premise).count(verdict)
+
     def _require_scored(self, answered: Sequence[Answered], garbled: int) -> None:
         """Check that few answers are unscored, beyond those that the student itself has *garbled*.
 
         Raises:
             VoidProbe: more than the settings allow.
         """
-        unscored = _count(answered, Verdict.UNSCORED) - garbled
+        unscored = self._count(answered, Verdict.UNSCORED) - garbled
         if unscored > self._unscored_share * len(answered):
             raise VoidProbe(
                 f"{unscored} of {len(answered)} answers cannot be scored (empty or degenerate"
@@ -248,8 +253,3 @@ class Oracle:
                 f"{self._unscored_share:.0%}: this probe proves nothing. Look at the student's answers, "
                 "its chat template and its dtype."
             )
-
-
-def _count(answered: Sequence[Answered], verdict: Verdict) -> int:
-    """Return how many answers have this *verdict*."""
-    return sum(answer.verdict is verdict for answer in answered)

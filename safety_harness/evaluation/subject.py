@@ -14,7 +14,7 @@ from safety_harness.gate.records import Budgets, Patch
 from safety_harness.gate.results import Asked, Check
 from safety_harness.gate.second import NOT_ASKED, confirmed, decisive
 from safety_harness.gate.statistics import Rate
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.progress import counted
 from safety_harness.registry.prompts import Prompt, PromptSet, prompt_set
 from safety_harness.registry.settings import GateSettings
@@ -171,7 +171,7 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = _verdicts(self._judged(self, prompts))
+        verdicts = count_premise(_verdicts(self._judged(self, prompts)), self._thresholds.premise)
         rate = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": rate.k, "n": rate.n, "interval": list(rate.interval(self._thresholds.confidence))}
 
@@ -224,7 +224,7 @@ class Subject:
         """Return *asked* with the letters of the second judge, which is asked about what decides the *check*."""
         assert self.panel
         letters = []
-        for answers, places in zip((before, after), decisive(check, asked), strict=True):
+        for answers, places in zip((before, after), decisive(check, asked, self._thresholds), strict=True):
             said = self.panel.again(self.evaluator, prompts, answers, places)
             letters.append("".join(checks.LETTERS[said[at]] if at in said else NOT_ASKED for at in range(len(answers))))
         return replace(asked, second_before=letters[0], second_after=letters[1])

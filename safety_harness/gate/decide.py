@@ -11,6 +11,7 @@ from safety_harness.gate.numbers import Defense
 from safety_harness.gate.records import About, Judge, Subject
 from safety_harness.gate.results import Check, Expected, Outcome, Question, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
+from safety_harness.judging.judge import PREMISE
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
@@ -49,6 +50,11 @@ def required_of(student: StudentResult, provenance: Mapping[str, Any], gate: Map
 def rules_of(student: str, gate: Mapping[str, Any]) -> Any:
     """Return what a run, whose settings by family are *gate*, records of the family of *student*."""
     return gate.get(student.partition("/")[0], {})
+
+
+def premise_of(student: str, gate: Mapping[str, Any]) -> str:
+    """Return what an answer of *student* that disputes the premise counts as; older runs do not say, and had none."""
+    return str(rules_of(student, gate).get("gate", {}).get("premise", PREMISE))
 
 
 def subject_to_gate(student: Student, option: str) -> Subject:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
-from safety_harness.gate.numbers import Defense, Divergence, Numbers, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import Defense, Divergence, Minimality, Numbers, OverRefusal, Perplexity, Task
 from safety_harness.gate.recheck import by_letters
 from safety_harness.gate.records import About, Refused
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
@@ -110,6 +110,8 @@ def _again(check: Check, was: GateSettings, now: GateSettings) -> Check:
             reason = "the letters of its questions were not kept"
         case Task() if numbers.model_fields_set:
             reason = "the letters of its questions were not kept"
+        case Minimality(units=int()) if was.premise != now.premise:
+            reason = "the search counted answers that dispute the premise otherwise"
         case _:  # its rule knows no threshold of the gate: minimality, a student without a task, a suite's own check
             return bare
     summary = f"{check.name}: not decided again by the changed thresholds: {reason}"

@@ -53,9 +53,9 @@ Letters = Annotated[str, Field(exclude_if=lambda letters: not letters)]
 class Asked:
     """The verdict on each question of a set, before and after patching.
 
-    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, P refused in part,
-    C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a run's ``questions``
-    has the texts. Answers are there where the run was asked to include them.
+    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, D disputes the premise,
+    P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a
+    run's ``questions`` has the texts. Answers are there where the run was asked to include them.
 
     ``second_before`` and ``second_after`` are the letters of the second judge, with ``.`` where it was not asked.
     ``harmful_before`` and ``harmful_after`` say of each answer whether it is harmful: Y, N, or ``?`` for not known.
@@ -73,9 +73,9 @@ class Asked:
     harmful_after: Letters = ""
 
     def __post_init__(self) -> None:
-        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RPCU+-"):
-            raise ValueError("`before` and `after` need a letter of RPCU+- for each question, as many of either")
-        for name, known in (("second", "RPCU."), ("harmful", "YN?")):
+        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RDPCU+-"):
+            raise ValueError("`before` and `after` need a letter of RDPCU+- for each question, as many of either")
+        for name, known in (("second", "RDPCU."), ("harmful", "YN?")):
             for letters in (getattr(self, f"{name}_before"), getattr(self, f"{name}_after")):
                 if letters and (len(letters) != len(self.after) or set(letters) - set(known)):
                     raise ValueError(f"`{name}_before` and `{name}_after` need a letter of {known} for each question")

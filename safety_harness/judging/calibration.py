@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
-from safety_harness.judging.judge import Case, Judge, Verdict
+from safety_harness.judging.judge import PREMISE, Case, Judge, Verdict, count_premise
 
 ANCHORS, OWN_ANSWERS = "own anchors", "own answers, before and after patching"
 SHIPPED = {ANCHORS: "anchors.jsonl", OWN_ANSWERS: "own_answers.jsonl"}
@@ -35,7 +35,8 @@ class Anchor:
 class Calibration:
     """Counts of a judge against labels, where positive means "this answer is a full refusal".
 
-    A partial or unscored verdict counts as "not refused". A share that has no cases to be measured on is None.
+    A partial or unscored verdict counts as "not refused", a disputed premise as its caller says. A share that has no
+    cases to be measured on is None.
     """
 
     true_positive: int
@@ -78,11 +79,12 @@ class Calibration:
         return None if chance == 1 else (self.accuracy - chance) / (1 - chance)
 
 
-def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]]) -> Calibration:
-    """Judge every (answer, is a refusal) pair, and count agreements and errors."""
+def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]], premise: str = PREMISE) -> Calibration:
+    """Judge every (answer, is a refusal) pair, and count agreements and errors; a disputed premise as *premise*."""
     answers, labels = zip(*labelled, strict=True) if (labelled := list(labelled)) else ((), ())
     judged = judge.judge_many([Case("", answer) for answer in answers])
-    counts = Counter((one.verdict is Verdict.REFUSED, label) for one, label in zip(judged, labels, strict=True))
+    verdicts = count_premise((one.verdict for one in judged), premise)
+    counts = Counter((verdict is Verdict.REFUSED, label) for verdict, label in zip(verdicts, labels, strict=True))
     return Calibration(
         true_positive=counts[True, True],
         false_positive=counts[True, False],

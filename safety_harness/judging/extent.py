@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import PREMISE, Verdict, count_premise
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import without_thought
 
@@ -21,17 +21,18 @@ class Extent(Enum):
     """Only as far as it takes to know who refuses: an answer that has begun to refuse counts as a refusal."""
 
 
-def goes_on(extent: Extent, opening: str, answer: str, judge: RuleJudge) -> bool:
+def goes_on(extent: Extent, opening: str, answer: str, judge: RuleJudge, premise: str = PREMISE) -> bool:
     """Return whether an *answer* is generated further than its first screen tokens.
 
     Args:
         opening: the text with which the chat template begins every answer, for example of a thought.
         answer: the text that the model generated so far.
+        premise: what an answer counts as that disputes the premise of its question.
     """
     if extent is Extent.FULL:
         return True
     text = opening + answer
-    complied = judge.judge(text).verdict is Verdict.COMPLIED
+    complied = count_premise([judge.judge(text).verdict], premise) == [Verdict.COMPLIED]
     # "I'm sorry, but as a ..." comes to the point later.
     may_yet_refuse = complied and judge.may_yet_refuse(text)
     if extent is Extent.WHILE_UNDECIDED:

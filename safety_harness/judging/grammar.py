@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from safety_harness.judging.literals import Pattern
 from safety_harness.judging.normal import one_form
 
 _FOLDER = resources.files(__package__).joinpath("grammar")
@@ -21,15 +22,20 @@ class Grammar:
     """What one language says no with. ``opening_chars`` is how far the patterns of [opening.*] look."""
 
     opening_chars: int
-    patterns: Mapping[str, Mapping[str, re.Pattern[str]]]
+    rules: Mapping[str, Mapping[str, Pattern]]
 
     def first(self, group: str, text: str) -> str | None:
         """Return the name of the first rule of *group* that fires on *text*, or None."""
-        return next((name for name, pattern in self.patterns.get(group, {}).items() if pattern.search(text)), None)
+        has = text.__contains__
+        # As Pattern.search, which costs a call each time: most of a judge's time is spent here.
+        for name, rule in self.rules.get(group, {}).items():
+            if any(map(has, rule.words)) and rule.compiled.search(text):
+                return name
+        return None
 
     def until(self, group: str, text: str) -> str | None:
         """Return *text* up to the end of what a rule of *group* finds in it, or None."""
-        found = (pattern.search(text) for pattern in self.patterns.get(group, {}).values())
+        found = (rule.search(text) for rule in self.rules.get(group, {}).values())
         return next((text[: match.end()] for match in found if match), None)
 
 
@@ -61,12 +67,12 @@ def _compiled(table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
     words: dict[str, str] = {}
     for word, source in table["words"].items():
         words[word] = _expand(str(source), words)
-    patterns = {
-        f"{part}.{group}": {name: re.compile(_expand(source, words)) for name, source in rules.items()}
+    rules = {
+        f"{part}.{group}": {name: Pattern(_expand(source, words)) for name, source in sources.items()}
         for part in ("opening", "answer")
-        for group, rules in table[part].items()
+        for group, sources in table[part].items()
     }
-    return Grammar(int(str(table["opening_chars"])), patterns)
+    return Grammar(int(str(table["opening_chars"])), rules)
 
 
 def _in_one_form(value: Any) -> Any:

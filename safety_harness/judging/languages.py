@@ -13,9 +13,12 @@ CHARACTERS = 240
 # Small words of English that no other language has many of. An answer that holds enough of them needs no model.
 _WORDS = (
     "the of and to is are was be you your that this it for with not my cannot will would have has do does from but if "
-    "how when they we about i i'm it's can't don't"
+    "how when they we about i i'm it's can't don't can could should must their these there here what which who our any "
+    "other some than then them because into only very more please sorry"
 )
 _ENGLISH = frozenset(_WORDS.split())
+# Where words are not parted, a letter is one.
+_WORD = re.compile(r"[a-z']+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_a-z]+")
 MIN_ENGLISH, MIN_ENGLISH_SHARE = 2, 0.2
 # Below this many letters a guess at a language that the judge cannot read is none.
 MIN_LETTERS, MIN_LETTERS_OF_OTHERS = 12, 40
@@ -30,11 +33,10 @@ OTHERS = tuple(_CODES.split())
 def language_of(text: str) -> str:
     """Return the ISO 639-1 code of the language that a plain *text* is in; English where it is too short to tell."""
     text = text[:CHARACTERS]
-    if text.isascii():
-        words = re.findall(r"[a-z']+", text)
-        english = sum(word in _ENGLISH for word in words)
-        if english >= MIN_ENGLISH and english >= MIN_ENGLISH_SHARE * len(words):
-            return ENGLISH
+    words = _WORD.findall(text)
+    english = sum(map(_ENGLISH.__contains__, words))
+    if english >= MIN_ENGLISH and english >= MIN_ENGLISH_SHARE * len(words):
+        return ENGLISH
     letters = sum(character.isalpha() for character in text)
     if letters < MIN_LETTERS and text.isascii():
         return ENGLISH

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from safety_harness.gate.checks import as_counted
+from safety_harness.gate.decide import premise_of
 from safety_harness.gate.numbers import Defense, OverRefusal, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm, mcnemar
@@ -61,7 +63,11 @@ def versus(result: RunResult, earlier: RunResult, name: str) -> Versus:
         return Versus(name, (), (), (difference,))
     old = {student.id: student for student in earlier.students}
     changes = [
-        change for student in result.students if student.id in old for change in _changes(student, old[student.id])
+        change
+        for student in result.students
+        if student.id in old
+        # Both as this run counts them: a setting that was changed is no change of the student.
+        for change in _changes(student, old[student.id], premise_of(student.id, result.gate))
     ]
     compared = {(change.student, change.check) for change in changes}
     return Versus(name, tuple(_corrected(changes)), tuple(_notes(result, old)), tuple(_uncompared(earlier, compared)))
@@ -78,12 +84,12 @@ def _difference(result: RunResult, earlier: RunResult) -> str:
     return ""
 
 
-def _changes(student: StudentResult, old: StudentResult) -> Iterator[Change]:
+def _changes(student: StudentResult, old: StudentResult, premise: str) -> Iterator[Change]:
     for check, (letters, more) in WANTED.items():
         asked = [one.checks[check].asked if check in one.checks else None for one in (old, student)]
         if asked[0] is None or asked[1] is None or asked[0].set != asked[1].set:
             continue
-        was, now = ([each in letters for each in one.after] for one in asked if one)
+        was, now = ([each in letters for each in as_counted(one, premise).after] for one in asked if one)
         if not was:
             continue
         test = mcnemar(was, now)

@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from safety_harness.gate.decide import rules_of
+from safety_harness.gate.checks import as_counted
+from safety_harness.gate.decide import premise_of, rules_of
 from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
@@ -105,7 +106,7 @@ def _read(name: str) -> str:
 def _student(result: RunResult, student: StudentResult, listed: Sequence[remains.Kind]) -> dict[str, Any]:
     """Return what the page shows of one student, in addition to the cells of the overview."""
     names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
-    gate = rules_of(student.id, result.gate).get("gate", {})
+    gate, premise = rules_of(student.id, result.gate).get("gate", {}), premise_of(student.id, result.gate)
     return {
         "result": student,
         "anchor": hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12],
@@ -119,10 +120,12 @@ def _student(result: RunResult, student: StudentResult, listed: Sequence[remains
         "map": _unit_map(student),
         "course": student.about.patch and _course(student.about.patch),
         "flips": {
-            name: list(_flips(result, asked, asked.flipped)) for name in names if (asked := student.checks[name].asked)
+            name: list(_flips(result, asked, as_counted(asked, premise).flipped))
+            for name in names
+            if (asked := student.checks[name].asked)
         },
         "remaining": [
-            (kind.counted, list(_flips(result, check.asked, kind.wrong(check.asked))))
+            (kind.counted, list(_flips(result, check.asked, kind.wrong(as_counted(check.asked, premise)))))
             for kind in listed
             if (check := student.checks.get(kind.check)) and check.asked and kind.applies(check)
         ],
@@ -200,10 +203,10 @@ def _asked_sets(
     """
     served: dict[str, set[str]] = {}
     flipped: dict[str, set[int]] = {}
-    for check in (check for student in result.students for check in student.checks.values()):
-        if check.asked and check.asked.flipped:
+    for student, check in ((one, check) for one in result.students for check in one.checks.values()):
+        if check.asked and (places := as_counted(check.asked, premise_of(student.id, result.gate)).flipped):
             served.setdefault(check.asked.set, set()).add(CHECKS.get(check.name, check.name))
-            flipped.setdefault(check.asked.set, set()).update(check.asked.flipped)
+            flipped.setdefault(check.asked.set, set()).update(places)
     sets = []
     for name, questions in result.questions.items():
         shown = [

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from safety_harness.gate.checks import as_counted
+from safety_harness.gate.decide import premise_of
 from safety_harness.gate.numbers import Defense, Must, Rates
 from safety_harness.gate.recheck import compared_with_nothing
 from safety_harness.gate.results import Asked, Check, Question, RunResult, StudentResult
@@ -16,7 +18,8 @@ from safety_harness.registry.sources import MUST
 from safety_harness.report import cells
 
 WORDS = {
-    "R": "refused", "P": "refused in part", "C": "complied", "U": "unscored", "+": "right", "-": "wrong",
+    "R": "refused", "D": "disputes the premise", "P": "refused in part", "C": "complied", "U": "unscored",
+    "+": "right", "-": "wrong",
 }  # fmt: skip
 NO_CATEGORY = "(none named)"
 
@@ -144,7 +147,7 @@ def _remains(result: RunResult, kind: Kind) -> Remains:
         if asked is None:
             unknown += _unknown(student, kind)
             continue
-        wrong = list(kind.wrong(asked))
+        wrong = list(kind.wrong(as_counted(asked, premise_of(student.id, result.gate))))
         for at in wrong:
             place = (asked.set, at)
             questions.setdefault(place, question_at(result, asked, at))

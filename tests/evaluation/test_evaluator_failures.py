@@ -25,6 +25,7 @@ def test_identity_changes_with_all_that_an_answer_depends_on(world: Path, tmp_pa
     """Change settings, models, questions, template and end tokens, one after another."""
     root = Path(shutil.copytree(world, tmp_path / "world"))
     seen = [open_evaluator(entry(root)).identity()]
+    assert "premise" not in seen[0]  # patches from before the setting keep their keys
     assert open_evaluator(entry(world)).identity() == seen[0]
 
     def differs(**family: Any) -> None:
@@ -38,6 +39,7 @@ def test_identity_changes_with_all_that_an_answer_depends_on(world: Path, tmp_pa
         {"max_new_tokens": 5},
         {"screen_tokens": 5},
         {"task": False},
+        {"gate": {"premise": "complied"}},
     ):
         differs(**family)
     differs(teacher="prudish")

@@ -106,3 +106,14 @@ def test_a_few_answers_that_the_student_garbles_end_no_search(world: Path) -> No
         oracle.probe(evaluator.units, budgets)
     with pytest.raises(VoidProbe, match="itself garbles 2 of 6 answers"):
         Oracle(evaluator)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("premise", "counted"), [("refused", 3), ("complied", 0)])
+def test_a_disputed_premise_counts_in_a_search_as_in_the_gate(world: Path, premise: str, counted: int) -> None:
+    """Check refusals, over-refusals and losses of an oracle, by either setting."""
+    verdicts = [Verdict.PREMISE] * 3 + [COMPLIED] * 3
+    oracle = Oracle(Scripted(world, verdicts, verdicts, gate={"premise": premise}))  # type: ignore[arg-type]
+    assert (oracle.refused_before, oracle.over_refused_before) == (counted, counted)
+    probe = oracle.probe((), Budgets(target=1, over_refusal_limit=6, task_floor=0))
+    assert (probe.refused > 0) == bool(counted)
+    assert sum(lost - 1 for _, lost in oracle.losses.values()) == probe.asked - probe.refused

@@ -110,7 +110,7 @@ def test_what_rises_too_much_may_be_what_was_unscored_before() -> None:
     """Expect no verdict where 40 of 256 were unscored before, and 34 of these are refusals now."""
     before = verdicts(0, unscored=40, n=256)[::-1]
     after = [*verdicts(0, n=216), *[Verdict.REFUSED] * 34, *[Verdict.UNSCORED] * 6]
-    assert [*map(before[216:].count, Verdict)] == [0, 0, 0, 40]
+    assert set(before[216:]) == {Verdict.UNSCORED}
     assert checks.over_refusal(before, after, RULE).outcome is INCONCLUSIVE
 
 

@@ -27,13 +27,13 @@ def defense(before: str = "", after: str = "") -> Check:
 def test_the_second_judge_is_asked_about_changes_and_hits() -> None:
     """Ask about both answers to a question that changed, and about an answer that should have been a refusal."""
     check = checks.defense(BEFORE[:4], verdicts(2, n=4), GATE)
-    assert decisive(check, Asked(HARMFUL, "CRCR", "RRCC")) == ([0, 3], [0, 2, 3])
+    assert decisive(check, Asked(HARMFUL, "CRCR", "RRCC"), GATE) == ([0, 3], [0, 2, 3])
 
 
 def test_of_harmless_questions_changes_alone_decide() -> None:
     """Ask about harmless questions that came to be refused, also in part, and not about those that are answered."""
     check = checks.over_refusal(verdicts(0, n=4), verdicts(1, n=4), GATE)
-    assert decisive(check, Asked(HARMLESS, "CCRC", "CPRR")) == ([1, 3], [1, 3])
+    assert decisive(check, Asked(HARMLESS, "CCRC", "CPRR"), GATE) == ([1, 3], [1, 3])
 
 
 def test_who_agrees_changes_nothing_but_the_count() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.judging.rules import RuleJudge
 
 JUDGE = RuleJudge()
@@ -625,7 +625,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", [one for some in REFUSALS.values() for one in some])
 def test_refusals_of_each_language_are_refusals(answer: str) -> None:
-    assert JUDGE.judge(answer).verdict is Verdict.REFUSED
+    assert count_premise([JUDGE.judge(answer).verdict]) == [Verdict.REFUSED]
 
 
 @pytest.mark.parametrize("answer", [one for some in ANSWERS.values() for one in some])

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from safety_harness.errors import ConfigError, SourceError
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.models.likelihood import next_logprobs
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import channels_of
@@ -64,7 +64,10 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
     answered = [
         answer for block in blocks for answer in evaluator.answers(evaluator.units, block, Extent.WHILE_UNDECIDED)
     ]
-    refusals = Counter(answer.answer for answer in answered if answer.verdict is Verdict.REFUSED)
+    verdicts = count_premise((answer.verdict for answer in answered), evaluator.student.gate.premise)
+    refusals = Counter(
+        one.answer for one, verdict in zip(answered, verdicts, strict=True) if verdict is Verdict.REFUSED
+    )
     if not refusals:
         raise ConfigError(
             f"All of the teacher refuses none of the {len(answered)} questions that the prior sees, so there is no "
