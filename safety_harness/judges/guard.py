@@ -68,12 +68,13 @@ class Guard(LocalJudge):
         if self._prompt is None:
             from safety_harness.models.render_probes import asks_for_today
 
-            if tokenizer.chat_template and asks_for_today(tokenizer.get_chat_template()):
+            frame = chat_frame(tokenizer, self._table.arguments, str(folder))
+            if asks_for_today(tokenizer.get_chat_template()):
                 raise SourceError(
                     f"{folder}: its chat template asks for today's date, so verdicts would depend on the day. Write a "
                     "date into the template (chat_template.jinja)."
                 )
-            return chat_frame(tokenizer, self._table.arguments, str(folder))
+            return frame
         frame = Frame.of(self._prompt, str(self._row.prompt))
         start = tokenizer.bos_token
         # A chat template begins a text by itself. A prompt of a card relies on the tokenizer, or says it.
@@ -134,14 +135,12 @@ class Guard(LocalJudge):
             tokens = self._tokens(text + value)
             if tokens[: len(before)] != before or len(tokens) == len(before) or self._unknown(tokens[len(before)]):
                 continue  # this spelling melts into the text in front of it, or is not known
-            other = firsts.setdefault(tokens[len(before)], (value, number))
-            if other[1] != number:
-                raise SourceError(f"{where} begins {other[0]!r} and {value!r} with the same token. {advice}")
-        lost = {number: value for value, number in line.values.items()}
-        for _, number in firsts.values():
-            lost.pop(number, None)
-        if lost:
-            raise SourceError(f"{where} has no token for {next(iter(lost.values()))!r}. {advice}")
+            other, _ = firsts.setdefault(tokens[len(before)], (value, number))
+            if other.strip() != value.strip():
+                raise SourceError(f"{where} begins {other!r} and {value!r} with the same token. {advice}")
+        known = {value.strip() for value, _ in firsts.values()}
+        if lost := [value for value in line.values if value.strip() not in known]:
+            raise SourceError(f"{where} has no token for {lost[0]!r}. {advice}")
         return firsts
 
     def _unknown(self, token: int) -> bool:
