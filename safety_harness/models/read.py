@@ -28,11 +28,17 @@ _SERVE = "Serve it with a program that can, and gate that: `served = { url = …
 
 
 def read_model(
-    folder: Path, dtype: torch.dtype, *, as_it_is: bool = False, device_map: DeviceMap | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    as_it_is: bool = False,
+    device_map: DeviceMap | None = None,
+    auto: Any = AutoModelForCausalLM,
 ) -> tuple[Any, Checkpoint]:
     """Return the model of a checkpoint folder, and the checkpoint. It may be quantised if it is gated *as_it_is*.
 
-    With a *device_map* its layers lie where that says, and else in main memory.
+    With a *device_map* its layers lie where that says, and else in main memory. *auto* is the class of transformers
+    that finds the model's own.
 
     Raises:
         HarnessError: there is a device map, and the package is missing that reads one.
@@ -44,7 +50,7 @@ def read_model(
         require_accelerate(folder)
     checkpoint = Checkpoint(folder, as_it_is=as_it_is)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             dtype=dtype,
             trust_remote_code=False,

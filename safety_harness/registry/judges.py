@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from safety_harness.registry.paths import Text
+from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
 from safety_harness.registry.settings import Count, Fraction, Settings
 from safety_harness.registry.sources import Source
@@ -58,6 +58,11 @@ class GuardJudge(ModelJudge):
 
     kind: Literal["guard"]
     form: Text = Field(description="How it is asked and read: a row of the table of guards, such as `qwen3guard`.")
+    prompt: RegistryPath | None = Field(
+        None,
+        description="A file with the prompt of its model card, which holds `{question}` and `{answer}` once each. "
+        "Unset: its chat template.",
+    )
 
 
 class EndpointJudge(Served):
