@@ -13,6 +13,7 @@ from safety_harness.cli.common import WRONG_USAGE, Parser
 from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
+from safety_harness.cli.label import add_label
 from safety_harness.cli.patch import add_patch
 from safety_harness.cli.plan import add_plan
 from safety_harness.cli.questions import add_questions
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     add_search(commands)
     add_patch(commands)
     add_report(commands)
+    add_label(commands)
     add_reduce(commands)
     return program
 

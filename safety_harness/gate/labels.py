@@ -22,6 +22,7 @@ from safety_harness.gate import checks
 from safety_harness.gate.labelled import Labelled, cells
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Asked, Check, Question, RunResult
+from safety_harness.gate.thresholds import SOURCE
 from safety_harness.reading import Reader, shown
 from safety_harness.registry.csv_rows import csv_rows, separator_of
 from safety_harness.registry.settings import GateSettings
@@ -139,10 +140,37 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str
     ]
 
 
-def origin(run: RunResult) -> str:
-    """Return the sha256 of the results that answers of *run* are drawn from; labels change that of a run itself."""
-    known = (student.numbers(Defense).labelled for student in run.students)
-    return next((one.run for one in known if one), run.sha256)
+def origins(run: RunResult) -> list[str]:
+    """Return the sha256 of each results.json that answers of *run* may have been drawn from, itself last.
+
+    Labels and other thresholds change the digest of a run, and not its answers.
+    """
+    known = [one.run for student in run.students if (one := student.numbers(Defense).labelled)]
+    source = str(run.provenance.get(SOURCE, "")).rpartition("sha256 ")[2]
+    return [*dict.fromkeys((*known, *([source] if source else []))), run.sha256]
+
+
+def require_of(run: RunResult, labels: Labels) -> None:
+    """Check that *labels* are of *run*, and that it keeps answers.
+
+    Raises:
+        DataError: they are of another run, or it keeps none.
+    """
+    if labels.run not in (known := origins(run)):
+        raise DataError(
+            f"the labels are of another run: they name {labels.run[:12]!r}, and this is {known[-1][:12]}. Label the "
+            "answers of this run with `safety-harness label`, into another file."
+        )
+    if not any(True for _ in labelable(run)):
+        raise DataError(f"the run {ANSWERS_NEEDED}.")
+
+
+def labelable(run: RunResult) -> Iterator[tuple[str, Asked, Sequence[Question]]]:
+    """Yield each student of *run* whose answers to harmful questions were kept, with these and the questions."""
+    for student in run.students:
+        check = student.checks.get(Defense.check)
+        if check and check.asked and check.asked.answers_after:
+            yield student.id, check.asked, run.questions.get(check.asked.set, ())
 
 
 def drawn(asked: Asked, questions: Sequence[Question], run: str) -> list[Drawn]:
@@ -194,7 +222,7 @@ def labelled(asked: Asked, questions: Sequence[Question], labels: Labels) -> Lab
 def with_labels(check: Check, questions: Sequence[Question], labels: Labels, gate: GateSettings) -> Check:
     """Return *check*, a defense, as *gate* decides it by *labels*; the same where none are about its answers."""
     asked = check.asked
-    if asked is None or not (facts := labelled(asked, questions, labels)):
+    if asked is None or not asked.answers_after or not (facts := labelled(asked, questions, labels)):
         return check
     before, after = checks.verdicts_of(asked.before), checks.verdicts_of(asked.after)
     return replace(checks.defense(before, after, gate, facts), asked=asked)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from safety_harness.gate.decide import subject_of
+from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.gate.thresholds import CHANGED, OUTCOME, changes
 from safety_harness.registry.settings import FEWEST_SCREENED, GateSettings
@@ -36,6 +37,7 @@ DEFINITIONS = {
     "known red": "A student that failed as its registry entry states. It may not ship.",
     "inconclusive": "Neither pass nor fail: evidence is missing.",
     "corrected": "The rate behind the judged one, by the judge's measured error.",
+    "labelled": "The rate that follows from people's labels on some of the answers. Where there are any, it decides.",
     "teacher": "The aligned model that the patch takes its numbers from.",
 }
 """What the words of a report mean."""
@@ -51,6 +53,8 @@ def notices(result: RunResult) -> list[str]:
                 f"Thresholds were changed after the run, and nothing was asked again. {family}: {facts}. By its own "
                 f"thresholds the run was {str(settings[CHANGED].get(OUTCOME)).upper()}."
             )
+    if by_people := [student.id for student in result.students if student.numbers(Defense).labelled]:
+        found.append(f"The DSR is decided by people's labels on some of the answers. {', '.join(by_people)}.")
     for family, name, used, default, differs in thresholds(result):
         if differs == "looser":
             found.append(f"Looser than the default. {family}: {name} {used}, not {default}.")
