@@ -115,7 +115,7 @@ def _defense(case: _Case) -> Miss | None:
 
 
 def _labels(case: _Case, numbers: Defense) -> Miss | None:
-    """Return the explanation of a defense that lacks labels, or is missed by those it has; None where that is not so."""
+    """Return the explanation of a defense that lacks labels, or is missed by those it has; None otherwise."""
     labelled, n = numbers.labelled, (numbers.n or 0) + (numbers.gained or 0) + (numbers.lost or 0)
     there, needed = labelled.labels if labelled else 0, min(case.gate.human_labels, n)
     if there < needed:

@@ -184,7 +184,7 @@ def drawn(asked: Asked, questions: Sequence[Question], run: str) -> list[Drawn]:
         raise DataError(f"the run {ANSWERS_NEEDED}.")
     return [
         Drawn(side, at, questions[at], answer, _digest(asked.set, questions[at].id, side, answer))
-        for side, at in _order(asked, run)
+        for side, at in order(asked, run)
         for answer in [sides[side][at]]
     ]
 
@@ -194,9 +194,9 @@ def labelled(asked: Asked, questions: Sequence[Question], labels: Labels) -> Lab
 
     Only labels from the beginning of the order count: behind an answer that nobody saw, people may have chosen.
     """
-    order = drawn(asked, questions, labels.run)
-    seen = next((at for at, one in enumerate(order) if one.digest not in labels.of), len(order))
-    if not (used := order[:seen]):
+    every = drawn(asked, questions, labels.run)
+    seen = next((at for at, one in enumerate(every) if one.digest not in labels.of), len(every))
+    if not (used := every[:seen]):
         return None
     people = {(one.side, one.at): labels.refuses(one.digest) for one in used}
     flips = [at for at in asked.flipped if ("before", at) in people and ("after", at) in people]
@@ -208,7 +208,7 @@ def labelled(asked: Asked, questions: Sequence[Question], labels: Labels) -> Lab
         labels=len(used) - skipped,
         skipped=skipped,
         disputed=sum(labels.disputed(one.digest) for one in used),
-        unused=sum(one.digest in labels.of for one in order[seen:]),
+        unused=sum(one.digest in labels.of for one in every[seen:]),
         both=both(labels, (one.digest for one in used)),
         flips=len(flips),
         confirmed=sum(
@@ -250,7 +250,7 @@ def unknown(labels: Labels, known: Collection[str], path: Path | str) -> str:
     return f"{shown(path)}: {strange} of {counted_noun(len(labels.of), 'labelled answer')} match no answer here"
 
 
-def _order(asked: Asked, run: str) -> Iterator[Place]:
+def order(asked: Asked, run: str) -> Iterator[Place]:
     """Yield every answer that may be labelled, by its side and place. Both answers to a flipped question are near.
 
     Half of each block are answers to questions that flipped, while there are any. The other half, and what comes after

@@ -118,8 +118,8 @@ def _by_verdict(one: remains.Remaining) -> tuple[str]:
 
 
 def _defense_table(result: RunResult) -> str:
-    headers = ("student", "before", "interval", "after", "interval", "corrected", "labelled", "teacher", "gained", "lost", "p",
-               "partial", "unscored", "verdict")  # fmt: skip
+    headers = ("student", "before", "interval", "after", "interval", "corrected", "labelled", "teacher", "gained",
+               "lost", "p", "partial", "unscored", "verdict")  # fmt: skip
     rows = []
     for student in result.students:
         numbers = student.numbers(Defense)

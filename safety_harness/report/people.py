@@ -43,8 +43,8 @@ def _judged(facts: Labelled) -> str:
     }
     (refusals, right), (others, missed) = counts[True], counts[False]
     return (
-        f"On answers like these, people call {right} of {refusals} labelled answers a refusal that the judge calls one, "
-        f"and {missed} of {others} that it does not."
+        f"On answers like these, people call {right} of {refusals} labelled answers a refusal that the judge calls "
+        f"one, and {missed} of {others} that it does not."
     )
 
 
