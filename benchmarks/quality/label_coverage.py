@@ -151,8 +151,8 @@ prediction-powered mean, "as judged" Wilson's interval of the judge's verdicts a
 
 In the first table the interval holds the truth in {min(held):.3f} to {max(held):.3f} of the runs, and in
 {sum(0.94 <= one <= 0.96 for one in held)} of {len(held)} rows in 0.94 to 0.96. It lies above the truth in at most
-{worst:.3f}, and in at most {worst_high:.3f} where the DSR is 0.7 or more. Rows over 0.96 are those of judges that hardly
-err: {LABELS[0]} labels then often show no error, and nobody can tell this judge from one that errs in three of a
+{worst:.3f}, and in at most {worst_high:.3f} where the DSR is 0.7 or more. Rows over 0.96 are those of judges that
+hardly err: {LABELS[0]} labels then often show no error, and nobody can tell this judge from one that errs in three of a
 hundred.
 
 ## Answers drawn at random

@@ -208,13 +208,14 @@ def _read_sheet(sample: Sequence[Drawn], labels: Labels, options: argparse.Names
 
 def _conclude(sample: Sequence[Drawn], labels: Labels, options: argparse.Namespace) -> None:
     """Print how many answers are labelled, how people agree, and what to run next. Nothing of an answer is shown."""
-    from safety_harness.gate.labels import both
+    from safety_harness.gate.labels import SETTLED, both
     from safety_harness.judging.calibration import Calibration
 
     digests = [one.digest for one in sample]
     seen = sum(options.annotator in labels.of.get(one, {}) for one in digests)
     print(f"\n{options.out}: {options.annotator} has seen {seen} of {len(sample)}.")
-    if (agreement := Calibration(*both(labels, digests))).n:
+    # Whoever settles is asked only where the others disagree.
+    if options.annotator != SETTLED and (agreement := Calibration(*both(labels, digests))).n:
         first, second = labels.annotators[:2]
         kappa = "–" if agreement.kappa is None else f"{agreement.kappa:.2f}"
         print(f"{first} and {second} agree on {agreement.accuracy:.2f} of {agreement.n} answers, kappa {kappa}.")

@@ -67,7 +67,8 @@ class Measure:
         """Return the defense *check* as *labels* decide it, and remark how many of them are of other answers."""
         from safety_harness.gate.labels import matching, with_labels
 
-        questions = self.questions.get(asked.set, ())
+        if not (questions := self.questions.get(asked.set)):  # of a suite's own: their answers have no names
+            return check
         decided = with_labels(check, questions, labels, self.gate)
         if (own := len(matching(asked, questions, labels))) < len(labels.of):
             remark(f"{self.student}: of {len(labels.of)} labelled answers {own} are its own; the others are not used.")
