@@ -1,4 +1,4 @@
-"""Check the DSR that follows from labels: its value against PPI, its interval by simulation, and the gate's decision."""
+"""Check the DSR that follows from labels: its value, its interval by simulation, and what the gate makes of it."""
 
 from __future__ import annotations
 
