@@ -70,10 +70,12 @@ class Measure:
         if not (questions := self.questions.get(asked.set)):  # of a suite's own: their answers have no names
             return check
         decided = with_labels(check, questions, labels, self.gate)
-        if (own := len(matching(asked, questions, labels))) < len(labels.of):
-            remark(f"{self.student}: of {len(labels.of)} labelled answers {own} are its own; the others are not used.")
-        if own and decided is check:
-            remark(f"{self.student}: its labels count no more, because it is judged otherwise now. Label this run.")
+        own, every = len(matching(asked, questions, labels)), len(labels.of)
+        if decided is check:
+            why = "answers or verdicts are others than when they were drawn. Label this run"
+            remark(f"{self.student}: {own} of {every} labelled answers are its own, and none counts: {why}.")
+        elif own < every:
+            remark(f"{self.student}: {own} of {every} labelled answers are its own; the others are not used.")
         return decided
 
     def _add(self, **row: Any) -> None:
