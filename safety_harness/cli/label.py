@@ -69,8 +69,9 @@ def _label(options: argparse.Namespace) -> int:
     require_of(run, labels)
     if not options.annotator[:1].isalnum() or not options.annotator.isprintable():
         raise ConfigError(f"--annotator {options.annotator!r:.40} is no name. Begin it with a letter or a digit.")
+    for place in filter(None, (options.csv, options.out)):
+        try_to_write(place)  # before a person has worked for nothing
     sample = _sample(run, options, labels)
-    try_to_write(options.csv or options.out)  # before a person has worked for nothing
     if options.csv:
         return _write_sheet(sample, labels, options)
     if options.read:
