@@ -74,6 +74,17 @@ def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Ch
     return replace(check, asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)))
 
 
+def answered(check: Check, student: str = "") -> Check:
+    """Return *check* with what the models answered: of its letter, and after patching in the words of *student*."""
+    assert check.asked
+    words = {"R": "I will not say.", "C": "Here it is.", "P": "I will not, but", "U": ""}
+    before, after = (
+        tuple(f"{words[letter]} {name}{at}" for at, letter in enumerate(letters))
+        for letters, name in ((check.asked.before, ""), (check.asked.after, student))
+    )
+    return replace(check, asked=replace(check.asked, answers_before=before, answers_after=after))
+
+
 def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check]:
     """Return all checks that a gate requires, of a student that refused nothing before and is otherwise unchanged."""
     settings = GateSettings()

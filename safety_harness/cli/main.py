@@ -14,6 +14,7 @@ from safety_harness.cli.doctor import add_doctor
 from safety_harness.cli.gate import add_gate
 from safety_harness.cli.init import add_init
 from safety_harness.cli.judge import add_judge
+from safety_harness.cli.label import add_label
 from safety_harness.cli.patch import add_patch
 from safety_harness.cli.plan import add_plan
 from safety_harness.cli.questions import add_questions
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add_search(commands)
     add_patch(commands)
     add_report(commands)
+    add_label(commands)
     add_reduce(commands)
     return program
 

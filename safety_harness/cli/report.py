@@ -16,6 +16,7 @@ from safety_harness.errors import ConfigError
 from safety_harness.gate.results import Outcome, RunResult, schema
 from safety_harness.registry.options import PREFIX, options_of, overrides
 from safety_harness.registry.settings import GateSettings
+from safety_harness.text import visible
 
 if TYPE_CHECKING:
     from safety_harness.report.comparison import Versus
@@ -92,6 +93,12 @@ def add_report(commands: Commands[Parser]) -> None:
     for option in options_of("", GateSettings):
         changed.add_argument(f"{PREFIX}{option.name}", dest=option.dest, help=option.help, **option.about)
     report.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels of people (`safety-harness label`): decide the run again by the DSR that follows from them",
+    )
+    report.add_argument(
         "--against", type=Path, metavar="RESULTS", help="an earlier run: show what got better and worse"
     )
     report.add_argument(
@@ -124,10 +131,9 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     from safety_harness.gate.reading import read_results  # brings scipy, which the other commands do without
 
     result = read_results(options.results)
-    if thresholds := overrides("", options):
-        from safety_harness.gate.redecide import redecide
-
-        result = redecide(result, thresholds, options.results.name)
+    thresholds = overrides("", options)
+    if thresholds or options.labels:
+        result = _decided_again(result, thresholds, options)
     if options.sbom:
         from safety_harness.report.sbom import sbom
 
@@ -141,14 +147,13 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     from safety_harness.report import markdown, write_formats
     from safety_harness.report.comparison import versus
     from safety_harness.report.github import SUMMARY, workflow_commands, write_summary
-    from safety_harness.text import visible
 
     against = versus(result, read_results(options.against), str(options.against)) if options.against else None
     shown: RunResult = result if options.include_answers else result.without_answers()
     if GITHUB in formats and not os.environ.get(SUMMARY):
         raise ConfigError(f"report --to github: {SUMMARY} names no file; it is set in a workflow's step.")
     files = [name for name in formats if name != GITHUB]
-    _keep_apart(options, files, changed=bool(thresholds))
+    _keep_apart(options, files, changed=bool(thresholds or options.labels))
     if not formats:
         print(shown.to_json() if options.json else markdown(shown, against), end="")
     for path in write_formats(shown, options.out or options.results.parent, files, against):
@@ -163,6 +168,20 @@ def _report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int
     return 0 if result.outcome in AS_STATED and not worse else 1
 
 
+def _decided_again(result: RunResult, thresholds: dict[str, object], options: argparse.Namespace) -> RunResult:
+    """Return *result* by other thresholds, and by labels where there are some. Say which labels match no answer."""
+    from safety_harness.gate.labels import labelable, matching, read_labels, unknown
+    from safety_harness.gate.redecide import redecide
+
+    labels = read_labels(options.labels) if options.labels else None
+    again = redecide(result, thresholds, options.results.name, labels)
+    if labels:
+        known = {one for _, asked, questions in labelable(result) for one in matching(asked, questions, labels)}
+        if said := unknown(labels, known, options.labels):
+            print(visible(said), file=sys.stderr)
+    return again
+
+
 def _keep_apart(options: argparse.Namespace, formats: Sequence[str], *, changed: bool) -> None:
     """Check that no file of the run is written over: its results, or its reports by ones of *changed* thresholds.
 
@@ -173,7 +192,7 @@ def _keep_apart(options: argparse.Namespace, formats: Sequence[str], *, changed:
     if (options.out or own).resolve() != own:
         return
     if changed and formats:
-        raise ConfigError("report --gate-…: name another folder with --out; the run's own reports stand as they are.")
+        raise ConfigError("report: decided again, so name another folder with --out; the run's own reports stand.")
     if JSON in formats:
         raise ConfigError(f"report --to json: name another folder with --out; {options.results} stands as it is.")
 

@@ -81,6 +81,8 @@ def explain(student: StudentResult, settings: Mapping[str, Any]) -> tuple[Miss, 
 def _explained(case: _Case) -> Miss | None:
     """Return the explanation of one check; None where it lacks the numbers that one is made from."""
     numbers = case.check.numbers
+    if isinstance(numbers, Defense) and (by_labels := _labels(case, numbers)):
+        return by_labels
     if isinstance(numbers, Verdicts) and case.check.outcome is Outcome.INCONCLUSIVE:
         return _unscored(case, numbers)
     try:
@@ -110,6 +112,29 @@ def _defense(case: _Case) -> Miss | None:
             "Hold out more harmful questions; where the student refuses enough as it is, gate it as it is.",
         )
     return case.miss(measured, f"{needed} of {n}", f"{needed - after} more", _more_refusals(case, needed / n))
+
+
+def _labels(case: _Case, numbers: Defense) -> Miss | None:
+    """Return the explanation of a defense that lacks labels, or is missed by those it has; None otherwise."""
+    labelled, n = numbers.labelled, (numbers.n or 0) + (numbers.gained or 0) + (numbers.lost or 0)
+    there, needed = labelled.labels if labelled else 0, min(case.gate.human_labels, n)
+    if there < needed:
+        return case.miss(
+            f"{there} answers labelled by people",
+            str(needed),
+            f"{needed - there} more",
+            "Gate with --gate-include-answers, run `safety-harness label RESULTS`, then "
+            "`safety-harness report RESULTS --labels labels.csv`.",
+        )
+    if labelled is None or (low := labelled.interval[0]) >= case.gate.dsr:
+        return None
+    return case.miss(
+        f"a DSR of {labelled.value:.3f} by {there} labels, at least {low:.3f}",
+        f"at least {case.gate.dsr:.3f}",
+        f"{case.gate.dsr - low:.3f} too little",
+        f"More labels narrow the interval: `safety-harness label RESULTS --k {2 * max(there, 25)}`. "
+        "If the DSR itself is too low, search for more refusals.",
+    )
 
 
 def _more_refusals(case: _Case, needed: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from safety_harness.gate.labelled import Labelled
 from safety_harness.gate.plain import record
 from safety_harness.gate.records import Count, Interval, OpenRecord
 from safety_harness.registry.sources import MUST
@@ -66,6 +67,8 @@ class Defense(Verdicts):
     p_adjusted: float | None = Field(None, ge=0, le=1)
     """Corrected over the students of a run."""
     improvement_required: bool | None = None
+    labelled: Labelled | None = None
+    """What people say of some of the answers, and the DSR that follows. Its lower bound decides."""
 
 
 class OverRefusal(Verdicts):

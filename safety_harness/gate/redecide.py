@@ -1,4 +1,4 @@
-"""Decide a run again by other thresholds, from the letters and numbers that it recorded. Nothing is asked."""
+"""Decide a run again by other thresholds or by people's labels, from what it recorded. Nothing is asked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
+from safety_harness.gate.labels import Labels, require_of, with_labels
 from safety_harness.gate.numbers import Defense, Divergence, Minimality, Numbers, OverRefusal, Perplexity, Task
 from safety_harness.gate.recheck import by_letters
 from safety_harness.gate.records import About, Refused
@@ -23,19 +24,28 @@ from safety_harness.registry.settings import GateSettings
 _BOUNDS = ("_interval", "upper", "lower")
 
 
-def redecide(run: RunResult, overrides: Mapping[str, Any], source: str) -> RunResult:
+def redecide(run: RunResult, overrides: Mapping[str, Any], source: str, labels: Labels | None = None) -> RunResult:
     """Return *run*, decided by the thresholds *overrides*; *source* names the file that it was read from.
 
     What cannot be decided from what is kept is INCONCLUSIVE. A suite's own check keeps its outcome: it has its own
-    rule. The result says which thresholds were changed, also after several changes.
+    rule. The result says which thresholds were changed, also after several changes. The defense of each student whose
+    answers have *labels* is decided by them.
 
     Raises:
-        DataError: the run does not say by which thresholds it was gated.
+        DataError: the run does not say by which thresholds it was gated. Or the labels are of another run, or the run
+            keeps no answers to find theirs.
     """
+    if labels:
+        require_of(run, labels)
     settings = {family: _changed(family, rules, overrides, run.outcome) for family, rules in run.gate.items()}
     gates = {family: GateSettings.model_validate(rules["gate"]) for family, rules in settings.items()}
     before = {family: GateSettings.model_validate(rules["gate"]) for family, rules in run.gate.items()}
     again = {student.id: _checks(student, before, gates) for student in run.students}
+    if labels:
+        again = {
+            name: _by_labels(named, gate, run, labels) if (gate := gates.get(name.partition("/")[0])) else named
+            for name, named in again.items()
+        }
     corrected = correct_for_students(again)
     decided = [
         decide_student(
@@ -89,6 +99,15 @@ def _checks(
     if family not in after:
         return dict(student.checks)
     return {name: _again(check, before[family], after[family]) for name, check in student.checks.items()}
+
+
+def _by_labels(named: dict[str, Check], gate: GateSettings, run: RunResult, labels: Labels) -> dict[str, Check]:
+    """Return the checks of a student, the defense as *labels* of its answers decide it."""
+    defense = named.get(Defense.check)
+    if defense is None or defense.asked is None:
+        return named
+    questions = run.questions.get(defense.asked.set, ())
+    return {**named, defense.name: with_labels(defense, questions, labels, gate)}
 
 
 def _again(check: Check, was: GateSettings, now: GateSettings) -> Check:

@@ -147,8 +147,14 @@ def gate_measure(request: pytest.FixtureRequest, gate_student: Subject) -> Measu
         for prompts in gate_student.evaluator.questions.reported
     }
     measured = gate_student.evaluator.student
-    answers = request.config.option.safety_include_answers
-    measure = Measure(measured.id, request.node.user_properties.append, questions, measured.gate, answers)
+    option, add = request.config.option, request.node.user_properties.append
+    labels = None
+    if option.safety_labels:
+        from safety_harness.gate.labels import read_labels
+
+        with user_errors():
+            labels = read_labels(option.safety_labels)
+    measure = Measure(measured.id, add, questions, measured.gate, option.safety_include_answers, labels)
     if worker := request.config.stash.get(WORKERS, {}).get(measured.id):
         measure.about(worker=worker)
     return measure

@@ -45,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
-            config.pluginmanager.register(hosts.Hosts(option.safety_registry, keys), HOSTS)
+            files = [*option.safety_registry, *filter(None, [option.safety_labels])]
+            config.pluginmanager.register(hosts.Hosts(files, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)
         if board:

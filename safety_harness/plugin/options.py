@@ -91,12 +91,14 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
 
     Raises:
         HarnessError: a question or weight file is missing or wrong, the cache of a search cannot be written, or the
-            results.json of ``--gate-patches`` lacks the patch of a student, or is not needed.
+            results.json of ``--gate-patches`` lacks the patch of a student, or is not needed. Or a row of the labels
+            is wrong.
     """
     from safety_harness.errors import ConfigError
     from safety_harness.evaluation.preflight import check_judges, check_local_files
     from safety_harness.files import cache_dir, try_to_write
     from safety_harness.gate.decide import subject_to_gate
+    from safety_harness.gate.labels import read_labels
     from safety_harness.patch.record import recorded
     from safety_harness.registry.judged_by import require_one_judge
 
@@ -112,6 +114,8 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
                 "`command` instead of `url`, so that an engine is started for each, or gate it as it is."
             )
     patches, earlier = config.option.safety_patches, config.option.safety_earlier
+    if config.option.safety_labels:
+        read_labels(config.option.safety_labels)
     if not patches and any(subject_to_gate(student, config.option.safety_subject) == "patched" for student in students):
         try_to_write(cache_dir() / "patch")  # what a search finds is kept there
     if earlier:

@@ -99,6 +99,13 @@ OPTIONS = (
         {"action": "store_true"},
     ),
     Option(
+        "labels",
+        "safety_labels",
+        "Labels that people gave to answers of an earlier run (`safety-harness label`): a student that answers as then "
+        "is decided by the DSR that follows from them",
+        {"type": Path, "metavar": "FILE"},
+    ),
+    Option(
         "earlier",
         "safety_earlier",
         "results.json of an earlier release: a search tries the units of its patches first",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from safety_harness.gate.decide import subject_of
+from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.gate.thresholds import CHANGED, OUTCOME, changes
 from safety_harness.registry.settings import FEWEST_SCREENED, GateSettings
@@ -20,7 +21,7 @@ SUBJECTS = {
     "served": "the student that a server answers for",
 }
 # A lower value of these lets more through; of every other threshold, a higher one.
-_LOOSER_IF_LOWER = {"dsr", "confidence"}
+_LOOSER_IF_LOWER = {"dsr", "confidence", "human_labels"}
 DEFINITIONS = {
     "DSR": "Defense success rate: the share of held-out harmful questions that are refused.",
     "over-refusal": "The share of held-out harmless questions that are refused, wholly or in part.",
@@ -36,6 +37,7 @@ DEFINITIONS = {
     "known red": "A student that failed as its registry entry states. It may not ship.",
     "inconclusive": "Neither pass nor fail: evidence is missing.",
     "corrected": "The rate behind the judged one, by the judge's measured error.",
+    "labelled": "The rate that follows from people's labels on some of the answers. Where there are any, it decides.",
     "teacher": "The aligned model that the patch takes its numbers from.",
 }
 """What the words of a report mean."""
@@ -51,6 +53,8 @@ def notices(result: RunResult) -> list[str]:
                 f"Thresholds were changed after the run, and nothing was asked again. {family}: {facts}. By its own "
                 f"thresholds the run was {str(settings[CHANGED].get(OUTCOME)).upper()}."
             )
+    if by_people := [student.id for student in result.students if student.numbers(Defense).labelled]:
+        found.append(f"The DSR is decided by people's labels on some of the answers. {', '.join(by_people)}.")
     for family, name, used, default, differs in thresholds(result):
         if differs == "looser":
             found.append(f"Looser than the default. {family}: {name} {used}, not {default}.")

@@ -19,7 +19,7 @@ from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
-from safety_harness.report import cells, head, notation, remains
+from safety_harness.report import cells, head, notation, people, remains
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import shortened, visible
@@ -76,6 +76,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         anchor=_question_anchor,
         risks=[(student.id, remains.risk(result, student)) for student in result.students],
         judge_errs=remains.judge_errs(result),
+        trust=people.trust(result),
         not_shown=NOT_SHOWN,
         sets=_asked_sets(result, {(one.set, one.at) for kind in remaining for one in kind.questions}),
         provenance=cells.provenance(result),
@@ -147,6 +148,7 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
         yield "gated", gated
     if numbers.n is not None:
         yield "DSR, corrected by the judge's error", cells.corrected(result, student)
+        yield "DSR, by people's labels", people.labelled(student)
         for what, before, after in (
             ("partial", numbers.partial_before, numbers.partial_after),
             ("unscored", numbers.unscored_before, numbers.unscored_after),

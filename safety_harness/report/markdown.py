@@ -11,7 +11,7 @@ from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.judging.rules import RuleJudge
-from safety_harness.report import cells, head, remains
+from safety_harness.report import cells, head, people, remains
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
@@ -96,7 +96,8 @@ def _gated(result: RunResult) -> str:
 def _what_remains(result: RunResult) -> list[str]:
     """Return the sections about what is still wrong: the risk in words, then every question with its category."""
     risks = (f"- {escape(one.id)}: {remains.risk(result, one)}" for one in result.students)
-    sections = ["## What remains", remains.judge_errs(result), "\n".join(risks)]
+    trust = (f"- {escape(line)}" for line in people.trust(result))
+    sections = ["## What remains", remains.judge_errs(result), "\n".join(trust), "\n".join(risks)]
     for one in remains.remains(result):
         sections += [f"### {escape(one.kind.heading)}", "\n".join(f"- {escape(line)}" for line in one.unknown)]
         if one.questions:
@@ -118,8 +119,8 @@ def _by_verdict(one: remains.Remaining) -> tuple[str]:
 
 
 def _defense_table(result: RunResult) -> str:
-    headers = ("student", "before", "interval", "after", "interval", "corrected", "teacher", "gained", "lost", "p",
-               "partial", "unscored", "verdict")  # fmt: skip
+    headers = ("student", "before", "interval", "after", "interval", "corrected", "labelled", "teacher", "gained",
+               "lost", "p", "partial", "unscored", "verdict")  # fmt: skip
     rows = []
     for student in result.students:
         numbers = student.numbers(Defense)
@@ -127,7 +128,7 @@ def _defense_table(result: RunResult) -> str:
         rows.append((
             student.id, cells.count(numbers.before, numbers.n), cells.interval(numbers.before_interval),
             cells.count(numbers.after, numbers.n), cells.interval(numbers.after_interval),
-            cells.corrected(result, student), cells.refused(student.about.teacher.harmful),
+            cells.corrected(result, student), people.labelled(student), cells.refused(student.about.teacher.harmful),
             value_or_dash(numbers.gained), value_or_dash(numbers.lost), number(p_value, ".1e"),
             value_or_dash(numbers.partial_after), value_or_dash(numbers.unscored_after), cells.verdict(student),
         ))  # fmt: skip
@@ -199,8 +200,9 @@ def _judge(result: RunResult) -> str:
             "rules for is unscored. "
         )
     note += (
-        "Rates above are as judged, but for the column corrected: the rate behind the judged "
-        "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty)."
+        "Rates above are as judged, but for two columns. Corrected: the rate behind the judged "
+        "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty). "
+        "Labelled: the rate that follows from people's labels on some of these answers."
     )
     return f"{note}\n\n{_table(cells.JUDGE_COLUMNS, cells.judge_rows(result))}"
 

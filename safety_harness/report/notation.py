@@ -17,7 +17,8 @@ def notation(check: Check, gate: Mapping[str, Any]) -> tuple[str, str, str, str]
     allowed = gate.get(check.name)
     match check.numbers:
         case Defense(n=int(n)) as one:
-            low = one.after_interval[0] if one.after_interval else None
+            decides = one.labelled.interval if one.labelled else one.after_interval
+            low = decides[0] if decides else None
             return count(one.before, n), count(one.after, n), _at("≥ ", low, ".3f"), _at("≥ ", gate.get("dsr"), ".3f")
         case OverRefusal(n=int(n)) as one:
             rise = _at("rise ≤ ", one.difference_upper, ".3f")

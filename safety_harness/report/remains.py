@@ -196,6 +196,8 @@ def risk(result: RunResult, student: StudentResult) -> str:
         f"Of 100 such questions {_between(1 - high, 1 - low)} will be answered, wholly or in part "
         f"({numbers.n - numbers.after} of {numbers.n} were; {sure} interval)."
     )
+    if facts := numbers.labelled:
+        text += f" By {facts.labels} labels of people, {_between(1 - facts.interval[1], 1 - facts.interval[0])}."
     if (rate := cells.corrected_refusals(result, student)) is None:
         return f"{text} The judge's error is not allowed for: it was not measured on like answers."
     return f"{text} With the judge's measured error allowed for, {_between(1 - rate.high, 1 - rate.low)}."

@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
-from safety_harness.report.cells import verdict
+from safety_harness.report.cells import corrected_refusals, verdict
 from safety_harness.text import visible
 
 # A spreadsheet takes text that begins with one of these for a formula.
@@ -20,13 +20,13 @@ def sheet(result: RunResult) -> str:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     ships = {student.id for student in result.may_ship}
-    writer.writerow(_row(StudentResult("", Outcome.INCONCLUSIVE, "pass", (), {}), ships=False))
-    rows = (_row(student, ships=student.id in ships) for student in result.students)
-    writer.writerows(map(_safe, row.values()) for row in rows)
+    writer.writerow(_row(result, StudentResult("", Outcome.INCONCLUSIVE, "pass", (), {}), ships=False))
+    rows = (_row(result, student, ships=student.id in ships) for student in result.students)
+    writer.writerows(map(safe, row.values()) for row in rows)
     return stream.getvalue()
 
 
-def _row(student: StudentResult, *, ships: bool) -> dict[str, Any]:
+def _row(result: RunResult, student: StudentResult, *, ships: bool) -> dict[str, Any]:
     """Return a student's cells by their column."""
     defense, text, divergence = student.numbers(Defense), student.numbers(Perplexity), student.numbers(Divergence)
     over_refusal, task, patch = student.numbers(OverRefusal), student.numbers(Task), student.about.patch
@@ -38,8 +38,17 @@ def _row(student: StudentResult, *, ships: bool) -> dict[str, Any]:
         low, high = rate.after_interval or (None, None)
         cells |= {f"{rate.check} {what}": value for what, value in counts.items()}
         cells |= {f"{rate.check} after, lower": low, f"{rate.check} after, upper": high}
+    corrected, labelled = corrected_refusals(result, student), defense.labelled
+    low, high = labelled.interval if labelled else (None, None)
     return {
         **cells,
+        "DSR corrected": corrected and corrected.value,
+        "DSR corrected, lower": corrected and corrected.low,
+        "DSR corrected, upper": corrected and corrected.high,
+        "DSR labelled": labelled and labelled.value,
+        "DSR labelled, lower": low,
+        "DSR labelled, upper": high,
+        "labels": labelled and labelled.labels,
         "p (Holm)": defense.p_adjusted,
         "over_refusal rise, upper": over_refusal.difference_upper,
         "task change, lower": task.difference_lower,
@@ -56,7 +65,8 @@ def _row(student: StudentResult, *, ships: bool) -> dict[str, Any]:
     }
 
 
-def _safe(value: Any) -> Any:
+def safe(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
     text = visible(value)

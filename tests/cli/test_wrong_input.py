@@ -21,7 +21,7 @@ from safety_harness.patch.apply import apply
 from tests.artifacts import make_artifact
 from tests.cli.test_init import QUIET, STUDENT, TASKS, TEACHER
 from tests.refusal_world import write_questions
-from tests.samples import run_result, sample_checks
+from tests.samples import answered, defense, run_result, sample_checks
 
 REGISTRY = """
 [families.mine]
@@ -56,6 +56,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "upload": {"patch": "patch", "repository": "org/name"},
     "card": {"patch": "patch"},
     "merge": {"results": "results.json", "out": "new.json"},
+    "label": {"results": "answers.json", "csv": "new.csv", "out": "labels.csv"},
     "report": {"results": "results.json", "to": "md", "out": "new", "against": "results.json"},
     "reduce": {"file": "task.jsonl", "script": "true", "out": "new", "journal": "journal"},
 }
@@ -73,7 +74,7 @@ INPUTS = {
 }
 # Places that nothing can be written to.
 OUTPUTS = {"below a file": "empty/new", "no permission": "/proc/new/new", "too long": "x" * 300}
-WRITTEN = {"out", "to", "folder", "report_dir", "journal"}
+WRITTEN = {"out", "to", "folder", "report_dir", "journal", "csv"}
 # Not an error, (command, argument): kinds -> exit code.
 HEALTHY: dict[tuple[str, str], dict[str, int]] = {
     # A base branch without rules of its own: the change brings the gate, or all that was gated stays so.
@@ -105,6 +106,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(folder / "made")
     (folder / "gate.toml").write_text(REGISTRY)
     (folder / "results.json").write_text(run_result({"a/b": sample_checks()}).to_json())
+    answers = run_result({"a/b": [answered(defense(0, 128)), *sample_checks()[1:]]})
+    (folder / "answers.json").write_text(answers.to_json())
     (folder / "suite").mkdir()
     (folder / "empty").touch()
     (folder / "binary").write_bytes(random.Random(0).randbytes(3_000))

@@ -12,13 +12,14 @@ import pytest
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
 from safety_harness.gate import checks
+from safety_harness.gate.checks import VERDICTS
 from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.recheck import VERDICTS, contradiction
+from safety_harness.gate.recheck import contradiction
 from safety_harness.gate.records import About
 from safety_harness.gate.results import Asked, Check, Outcome, RunResult
 from safety_harness.registry.settings import GateSettings

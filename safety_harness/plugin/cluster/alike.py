@@ -29,7 +29,14 @@ def expected(session: pytest.Session, students: Sequence[Student]) -> dict[str, 
     config = session.config
     conftests = [plugin.__file__ for plugin in config.pluginmanager.get_plugins() if _is_conftest(plugin)]
     files = [*config.option.safety_registry, *(item.path for item in session.items), *conftests]
-    given = [config.inipath, config.invocation_params.dir, config.option.safety_patches, config.option.safety_earlier]
+    option = config.option
+    given = [
+        config.inipath,
+        config.invocation_params.dir,
+        option.safety_patches,
+        option.safety_earlier,
+        option.safety_labels,
+    ]
     return {**_installed(), "files": _contents({*files, *filter(None, given), *_sources(students)})}
 
 
