@@ -12,6 +12,7 @@ from typing import Any
 
 from safety_harness.errors import ConfigError, SourceError, remark
 from safety_harness.files import sha256_text
+from safety_harness.judges.kept import Judged
 from safety_harness.judges.put import Put, Putter, Tokens
 from safety_harness.judging.judge import Case, Judgement, Verdict
 from safety_harness.registry.fetch import resolve
@@ -22,6 +23,8 @@ VERSION = 1
 """To be raised when the code that puts and reads cases changes a verdict. It is part of a judge's fingerprint."""
 # A tokenizer without a limit of its own names a number of this size or more.
 _NO_LIMIT = 1_000_000
+# What a killed run has judged by then is kept. Of more batches, rows of one length find each other.
+BATCHES_AT_ONCE = 8
 
 
 class LocalJudge:
@@ -172,12 +175,22 @@ class LocalJudge:
         if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_available():
             cuda.empty_cache()
 
-    def judge_many(self, cases: Sequence[Case]) -> list[Judgement]:
-        """Return the judgement of each case, in order.
+    def judge_many(self, cases: Sequence[Case], judged: Judged = lambda *_: None) -> list[Judgement]:
+        """Return the judgement of each case, in order. *judged* is called with those of some batches at a time.
 
         Raises:
             SourceError: the model cannot be loaded, or memory ended.
         """
+        found: list[Judgement] = []
+        while len(found) < len(cases):
+            some = self._some(cases[len(found) : len(found) + BATCHES_AT_ONCE * self.row.batch_size])
+            for at, one in enumerate(some, len(found)):
+                judged(at, one)
+            found += some
+        return found
+
+    def _some(self, cases: Sequence[Case]) -> list[Judgement]:
+        """Return the judgement of each of some *cases*."""
         puts = [self.putter.put(case.question, case.answer) for case in cases]
         cut = sum(1 for put in puts if put.cut)
         if cut and not self.cuts:
