@@ -17,9 +17,10 @@ from safety_harness.cli import main as cli
 from safety_harness.digests import REHASH_VARIABLE
 from safety_harness.evaluation.gpus import VISIBLE
 from safety_harness.files import CACHE_VARIABLE
+from safety_harness.judges.guards import forms
 from safety_harness.plugin import fixtures, options
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
-from safety_harness.registry import schema, sources
+from safety_harness.registry import judges, schema, sources
 from safety_harness.registry.named import KINDS, sets
 from safety_harness.registry.options import OPTIONS, settings_options
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, screen_tokens
@@ -33,6 +34,7 @@ FIXTURES = (
 TABLES = (
     schema.Family, schema.Backend, schema.StudentSpec, schema.Served, schema.ModelSpec, sources.Source,
     sources.SplitSpec, sources.PromptSource, sources.FurtherQuestions, sources.MustQuestions,
+    judges.ModelJudge, judges.ClassifierJudge, judges.GuardJudge, judges.EndpointJudge,
 )  # fmt: skip
 EXIT_CODES = (
     (
@@ -110,6 +112,9 @@ def reference() -> str:
         _table(("preset", "differs from `standard` in"), [(f"`{name}`", text) for name, text in _presets()]),
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
+        "## Guards",
+        "What `form` of a guard names ([judges](judge.md#choose-a-judge)): rows of `safety_harness/judges/guards.toml`.",
+        _table(("form", "says", "prompt", "source"), list(_guards())),
         "## Question sets",
         "What a name stands for where a registry says which questions are asked ([questions](questions.md)).",
         _table(("name", "kind", "number", "licence", "from", "what it is"), list(_question_sets())),
@@ -134,6 +139,14 @@ def _fixtures() -> Iterator[tuple[str, str]]:
         function = inspect.unwrap(getattr(fixture, "_fixture_function", fixture))
         name = function.__name__
         yield f"`{name.removeprefix('gate_')}`, `{name}`", _line(function.__doc__)
+
+
+def _guards() -> Iterator[tuple[str, str, str, str]]:
+    """Yield each form of a guard, what it says, where its prompt comes from, and who documents it."""
+    for name, form in forms().items():
+        says = ", ".join(line.axis for line in form.lines if line.axis)
+        prompt = "its chat template" if form.prompt == "chat" else "a file (`prompt`)"
+        yield f"`{name}`", says, prompt, form.source
 
 
 def _presets() -> Iterator[tuple[str, str]]:
