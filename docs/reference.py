@@ -113,7 +113,7 @@ def reference() -> str:
         "## Registry",
         *(part for model in TABLES for part in _fields(model.__name__, model)),
         "## Guards",
-        "What `form` of a guard names ([judges](judge.md#choose-a-judge)): rows of `safety_harness/judges/guards.toml`.",
+        "What `form` of a guard names ([judges](judge.md#choose-a-judge)): rows of `judges/guards.toml`.",
         _table(("form", "says", "prompt", "source"), list(_guards())),
         "## Question sets",
         "What a name stands for where a registry says which questions are asked ([questions](questions.md)).",
