@@ -14,7 +14,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.evaluation.gpus import Gpu, visible_gpus
-from safety_harness.plugin import hosts, live, options, workers
+from safety_harness.plugin import alike, hosts, live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.environment import PACKAGES, installed
@@ -44,8 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
+        files = [*option.safety_registry, *alike.sources(students)]
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
-            config.pluginmanager.register(hosts.Hosts(option.safety_registry, keys), HOSTS)
+            config.pluginmanager.register(hosts.Hosts(files, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)
         if board:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,7 +19,8 @@ import pytest
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_text
 from safety_harness.patch.record import patch_folder
-from safety_harness.plugin.cluster import alike, connect, exchange, placing, task
+from safety_harness.plugin import alike
+from safety_harness.plugin.cluster import connect, exchange, placing, task
 from safety_harness.registry.load import Student, load_registry
 from tests.plugin.conftest import RUN, write_project
 from tests.plugin.test_workers import FOUR, without_places
@@ -29,6 +31,19 @@ ROOT = Path(__file__).parents[2]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
 KEY = sha256_text("a search")[:32]
 JOURNAL = f"{KEY}.0123abcd.journal"
+# One report that can be read, beside a warning that cannot.
+DAMAGED = json.dumps(
+    {
+        "trouble": "",
+        "warnings": [["odd"]],
+        "reports": [
+            {
+                "nodeid": "t", "location": ["t", 0, "t"], "keywords": {}, "outcome": "passed", "longrepr": None,
+                "when": "call", "$report_type": "TestReport", "sections": [], "user_properties": [], "duration": 0.0,
+            }
+        ],
+    }
+)  # fmt: skip
 
 
 # --- What a task asks for ------------------------------------------------------------------------------------------
@@ -143,7 +158,7 @@ def wanted(tmp_path: Path) -> dict[str, Any]:
     """Return what a node must have, as it is here, with one registry file."""
     file = tmp_path / "registry.toml"
     file.write_text("[families]\n")
-    return {**alike._installed(), "files": alike._contents([file])}
+    return alike.described([file])
 
 
 def test_a_node_that_is_alike_has_no_fault(wanted: dict[str, Any]) -> None:
@@ -159,7 +174,7 @@ def test_a_node_that_is_alike_has_no_fault(wanted: dict[str, Any]) -> None:
             f"Python is {sys.version_info[0]}.{sys.version_info[1]}, and 3.99 where the run was started",
         ),
         ("torch", "1.0", "torch is"),
-        ("gguf", None, "and not installed where the run was started. Use one environment on all nodes."),
+        ("gguf", None, "and not installed where the run was started. Use one environment on all machines."),
     ],
 )
 def test_a_node_with_another_version_says_which(wanted: dict[str, Any], name: str, version: Any, says: str) -> None:
@@ -208,6 +223,10 @@ def test_an_address_where_nothing_listens_is_refused() -> None:
         (ConnectionError("Failed to connect to Ray cluster at x"), "does not accept this machine's token"),
         (RuntimeError("Version mismatch: The cluster was started\n with: Ray: 2.52"), "runs another Ray or Python"),
         (RuntimeError("No node info found matching"), "Run on a node of the cluster"),
+        (
+            ConnectionError("Could not find any running Ray instance."),
+            "no cluster has a node on this machine",
+        ),
         (RuntimeError("odd"), "no connection (RuntimeError: odd)"),
     ],
 )
@@ -286,19 +305,67 @@ def test_a_recorder_tells_why_a_file_could_not_be_collected(pytester: pytest.Pyt
     pytester.makepyfile(test_it="import no_module_of_this_name")
     recorder = task.Recorder(["test_it.py::test_a"], {"workerid": "r0"})
     pytester.inline_run("-p", "no:cacheprovider", plugins=[recorder])
-    assert recorder.trouble == ["test_it.py: E   ModuleNotFoundError: No module named 'no_module_of_this_name'"]
+    assert recorder.trouble[0] == "test_it.py: E   ModuleNotFoundError: No module named 'no_module_of_this_name'"
+
+
+@pytest.mark.parametrize("ends", ["pytest.exit('enough', returncode=0)", "request.session.shouldstop = 'enough'"])
+def test_a_recorder_of_a_run_that_broke_off_has_no_reports(pytester: pytest.Pytester, ends: str) -> None:
+    """End pytest in a test that has reported its setup, which alone would look like a pass; or after a test."""
+    pytester.makepyfile(test_it=f"import pytest\ndef test_a(request): {ends}\ndef test_b(): pass\n")
+    recorder = task.Recorder(["test_it.py::test_a", "test_it.py::test_b"], {"workerid": "r0"})
+    pytester.inline_run("-p", "no:cacheprovider", plugins=[recorder])
+    assert recorder.reports
+    assert recorder.whole() == []
+    assert "enough" in recorder.trouble[0]
 
 
 @needs_ray
-@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"trouble": "", "reports": [{}]}'])
-def test_an_answer_that_cannot_be_read_is_no_report(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "node 10.0.0.1: does not answer within 120 s. Start Ray there again, or take the node out."),
+        (
+            "",
+            "node 10.0.0.1: cannot be compared with this machine (Expecting value: line 1 ",
+        ),
+        ('{"facts": []}', "node 10.0.0.1: cannot be compared with this machine ('fault'). Use one environment"),
+    ],
+)
+def test_a_node_that_cannot_be_compared_says_why(
+    monkeypatch: pytest.MonkeyPatch, answer: str | None, says: str
+) -> None:
+    """Let a node answer nothing, or as another version of this package might."""
+    import ray
+
+    from safety_harness.plugin.cluster import jobs
+
+    def get(*_: Any, **__: Any) -> str:
+        if answer is None:
+            raise ray.exceptions.GetTimeoutError("Get timed out")
+        return answer
+
+    asked = SimpleNamespace(options=lambda **_: asked, remote=lambda _: "reference")
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: asked)
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "get", get)
+    node = {"NodeID": "ab" * 28, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 1}}
+    with pytest.raises(HarnessError) as error:
+        jobs._surveyed([node], {})
+    assert says in str(error.value)
+
+
+@needs_ray
+@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"trouble": "", "reports": [{}]}', DAMAGED])
+def test_an_answer_that_cannot_be_read_is_no_report(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
     import ray
 
     from safety_harness.plugin.cluster.controller import ClusterRun
     from safety_harness.plugin.cluster.jobs import Job
 
     replayed: list[Any] = []
-    run = ClusterRun(cast(Any, None), (), None)
+    run = ClusterRun(request.config, (), None)
     monkeypatch.setattr(ray, "get", lambda *_, **__: answer)
     monkeypatch.setattr(run, "_trade", lambda: None)
     monkeypatch.setattr(run, "_replay", lambda *given: replayed.append(given[2:]))

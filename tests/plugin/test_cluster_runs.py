@@ -201,7 +201,7 @@ def test_a_node_that_differs_is_named(own_cluster: LocalCluster, tmp_path: Path,
     if kind == "other code":
         shutil.copytree(ROOT / "safety_harness", copy / "safety_harness", ignore=shutil.ignore_patterns("families"))
     elif kind == "no code":
-        says = "node 127.0.0.3: has no safety_harness, or another one. Use one environment on all nodes."
+        says = "node 127.0.0.3: has no safety_harness, or another one. Use one environment on all machines."
         (copy / "safety_harness").mkdir()
         (copy / "safety_harness" / "__init__.py").touch()
     else:

@@ -103,6 +103,8 @@ def _advice(error: BaseException) -> str:
             f"did not let this machine in within {SECONDS_TO_CONNECT} s. Run on a node of the cluster, and give the "
             "address that `ray start --head` printed: Ray takes 127.0.0.1 for this machine's address in its network"
         )
+    if "any running Ray instance" in text:
+        return "no cluster has a node on this machine. Start one (`ray start`), or give HOST:PORT of a cluster's head"
     if "ersion mismatch" in text:
         return f"runs another Ray or Python than this machine. Use the same versions everywhere. ({text[:300]})"
     if isinstance(error, ConnectionError) or "oken" in text:

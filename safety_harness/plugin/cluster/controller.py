@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "safety-harness-ray"
 # A node may come back within this time. A run must not hang, and the next one goes on from the journals.
-SECONDS_WITHOUT_NODE = 15
+SECONDS_WITHOUT_NODE = 10
 SECONDS_BETWEEN_LOOKS = 1.0
 # A terminal serves one process at a time, and the processes of xdist are none of Ray's.
 _ALONE = {"numprocesses": "-n", "tx": "--tx", "usepdb": "--pdb", "trace": "--trace"}
@@ -140,10 +140,10 @@ class ClusterRun:
         try:
             answer = json.loads(ray.get(reference))
             trouble = str(answer["trouble"])
-            reports = self._read(answer.get("reports", ()))
             self._keep(answer.get("files", {}))
             for row in answer.get("warnings", ()):
                 self._warn(*row)
+            reports = self._read(answer.get("reports", ()))  # last: of an answer that is damaged, none count
         except ray.exceptions.RayTaskError as error:
             trouble = cause_of(error)
         except ray.exceptions.RayError as error:

@@ -76,7 +76,7 @@ def misfit(need: Need, nodes: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
     return (
         f"no node that lives has what it needs ({asked or 'all of it on one node'}). Add one, or ask for less by "
-        "`memory_gib` in the registry or --gate-threads"
+        "`memory_gib` in the registry, --gate-threads or --gate-ahead"
     )
 
 
