@@ -94,15 +94,33 @@ def test_a_task_without_a_gpu_gets_its_share_of_the_cores(
 
 
 @pytest.mark.parametrize(
-    ("have", "need"),
+    ("have", "threads", "need"),
     [
-        ({"CPU": 64, "GPU": 8}, {"CPU": 24, "GPU": 3}),  # a whole GPU for each copy, though two fit
-        ({"CPU": 8}, {"CPU": 3, "memory": 3 * 30 * placing.GIB}),
+        ({"CPU": 64, "GPU": 8}, None, {"CPU": 24, "GPU": 3}),  # a whole GPU for each copy, though two fit
+        ({"CPU": 60, "GPU": 8}, None, {"CPU": 21, "GPU": 3}),  # as many cores for each
+        ({"CPU": 64, "GPU": 8}, 12, {"CPU": 12, "GPU": 3}),  # which they share
+        ({"CPU": 64, "GPU": 8}, 2, {"CPU": 3, "GPU": 3}),
+        ({"CPU": 8}, None, {"CPU": 3, "memory": 3 * 30 * placing.GIB}),
     ],
 )
-def test_probes_ahead_ask_for_each_copy(tmp_path: Path, have: dict[str, float], need: dict[str, float]) -> None:
+def test_probes_ahead_ask_for_each_copy(
+    tmp_path: Path, have: dict[str, float], threads: int | None, need: dict[str, float]
+) -> None:
     nodes = nodes_of(have)
-    assert placing.need_of(students_of(tmp_path, 30.0), nodes, 17, 80.0, copies=3) == need
+    assert placing.need_of(students_of(tmp_path, 30.0), nodes, 17, 80.0, threads, copies=3) == need
+
+
+def test_a_task_is_told_all_of_its_cores() -> None:
+    """Let a task have the cores that it reserves: the copies of its student share them out in its own process."""
+    from safety_harness.plugin.cluster.controller import ClusterRun
+    from safety_harness.plugin.cluster.jobs import Job
+
+    told: list[dict[str, Any]] = []
+    run = ClusterRun(cast(Any, SimpleNamespace(option=SimpleNamespace(safety_ahead=3))), (), None)
+    submitted = SimpleNamespace(remote=lambda order, _: told.append(json.loads(order)))
+    run.submit = SimpleNamespace(options=lambda **_: submitted)
+    run._submit(Job("r0", "alpha/one", [], {"CPU": 24.0, "GPU": 3.0}))
+    assert told[0]["cores"] == 24
 
 
 def test_tests_about_no_student_ask_for_a_core_alone() -> None:
@@ -335,6 +353,24 @@ def test_a_node_that_cannot_be_compared_says_why(
     monkeypatch: pytest.MonkeyPatch, answer: str | None, says: str
 ) -> None:
     """Let a node answer nothing, or as another version of this package might."""
+    with pytest.raises(HarnessError) as error:
+        survey(monkeypatch, answer)
+    assert says in str(error.value)
+
+
+@needs_ray
+def test_a_node_that_puts_tasks_behind_all_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, said = survey(monkeypatch, '{"fault": "", "gpu_gib": null, "nice": 15}')
+    assert gpu is None
+    assert said == [
+        "node 10.0.0.1 runs tasks at nice 15, behind all other work there. Start Ray with RAY_worker_niceness=0, "
+        "unless it has nothing else to do."
+    ]
+    assert survey(monkeypatch, '{"fault": "", "gpu_gib": null, "nice": 0}')[1] == []
+
+
+def survey(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> tuple[float | None, list[str]]:
+    """Compare a node that gives this *answer*, or none in time. Return its GPU's memory, and what the user is told."""
     import ray
 
     from safety_harness.plugin.cluster import jobs
@@ -349,9 +385,8 @@ def test_a_node_that_cannot_be_compared_says_why(
     monkeypatch.setattr(ray, "wait", lambda *_, **__: None)
     monkeypatch.setattr(ray, "get", get)
     node = {"NodeID": "ab" * 28, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 1}}
-    with pytest.raises(HarnessError) as error:
-        jobs._surveyed([node], {})
-    assert says in str(error.value)
+    said: list[str] = []
+    return jobs._surveyed([node], {}, said.append), said
 
 
 @needs_ray

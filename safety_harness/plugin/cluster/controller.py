@@ -84,7 +84,7 @@ class ClusterRun:
         if session.testsfailed and not self.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{session.testsfailed} files or folders could not be collected")
         try:
-            self.order, jobs = prepared(session, self.students)
+            self.order, jobs = prepared(session, self.students, self._say)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         with marked_cache() as self.order["mark"]:
@@ -125,7 +125,7 @@ class ClusterRun:
         order = {
             **self.order,
             "task": job.line,
-            "cores": max(1, int(job.need["CPU"]) // self.config.option.safety_ahead),
+            "cores": int(job.need["CPU"]),
             "nodeids": nodeids,
         }
         chosen = {"name": f"gate {job.name}", **placing.options(job.need)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,12 @@ class Job:
     unfit_since: float | None = None
 
 
-def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict[str, Any], list[Job]]:
+def prepared(
+    session: pytest.Session, students: Sequence[Student], say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[Job]]:
     """Return what every task is told, and one job for each student, each of which some node can run.
+
+    *say* is told what a user should know of the nodes.
 
     Raises:
         ConfigError: no node runs tests, one differs from this machine, or none has what a student needs.
@@ -58,7 +62,7 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
         # Settled when the run began: since then it is itself the latest.
         "results": {name: str(getattr(option, name) or "") for name in ("safety_patches", "safety_earlier")},
     }
-    smallest_gpu = _surveyed(nodes, order)
+    smallest_gpu = _surveyed(nodes, order, say)
     places = {student.id: place_of(f"[{student.id}]", students) for student in students}
     groups: dict[str, list[pytest.Item]] = {}
     for item in session.items:
@@ -94,7 +98,7 @@ def _is_conftest(plugin: object) -> bool:
     return str(getattr(plugin, "__file__", None) or "").endswith("conftest.py")
 
 
-def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any]) -> float | None:
+def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any], say: Callable[[str], None]) -> float | None:
     """Let each node compare itself with this machine. Return the memory of the smallest GPU, in GiB, if it is known.
 
     Raises:
@@ -115,7 +119,12 @@ def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any]) -> f
     for answer, node in answers.items():
         try:
             found = json.loads(ray.get(answer, timeout=0))
-            fault = found["fault"]
+            fault, nice = found["fault"], found["nice"]
+            if nice:
+                say(
+                    f"node {node['NodeManagerAddress']} runs tasks at nice {nice}, behind all other work there. Start "
+                    "Ray with RAY_worker_niceness=0, unless it has nothing else to do."
+                )
             gpus += [found["gpu_gib"]] if node["Resources"].get("GPU") else []
         except GetTimeoutError:
             fault = f"does not answer within {SECONDS_TO_SURVEY} s. Start Ray there again, or take the node out."

@@ -20,7 +20,7 @@ from safety_harness.files import cache_dir, try_to_write
 from safety_harness.plugin.alike import fault
 from safety_harness.plugin.live import FOLDER
 from safety_harness.plugin.lost import reason_of
-from safety_harness.plugin.workers import FREE_CORES
+from safety_harness.plugin.workers import FREE_CORES, free_cores
 
 if TYPE_CHECKING:
     from warnings import WarningMessage
@@ -42,10 +42,13 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def survey(wanted: str) -> str:
-    """Return what this node has otherwise than *wanted*, and the memory of its smallest GPU, as JSON text."""
+    """Return what this node has otherwise than *wanted*, the memory of its smallest GPU, and how nice its tasks are.
+
+    All of it as JSON text.
+    """
     job = json.loads(wanted)
     with _variables(job["environment"]):
-        return json.dumps({"fault": _checked(job), "gpu_gib": smallest_gib()})
+        return json.dumps({"fault": _checked(job), "gpu_gib": smallest_gib(), "nice": os.nice(0)})
 
 
 def run(order: str, exchange: Any) -> str:
@@ -61,7 +64,8 @@ def run(order: str, exchange: Any) -> str:
         if trouble := fault(job["expected"]):
             return json.dumps({"trouble": trouble})
         os.chdir(job["folder"])
-        worker = {"workerid": job["task"], FREE_CORES: job["cores"], FOLDER: folder}
+        # Other work than Ray's may keep some of them busy.
+        worker = {"workerid": job["task"], FREE_CORES: min(job["cores"], free_cores()), FOLDER: folder}
         recorder = Recorder(job["nodeids"], worker, job["results"])
         said = io.StringIO()
         with Mirror(exchange, job["task"], Path(folder), shared=_is_shared(job["mark"])) as mirror:
