@@ -241,10 +241,6 @@ def test_an_address_where_nothing_listens_is_refused() -> None:
         (ConnectionError("Failed to connect to Ray cluster at x"), "does not accept this machine's token"),
         (RuntimeError("Version mismatch: The cluster was started\n with: Ray: 2.52"), "runs another Ray or Python"),
         (RuntimeError("No node info found matching"), "Run on a node of the cluster"),
-        (
-            ConnectionError("Could not find any running Ray instance."),
-            "no cluster has a node on this machine",
-        ),
         (RuntimeError("odd"), "no connection (RuntimeError: odd)"),
     ],
 )
@@ -252,6 +248,23 @@ def test_a_connection_that_fails_says_why_in_one_line(error: Exception, says: st
     advice = connect._advice(error)
     assert says in advice
     assert "\n" not in advice
+
+
+@needs_ray
+def test_a_machine_that_is_no_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name no cluster where there is none; then find one that does not live any more."""
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
+    with pytest.raises(
+        HarnessError, match=r"--gate-ray auto: Could not find any running Ray instance\. Start one here"
+    ):
+        connect.connect("auto", insecure=False)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: "127.0.0.1:1")
+    with pytest.raises(HarnessError, match=r"--gate-ray 127\.0\.0\.1:1: does not answer"):
+        connect.connect("auto", insecure=False)
 
 
 def test_without_ray_the_option_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
