@@ -35,7 +35,9 @@ def in_time() -> Iterator[None]:
     """Check that what runs inside ends in time."""
     began = time.monotonic()
     yield
-    assert time.monotonic() - began < SECONDS_TO_END
+    took = time.monotonic() - began
+    print(f"ended after {took:.1f} s")
+    assert took < SECONDS_TO_END
 
 
 # What the head of a run may not import.

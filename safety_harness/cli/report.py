@@ -217,10 +217,11 @@ def _merge(options: argparse.Namespace) -> int:
     if options.without_texts:
         result = result.without_texts()
     write_whole(options.out, result.to_json())
+    line = f"{options.out}: {counted_noun(len(result.students), 'student')}, {last_line(result)}"
     show(
         options,
         {"out": str(options.out), "outcome": result.outcome.value, "reasons": result.reasons},
-        f"{options.out}: {counted_noun(len(result.students), 'student')}, {last_line(result)}",
+        "\n".join([line, *result.reasons]),
     )
     return 0 if result.outcome in AS_STATED else 1
 

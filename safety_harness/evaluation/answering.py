@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safety_harness.judging.own_task import is_right
+
 if TYPE_CHECKING:
     from safety_harness.evaluation.evaluator import Evaluator
     from safety_harness.evaluation.memo import Answered
@@ -37,6 +39,10 @@ class Answering(Protocol):
 
     def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
         """Return whether each task question was answered right with *units* moved."""
+        return tuple(
+            is_right(self.shown(one.answer), str(prompt.answer))
+            for prompt, one in zip(prompts, self.answers(units, prompts), strict=True)
+        )
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""

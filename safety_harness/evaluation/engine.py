@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from safety_harness.errors import HarnessError, SourceError, remark
+from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.patched import beginnings, patched_folder
 from safety_harness.evaluation.served import asked_texts
 from safety_harness.files import cache_dir, locked, sha256_text
 from safety_harness.gate.records import Lineage
-from safety_harness.judging.own_task import is_right
 from safety_harness.models.likelihood import TextScore
 from safety_harness.progress import counter
 from safety_harness.registry.backend import Backend
@@ -41,15 +41,14 @@ BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 """Variable by which vLLM computes a row alike in any batch."""
 
 
-class EngineEvaluator:
+class EngineEvaluator(Answering):
     """A student whose answers come from an engine. One is started for each set of units, asked everything, and ended.
 
     No answer of the harness's own loop is used for one of the engine's, nor the other way round.
     """
 
     def __init__(self, own: Evaluator, backend: Backend) -> None:
-        self.weighed = own
-        """The evaluator that holds the weights: it searches, and measures what an engine does not."""
+        self._own = own
         self.student: Student = own.student
         self.questions: StudentSplits = own.questions
         self.units: tuple[Unit, ...] = own.units
@@ -58,6 +57,11 @@ class EngineEvaluator:
         self._answers: dict[frozenset[Unit], dict[str, str]] = {}
         self._version = ""
         self._failed: HarnessError | None = None
+
+    @property
+    def weighed(self) -> Evaluator:
+        """The evaluator that holds the weights: it searches, and measures what an engine does not."""
+        return self._own
 
     @property
     def batch_size(self) -> int:
@@ -73,13 +77,6 @@ class EngineEvaluator:
         known = self._asked(units, prompts.texts)
         texts = [known[prompt.text] for prompt in prompts]
         return tuple(self.weighed.judged(prompt.id, text) for prompt, text in zip(prompts, texts, strict=True))
-
-    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
-        """Return whether each task question was answered right with *units* moved."""
-        answers = self.answers(units, prompts)
-        return tuple(
-            is_right(self.shown(one.answer), str(prompt.answer)) for prompt, one in zip(prompts, answers, strict=True)
-        )
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""
@@ -118,19 +115,20 @@ class EngineEvaluator:
         Raises:
             HarnessError: there are none. It is not tried again: each try takes minutes.
         """
-        first = frozenset(units) not in self._answers
-        known = self._answers.setdefault(frozenset(units), {})
+        moved = frozenset(units)
+        known = self._answers.get(moved, {})
         announced = asked_texts(self.student, self.questions)
-        unknown = [text for text in dict.fromkeys([*(announced if first else ()), *texts]) if text not in known]
-        if unknown:
+        wanted = dict.fromkeys([*(() if moved in self._answers else announced), *texts])
+        if unknown := [text for text in wanted if text not in known]:
             if self._failed:
                 raise self._failed
             self.weighed.generator.check_lengths(unknown, self.student.family.max_new_tokens)
             try:
-                known.update(self._ask(units, unknown, announced[:: max(1, len(announced) // SAMPLE)][:SAMPLE]))
+                found = self._ask(units, unknown, announced[:: max(1, len(announced) // SAMPLE)][:SAMPLE])
             except HarnessError as error:
                 self._failed = error
                 raise
+            known = self._answers[moved] = {**known, **found}
         return known
 
     def _ask(self, units: Sequence[Unit], texts: Sequence[str], sample: Sequence[str]) -> dict[str, str]:

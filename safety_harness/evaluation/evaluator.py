@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
+from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.extent import Extent, goes_on
 from safety_harness.judging.judge import PREMISE
-from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
 from safety_harness.judging.thoughts import without_thought
@@ -45,7 +45,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Evaluator:
+class Evaluator(Answering):
     """A student, its teacher's weights if it has one, and its questions. Every measurement is memoised.
 
     Nothing here decides: the oracle and the gate do.
@@ -172,13 +172,6 @@ class Evaluator:
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer* of this student. While it thinks, that is nothing."""
         return without_thought(self.generator.chat.opening + answer).strip()
-
-    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
-        """Return whether each task question was answered right with *units* moved."""
-        return tuple(
-            is_right(self.shown(answered.answer), str(prompt.answer))
-            for prompt, answered in zip(prompts, self.answers(units, prompts), strict=True)
-        )
 
     def text(self, units: Sequence[Unit], documents: PromptSet) -> tuple[TextScore, ...]:
         """Return the log-likelihood of each document with *units* moved."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safety_harness.errors import ConfigError
 from safety_harness.evaluation.memo import Answered
@@ -65,10 +65,11 @@ class Panel:
         return bool(self._second)
 
     @property
-    def fingerprints(self) -> dict[str, str]:
-        """The fingerprints of the gate's judge, and of the second one."""
+    def identity(self) -> dict[str, Any]:
+        """The fingerprints of the gate's judge and of the second one, and the models that servers say judged."""
         second = {"second_judge": fingerprint(self._second)} if self._second else {}
-        return {"gate_judge": fingerprint(self._gate), **second}
+        models = sorted({name for judge in self._models for name in judge.judge.answered_as})
+        return {"gate_judge": fingerprint(self._gate), **second, **({"judge_models": models} if models else {})}
 
     def judged(self, evaluator: Answering, prompts: PromptSet, answers: Sequence[Answered]) -> tuple[Answered, ...]:
         """Return *answers*, which come with the rules' verdicts, with those of the gate's judge."""

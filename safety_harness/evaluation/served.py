@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from safety_harness.errors import ConfigError, SourceError, remark
+from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
 from safety_harness.files import locked, sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.judge import Judgement, Verdict
-from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
 from safety_harness.judging.thoughts import without_thought
@@ -77,7 +77,7 @@ def announced(student: Student) -> str:
     return f"{student.id}: served by {_server(student)}: {spent.sentence}"
 
 
-class ServedEvaluator:
+class ServedEvaluator(Answering):
     """A student that a server answers for. Everything that the suites ask is asked at once, when this is opened.
 
     Raises:
@@ -136,13 +136,6 @@ class ServedEvaluator:
             self._require_one_model()
         return tuple(self._judged(prompt.id, self._replies[prompt.text]) for prompt in prompts)
 
-    def right(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[bool, ...]:
-        """Return whether each task question was answered right."""
-        return tuple(
-            is_right(self.shown(answered.answer), str(prompt.answer))
-            for prompt, answered in zip(prompts, self.answers(units, prompts), strict=True)
-        )
-
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""
         return without_thought(answer).strip()
@@ -155,7 +148,7 @@ class ServedEvaluator:
         """
         raise ConfigError(f"{self.student.id}: is served, and of a server nothing but its answers can be measured.")
 
-    divergences = text
+    divergences = text  # type: ignore[assignment]  # its second argument has another name
 
     def identity(self) -> dict[str, Any]:
         """Return everything that is known of what a measurement depends on, as plain values."""

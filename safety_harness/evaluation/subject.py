@@ -100,7 +100,7 @@ class Subject:
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the gate's measurements depend on, as plain values."""
-        return {**self.evaluator.identity(), **(self.panel.fingerprints if self.panel else {})}
+        return {**self.evaluator.identity(), **(self.panel.identity if self.panel else {})}
 
     def ask(self, texts: Sequence[str]) -> Answers:
         """Return the answers to questions of a suite's own, each with its ``answer`` and ``verdict``."""

@@ -207,6 +207,8 @@ class Identity(OpenRecord):
     """Of the rules, which a search asks, and the gate too where it names no other judge."""
     gate_judge: str | None = None
     second_judge: str | None = None
+    judge_models: list[str] = []
+    """By which names a server called the models that judged."""
     decoding: Count | None = None
     dtype: str | None = None
     device: str | None = None

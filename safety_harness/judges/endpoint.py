@@ -121,6 +121,11 @@ class Endpoint:
                     "`max_new_tokens`."
                 )
 
+    @property
+    def answered_as(self) -> tuple[str, ...]:
+        """The names by which the server called the model that judged so far."""
+        return tuple(sorted(self.heard.models))
+
     def close(self) -> None:
         """Hold nothing: each call has its own connections."""
 

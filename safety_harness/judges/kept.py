@@ -29,6 +29,10 @@ class ModelJudge(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    @property
+    def answered_as(self) -> tuple[str, ...]:
+        """The names by which a server called the model that judged so far; of a model that is here, none."""
+
     def check(self) -> None:
         """Find out whether it can judge at all, before a student is loaded. HarnessError if it cannot."""
 
@@ -101,7 +105,8 @@ class Kept:
 
     @property
     def _file(self) -> Path:
-        return cache_dir() / "judgements" / f"{self.fingerprint[:24]}.jsonl"
+        who = sha256_text(json.dumps([self.fingerprint, self.judge.answered_as]))
+        return cache_dir() / "judgements" / f"{who[:24]}.jsonl"
 
     def _keep(self, case: str, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.UNSCORED and judgement.harmful is None:

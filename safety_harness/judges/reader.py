@@ -36,6 +36,9 @@ class LocalJudge:
     ends: tuple[str, ...]
     """Ends of the names of classes that a judge of this kind may have."""
 
+    answered_as: tuple[str, ...] = ()
+    """No server calls it by a name."""
+
     def __init__(self, name: str, row: ModelJudge) -> None:
         self.name, self.row = name, row
         self.cuts = 0

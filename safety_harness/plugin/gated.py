@@ -14,7 +14,7 @@ import pytest
 
 from safety_harness.errors import HarnessError
 from safety_harness.evaluation.gpus import Gpu, visible_gpus
-from safety_harness.plugin import hosts, live, options, workers
+from safety_harness.plugin import alike, hosts, live, options, workers
 from safety_harness.plugin.announce import announce
 from safety_harness.plugin.collector import Collector
 from safety_harness.plugin.environment import PACKAGES, installed
@@ -43,9 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
-        keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
+        keys = [key for student in students if (key := getattr(student.spec.served, "key_env", None))]
+        judges = [row for student in students for row in student.family.models_that_judge.values()]
+        keys += [key for row in judges if (key := getattr(row, "key_env", None))]
+        labels = [option.safety_labels] if option.safety_labels else []
+        files = [*option.safety_registry, *labels, *alike.sources(students)]
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
-            files = [*option.safety_registry, *filter(None, [option.safety_labels])]
             config.pluginmanager.register(hosts.Hosts(files, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)

@@ -8,15 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Generator, Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from safety_harness.errors import masked
-from safety_harness.files import sha256_file
-from safety_harness.plugin.environment import code_digest
+from safety_harness.plugin import alike
 from safety_harness.plugin.workers import free_cores
 
 if TYPE_CHECKING:
@@ -30,16 +28,14 @@ RECIPE = (
 _SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 RESTARTS = 4
 """Workers that are replaced for each worker of the run, as xdist counts with -n. With --tx it would go on for ever."""
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "pytest", "pytest-xdist", "py3langid")
-"""Packages that decide answers, or how workers report: a host has to have them in the versions of this one."""
 CARRIED = ("SAFETY_HARNESS_", "HF_", "VLLM_")
 """How variables begin that workers on other hosts get too: caches, hubs and engines. ssh takes none along."""
 # Runs in a proxy's process. xdist gives its workers the same search path.
 _LOOK = """
 import sys
 sys.path[:] = channel.receive()
-from safety_harness.plugin.hosts import described
-channel.send(described(channel.receive()))
+from safety_harness.plugin.hosts import look
+channel.send(look(*channel.receive()))
 """
 
 
@@ -48,12 +44,11 @@ def is_distributed(config: pytest.Config) -> bool:
     return config.getoption("dist", "no") != "no" and bool(config.getoption("tx", None))
 
 
-def described(files: Sequence[str]) -> dict[str, Any]:
-    """Return what has to be alike on all hosts, and how many cores of this one are idle. *files* are hashed."""
-    facts = {"safety_harness": code_digest()[:12]}
-    facts |= {name: metadata.version(name) for name in PACKAGES}
-    facts |= {file: sha256_file(Path(file))[:12] if Path(file).is_file() else "missing" for file in files}
-    return {"folder": str(Path.cwd()), "python": sys.version.partition(" ")[0], **facts, "cores": free_cores()}
+def look(folder: str, wanted: Mapping[str, Any]) -> tuple[str, int]:
+    """Return what this host has otherwise than the machine of *folder* and *wanted*, and how many cores are idle."""
+    if (here := str(Path.cwd())) != folder:
+        return f"works in {here}, and the run in {folder}. Give it chdir={folder}.", 0
+    return alike.fault(wanted), free_cores()
 
 
 def check_specs(config: pytest.Config) -> bool:
@@ -105,13 +100,13 @@ def _tx_of(config: pytest.Config) -> bool:
 class Hosts:
     """The plugin of the controller of a run on other hosts.
 
-    *files* are the registry's, which all hosts must have. *variables* are carried to them in addition to ``CARRIED``.
+    *files* are the registry's, which all hosts must have alike. *variables* are carried in addition to ``CARRIED``.
     """
 
     def __init__(self, files: Iterable[Path], variables: Collection[str] = ()) -> None:
-        self._files = [str(file.resolve()) for file in files]
+        self._files = tuple(files)
         self._variables = variables
-        self._here: Mapping[str, Any] | None = None
+        self._wanted: Mapping[str, Any] | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None]:
@@ -120,10 +115,12 @@ class Hosts:
         Raises:
             UsageError: a host cannot be reached.
         """
+        from execnet import gateway_io
         from execnet.gateway_base import RemoteError
         from execnet.gateway_bootstrap import HostNotFound
         from xdist.workermanage import parse_tx_spec_config
 
+        gateway_io.ProxyIO._controll = _controlled  # type: ignore[method-assign,assignment]
         distributed: Any = session.config.pluginmanager.get_plugin("dsession")
         distributed._clone_node = _replacing(session.config)
         if distributed._max_worker_restart is None:
@@ -150,27 +147,17 @@ class Hosts:
         """Return how many cores are idle on the host of *node*, a worker that is about to begin.
 
         Raises:
-            UsageError: the host has other packages, other code or another registry.
+            UsageError: the host has other packages, other code or other files.
         """
-        self._here = self._here or described(self._files)
+        self._wanted = self._wanted or alike.described(self._files)
         proxy = node.gateway.spec.via
         channel = node.nodemanager.group[proxy].remote_exec(_LOOK)
         channel.send(list(sys.path))
-        channel.send(self._files)
-        there = channel.receive()
-        if other := [name for name in self._here if name != "cores" and there.get(name) != self._here[name]]:
-            name = other[0]
-            raise pytest.UsageError(
-                f"The host of proxy {proxy} has {name} {there.get(name)}, and this one has "
-                f"{self._here[name]}. All hosts need the same code, packages and registry."
-            )
-        return int(there["cores"])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Let the end of the run not wait for a worker behind a lost proxy, nor break by it."""
-        if error and node.gateway.spec.via:
-            node.gateway._io.kill = lambda: None  # execnet would ask the proxy to do it, and raise
+        channel.send((str(Path.cwd()), self._wanted))
+        trouble, cores = channel.receive()
+        if trouble:
+            raise pytest.UsageError(f"--px: the host of proxy {proxy}: {trouble}")
+        return int(cores)
 
 
 def _replacing(config: pytest.Config) -> Any:
@@ -183,8 +170,22 @@ def _replacing(config: pytest.Config) -> Any:
             return replace(node)
         except Exception as error:  # of execnet, of ssh, or of the look at the host
             session.report_line(f"\nThe host of proxy {node.gateway.spec.via} is lost ({masked(str(error))})")
-            if session._active_nodes == {node}:  # or xdist would break off with an error of its own
-                session.triggershutdown()
+            if all(other.shutting_down for other in session._active_nodes - {node}):
+                session.triggershutdown()  # or xdist would break off with an error of its own
             return None
 
     return replaced
+
+
+def _controlled(proxied: Any, event: int) -> Any:
+    """Tell a worker's proxy to wait for it or to end it, as execnet does. Where the proxy is lost, do nothing.
+
+    The worker ends with its proxy. execnet would raise an error here, when the run ends, and break that.
+    """
+    from execnet.gateway_base import RemoteError
+
+    try:
+        proxied.controlchan.send(event)
+        return proxied.controlchan.receive()
+    except (OSError, EOFError, RemoteError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,14 +100,8 @@ def _too_large(students: Sequence[Student], gpus: Sequence[Gpu], shares: Sequenc
 
 
 def _needs(students: Sequence[Student]) -> dict[str, int]:
-    """Return the bytes that each place takes; 0 where a server answers."""
-    return {_place(student): round(_memory_gib(student) * GIB) for student in students}
-
-
-def _memory_gib(student: Student) -> float:
-    """Return the memory that a worker needs for *student* and for the judges of its gate, in GiB."""
-    judges = sum(getattr(row, "memory_gib", 0.0) for row in student.family.models_that_judge.values())
-    return judges + (0.0 if student.spec.served else student.family.memory_gib)
+    """Return the bytes that each place takes; 0 where servers answer and judge."""
+    return {_place(student): round(student.memory_gib * GIB) for student in students}
 
 
 def place_of(nodeid: str, students: Sequence[Student]) -> str:
@@ -169,7 +164,9 @@ def student_scheduler(config: pytest.Config, log: Any, students: Sequence[Studen
                 node.shutdown()  # what is left has room in another worker
                 return
             self.workqueue.move_to_end(place, last=False)
-            super()._assign_work_unit(node)
+            # Of a worker that is lost, xdist hears later, and gives its tests to others then.
+            with contextlib.suppress(OSError):
+                super()._assign_work_unit(node)
 
     return StudentScheduling(config, log)
 

@@ -46,6 +46,12 @@ class Student:
         return self.family.gate
 
     @property
+    def memory_gib(self) -> float:
+        """The memory that a worker needs for it and for the judges of its gate, in GiB."""
+        judges = sum(getattr(row, "memory_gib", 0.0) for row in self.family.models_that_judge.values())
+        return judges + (0.0 if self.spec.served else self.family.memory_gib)
+
+    @property
     def patchable(self) -> bool:
         """Whether its weights are here, and a teacher to patch it from."""
         return self.family.teacher is not None and self.spec.served is None

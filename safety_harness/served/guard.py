@@ -37,16 +37,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def main(command: list[str]) -> int:
     """Run *command* until it ends or standard input does, and return its exit code."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    ending = threading.Lock()
 
     def watch() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):  # not through sys.stdin, whose lock would break the end of this process
                 pass
-        end(process)
+        with ending:
+            end(process)
 
     threading.Thread(target=watch, daemon=True).start()
     code = process.wait()
-    end(process)
+    with ending:  # children that outlive the program are the other thread's to kill
+        end(process)
     return code if code >= 0 else 128 - code  # as a shell tells of a signal
 
 

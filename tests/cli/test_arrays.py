@@ -65,7 +65,9 @@ def test_each_task_gates_one_student_and_none_may_miss(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         write_results(run_result({f"alpha/{name}": sample_checks()}), folder)
         if code is not None:
-            assert run(tmp_path, env, None, "merge").returncode == code
+            done = run(tmp_path, env, None, "merge")
+            assert done.returncode == code
+            assert done.stdout.endswith("\nalpha/three: no run has it\n") is (outcome == "inconclusive")
             merged = results(tmp_path / "reports" / "results.json")
             assert merged["outcome"] == outcome
             assert ("alpha/three: no run has it" in merged["reasons"]) is (outcome == "inconclusive")

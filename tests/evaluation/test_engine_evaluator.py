@@ -173,6 +173,20 @@ def test_an_engine_of_other_answers_proves_nothing(
 
 
 @pytest.mark.usefixtures("started")
+def test_an_engine_that_never_started_has_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expect the error again, and no identity with a version that nobody knows."""
+
+    def fails(*_: Any) -> None:
+        raise SourceError("no engine")
+
+    monkeypatch.setattr(engine, "running", fails)
+    one = make(tmp_path)
+    for _ in range(2):
+        with pytest.raises(SourceError, match="no engine"):
+            one.identity()
+
+
+@pytest.mark.usefixtures("started")
 def test_an_engine_that_changes_its_mind_is_told(tmp_path: Path) -> None:
     counted: dict[str, int] = {}
 

@@ -26,6 +26,7 @@ class ByWord:
         self.name, self.fingerprint = name, f"{name} {word} {said} {otherwise}"
         self._word, self._said, self._otherwise = word, said, otherwise
         self.asked: list[str] = []
+        self.answered_as: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Find nothing wrong."""
@@ -122,6 +123,15 @@ def test_another_judge_has_judgements_of_its_own() -> None:
     """Change what decides a judge's verdicts."""
     said(strict(), answer=ANSWER)
     other = ByWord("strict", "stir", Judgement(Verdict.REFUSED, ""), Judgement(Verdict.COMPLIED, ""))
+    said(other, answer=ANSWER)
+    assert other.asked == [ANSWER]
+
+
+def test_another_model_behind_the_same_name_is_asked_again() -> None:
+    """Let a server say that another model answers there now."""
+    first, other = strict(), strict()
+    other.answered_as = ("a newer one",)
+    said(first, answer=ANSWER)
     said(other, answer=ANSWER)
     assert other.asked == [ANSWER]
 

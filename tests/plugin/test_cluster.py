@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from safety_harness.errors import HarnessError
 from safety_harness.files import sha256_text
 from safety_harness.patch.record import patch_folder
-from safety_harness.plugin.cluster import alike, connect, exchange, placing, task
+from safety_harness.plugin.cluster import connect, exchange, placing, task
 from safety_harness.registry.load import Student, load_registry
 from tests.plugin.conftest import RUN, write_project
 from tests.plugin.test_workers import FOUR, without_places
@@ -79,15 +80,33 @@ def test_a_task_without_a_gpu_gets_its_share_of_the_cores(
 
 
 @pytest.mark.parametrize(
-    ("have", "need"),
+    ("have", "threads", "need"),
     [
-        ({"CPU": 64, "GPU": 8}, {"CPU": 24, "GPU": 3}),  # a whole GPU for each copy, though two fit
-        ({"CPU": 8}, {"CPU": 3, "memory": 3 * 30 * placing.GIB}),
+        ({"CPU": 64, "GPU": 8}, None, {"CPU": 24, "GPU": 3}),  # a whole GPU for each copy, though two fit
+        ({"CPU": 60, "GPU": 8}, None, {"CPU": 21, "GPU": 3}),  # as many cores for each
+        ({"CPU": 64, "GPU": 8}, 12, {"CPU": 12, "GPU": 3}),  # which they share
+        ({"CPU": 64, "GPU": 8}, 2, {"CPU": 3, "GPU": 3}),
+        ({"CPU": 8}, None, {"CPU": 3, "memory": 3 * 30 * placing.GIB}),
     ],
 )
-def test_probes_ahead_ask_for_each_copy(tmp_path: Path, have: dict[str, float], need: dict[str, float]) -> None:
+def test_probes_ahead_ask_for_each_copy(
+    tmp_path: Path, have: dict[str, float], threads: int | None, need: dict[str, float]
+) -> None:
     nodes = nodes_of(have)
-    assert placing.need_of(students_of(tmp_path, 30.0), nodes, 17, 80.0, copies=3) == need
+    assert placing.need_of(students_of(tmp_path, 30.0), nodes, 17, 80.0, threads, copies=3) == need
+
+
+def test_a_task_is_told_all_of_its_cores() -> None:
+    """Let a task have the cores that it reserves: the copies of its student share them out in its own process."""
+    from safety_harness.plugin.cluster.controller import ClusterRun
+    from safety_harness.plugin.cluster.jobs import Job
+
+    told: list[dict[str, Any]] = []
+    run = ClusterRun(cast(Any, SimpleNamespace(option=SimpleNamespace(safety_ahead=3))), (), None)
+    submitted = SimpleNamespace(remote=lambda order, _: told.append(json.loads(order)))
+    run.submit = SimpleNamespace(options=lambda **_: submitted)
+    run._submit(Job("r0", "alpha/one", [], {"CPU": 24.0, "GPU": 3.0}))
+    assert told[0]["cores"] == 24
 
 
 def test_tests_about_no_student_ask_for_a_core_alone() -> None:
@@ -135,55 +154,6 @@ def test_a_nodes_own_variables_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dict(os.environ) == before
 
 
-# --- Nodes that differ -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def wanted(tmp_path: Path) -> dict[str, Any]:
-    """Return what a node must have, as it is here, with one registry file."""
-    file = tmp_path / "registry.toml"
-    file.write_text("[families]\n")
-    return {**alike._installed(), "files": alike._contents([file])}
-
-
-def test_a_node_that_is_alike_has_no_fault(wanted: dict[str, Any]) -> None:
-    assert alike.fault(json.loads(json.dumps(wanted))) == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "version", "says"),
-    [
-        (
-            "Python",
-            "3.99",
-            f"Python is {sys.version_info[0]}.{sys.version_info[1]}, and 3.99 where the run was started",
-        ),
-        ("torch", "1.0", "torch is"),
-        ("gguf", None, "and not installed where the run was started. Use one environment on all nodes."),
-    ],
-)
-def test_a_node_with_another_version_says_which(wanted: dict[str, Any], name: str, version: Any, says: str) -> None:
-    wanted["versions"][name] = version or "not installed"
-    assert says in alike.fault(wanted)
-
-
-def test_a_node_with_another_code_or_file_says_so(wanted: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "registry.toml"
-    file.write_text("[families] # other\n")
-    assert alike.fault(wanted).startswith(f"has another content in {file}. Copy it there")
-    file.unlink()
-    assert alike.fault(wanted).startswith(f"lacks {file}. Copy it there")
-    assert alike.fault({**wanted, "code": "0" * 64}).startswith("has another safety_harness than")
-
-
-def test_a_node_whose_cache_cannot_be_written_says_so(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAFETY_HARNESS_CACHE", "/dev/null/cache")
-    job = {"expected": wanted, "environment": {}, "searches": True}
-    answer = json.loads(task.survey(json.dumps(job)))
-    assert json.loads(task.survey(json.dumps({**job, "searches": False})))["fault"] == ""
-    assert "cannot be written" in answer["fault"] or "cannot be used" in answer["fault"]
-
-
 # --- Addresses and options -------------------------------------------------------------------------------------------
 
 
@@ -215,6 +185,21 @@ def test_a_connection_that_fails_says_why_in_one_line(error: Exception, says: st
     advice = connect._advice(error)
     assert says in advice
     assert "\n" not in advice
+
+
+@needs_ray
+def test_a_machine_that_is_no_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name no cluster where there is none; then find one that does not live any more."""
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
+    with pytest.raises(HarnessError, match=r"auto: Could not find any running Ray instance\. Start one here"):
+        connect.connect("auto", insecure=False)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: "127.0.0.3:1")
+    with pytest.raises(HarnessError, match=r"--gate-ray 127\.0\.0\.3:1: does not answer"):
+        connect.connect("auto", insecure=False)
 
 
 def test_without_ray_the_option_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,67 +242,6 @@ def test_neither_help_nor_a_local_run_imports_ray_or_torch(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "LOADED []" in done.stdout
-
-
-# --- What comes back -------------------------------------------------------------------------------------------------
-
-
-def test_a_recorder_keeps_its_own_tests_and_marks_its_process(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import warnings, pytest
-        def test_a(request):
-            assert request.config.workerinput["workerid"] == "r0"
-            warnings.warn("odd")
-        def test_b(): assert 0
-        def test_c(): pytest.skip("why")
-        """
-    )
-    recorder = task.Recorder(["test_it.py::test_a", "test_it.py::test_c"], {"workerid": "r0"})
-    pytester.inline_run(*task._QUIET, "-p", "no:cacheprovider", plugins=[recorder])
-    whole = json.loads(json.dumps(recorder.reports))
-    assert [(row["nodeid"], row["when"], row["outcome"]) for row in whole if row["when"] == "call"] == [
-        ("test_it.py::test_a", "call", "passed"), ("test_it.py::test_c", "call", "skipped"),
-    ]  # fmt: skip
-    assert [row[1] for row in recorder.warnings] == ["odd"]
-
-
-def test_a_recorder_tells_why_a_file_could_not_be_collected(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_it="import no_module_of_this_name")
-    recorder = task.Recorder(["test_it.py::test_a"], {"workerid": "r0"})
-    pytester.inline_run("-p", "no:cacheprovider", plugins=[recorder])
-    assert recorder.trouble == ["test_it.py: E   ModuleNotFoundError: No module named 'no_module_of_this_name'"]
-
-
-@needs_ray
-@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"trouble": "", "reports": [{}]}'])
-def test_an_answer_that_cannot_be_read_is_no_report(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    import ray
-
-    from safety_harness.plugin.cluster.controller import ClusterRun
-    from safety_harness.plugin.cluster.jobs import Job
-
-    replayed: list[Any] = []
-    run = ClusterRun(cast(Any, None), (), None)
-    monkeypatch.setattr(ray, "get", lambda *_, **__: answer)
-    monkeypatch.setattr(run, "_trade", lambda: None)
-    monkeypatch.setattr(run, "_replay", lambda *given: replayed.append(given[2:]))
-    run._end(cast(Any, None), None, Job("r0", "alpha/one", [], {}))
-    ((reports, trouble),) = replayed
-    assert reports == {}
-    assert trouble.startswith("what its task returned cannot be read (")
-
-
-def test_the_command_gate_starts_no_workers_with_ray() -> None:
-    from safety_harness.cli.gate import command
-    from safety_harness.cli.main import parser
-
-    def written(*given: str) -> str:
-        return " ".join(command(parser().parse_args(["gate", "--family", "tiny", *given])))
-
-    assert "-n 0 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1")
-    assert "-n 3 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1", "-n", "3")  # pytest refuses it
-    assert "-n auto --gate-family=tiny" in written()
 
 
 # --- A whole run -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.plugin.conftest import write_project
@@ -201,7 +200,7 @@ def test_a_node_that_differs_is_named(own_cluster: LocalCluster, tmp_path: Path,
     if kind == "other code":
         shutil.copytree(ROOT / "safety_harness", copy / "safety_harness", ignore=shutil.ignore_patterns("families"))
     elif kind == "no code":
-        says = "node 127.0.0.3: has no safety_harness, or another one. Use one environment on all nodes."
+        says = "node 127.0.0.3: has no safety_harness, or another one. Use one environment on all machines."
         (copy / "safety_harness").mkdir()
         (copy / "safety_harness" / "__init__.py").touch()
     else:
@@ -216,22 +215,25 @@ def test_a_node_that_differs_is_named(own_cluster: LocalCluster, tmp_path: Path,
     assert says in said
 
 
-def test_the_only_fitting_node_may_die(own_cluster: LocalCluster, tmp_path: Path) -> None:
-    """Kill the node that a student runs on, where no other has what it needs: the run says so, and ends."""
+def test_the_only_fitting_node_may_die(tmp_path: Path) -> None:
+    """Kill the node that a student runs on, where no other has what it needs: the run says so, and ends in time.
+
+    Ray takes a quarter of a minute of that to notice, as it is set up by default.
+    """
     write_project(tmp_path, students={"one": "pass"}, more=SLEEPS.format(folder=str(tmp_path)))
     (tmp_path / "loaded.py").write_text(LOADED)
-    node = own_cluster.add()
-    project = Runs(tmp_path, own_cluster)
-    process = project.start()
-    project.wait_for("asleep")
-    node.kill()
-    began = time.monotonic()
-    said, _ = process.communicate(timeout=4 * SECONDS_TO_END)
+    with LocalCluster(fast=False) as own:
+        own.add(cpus=0)
+        node = own.add()
+        project = Runs(tmp_path, own)
+        process = project.start()
+        project.wait_for("asleep")
+        node.kill()
+        with in_time():
+            said, _ = process.communicate(timeout=4 * SECONDS_TO_END)
     assert process.returncode == 1, said
     assert "no node that lives has what it needs" in said
     assert project.results()["outcome"] == "inconclusive"
-    assert time.monotonic() - began < 2 * SECONDS_TO_END
-    assert not psutil.pid_exists(process.pid) or process.poll() is not None
 
 
 def test_a_search_goes_on_on_another_node_without_a_shared_disk(

@@ -30,7 +30,7 @@ def test_first(student):
 
 def gate(folder: Path, *arguments: str, **parts: Any) -> subprocess.CompletedProcess[str]:
     """Gate the students of a project in *folder*, each in seconds, by a pytest of its own."""
-    write_project(folder, STUDENTS, **parts)
+    write_project(folder, **{"students": STUDENTS, **parts})
     there = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", *RUN, *arguments]
     return subprocess.run(command, cwd=folder, env=there, capture_output=True, text=True, timeout=120)
@@ -86,6 +86,34 @@ def test_a_lost_host_is_no_green_run(tmp_path: Path) -> None:
     assert any("crashed" in reason for reason in table["reasons"])
 
 
+ENDED = """
+import psutil, time
+from pathlib import Path
+def test_first(student):
+    until = time.monotonic() + 60
+    while student.evaluator.student.name == "two" and time.monotonic() < until:
+        if Path("ended").exists():
+            time.sleep(1)
+            psutil.Process().parent().kill()
+            time.sleep(60)
+        time.sleep(0.05)
+"""
+LEAVES = "def pytest_sessionfinish(session):\n    open('ended', 'w').close()\n"
+
+
+def test_a_host_may_be_lost_when_a_worker_of_it_has_ended(tmp_path: Path) -> None:
+    """Kill the only proxy once one of its two workers has no test left: the run ends without a traceback."""
+    workers = ("--px", "id=a//popen//execmodel=thread", "--tx", "2*popen//via=a", "-d")
+    run = gate(tmp_path, *workers, students={"one": "pass", "two": "pass"}, more=ENDED, conftest=LEAVES)
+    said = run.stdout + run.stderr
+    assert run.returncode == 1, said
+    assert "Traceback" not in said
+    assert "INTERNALERROR" not in said
+    assert "gate: INCONCLUSIVE" in run.stdout
+    outcomes = {student["id"]: student["outcome"] for student in results(tmp_path)["students"]}
+    assert outcomes == {"alpha/one": "pass", "alpha/two": "inconclusive"}
+
+
 def test_a_host_is_reached_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a program of that name run the command here, without any variable: it has time limits, after the user's own.
 
@@ -128,7 +156,7 @@ WRONG = {
     "-n 0": (("-n", "0", "--tx", "popen", "-d"), "beside -n 0"),
     "a socket": (("--px", "id=a//socket=localhost:9", "--tx", "popen//via=a", "-d"), "runs whatever connects to it"),
     "no host": ((*HIDDEN, "--tx", "popen//via=a", "-d"), "A host of --px"),
-    "elsewhere": ((*ELSEWHERE, "--tx", "popen//via=a", "-d"), "has folder /tmp"),
+    "elsewhere": ((*ELSEWHERE, "--tx", "popen//via=a", "-d"), "the host of proxy a: works in /tmp, and the run in "),
 }  # fmt: skip
 
 
@@ -145,12 +173,27 @@ def test_specs_that_cannot_work_are_one_line(tmp_path: Path, case: str) -> None:
 def test_another_host_needs_the_same_packages(tmp_path: Path) -> None:
     """Give the proxy a torch of another version: an error before any test, which names it."""
     other = (
-        "import sys\nfrom safety_harness.plugin import hosts\nknown = hosts.described\n"
-        "hosts.described = lambda files: known(files) | {'torch': '0.1'}\n"
+        "from safety_harness.plugin import alike\nknown = alike._versions\n"
+        "alike._versions = lambda: known() | {'torch': '0.1'}\n"
     )
     run = gate(tmp_path, *TWO, conftest=other)
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "and this one has 0.1. All hosts need the same code, packages and registry" in run.stderr
+    assert "--px: the host of proxy a: torch is " in run.stderr
+    assert ", and 0.1 where the run was started. Use one environment on all machines." in run.stderr
+
+
+def test_another_host_needs_the_same_questions(tmp_path: Path) -> None:
+    """Give this host another content of each question file that the students name."""
+    other = (
+        "from safety_harness.plugin import alike\nknown = alike.described\n"
+        "def described(files):\n    wanted = known(files)\n"
+        "    here = {file: '0' * 64 if file.endswith('.jsonl') else text for file, text in wanted['files'].items()}\n"
+        "    return {**wanted, 'files': here}\n"
+        "alike.described = described\n"
+    )
+    run = gate(tmp_path, *TWO, conftest=other)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--px: the host of proxy a: has another content in {tmp_path / 'harmful.report.jsonl'}. Copy" in run.stderr
 
 
 def test_a_worker_that_cannot_start_is_not_replaced_for_ever(tmp_path: Path) -> None:

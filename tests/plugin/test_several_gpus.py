@@ -263,6 +263,19 @@ def test_what_a_dead_worker_leaves_waits_for_room(
     assert sorted(chain(*ran.values())) == sorted(run.tests)
 
 
+def test_a_lost_worker_breaks_nobody_elses_run(students: tuple[Student, ...], request: pytest.FixtureRequest) -> None:
+    """Lose a worker before xdist knows: its student goes to the other worker, once xdist does."""
+
+    class Lost(Node):
+        def send_runtest_some(self, _: Sequence[int]) -> None:
+            raise OSError("cannot send (already closed?)")
+
+    lost, well = Lost("lost", None), Node("well", None)
+    run = Run(students, [lost, well], request)
+    run.scheduler.remove_node(lost)
+    assert sorted(chain(*finish(run, [well]).values())) == sorted(run.tests)
+
+
 def test_without_gpus_every_worker_takes_every_student(
     students: tuple[Student, ...], request: pytest.FixtureRequest
 ) -> None:

@@ -79,6 +79,32 @@ def test_an_engine_ends_with_an_owner_that_is_killed(tmp_path: Path, notes: Path
     assert gone(json.loads(notes.read_text())["pids"])
 
 
+STUBBORN = """
+import os, signal, subprocess, sys, time
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, start_new_session=True)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_that_does_not_listen_is_killed() -> None:
+    """Let a program end at once, and its child in a session of its own ignore that it is asked to."""
+    code = (
+        "import sys\nfrom safety_harness.served import guard\nguard.SECONDS_TO_END = 1.0\n"
+        f"sys.exit(guard.main([sys.executable, '-c', {STUBBORN!r}]))\n"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    child = int(program.stdout.readline())
+    program.stdin.close()
+    program.wait(20)
+    program.stdout.close()
+    assert gone([child])
+
+
 @pytest.mark.parametrize(
     ("mode", "said"),
     [

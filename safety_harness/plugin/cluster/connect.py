@@ -34,8 +34,8 @@ def connect(address: str, *, insecure: bool) -> None:
         metadata.version("ray")
     except metadata.PackageNotFoundError:
         raise missing_extra("Ray", "ray", "--gate-ray") from None
-    if address != "auto":
-        _reach(address)
+    address = _cluster_here() if address == "auto" else address
+    _reach(address)
     if not insecure:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if failed := _failure_within(SECONDS_TO_CONNECT, lambda: _init(address)):
@@ -44,6 +44,21 @@ def connect(address: str, *, insecure: bool) -> None:
         import ray
 
         _require_token(ray.get_runtime_context().gcs_address)
+
+
+def _cluster_here() -> str:
+    """Return the address of the cluster that this machine is a node of.
+
+    Raises:
+        ConfigError: it is a node of none, or of several.
+    """
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except ConnectionError as error:
+        said = str(error).partition(" Please ")[0]
+        raise ConfigError(f"--gate-ray auto: {said} Start one here (`ray start`), or give HOST:PORT.") from error
 
 
 def _reach(address: str) -> None:
@@ -74,7 +89,7 @@ def _init(address: str) -> None:
 
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     # Without a token, where one is wanted, this client would end the process.
-    if address != "auto" and (os.environ.get("RAY_AUTH_TOKEN") or token.is_file()):
+    if os.environ.get("RAY_AUTH_TOKEN") or token.is_file():
         ray._raylet.GcsClient(address=address)
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "safety-harness-ray"
 # A node may come back within this time. A run must not hang, and the next one goes on from the journals.
-SECONDS_WITHOUT_NODE = 15
+SECONDS_WITHOUT_NODE = 10
 SECONDS_BETWEEN_LOOKS = 1.0
 # A terminal serves one process at a time, and the processes of xdist are none of Ray's.
 _ALONE = {"numprocesses": "-n", "tx": "--tx", "usepdb": "--pdb", "trace": "--trace"}
@@ -84,7 +84,7 @@ class ClusterRun:
         if session.testsfailed and not self.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{session.testsfailed} files or folders could not be collected")
         try:
-            self.order, jobs = prepared(session, self.students)
+            self.order, jobs = prepared(session, self.students, self._say)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
         with marked_cache() as self.order["mark"]:
@@ -125,7 +125,7 @@ class ClusterRun:
         order = {
             **self.order,
             "task": job.line,
-            "cores": max(1, int(job.need["CPU"]) // self.config.option.safety_ahead),
+            "cores": int(job.need["CPU"]),
             "nodeids": nodeids,
         }
         chosen = {"name": f"gate {job.name}", **placing.options(job.need)}
@@ -140,10 +140,10 @@ class ClusterRun:
         try:
             answer = json.loads(ray.get(reference))
             trouble = str(answer["trouble"])
-            reports = self._read(answer.get("reports", ()))
             self._keep(answer.get("files", {}))
             for row in answer.get("warnings", ()):
                 self._warn(*row)
+            reports = self._read(answer.get("reports", ()))  # last: of an answer that is damaged, none count
         except ray.exceptions.RayTaskError as error:
             trouble = cause_of(error)
         except ray.exceptions.RayError as error:

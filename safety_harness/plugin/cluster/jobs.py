@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safety_harness.errors import ConfigError, masked
 from safety_harness.gate.incidents import student_of
+from safety_harness.plugin import alike
 from safety_harness.plugin.cluster import placing, task
-from safety_harness.plugin.cluster.alike import expected
 from safety_harness.plugin.options import by_subject
 from safety_harness.plugin.workers import place_of
 
@@ -39,8 +39,12 @@ class Job:
     unfit_since: float | None = None
 
 
-def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict[str, Any], list[Job]]:
+def prepared(
+    session: pytest.Session, students: Sequence[Student], say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[Job]]:
     """Return what every task is told, and one job for each student, each of which some node can run.
+
+    *say* is told what a user should know of the nodes.
 
     Raises:
         ConfigError: no node runs tests, one differs from this machine, or none has what a student needs.
@@ -58,7 +62,7 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
         # Settled when the run began: since then it is itself the latest.
         "results": {name: str(getattr(option, name) or "") for name in ("safety_patches", "safety_earlier")},
     }
-    smallest_gpu = _surveyed(nodes, order)
+    smallest_gpu = _surveyed(nodes, order, say)
     places = {student.id: place_of(f"[{student.id}]", students) for student in students}
     groups: dict[str, list[pytest.Item]] = {}
     for item in session.items:
@@ -81,13 +85,31 @@ def prepared(session: pytest.Session, students: Sequence[Student]) -> tuple[dict
     return order, jobs
 
 
-def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any]) -> float | None:
+def expected(session: pytest.Session, students: Sequence[Student]) -> dict[str, Any]:
+    """Return what each node must have, with the files that this run reads by their path."""
+    config = session.config
+    conftests = [plugin.__file__ for plugin in config.pluginmanager.get_plugins() if _is_conftest(plugin)]
+    files = [*config.option.safety_registry, *(item.path for item in session.items), *conftests]
+    option = config.option
+    given = [
+        config.inipath, config.invocation_params.dir, option.safety_patches, option.safety_earlier,
+        option.safety_labels,
+    ]  # fmt: skip
+    return alike.described({*files, *filter(None, given), *alike.sources(students)})
+
+
+def _is_conftest(plugin: object) -> bool:
+    return str(getattr(plugin, "__file__", None) or "").endswith("conftest.py")
+
+
+def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any], say: Callable[[str], None]) -> float | None:
     """Let each node compare itself with this machine. Return the memory of the smallest GPU, in GiB, if it is known.
 
     Raises:
         ConfigError: a node differs, or does not answer.
     """
     import ray
+    from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked, gpus = ray.remote(num_cpus=0, max_retries=0)(task.survey), []
@@ -101,10 +123,17 @@ def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any]) -> f
     for answer, node in answers.items():
         try:
             found = json.loads(ray.get(answer, timeout=0))
-            fault = found["fault"]
+            fault, nice = found["fault"], found["nice"]
+            if nice:
+                say(
+                    f"node {node['NodeManagerAddress']} runs tasks at nice {nice}, behind all other work there. Start "
+                    "Ray with RAY_worker_niceness=0, unless it has nothing else to do."
+                )
             gpus += [found["gpu_gib"]] if node["Resources"].get("GPU") else []
-        except ray.exceptions.RayError as error:
-            fault = cause_of(error)
+        except GetTimeoutError:
+            fault = f"does not answer within {SECONDS_TO_SURVEY} s. Start Ray there again, or take the node out."
+        except (RayError, ValueError, TypeError, KeyError) as error:  # of another version, say
+            fault = f"cannot be compared with this machine ({cause_of(error)}). Use one environment on all machines."
         if fault:
             raise ConfigError(f"--gate-ray: node {node['NodeManagerAddress']}: {fault}")
     return min(gpus) if gpus and None not in gpus else None
@@ -117,6 +146,4 @@ def cause_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # The last line of a traceback is the error. Of Ray's own words the first say what happened.
     line = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
-    if "No module named 'safety_harness" in line:
-        line = "has no safety_harness, or another one. Use one environment on all nodes."
     return masked(textwrap.shorten(line, 300, placeholder=" …"))

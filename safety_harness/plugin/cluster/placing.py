@@ -38,10 +38,10 @@ def need_of(
 
     A GPU is shared by as many tasks as fit into the *smallest_gpu*, in GiB, once there are more tasks than GPUs. A task
     gets the cores of its share of a node, or *threads*. With probes ahead it holds several *copies* of a student, each
-    with its own memory and thread, and where there are GPUs, with whole ones of its own.
+    with its own memory and its share of the cores, one at least, and where there are GPUs, with whole ones of its own.
     """
     marked = {resource: _MARK} if resource else {}
-    memory = max((student.family.memory_gib for student in students if not student.spec.served), default=0.0)
+    memory = max((student.memory_gib for student in students), default=0.0)
     if not memory:  # asks a server, or is about no student
         return {"CPU": 1.0, **marked}
     have = [node["Resources"] for node in nodes]
@@ -49,9 +49,14 @@ def need_of(
         share = _share(memory, smallest_gpu, most=math.ceil(tasks / gpus))
         share = share if copies == 1 else float(copies * math.ceil(share))
         cores = min(one["CPU"] / one["GPU"] * share for one in have if one.get("GPU"))
-        return {"CPU": float(copies * (threads or max(1, int(cores) // copies))), "GPU": share, **marked}
+        return {"CPU": _cores(cores, threads, copies), "GPU": share, **marked}
     cores = min(sum(one["CPU"] for one in have) / tasks, *(one["CPU"] for one in have))
-    return {"CPU": float(copies * (threads or max(1, int(cores) // copies))), "memory": copies * memory * GIB, **marked}
+    return {"CPU": _cores(cores, threads, copies), "memory": copies * memory * GIB, **marked}
+
+
+def _cores(own: float, threads: int | None, copies: int) -> float:
+    """Return how many cores a task asks for, of its *own*: as many for each of *copies*, or *threads* for all."""
+    return float(max(copies, threads or int(own) // copies * copies))
 
 
 def _share(memory: float, gpu: float | None, most: int) -> float:
@@ -76,7 +81,7 @@ def misfit(need: Need, nodes: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
     return (
         f"no node that lives has what it needs ({asked or 'all of it on one node'}). Add one, or ask for less by "
-        "`memory_gib` in the registry or --gate-threads"
+        "`memory_gib` in the registry, --gate-threads or --gate-ahead"
     )
 
 

@@ -17,10 +17,10 @@ import pytest
 from safety_harness.errors import HarnessError, Remark
 from safety_harness.evaluation.gpus import smallest_gib
 from safety_harness.files import cache_dir, try_to_write
-from safety_harness.plugin.cluster.alike import fault
+from safety_harness.plugin.alike import fault
 from safety_harness.plugin.live import FOLDER
 from safety_harness.plugin.lost import reason_of
-from safety_harness.plugin.workers import FREE_CORES
+from safety_harness.plugin.workers import FREE_CORES, free_cores
 
 if TYPE_CHECKING:
     from warnings import WarningMessage
@@ -42,10 +42,13 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def survey(wanted: str) -> str:
-    """Return what this node has otherwise than *wanted*, and the memory of its smallest GPU, as JSON text."""
+    """Return what this node has otherwise than *wanted*, the memory of its smallest GPU, and how nice its tasks are.
+
+    All of it as JSON text.
+    """
     job = json.loads(wanted)
     with _variables(job["environment"]):
-        return json.dumps({"fault": _checked(job), "gpu_gib": smallest_gib()})
+        return json.dumps({"fault": _checked(job), "gpu_gib": smallest_gib(), "nice": os.nice(0)})
 
 
 def run(order: str, exchange: Any) -> str:
@@ -61,7 +64,8 @@ def run(order: str, exchange: Any) -> str:
         if trouble := fault(job["expected"]):
             return json.dumps({"trouble": trouble})
         os.chdir(job["folder"])
-        worker = {"workerid": job["task"], FREE_CORES: job["cores"], FOLDER: folder}
+        # Other work than Ray's may keep some of them busy.
+        worker = {"workerid": job["task"], FREE_CORES: min(job["cores"], free_cores()), FOLDER: folder}
         recorder = Recorder(job["nodeids"], worker, job["results"])
         said = io.StringIO()
         with Mirror(exchange, job["task"], Path(folder), shared=_is_shared(job["mark"])) as mirror:
@@ -71,7 +75,7 @@ def run(order: str, exchange: Any) -> str:
     lines = [line for line in said.getvalue().splitlines() if line.startswith("ERROR")]
     trouble = next(iter([*recorder.trouble, *lines, f"pytest ended with {int(code)}"]))
     return json.dumps(
-        {"reports": recorder.reports, "warnings": recorder.warnings, "trouble": trouble, "files": files}, default=str
+        {"reports": recorder.whole(), "warnings": recorder.warnings, "trouble": trouble, "files": files}, default=str
     )
 
 
@@ -116,7 +120,12 @@ class Recorder:
     reports: list[Any] = field(default_factory=list)
     warnings: list[Any] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
+    broken_off: bool = False
     config: pytest.Config | None = None
+
+    def whole(self) -> list[Any]:
+        """Return all reports, or none where pytest broke off: a test may have reported its setup alone, as passed."""
+        return [] if self.broken_off else self.reports
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
@@ -143,7 +152,13 @@ class Recorder:
             self.trouble.append(f"{report.nodeid}: {reason_of(report)}")
 
     def pytest_internalerror(self, excrepr: object) -> None:
+        self.broken_off = True
         self.trouble.append(str(excrepr).strip().splitlines()[-1])
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note what broke off the tests; ``pytest.exit`` may choose any exit code, 0 too."""
+        self.broken_off = True
+        self.trouble.append(f"pytest was ended early ({type(excinfo.value).__name__}: {excinfo.value})")
 
     def pytest_warning_recorded(self, warning_message: WarningMessage, when: str, nodeid: str, location: Any) -> None:
         remark = issubclass(warning_message.category, Remark)
