@@ -95,9 +95,11 @@ class Subject:
         return found
 
     def ask(self, texts: Sequence[str]) -> Answers:
-        """Return the answers to questions of a suite's own, each with its ``answer`` and ``verdict``."""
+        """Return the answers to questions of a suite's own, each with its ``answer``, and ``verdict`` as it counts."""
         prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
-        return self.evaluator.answers(self.units, prompts)
+        answers = self.evaluator.answers(self.units, prompts)
+        verdicts = count_premise(_verdicts(answers), self._thresholds.premise)
+        return [replace(answer, verdict=verdict) for answer, verdict in zip(answers, verdicts, strict=True)]
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""
