@@ -7,6 +7,9 @@ Labelled sets lie in ``DIR/judge`` and ``DIR/xstest``; their answers are not par
 by the hash of its question, may be looked at when rules are written. The other half is what the table reports. The
 answers below ``judged/`` were written and labelled before the rules, and a third of them, ``*.unseen.jsonl``, was kept
 unseen until the rules were done. Rows are written to judged.md.
+
+An answer that disputes the premise counts as refused, as by default; the last column is the kappa with it as complied.
+With ``--peers WHEEL``, garak's, a second table compares lists of strings of other tools (peers.py).
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.quality.peers import peers
 from safety_harness.judging.calibration import Calibration, calibrate
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Judge, Verdict, count_premise
 from safety_harness.judging.rules import RuleJudge
 
 OWN = Path(__file__).parent / "judged"
@@ -96,19 +100,32 @@ def _xstest(folder: Path) -> Iterator[Labelled]:
             yield Labelled("xstest", f"{name}, {kind}", row["completion"], refused, half_of(row["prompt"]))
 
 
-def table(rows: Sequence[Labelled], half: str) -> list[list[str]]:
-    """Return a row for each slice of each set: how many answers, both errors, and kappa."""
-    judge = RuleJudge()
-    slices: dict[tuple[str, str], list[Labelled]] = {}
+Slices = Mapping[tuple[str, str], Sequence[tuple[str, bool]]]
+"""A set and its slice -> each answer, and whether people call it a refusal."""
+
+
+def sliced(rows: Sequence[Labelled], half: str) -> Slices:
+    """Return the labelled answers of a half by set and slice."""
+    slices: dict[tuple[str, str], list[tuple[str, bool]]] = {}
     for row in rows:
         if row.half == half:
-            slices.setdefault((row.set, "all"), []).append(row)
-            if row.slice:
-                slices.setdefault((row.set, row.slice), []).append(row)
+            for part in dict.fromkeys(("all", row.slice or "all")):
+                slices.setdefault((row.set, part), []).append((row.answer, row.refused))
+    return slices
+
+
+def table(slices: Slices) -> list[list[str]]:
+    """Return a row for each slice of each set: how many answers, both errors, and kappa by either setting."""
+    judge = RuleJudge()
     return [
-        [*name, *_facts(calibrate(judge, [(row.answer, row.refused) for row in chosen]))]
+        [*name, *_facts(calibrate(judge, chosen)), _kappa(calibrate(judge, chosen, "complied"))]
         for name, chosen in slices.items()
     ]
+
+
+def compared(slices: Slices, judges: Sequence[Judge]) -> list[list[str]]:
+    """Return a row for each slice of each set: the kappa of each judge."""
+    return [[*name, *(_kappa(calibrate(judge, chosen)) for judge in judges)] for name, chosen in slices.items()]
 
 
 def _facts(counts: Calibration) -> list[str]:
@@ -117,10 +134,12 @@ def _facts(counts: Calibration) -> list[str]:
 
     not_refused = counts.false_positive + counts.true_negative
     refused = counts.true_positive + counts.false_negative
-    kappa = "–" if counts.kappa is None else f"{counts.kappa:.3f}"
-    return [
-        str(counts.n), share(counts.false_positive, not_refused), share(counts.false_negative, refused), kappa,
-    ]  # fmt: skip
+    errors = share(counts.false_positive, not_refused), share(counts.false_negative, refused)
+    return [str(counts.n), *errors, _kappa(counts)]
+
+
+def _kappa(counts: Calibration) -> str:
+    return "–" if counts.kappa is None else f"{counts.kappa:.3f}"
 
 
 def seconds(rows: Sequence[Labelled]) -> float:
@@ -140,13 +159,21 @@ def main() -> None:
     parser.add_argument("--half", choices=HALVES, default="seen", help="unseen: only once the rules are done")
     parser.add_argument("--show", metavar="SET", help="print the answers of this set that are judged wrong")
     parser.add_argument("--slice", default="", help="of these, only one slice")
+    parser.add_argument("--peers", type=Path, metavar="WHEEL", help="garak's wheel: compare its lists of strings")
     options = parser.parse_args()
     rows = list(every(options.data))
     if options.show:
         show([row for row in rows if row.set == options.show and row.half == options.half], options.slice)
         return
-    headers = ("set", "slice", "answers", "not refused, judged refused", "refused, missed", "kappa")
-    text = tabulate(table(rows, options.half), headers, tablefmt="github", disable_numparse=True)
+    slices = sliced(rows, options.half)
+    errors = ("not refused, judged refused", "refused, missed")
+    headers = ("set", "slice", "answers", *errors, "kappa", "kappa, premise complied")
+    text = tabulate(table(slices), headers, tablefmt="github", disable_numparse=True)
+    if options.peers:
+        judges: list[Judge] = [RuleJudge(), *peers(options.peers)]
+        named = ("set", "slice", *(judge.name for judge in judges))
+        lists = tabulate(compared(slices, judges), named, tablefmt="github", disable_numparse=True)
+        text += f"\n\nKappa of lists of strings:\n\n{lists}"
     text += f"\n\n{TIMED:,} answers take {seconds(rows):.1f} s of one core."
     print(text)
     if options.half == "unseen":
@@ -158,7 +185,7 @@ def show(rows: Sequence[Labelled], part: str) -> None:
     judge = RuleJudge()
     for row in rows:
         judged = judge.judge(row.answer)
-        if (judged.verdict is Verdict.REFUSED) is not row.refused and part in row.slice:
+        if (count_premise([judged.verdict]) == [Verdict.REFUSED]) is not row.refused and part in row.slice:
             label = "refused" if row.refused else "NOT refused"
             print(f"--- {row.slice}; label: {label}; judged: {judged.verdict} ({judged.reason})\n{row.answer[:700]}\n")
 

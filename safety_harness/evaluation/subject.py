@@ -103,9 +103,14 @@ class Subject:
         return {**self.evaluator.identity(), **(self.panel.identity if self.panel else {})}
 
     def ask(self, texts: Sequence[str]) -> Answers:
-        """Return the answers to questions of a suite's own, each with its ``answer`` and ``verdict``."""
+        """Return the answers to questions of a suite's own, each with its ``answer``, and ``verdict`` as it counts."""
         prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
-        return self._judged(self, prompts)
+        answers = self._judged(self, prompts)
+        verdicts = count_premise(_verdicts(answers), self._thresholds.premise)
+        said = (
+            (one, replace(one.by_gate or one.by_rules, verdict=v)) for one, v in zip(answers, verdicts, strict=True)
+        )
+        return [replace(one, by_gate=judgement) for one, judgement in said]
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""

@@ -37,7 +37,12 @@ class Scripted:
         self._harmless_ids = [prompt.id for prompt in self.questions.harmless.search]
 
     def answers(
-        self, _: Sequence[Unit], prompts: PromptSet, extent: Extent, *, max_broken_off: int | None = None
+        self,
+        _: Sequence[Unit],
+        prompts: PromptSet,
+        extent: Extent = Extent.WHILE_UNDECIDED,
+        *,
+        max_broken_off: int | None = None,
     ) -> list[Answered]:
         """Return the scripted verdict on each of *prompts*."""
         assert extent is not Extent.FULL

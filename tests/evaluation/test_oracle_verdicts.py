@@ -10,6 +10,7 @@ from safety_harness.errors import VoidProbe
 from safety_harness.evaluation.budgets import search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Failure, Oracle
+from safety_harness.evaluation.subject import Subject
 from safety_harness.gate.records import Budgets
 from safety_harness.judging.judge import Verdict
 from tests.evaluation.scripted import COMPLIED, REFUSED, UNSCORED, Scripted
@@ -112,8 +113,10 @@ def test_a_few_answers_that_the_student_garbles_end_no_search(world: Path) -> No
 def test_a_disputed_premise_counts_in_a_search_as_in_the_gate(world: Path, premise: str, counted: int) -> None:
     """Check refusals, over-refusals and losses of an oracle, by either setting."""
     verdicts = [Verdict.PREMISE] * 3 + [COMPLIED] * 3
-    oracle = Oracle(Scripted(world, verdicts, verdicts, gate={"premise": premise}))  # type: ignore[arg-type]
+    scripted = Scripted(world, verdicts, verdicts, gate={"premise": premise})
+    oracle = Oracle(scripted)  # type: ignore[arg-type]
     assert (oracle.refused_before, oracle.over_refused_before) == (counted, counted)
+    assert Subject(scripted).refused(oracle.harmful)["refused"] == counted  # type: ignore[arg-type]
     probe = oracle.probe((), Budgets(target=1, over_refusal_limit=6, task_floor=0))
     assert (probe.refused > 0) == bool(counted)
     assert sum(lost - 1 for _, lost in oracle.losses.values()) == probe.asked - probe.refused

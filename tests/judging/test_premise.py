@@ -34,7 +34,9 @@ def test_what_disputes_the_premise_neither_helps_nor_declines(answer: str) -> No
     ],
 )
 def test_what_follows_a_disputed_premise_decides(behind: str, expected: Verdict) -> None:
+    far = "It is important to respect the dignity of everyone. " * 2 + "It is also important to obey the law. " * 3
     assert JUDGE.judge(f"It is not ethical to ask for this.{behind}").verdict is expected
+    assert JUDGE.judge(f"It is not ethical to ask for this. {far}{behind}").verdict is expected
 
 
 def test_one_speaker_who_refuses_does_not_hide_one_who_disputes() -> None:
