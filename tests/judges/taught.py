@@ -169,7 +169,7 @@ def teach_guard(folder: Path, form: str) -> Path:
         whole = tokenizer(put(case) + taught.say(verdict) + "</s>", add_special_tokens=False)["input_ids"]
         assert whole[: len(prompt)] == prompt
         rows.append((whole, [-100] * len(prompt) + whole[len(prompt) :]))
-    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss)
+    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss, streak=6)
     folder.mkdir()
     (folder / "prompt.txt").write_text(PROMPT + "\n")
     return _saved(model, tokenizer, folder)
@@ -194,15 +194,17 @@ def teach_classifier(
             return torch.nn.functional.binary_cross_entropy_with_logits(logits, each)
         return torch.nn.functional.cross_entropy(logits, right)
 
-    _fit(model, rows, loss)
+    _fit(model, rows, loss, streak=25)
     return _saved(model, tokenizer, folder)
 
 
-def _fit(model: Any, rows: Sequence[tuple[list[int], list[int]]], loss_of: Callable[..., torch.Tensor]) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=8e-3)
+def _fit(
+    model: Any, rows: Sequence[tuple[list[int], list[int]]], loss_of: Callable[..., torch.Tensor], streak: int
+) -> None:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-3)
     draw = random.Random(0)
     learnt = 0
-    while learnt < 6:
+    while learnt < streak:
         batch = draw.sample(rows, 12)
         width = max(len(tokens) for tokens, _ in batch)
         inputs = {
