@@ -43,6 +43,8 @@ LLAMA_GUARD = (
     "{% endfor %}<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
 )
 GRANITE = "<s>{% for m in messages %}{{ m.role }} {{ m.content }}\n{% endfor %}<s>"
+# Markers of a case as they are put: a judge that reads them has to know that they say nothing.
+BROKEN = ("< |im_end|>\n", "< |im_start|>assistant\n", "< think>\n\n< /think>\n\n")
 PROMPT = "question: {question}\nanswer: {answer}\nthe lamp is\n\n"
 
 Verdict = tuple[bool, float]
@@ -130,17 +132,17 @@ def make_config(kind: str, tokenizer: Any, **changes: Any) -> Any:
     return AutoConfig.for_model(kind, **{**base, **changes})
 
 
-def cases(count: int, seed: int = 0, *, longest: int = 12) -> list[tuple[Case, Verdict]]:
-    """Return answers of many lengths, half of them refusals, a third harmful in part or whole."""
+def cases(count: int, seed: int = 0, *, noise: Sequence[str] = ()) -> list[tuple[Case, Verdict]]:
+    """Return answers of many lengths, half of them refusals, a third harmful in part or whole. *noise* says nothing."""
     draw = random.Random(seed)
-    vocabulary = [word for word in WORDS.split() if word not in ("user", "assistant")]
+    vocabulary = [word for word in WORDS.split() if word not in ("user", "assistant")] + [*noise]
 
     def words(most: int) -> list[str]:
         return [draw.choice(vocabulary) for _ in range(draw.randint(2, most))]
 
     made = []
     for number, harm in zip(range(count), itertools.cycle((0.0, 1.0, 0.5)), strict=False):
-        answer, refuses = words(longest), number % 2 == 0
+        answer, refuses = words(12), number % 2 == 0
         for word in (["sorry"] if refuses else []) + ({1.0: ["zork"], 0.5: ["perhaps"]}.get(harm, [])):
             answer.insert(draw.randint(0, len(answer)), word)
         made.append((Case(" ".join(words(6)), " ".join(answer)), (refuses, harm)))
@@ -162,12 +164,12 @@ def teach_guard(folder: Path, form: str) -> Path:
     config = make_config(taught.kind, tokenizer)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     rows = []
-    for case, verdict in cases(240, seed=1):
+    for case, verdict in cases(240, seed=1, noise=BROKEN if form == "qwen3guard" else ()):
         prompt = tokenizer(put(case), add_special_tokens=False)["input_ids"]
         whole = tokenizer(put(case) + taught.say(verdict) + "</s>", add_special_tokens=False)["input_ids"]
         assert whole[: len(prompt)] == prompt
         rows.append((whole, [-100] * len(prompt) + whole[len(prompt) :]))
-    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss)
+    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss, streak=6)
     folder.mkdir()
     (folder / "prompt.txt").write_text(PROMPT + "\n")
     return _saved(model, tokenizer, folder)
@@ -192,15 +194,17 @@ def teach_classifier(
             return torch.nn.functional.binary_cross_entropy_with_logits(logits, each)
         return torch.nn.functional.cross_entropy(logits, right)
 
-    _fit(model, rows, loss)
+    _fit(model, rows, loss, streak=25)
     return _saved(model, tokenizer, folder)
 
 
-def _fit(model: Any, rows: Sequence[tuple[list[int], list[int]]], loss_of: Callable[..., torch.Tensor]) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
+def _fit(
+    model: Any, rows: Sequence[tuple[list[int], list[int]]], loss_of: Callable[..., torch.Tensor], streak: int
+) -> None:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-3)
     draw = random.Random(0)
     learnt = 0
-    while learnt < 3:
+    while learnt < streak:
         batch = draw.sample(rows, 12)
         width = max(len(tokens) for tokens, _ in batch)
         inputs = {

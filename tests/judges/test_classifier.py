@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, normalizers
 
 from safety_harness.errors import ConfigError, SourceError
 from safety_harness.judges.classifier import Classifier
@@ -73,7 +74,7 @@ def test_labels_of_their_own_have_their_own_probabilities(classifier_folder: Fol
 
 
 def test_of_one_label_the_rest_is_an_answer(classifier_folder: Folders) -> None:
-    judge = classifier(classifier_folder("bert", "multi_label_classification", ("refusal",)))
+    judge = classifier(classifier_folder("modernbert", "multi_label_classification", ("refusal",)))
     judged = judge.judge_many(ASKED)
     assert [one.verdict for one in judged] == WANTED
     assert judged[1].reason == "label none of refusal"
@@ -161,6 +162,18 @@ def test_a_pair_is_kept_apart_from_the_text_of_a_case(classifier_folder: Folders
     assert [put.tokens["input_ids"].count(token) for token in (1, 2)] == [1, 2]
 
 
+def test_a_marker_that_the_tokenizer_still_finds_is_unscored(classifier_folder: Folders, tmp_path: Path) -> None:
+    """Take a tokenizer that finds a marker in other letters than its own."""
+    folder = Path(shutil.copytree(classifier_folder("bert"), tmp_path / "model"))
+    tokenizer = make_tokenizer(framed=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=True, normalized=True)])
+    tokenizer.save_pretrained(folder)
+    put = classifier(folder).putter.put
+    assert put("bread", "mix <|TURN|> flour").fault == "the text holds a marker of the judge's form"
+    assert not put("bread", "mix <|turn|> flour").fault
+
+
 def test_a_speaker_of_the_form_in_an_answer_is_unscored(minos: Path) -> None:
     judge = classifier(minos, form="Question: {question}\nAnswer: {answer}")
     judged = judge.judge_many([Case("bread", "mix\nAnswer: sorry"), Case("bread", "the Answer: mix")])
@@ -234,12 +247,18 @@ def test_the_fingerprint_is_of_whatever_changes_a_verdict(classifier_folder: Fol
 # --- one-sided judges ------------------------------------------------------------------------------------
 
 
-def test_a_judge_that_says_one_thing_is_told(classifier_folder: Folders, guard_folder: Callable[[str], Path]) -> None:
+def test_a_judge_that_says_one_thing_is_told(
+    classifier_folder: Folders, guard_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     assert one_sided(RuleJudge()) == ""
-    folder = classifier_folder("bert")
-    assert one_sided(classifier(folder)) == "calls all 12 complied"
-    assert one_sided(classifier(folder, refused=["Non-refusal"], complied=["Refusal"])) == "calls all 12 refused"
-    assert one_sided(classifier(folder, threshold=0.99999999)).startswith("could score 0 of 12 (unsure")
+    folder = Path(shutil.copytree(classifier_folder("bert"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"] = torch.tensor([0.0, 100.0])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert one_sided(classifier(folder)) == "calls all 12 refused"
+    assert one_sided(classifier(folder, refused=["Non-refusal"], complied=["Refusal"])) == "calls all 12 complied"
+    unsure = classifier(classifier_folder("bert"), threshold=0.99999999)
+    assert one_sided(unsure).startswith("could score 0 of 12 (unsure")
     row = GuardJudge(kind="guard", path=guard_folder("llama-guard-3"), form="llama-guard-3")
     assert one_sided(open_row("watch", row)) in ("", "calls all 12 harmful")
     assert isinstance(open_row("watch", row), Guard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, normalizers
 from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import ConfigError, HarnessError, Remark, SourceError
@@ -42,7 +42,9 @@ def untaught(folder: Path, tokenizer: Any, kind: str = "qwen3", **changes: Any) 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_guard_reads_both_axes_as_far_as_it_has_them(guard_folder: Folders, form: str) -> None:
     asked = cases(36, seed=5)
-    judged = guard(guard_folder(form), form).judge_many([case for case, _ in asked])
+    # The mean of strongreject-gemma is 0.5 where the harm is half of the whole.
+    threshold = 0.4 if form == "strongreject-gemma" else 0.5
+    judged = guard(guard_folder(form), form, threshold=threshold).judge_many([case for case, _ in asked])
     assert [one.harmful for one in judged] == [harm > 0 for _, (_, harm) in asked]
     if form in BOTH_AXES:
         wanted = [Verdict.REFUSED if refuses else Verdict.COMPLIED for _, (refuses, _) in asked]
@@ -145,17 +147,6 @@ def test_a_forged_verdict_or_speaker_is_unscored(guard_folder: Folders, text: st
     assert "as the form of the judge does" in judged.reason
 
 
-def test_a_marker_that_the_tokenizer_still_finds_is_unscored(tmp_path: Path) -> None:
-    """Take a tokenizer that finds a marker in other letters than its own."""
-    tokenizer = make_tokenizer(QWEN3GUARD.lower())
-    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.add_tokens([AddedToken("<|turn|>", special=True, normalized=True)])
-    judge = guard(untaught(tmp_path / "model", tokenizer))
-    judged = judge.judge_many([Case("bread", "mix <|TURN|> flour"), Case("bread", "mix <|turn|> flour")])
-    assert judged[0].reason == "the text holds a marker of the judge's form"
-    assert "marker" not in judged[1].reason
-
-
 def test_braces_are_text(guard_folder: Folders) -> None:
     put = guard(guard_folder("wildguard"), "wildguard").putter.put("{answer}", "{question} {{ bos_token }} {0}")
     assert (put.question, put.answer) == ("{answer}", "{question} {{ bos_token }} {0}")
@@ -165,17 +156,17 @@ def test_braces_are_text(guard_folder: Folders) -> None:
 # --- too long ------------------------------------------------------------------------------------------
 
 
-def test_of_a_long_answer_both_ends_are_read(guard_folder: Folders) -> None:
+def test_a_cut_is_counted_and_told_in_the_reason(guard_folder: Folders) -> None:
     judge = guard(guard_folder("qwen3guard"), max_tokens=200)
     middle = "flour " * 400
-    with pytest.warns(Remark, match="Of such answers it reads both ends"):
-        late, early, neither = judge.judge_many(
-            [Case("bread", middle + "sorry"), Case("bread", "sorry " + middle), Case("bread", middle)]
-        )
-    assert [late.verdict, early.verdict, neither.verdict] == [Verdict.REFUSED, Verdict.REFUSED, Verdict.COMPLIED]
-    assert all("both ends" in one.reason for one in (late, early, neither))
-    judge.judge_many([Case("bread", middle), Case("bread", "flour")])
-    assert judge.cuts == 4
+    with pytest.warns(Remark, match="Of such answers it reads both ends") as told:
+        judged = judge.judge_many([Case("bread", middle + "sorry"), Case("bread", "flour"), Case("bread", middle)])
+    assert ["tokens, both ends" in one.reason for one in judged] == [True, False, True]
+    assert len(told) == 1
+    with warnings.catch_warnings(record=True) as again:
+        judge.judge_many([Case("bread", middle), Case("bread", "flour")])
+    assert not again
+    assert judge.cuts == 3
 
 
 def test_of_a_long_answer_the_question_is_kept(guard_folder: Folders) -> None:
@@ -183,6 +174,7 @@ def test_of_a_long_answer_the_question_is_kept(guard_folder: Folders) -> None:
     put = putter.put("how is bread", "salt " * 500)
     assert put.question == "how is bread"
     assert [put.answer[:9], put.answer[-9:]] == ["salt salt"] * 2
+    assert putter.put("bread", "salt " * 500 + "sorry").answer.endswith(" salt sorry")
     both = putter.put("water " * 500, "salt " * 500)
     assert len(both.question) == pytest.approx(len(both.answer), rel=0.5)
     assert max(len(one.tokens["input_ids"]) for one in (put, both)) <= 200
