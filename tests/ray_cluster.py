@@ -32,12 +32,12 @@ SECONDS_TO_END = 30
 
 @contextlib.contextmanager
 def in_time() -> Iterator[None]:
-    """Check that what runs inside ends in time."""
+    """Check that what runs inside ends in time: later only as far as this machine has more to do than it has cores."""
     began = time.monotonic()
     yield
-    took = time.monotonic() - began
-    print(f"ended after {took:.1f} s")
-    assert took < SECONDS_TO_END
+    took, busy = time.monotonic() - began, psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
+    print(f"ended after {took:.1f} s, with {busy:.1f} processes a core")
+    assert took < SECONDS_TO_END * max(1.0, busy)
 
 
 # What the head of a run may not import.

@@ -161,13 +161,14 @@ class EngineEvaluator(Answering):
 
     @contextlib.contextmanager
     def _running(self, folder: Path) -> Iterator[Engine]:
-        """Yield an engine that answers for the checkpoint in *folder*."""
+        """Yield an engine that answers for the checkpoint in *folder*. Its log stays where something fails."""
         self.weighed.generator.forget()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the engine may be on the same GPU
         log = cache_dir() / "engines" / f"{self.student.id.replace('/', '-')}-{secrets.token_hex(4)}.log"
         with self._alone(), running(self._backend, folder, self.student.family.dtype, log) as engine:
             yield engine
+        log.unlink(missing_ok=True)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Let one engine at a time run on the GPUs of this process: each takes most of their memory."""

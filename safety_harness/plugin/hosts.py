@@ -57,16 +57,15 @@ def check_specs(config: pytest.Config) -> bool:
     Raises:
         UsageError: the command line names workers in a way that xdist passes over, or that ends in a traceback.
     """
-    import execnet
     from xdist.workermanage import parse_tx_spec_config
 
-    proxies = {spec.id: spec for spec in map(execnet.XSpec, config.getoption("px", None) or ())}
+    proxies = {spec.id: spec for spec in map(_spec, config.getoption("px", None) or ())}
     given = _tx_of(config)
     if not is_distributed(config):
         if proxies or given:
             raise pytest.UsageError(f"--px and --tx do nothing without -d, or beside -n 0. Write {RECIPE}.")
         return False
-    workers = [execnet.XSpec(spec) for spec in parse_tx_spec_config(config)]
+    workers = [_spec(spec) for spec in parse_tx_spec_config(config)]
     if proxies and not any(spec.via for spec in workers):
         raise pytest.UsageError(f"--px: no worker is behind a proxy; -n leaves --tx out. Write {RECIPE}.")
     for spec in workers:
@@ -80,6 +79,20 @@ def check_specs(config: pytest.Config) -> bool:
             raise pytest.UsageError(f"--px {proxies[spec.via]}: needs execmodel=thread. Write {RECIPE}.")
     config.option.px = [_with_time_limits(spec) for spec in config.getoption("px", None) or ()]
     return any(spec.via for spec in workers)
+
+
+def _spec(text: str) -> Any:
+    """Return what execnet reads in a specification.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    import execnet
+
+    try:
+        return execnet.XSpec(text)
+    except (ValueError, AttributeError, IndexError) as error:
+        raise pytest.UsageError(f"--tx, --px: {text!r} cannot be read ({error}). Write {RECIPE}.") from error
 
 
 def _with_time_limits(proxy: str) -> str:

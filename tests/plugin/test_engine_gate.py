@@ -55,6 +55,7 @@ def test_an_engine_gives_the_verdict_of_the_own_loop(tmp_path: Path) -> None:
     assert any(said in remark for remark in found["engine"]["remarks"])
     page = (tmp_path / "engine" / "reports" / "latest" / "report.md").read_text()
     assert "vllm 9.9 in float32" in page
+    assert not list((tmp_path / "cache" / "engines").glob("*.log"))
 
 
 def test_an_engine_that_errs_is_never_green(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ WRONG = {
     "-n": ((*PROXY, "-n", "2"), "-n leaves --tx out"),
     "-n 0": (("-n", "0", "--tx", "popen", "-d"), "beside -n 0"),
     "a socket": (("--px", "id=a//socket=localhost:9", "--tx", "popen//via=a", "-d"), "runs whatever connects to it"),
+    "twice": (("--tx", "popen//popen", "-d"), "'popen//popen' cannot be read (duplicate key"),
+    "nothing": (("--px", "", "-n", "1"), "'' cannot be read ("),
     "no host": ((*HIDDEN, "--tx", "popen//via=a", "-d"), "A host of --px"),
     "elsewhere": ((*ELSEWHERE, "--tx", "popen//via=a", "-d"), "the host of proxy a: works in /tmp, and the run in "),
 }  # fmt: skip
