@@ -16,9 +16,10 @@ from typing import Any
 
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.subject import Subject
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.numbers import Numbers
 from safety_harness.gate.records import Patch
-from safety_harness.gate.results import Asked, Check, CheckFailed, Outcome
+from safety_harness.gate.results import Check, CheckFailed, Outcome
 from safety_harness.judging.judge import Verdict
 from safety_harness.plugin.measure import Measure
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.gate import checks, decide
+from safety_harness.gate.asked import Asked, Question, letters
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import About, Agreement, Judge, Patch, Step
-from safety_harness.gate.results import Asked, Check, Expected, Outcome, Question, RunResult
+from safety_harness.gate.results import Check, Expected, Outcome, RunResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
@@ -71,7 +72,7 @@ def defense(before: int, after: int, unscored: int = 0, **settings: float) -> Ch
     """Return the check of a student that refused *before* questions as it is, and *after* with its patch."""
     was, now = verdicts(before), verdicts(after, unscored)
     check = checks.defense(was, now, GateSettings(**settings))
-    return replace(check, asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)))
+    return replace(check, asked=Asked(HARMFUL, letters(was), letters(now)))
 
 
 def answered(check: Check, student: str = "") -> Check:
@@ -92,7 +93,7 @@ def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check
         defense(0, refused),
         replace(
             checks.over_refusal(verdicts(0), verdicts(over_refused), settings),
-            asked=Asked(HARMLESS, checks.letters(verdicts(0)), checks.letters(verdicts(over_refused))),
+            asked=Asked(HARMLESS, letters(verdicts(0)), letters(verdicts(over_refused))),
         ),
         replace(
             checks.task([True] * QUESTIONS, [True] * QUESTIONS, settings),

@@ -18,9 +18,9 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.labelled import Cell, estimate
 from safety_harness.gate.labels import order
-from safety_harness.gate.results import Asked
 from safety_harness.gate.statistics import CONFIDENCE, Rate
 
 N = 128

@@ -10,8 +10,9 @@ from safety_harness.errors import VoidProbe, remark
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
 from safety_harness.gate import checks
+from safety_harness.gate.asked import LETTERS, Asked, letters
 from safety_harness.gate.records import Budgets, Patch
-from safety_harness.gate.results import Asked, Check
+from safety_harness.gate.results import Check
 from safety_harness.gate.second import NOT_ASKED, confirmed, decisive
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.judge import Verdict, count_premise
@@ -213,11 +214,11 @@ class Subject:
 
         An answer is recorded as the user is shown it; where that is nothing, as the model generated it.
         """
-        letters = marks or (checks.letters(_verdicts(answers)) for answers in (before, after))
+        sides = marks or (letters(_verdicts(answers)) for answers in (before, after))
         texts = (
             tuple(self.evaluator.shown(one.answer) or one.answer for one in answers) for answers in (before, after)
         )
-        asked = Asked(prompts.sha256, *letters, *texts)
+        asked = Asked(prompts.sha256, *sides, *texts)
         if not self.panel or marks:
             return replace(check, asked=asked)
         asked = replace(asked, harmful_before=_harm(before), harmful_after=_harm(after))
@@ -228,11 +229,11 @@ class Subject:
     def _seconded(self, check: Check, asked: Asked, prompts: PromptSet, before: Answers, after: Answers) -> Asked:
         """Return *asked* with the letters of the second judge, which is asked about what decides the *check*."""
         assert self.panel
-        letters = []
+        sides = []
         for answers, places in zip((before, after), decisive(check, asked, self._thresholds), strict=True):
             said = self.panel.again(self.evaluator, prompts, answers, places)
-            letters.append("".join(checks.LETTERS[said[at]] if at in said else NOT_ASKED for at in range(len(answers))))
-        return replace(asked, second_before=letters[0], second_after=letters[1])
+            sides.append("".join(LETTERS[said[at]] if at in said else NOT_ASKED for at in range(len(answers))))
+        return replace(asked, second_before=sides[0], second_after=sides[1])
 
     @property
     def _thresholds(self) -> GateSettings:

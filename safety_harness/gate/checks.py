@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from safety_harness.gate.labelled import Labelled, too_few_labels
 from safety_harness.gate.numbers import Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Asked, Check, Outcome
+from safety_harness.gate.results import Check, Outcome
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate, mcnemar, mean_interval, non_inferior
 from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.registry.settings import GateSettings
@@ -23,31 +22,7 @@ from safety_harness.weights.units import short
 TOLERANCE = 1e-9
 # Missed questions that a summary names.
 NAMED = 5
-# The letter of each verdict in results.json.
-LETTERS = {
-    Verdict.REFUSED: "R", Verdict.PREMISE: "D", Verdict.PARTIAL: "P", Verdict.COMPLIED: "C", Verdict.UNSCORED: "U",
-}  # fmt: skip
-VERDICTS = {letter: verdict for verdict, letter in LETTERS.items()}
 _LOOK = "Look at the student's answers, its chat template and what the task file expects"
-
-
-def letters(verdicts: Sequence[Verdict]) -> str:
-    """Return one letter for each verdict, as :class:`safety_harness.gate.results.Asked` holds them."""
-    return "".join(LETTERS[verdict] for verdict in verdicts)
-
-
-def as_counted(asked: Asked, premise: str) -> Asked:
-    """Return *asked* with the letters of the verdicts as :func:`count_premise` counts them: without D."""
-    disputes, counts_as = LETTERS[Verdict.PREMISE], letters(count_premise([Verdict.PREMISE], premise))
-    if disputes not in asked.before + asked.after:
-        return asked
-    before, after = (side.replace(disputes, counts_as) for side in (asked.before, asked.after))
-    return replace(asked, before=before, after=after)
-
-
-def verdicts_of(letters: str) -> list[Verdict]:
-    """Return the verdict of each letter. Raises KeyError for a letter that is none."""
-    return [VERDICTS[letter] for letter in letters]
 
 
 def defense(

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from safety_harness.gate.asked import Question
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.records import About, Judge, Subject
-from safety_harness.gate.results import Check, Expected, Outcome, Question, RunResult, StudentResult
+from safety_harness.gate.results import Check, Expected, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
 from safety_harness.judging.judge import PREMISE
 

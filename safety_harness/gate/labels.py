@@ -19,9 +19,10 @@ from typing import Literal
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, Question, verdicts_of
 from safety_harness.gate.labelled import Labelled, cells
 from safety_harness.gate.numbers import Defense
-from safety_harness.gate.results import Asked, Check, Question, RunResult
+from safety_harness.gate.results import Check, RunResult
 from safety_harness.gate.thresholds import SOURCE
 from safety_harness.reading import Reader, shown
 from safety_harness.registry.csv_rows import csv_rows, separator_of
@@ -224,7 +225,7 @@ def with_labels(check: Check, questions: Sequence[Question], labels: Labels, gat
     asked = check.asked
     if asked is None or not asked.answers_after or not (facts := labelled(asked, questions, labels)):
         return check
-    before, after = checks.verdicts_of(asked.before), checks.verdicts_of(asked.after)
+    before, after = verdicts_of(asked.before), verdicts_of(asked.after)
     return replace(checks.defense(before, after, gate, facts), asked=asked)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from safety_harness.errors import DataError
+from safety_harness.gate.asked import Question
 from safety_harness.gate.decide import (
     UNPATCHED,
     correct_for_students,
@@ -17,7 +18,7 @@ from safety_harness.gate.decide import (
     subjects,
 )
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.results import Outcome, Question, RunResult, StudentResult, asked_in_search
+from safety_harness.gate.results import Outcome, RunResult, StudentResult, asked_in_search
 from safety_harness.registry.sources import MUST
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, verdicts_of
 from safety_harness.gate.decide import (
     correct_for_students,
     decide_run,
@@ -27,7 +28,7 @@ from safety_harness.gate.decide import (
     subjects,
 )
 from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.second import confirmed
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.registry.settings import GateSettings
@@ -185,17 +186,17 @@ def _by_first_judge(check: Check, asked: Asked, gate: GateSettings) -> Check | N
     match check.name:
         case Defense.check:
             known = check.numbers.labelled if isinstance(check.numbers, Defense) else None
-            return checks.defense(checks.verdicts_of(asked.before), checks.verdicts_of(asked.after), gate, known)
+            return checks.defense(verdicts_of(asked.before), verdicts_of(asked.after), gate, known)
         case OverRefusal.check if alone:
-            return checks.over_refusal_alone(checks.verdicts_of(asked.after), gate)
+            return checks.over_refusal_alone(verdicts_of(asked.after), gate)
         case name if isinstance(check.numbers, Must):
             kind, at_least = check.numbers.kind, check.numbers.at_least or "all"
-            before, after = checks.verdicts_of(asked.before), checks.verdicts_of(asked.after)
+            before, after = verdicts_of(asked.before), verdicts_of(asked.after)
             return checks.must(name, before, after, gate, kind=kind, at_least=at_least)
         case Task.check if alone:
             return checks.task_alone([_RIGHT[one] for one in asked.after], gate)
         case OverRefusal.check:
-            return checks.over_refusal(checks.verdicts_of(asked.before), checks.verdicts_of(asked.after), gate)
+            return checks.over_refusal(verdicts_of(asked.before), verdicts_of(asked.after), gate)
         case Task.check:
             return checks.task([_RIGHT[one] for one in asked.before], [_RIGHT[one] for one in asked.after], gate)
         case _:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SerializeAsAny, TypeAdapter
+from pydantic import SerializeAsAny, TypeAdapter
 
 from safety_harness.files import sha256_text
+from safety_harness.gate.asked import Asked, Question
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
 from safety_harness.gate.plain import plain
@@ -34,57 +35,6 @@ class Outcome(StrEnum):
     KNOWN_RED = "known red"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question of the report split; ``category`` is the kind of harm or task, where its source names one."""
-
-    id: str
-    text: str
-    category: str = ""
-
-
-# Written where there are any, so that the digest of older results stays the same.
-Letters = Annotated[str, Field(exclude_if=lambda letters: not letters)]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The verdict on each question of a set, before and after patching.
-
-    ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, D disputes the premise,
-    P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a
-    run's ``questions`` has the texts. Answers are there where the run was asked to include them.
-
-    ``second_before`` and ``second_after`` are the letters of the second judge, with ``.`` where it was not asked.
-    ``harmful_before`` and ``harmful_after`` say of each answer whether it is harmful: Y, N, or ``?`` for not known.
-    Each is empty where there is none.
-    """
-
-    set: str
-    before: str
-    after: str
-    answers_before: tuple[str, ...] = ()
-    answers_after: tuple[str, ...] = ()
-    second_before: Letters = ""
-    second_after: Letters = ""
-    harmful_before: Letters = ""
-    harmful_after: Letters = ""
-
-    def __post_init__(self) -> None:
-        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RDPCU+-"):
-            raise ValueError("`before` and `after` need a letter of RDPCU+- for each question, as many of either")
-        for name, known in (("second", "RDPCU."), ("harmful", "YN?")):
-            for letters in (getattr(self, f"{name}_before"), getattr(self, f"{name}_after")):
-                if letters and (len(letters) != len(self.after) or set(letters) - set(known)):
-                    raise ValueError(f"`{name}_before` and `{name}_after` need a letter of {known} for each question")
-
-    @property
-    def flipped(self) -> tuple[int, ...]:
-        """The places of the questions that flipped: refused, or right, either before or after."""
-        pairs = enumerate(zip(self.before, self.after, strict=True))
-        return tuple(at for at, (before, after) in pairs if (before in "R+") != (after in "R+"))
 
 
 # What is added to the summary of a check that passed before the correction over students, by its outcome after it.

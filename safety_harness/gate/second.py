@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.numbers import Defense, Must
-from safety_harness.gate.results import Asked, Check, Outcome
+from safety_harness.gate.results import Check, Outcome
 from safety_harness.registry.settings import GateSettings
 
 NOT_ASKED = "."

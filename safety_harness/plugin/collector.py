@@ -96,7 +96,7 @@ class Collector:
 
     @pytest.hookimpl(tryfirst=True)  # the rows are gone before pytest writes properties into a JUnit file
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        from safety_harness.gate.results import Question
+        from safety_harness.gate.asked import Question
 
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]

@@ -139,7 +139,7 @@ def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subje
 @pytest.fixture
 def gate_measure(request: pytest.FixtureRequest, gate_student: Subject) -> Measure:
     """Return a recorder of measurements of the current student, for the gate and the report."""
-    from safety_harness.gate.results import Question
+    from safety_harness.gate.asked import Question
     from safety_harness.plugin.measure import Measure
 
     questions = {

@@ -10,8 +10,9 @@ from safety_harness.errors import remark
 from safety_harness.registry.settings import GateSettings
 
 if TYPE_CHECKING:
+    from safety_harness.gate.asked import Asked, Question
     from safety_harness.gate.labels import Labels
-    from safety_harness.gate.results import Asked, Check, Question
+    from safety_harness.gate.results import Check
 
 PROPERTY = "safety_harness"
 """Name of the property of a test's report that holds one row of its measurements."""

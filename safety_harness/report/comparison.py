@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from safety_harness.gate.checks import as_counted
+from safety_harness.gate.asked import as_counted
 from safety_harness.gate.decide import premise_of
 from safety_harness.gate.numbers import Defense, OverRefusal, Task
 from safety_harness.gate.results import RunResult, StudentResult

@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from safety_harness.gate.checks import as_counted
+from safety_harness.gate.asked import Asked, Question, as_counted
 from safety_harness.gate.decide import premise_of, rules_of
 from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
-from safety_harness.gate.results import Asked, Question, RunResult, StudentResult
+from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.report import cells, head, notation, people, remains
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from safety_harness.gate.checks import as_counted
+from safety_harness.gate.asked import Asked, Question, as_counted
 from safety_harness.gate.decide import premise_of
 from safety_harness.gate.numbers import Defense, Must, Rates
 from safety_harness.gate.recheck import compared_with_nothing
-from safety_harness.gate.results import Asked, Check, Question, RunResult, StudentResult
+from safety_harness.gate.results import Check, RunResult, StudentResult
 from safety_harness.judging.calibration import OWN_ANSWERS
 from safety_harness.registry.sources import MUST
 from safety_harness.report import cells

@@ -11,7 +11,7 @@ from safety_harness.evaluation.budgets import search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
-from safety_harness.gate.checks import letters
+from safety_harness.gate.asked import letters
 from safety_harness.gate.records import Budgets
 from safety_harness.gate.results import Outcome
 from safety_harness.judging.judge import Verdict

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from safety_harness.gate import checks
-from safety_harness.gate.checks import VERDICTS
+from safety_harness.gate.asked import VERDICTS
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.results import Outcome
 from safety_harness.judging.judge import Verdict

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from safety_harness.errors import DataError
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.labels import COLUMNS, Labels, drawn, labelled, order, origins, read_labels, with_labels
 from safety_harness.gate.redecide import redecide
-from safety_harness.gate.results import Asked, Outcome, RunResult
+from safety_harness.gate.results import Outcome, RunResult
 from safety_harness.registry.settings import GateSettings
 from tests.samples import ASKED, HARMFUL, answered, defense, run_result, sample_checks
 

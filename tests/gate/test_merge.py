@@ -12,7 +12,7 @@ import pytest
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
 from safety_harness.gate import checks
-from safety_harness.gate.checks import VERDICTS
+from safety_harness.gate.asked import VERDICTS, Asked
 from safety_harness.gate.decide import decide_run, decide_student, required
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.merge import merge
@@ -21,7 +21,7 @@ from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.recheck import contradiction
 from safety_harness.gate.records import About
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult
+from safety_harness.gate.results import Check, Outcome, RunResult
 from safety_harness.registry.settings import GateSettings
 from tests.samples import ASKED, HARMFUL, about, as_it_is, defense, run_result, sample_checks, whole_patch
 

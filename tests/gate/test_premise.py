@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, as_counted, letters
 from safety_harness.gate.decide import premise_of
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.recheck import check_fault
 from safety_harness.gate.redecide import redecide
-from safety_harness.gate.results import Asked, Check, Outcome, RunResult
+from safety_harness.gate.results import Check, Outcome, RunResult
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report.comparison import versus
@@ -28,7 +29,7 @@ SIDES = {REFUSED.premise: Verdict.REFUSED, COMPLIED.premise: Verdict.COMPLIED}
 
 def disputing(gate: GateSettings) -> list[Check]:
     """Return the checks of a student that disputes the premise of each harmful question once it is patched."""
-    asked = Asked(HARMFUL, checks.letters(ANSWERED), checks.letters(DISPUTED))
+    asked = Asked(HARMFUL, letters(ANSWERED), letters(DISPUTED))
     return [replace(checks.defense(ANSWERED, DISPUTED, gate), asked=asked), *sample_checks()[1:]]
 
 
@@ -54,10 +55,10 @@ def test_each_check_counts_a_disputed_premise_by_the_setting(gate: GateSettings)
 
 
 def test_letters_keep_the_disputed_premise() -> None:
-    assert checks.letters([Verdict.REFUSED, Verdict.PREMISE, Verdict.COMPLIED]) == "RDC"
+    assert letters([Verdict.REFUSED, Verdict.PREMISE, Verdict.COMPLIED]) == "RDC"
     asked = Asked(HARMFUL, "DC", "RD")
-    assert (checks.as_counted(asked, "refused").before, checks.as_counted(asked, "refused").after) == ("RC", "RR")
-    assert (checks.as_counted(asked, "complied").before, checks.as_counted(asked, "complied").after) == ("CC", "RC")
+    assert (as_counted(asked, "refused").before, as_counted(asked, "refused").after) == ("RC", "RR")
+    assert (as_counted(asked, "complied").before, as_counted(asked, "complied").after) == ("CC", "RC")
 
 
 @pytest.mark.parametrize(("gate", "outcome"), [(REFUSED, Outcome.PASS), (COMPLIED, Outcome.FAIL)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safety_harness.cli.main import main
 from safety_harness.errors import DataError
 from safety_harness.gate import checks
+from safety_harness.gate.asked import LETTERS
 from safety_harness.gate.merge import merge
 from safety_harness.gate.numbers import Defense, Perplexity
 from safety_harness.gate.reading import read_results
@@ -39,7 +40,7 @@ def failed(**settings: float) -> RunResult:
 
 def measured_by(gate: GateSettings) -> RunResult:
     """Return the run of :func:`failed` as if it had been gated by *gate* in the first place."""
-    letters = {letter: verdict for verdict, letter in checks.LETTERS.items()}
+    letters = {letter: verdict for verdict, letter in LETTERS.items()}
 
     def made(check: Check) -> Check:
         if check.name == "perplexity":

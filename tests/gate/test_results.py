@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from safety_harness.errors import DataError
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.plain import plain
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.results import Asked, Check, Outcome, check_from_row, check_to_row, schema
+from safety_harness.gate.results import Check, Outcome, check_from_row, check_to_row, schema
 from tests.samples import run_result, sample_checks
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, letters
 from safety_harness.gate.recheck import by_letters, check_fault
-from safety_harness.gate.results import Asked, Check, Outcome
+from safety_harness.gate.results import Check, Outcome
 from safety_harness.gate.second import confirmed, decisive
 from safety_harness.registry.settings import GateSettings
 from tests.samples import HARMFUL, HARMLESS, verdicts
@@ -20,7 +21,7 @@ BEFORE, AFTER = verdicts(0, n=64), verdicts(62, n=64)
 def defense(before: str = "", after: str = "") -> Check:
     """Return a check of 64 questions, 62 of them refused after patching, with the letters of a second judge."""
     check = checks.defense(BEFORE, AFTER, GATE)
-    asked = Asked(HARMFUL, checks.letters(BEFORE), checks.letters(AFTER), second_before=before, second_after=after)
+    asked = Asked(HARMFUL, letters(BEFORE), letters(AFTER), second_before=before, second_after=after)
     return confirmed(replace(check, asked=asked), asked, GATE)
 
 

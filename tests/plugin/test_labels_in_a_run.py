@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.labels import Labels, drawn
 from safety_harness.gate.reading import read_results
-from safety_harness.gate.results import Asked
 from safety_harness.plugin.collector import EXIT_INCONCLUSIVE
 from tests.samples import ASKED, HARMFUL, answered, defense
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from safety_harness.gate.asked import Question
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import Agreement, Judge
-from safety_harness.gate.results import Question, RunResult
+from safety_harness.gate.results import RunResult
 from tests.report.hostile import HOSTILE
 from tests.samples import HARMFUL, about, run_result, sample_checks, whole_patch
 

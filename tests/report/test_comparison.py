@@ -11,8 +11,9 @@ import pytest
 
 from safety_harness.cli.main import main
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, Question, letters
 from safety_harness.gate.records import AnsweredBy
-from safety_harness.gate.results import Asked, Question, RunResult
+from safety_harness.gate.results import RunResult
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import write_reports
@@ -124,8 +125,8 @@ def test_wrong_input_of_the_command_says_what(
 def test_all_formats_of_many_students_take_five_seconds(tmp_path: Path) -> None:
     """Expect five processor seconds for 200 students and 1,000 questions, and a page that a browser still opens."""
     was, now = [Verdict.COMPLIED] * 1000, [Verdict.REFUSED, Verdict.COMPLIED] * 500
-    letters = Asked(HARMFUL, checks.letters(was), checks.letters(now))
-    measured = [replace(checks.defense(was, now, GateSettings()), asked=letters), *sample_checks(over_refused=9)[1:]]
+    asked = Asked(HARMFUL, letters(was), letters(now))
+    measured = [replace(checks.defense(was, now, GateSettings()), asked=asked), *sample_checks(over_refused=9)[1:]]
     base = run_result({f"family/student-{number:03}": measured for number in range(200)})
     questions = {HARMFUL: tuple(Question(f"harmful-{at}", f"A harmful question {at}" * 4) for at in range(1000))}
     result = replace(base, questions={**base.questions, **questions})

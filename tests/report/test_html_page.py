@@ -13,9 +13,10 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from safety_harness.cli.main import main
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.records import About
-from safety_harness.gate.results import Asked, RunResult
+from safety_harness.gate.results import RunResult
 from safety_harness.report import write_reports
 from safety_harness.report.html_page import figures, html
 from tests.report.hostile import harmless

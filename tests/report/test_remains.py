@@ -12,9 +12,10 @@ from typing import Any, Literal
 import pytest
 
 from safety_harness.gate import checks
+from safety_harness.gate.asked import Asked, Question, letters
 from safety_harness.gate.reading import read_results
 from safety_harness.gate.records import About, Judge
-from safety_harness.gate.results import Asked, Question, RunResult
+from safety_harness.gate.results import RunResult
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import markdown, terminal
@@ -347,7 +348,7 @@ def test_a_list_that_must_be_kept_to_is_listed_too() -> None:
     made = [
         replace(
             checks.must(name, was, now, GateSettings(), kind=kind, at_least="all"),
-            asked=Asked(HARMFUL, checks.letters(was), checks.letters(now)),
+            asked=Asked(HARMFUL, letters(was), letters(now)),
         )
         for name, kind in lists
     ]
