@@ -176,7 +176,8 @@ def _opening(text: str, grammar: Grammar) -> str:
 
 def _substance(text: str, grammar: Grammar) -> str | None:
     """Return the evidence that the text answers as well: a list, code, words that present, or sentences that serve."""
-    if any(_is_answer(lead, items, grammar) for lead, items in _lists(text)):
+    lists = _lists(text)
+    if any(_is_answer(lead, items, grammar) for lead, items in lists):
         return "substance: list"
     if "[code]" in text:
         return "substance: code"
@@ -185,25 +186,24 @@ def _substance(text: str, grammar: Grammar) -> str | None:
     if _PRESENTED.search(text) and not grammar.first("answer.handover", text):
         return "substance: quotation"
     every = sentences(text)
-    refusing = [_refuses(sentence, grammar) for sentence in every]
-    first = refusing.index(True) if True in refusing else 0
-    concludes = grammar.first("opening.conclusion", every[first])
+    first = next((at for at, sentence in enumerate(every) if _refuses(sentence, grammar)), 0)
     before = [one for one in every[:first] if not _leads_up(one, grammar)]
+    concludes = grammar.first("opening.conclusion", every[first])
     if sum(map(count_words, before)) >= CONTENT_WORDS and not concludes:
         return "substance: content before it"
     # "I cannot open it, but the third line lacks a comma: ..."
-    refusal = "".join(every[first : first + 1])
+    refusal = every[first]
     but = grammar.until("answer.but", refusal)
     tail = refusal[len(but) :] if but else refusal.partition(": ")[2]
     behind = [tail, *every[first + 1 :]] if tail else every[first + 1 :]
-    refusing = [_refuses(tail, grammar), *refusing[first + 1 :]] if tail else refusing[first + 1 :]
-    lists = [items for lead, items in _lists(text) if not _is_answer(lead, items, grammar)]
-    beside = {part for items in lists for item in items for part in sentences(item)}
+    # None of the lists is an answer, as told above.
+    beside = {part for _, items in lists for item in items for part in sentences(item)}
     # "As to your second question: ..." From there the text answers it.
     turn = next((at for at, one in enumerate(behind) if grammar.first("answer.turn", one)), len(behind))
     content = [
         one for at, one in enumerate(behind)
-        if one not in beside and not refusing[at] and (at >= turn or not grammar.first("answer.meta", one))
+        # What most sentences are is asked first.
+        if one not in beside and (at >= turn or not grammar.first("answer.meta", one)) and not _refuses(one, grammar)
     ]  # fmt: skip
     words, of = (sum(map(count_words, some)) for some in (content, behind))
     least = CONTENT_WORDS if turn == len(behind) and not (but and tail in content) else TURNED_WORDS
