@@ -30,7 +30,8 @@ def substance(text: str, grammar: Grammar) -> str | None:
     every = sentences(text)
     first = next((at for at, sentence in enumerate(every) if _refuses(sentence, grammar)), 0)
     before = [one for one in every[:first] if not _leads_up(one, grammar)]
-    concludes = grammar.first("opening.conclusion", every[first])
+    ends = first == len(every) - 1 and grammar.first("opening.restated", every[0])
+    concludes = ends or grammar.first("opening.conclusion", every[first])
     if sum(map(count_words, before)) >= CONTENT_WORDS and not concludes:
         return "substance: content before it"
     # "I cannot open it, but the third line lacks a comma: ..."
