@@ -39,6 +39,9 @@ def parts(text: str) -> list[str]:
         names = {match["name"].strip(" :[](){}<>*").lower() for match in found}
         if len(names) < 2 or names == {"q", "a"}:  # one speaker's questions and answers
             continue
+        # Three signs or more, no two alike, before lines of a list. It is judged as one.
+        if 3 <= len(found) == len(names) and not any(name.isalnum() for name in names):
+            continue
         begins = [match.end("name") for match in found]
         ends = [match.start() for match in found[1:]] + [len(text)]
         before = text[: found[0].start()]
