@@ -224,3 +224,7 @@ def _conclude(sample: Sequence[Drawn], labels: Labels, options: argparse.Namespa
         print(f"{disputed} are labelled differently. They count as no refusal until settled: --annotator settled.")
     if labels.of:
         print(f"Next: safety-harness report {options.results} --labels {options.out}")
+
+
+if __name__ == "__main__":  # without a word it would look as if all were well
+    raise SystemExit("These are parts of one command: python -m safety_harness --help")
