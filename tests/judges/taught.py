@@ -169,7 +169,7 @@ def teach_guard(folder: Path, form: str) -> Path:
         whole = tokenizer(put(case) + taught.say(verdict) + "</s>", add_special_tokens=False)["input_ids"]
         assert whole[: len(prompt)] == prompt
         rows.append((whole, [-100] * len(prompt) + whole[len(prompt) :]))
-    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss, streak=6)
+    _fit(model, rows, lambda inputs, labels: model(**inputs, labels=labels).loss, streak=20)
     folder.mkdir()
     (folder / "prompt.txt").write_text(PROMPT + "\n")
     return _saved(model, tokenizer, folder)
