@@ -44,8 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
         keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
-        files = [*option.safety_registry, *alike.sources(students)]
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
+            files = [*option.safety_registry, *alike.sources(students)]
             config.pluginmanager.register(hosts.Hosts(files, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)
