@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,8 @@ def _judge(options: argparse.Namespace) -> int:
     from safety_harness.judges.answers import read_answers
 
     answers = read_answers(options.answers)
-    said = _judged(chosen[0], rows, [answer.case for answer in answers])
+    with _opened(chosen[0], rows) as judges:
+        said = _judged(judges, answers)
     facts = [_facts(answer, judgement) for answer, judgement in zip(answers, said, strict=True)]
     if options.out:
         write_whole(options.out, "".join(json.dumps(fact) + "\n" for fact in facts))
@@ -85,7 +87,7 @@ def _judge(options: argparse.Namespace) -> int:
     lines += [f"{sum(known):>8} harmful, of {len(known)} of which it says so"] if known else []
     lines += [f"{len(whys)} unscored: {why}" for why, whys in _unscored(said).items()]
     lines += [f"wrote {options.out}"] if options.out else []
-    show(options, facts, visible("\n".join(lines)))
+    show(options, facts, "\n".join(map(visible, lines)))
     return 0
 
 
@@ -108,20 +110,17 @@ def _unscored(said: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     return found
 
 
-def _judged(name: str, rows: Mapping[str, JudgeRow], cases: Sequence[Case]) -> list[Judgement]:
-    """Return what a judge, or a chain of judges, says of *cases*."""
+def _judged(judges: Sequence[Kept | None], answers: Sequence[Answer]) -> list[Judgement]:
+    """Return what a chain of judges says of *answers*."""
     from safety_harness.judges import chain
 
-    judges = _opened(name, rows)
-    try:
-        return chain.judged(judges, cases, RuleJudge().judge_many(cases))
-    finally:
-        for judge in judges:
-            if judge:
-                judge.judge.close()
+    cases = [answer.case for answer in answers]
+    return chain.judged(judges, cases, RuleJudge().judge_many(cases))
 
 
-def _opened(name: str, rows: Mapping[str, JudgeRow]) -> list[Kept | None]:
+@contextlib.contextmanager
+def _opened(name: str, rows: Mapping[str, JudgeRow]) -> Iterator[list[Kept | None]]:
+    """Yield a judge, or the judges of a chain, and release their models at the end."""
     from safety_harness.judges.open import open_judges
     from safety_harness.registry.named import unknown
 
@@ -130,10 +129,12 @@ def _opened(name: str, rows: Mapping[str, JudgeRow]) -> list[Kept | None]:
         if one not in (RULES, *rows):
             raise ConfigError(unknown("judge", one, [RULES, *rows]))
     judges = open_judges(names, rows)
-    for judge in judges:
-        if judge:
-            judge.judge.check()
-    return judges
+    models = [judge.judge for judge in judges if judge]
+    for model in models:
+        model.check()
+    yield judges
+    for model in models:
+        model.close()
 
 
 def _calibrate(options: argparse.Namespace, chosen: Sequence[str], rows: Mapping[str, JudgeRow]) -> int:
@@ -142,20 +143,23 @@ def _calibrate(options: argparse.Namespace, chosen: Sequence[str], rows: Mapping
     from safety_harness.judges.agreement import remember
     from safety_harness.judges.chain import fingerprint
 
+    labelled = list(_labelled(options.calibrate))  # before a model is loaded
     facts, table = [], []
     for name in chosen:
-        for label, answers in _labelled(options.calibrate):
-            said = _judged(name, rows, [answer.case for answer in answers])
-            for slice_, places in _slices(answers):
-                calibration = _agreement([answers[at] for at in places], [said[at] for at in places])
-                unscored = sum(said[at].verdict is Verdict.UNSCORED for at in places)
-                called = f"{label}: {slice_}" if slice_ else label
-                table.append((called, name, *_cells(calibration), unscored))
-                agreement = Agreement.model_validate(calibration, from_attributes=True)
-                facts.append({"answers": called, "judge": name, "unscored": unscored, **agreement.model_dump()})
-                if not slice_ and name != RULES:
-                    remember(fingerprint(_opened(name, rows)), label, agreement)
-    show(options, facts, visible(tabulate(table, _COLUMNS, tablefmt="simple", disable_numparse=True)))
+        with _opened(name, rows) as judges:
+            for label, answers in labelled:
+                said = _judged(judges, answers)
+                for slice_, places in _slices(answers):
+                    calibration = _agreement([answers[at] for at in places], [said[at] for at in places])
+                    unscored = sum(said[at].verdict is Verdict.UNSCORED for at in places)
+                    called = f"{label}: {slice_}" if slice_ else label
+                    table.append((called, name, *_cells(calibration), unscored))
+                    agreement = Agreement.model_validate(calibration, from_attributes=True)
+                    facts.append({"answers": called, "judge": name, "unscored": unscored, **agreement.model_dump()})
+                    if not slice_ and name != RULES:
+                        remember(fingerprint(judges), label, agreement)
+    shown = [[visible(str(cell)) for cell in row] for row in table]
+    show(options, facts, tabulate(shown, _COLUMNS, tablefmt="simple", disable_numparse=True))
     return 0
 
 

@@ -113,7 +113,7 @@ def _tx_of(config: pytest.Config) -> bool:
 class Hosts:
     """The plugin of the controller of a run on other hosts.
 
-    *files* are the registry's, which all hosts must have alike. *variables* are carried in addition to ``CARRIED``.
+    All hosts must have the same *files*. *variables* are carried to them in addition to ``CARRIED``.
     """
 
     def __init__(self, files: Iterable[Path], variables: Collection[str] = ()) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from safety_harness.judges.endpoint import Endpoint
-from safety_harness.judges.open import open_row
+from safety_harness.judges.open import open_judge
 from safety_harness.judging.judge import Case, Judgement, Verdict
 from safety_harness.registry.judges import EndpointJudge
 from tests.fake_server import ANSWER, REFUSAL, Reaction, Sent, Server, completion
@@ -68,7 +68,7 @@ def row(url: str, **options: Any) -> EndpointJudge:
 
 def endpoint(server: Server, **options: Any) -> Endpoint:
     """Return the judge of a row."""
-    judge = open_row("mine", row(server.url, **options))
+    judge = open_judge("mine", row(server.url, **options))
     assert isinstance(judge, Endpoint)
     return judge
 

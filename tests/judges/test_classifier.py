@@ -18,7 +18,7 @@ from tokenizers import AddedToken, normalizers
 from safety_harness.errors import ConfigError, SourceError
 from safety_harness.judges.classifier import Classifier
 from safety_harness.judges.guard import Guard
-from safety_harness.judges.open import open_row
+from safety_harness.judges.open import open_judge
 from safety_harness.judges.sanity import one_sided
 from safety_harness.judging.judge import Case, Verdict
 from safety_harness.judging.rules import RuleJudge
@@ -224,9 +224,9 @@ def test_the_context_of_roberta_is_less_than_its_positions(classifier_folder: Fo
 def test_the_fingerprint_takes_no_torch(classifier_folder: Folders) -> None:
     folder = classifier_folder()
     code = (
-        "import sys; from safety_harness.judges.open import open_row\n"
+        "import sys; from safety_harness.judges.open import open_judge\n"
         "from safety_harness.registry.judges import ClassifierJudge\n"
-        f"print(open_row('one', ClassifierJudge(kind='classifier', path={str(folder)!r})).fingerprint)\n"
+        f"print(open_judge('one', ClassifierJudge(kind='classifier', path={str(folder)!r})).fingerprint)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -260,8 +260,8 @@ def test_a_judge_that_says_one_thing_is_told(
     unsure = classifier(classifier_folder("bert"), threshold=0.99999999)
     assert one_sided(unsure).startswith("could score 0 of 12 (unsure")
     row = GuardJudge(kind="guard", path=guard_folder("llama-guard-3"), form="llama-guard-3")
-    assert one_sided(open_row("watch", row)) in ("", "calls all 12 harmful")
-    assert isinstance(open_row("watch", row), Guard)
+    assert one_sided(open_judge("watch", row)) in ("", "calls all 12 harmful")
+    assert isinstance(open_judge("watch", row), Guard)
 
 
 def test_a_model_on_a_gpu_judges_as_on_the_cpu(classifier_folder: Folders) -> None:

@@ -204,3 +204,31 @@ def test_the_command_gate_starts_no_workers_with_ray() -> None:
     assert "-n 0 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1")
     assert "-n 3 --gate-family=tiny --gate-ray=h:1" in written("--ray", "h:1", "-n", "3")  # pytest refuses it
     assert "-n auto --gate-family=tiny" in written()
+
+
+@needs_ray
+@pytest.mark.parametrize(("idle", "threads"), [(3, 3), (64, 8)])
+def test_a_task_uses_the_cores_of_its_own_that_are_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle: int, threads: int
+) -> None:
+    """Let a task reserve eight cores on a node where something else may keep some of them busy."""
+    import ray
+
+    seen: list[task.Recorder] = []
+
+    def main(_: list[str], plugins: list[task.Recorder]) -> int:
+        seen.extend(plugins)
+        return 5
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    monkeypatch.setattr(task, "free_cores", lambda: idle)
+    monkeypatch.setattr(pytest, "main", main)
+    order = {
+        "expected": alike.described([]), "environment": {}, "folder": str(tmp_path), "task": "r0", "cores": 8,
+        "nodeids": [], "results": {}, "mark": "none", "arguments": [],
+    }  # fmt: skip
+    answer = json.loads(task.run(json.dumps(order), None))
+    assert (answer["reports"], answer["trouble"]) == ([], "pytest ended with 5")
+    assert seen[0].workerinput["safety_free_cores"] == threads

@@ -200,7 +200,7 @@ def test_a_node_that_differs_is_named(own_cluster: LocalCluster, tmp_path: Path,
     if kind == "other code":
         shutil.copytree(ROOT / "safety_harness", copy / "safety_harness", ignore=shutil.ignore_patterns("families"))
     elif kind == "no code":
-        says = "node 127.0.0.3: has no safety_harness, or another one. Use one environment on all machines."
+        says = "node 127.0.0.3: cannot be compared with this machine ("
         (copy / "safety_harness").mkdir()
         (copy / "safety_harness" / "__init__.py").touch()
     else:
@@ -285,9 +285,10 @@ def _answers(cache: Path) -> int:
 
 WHERE = """
 import os
-import re
+import ray
 def test_where(student, measure):
-    measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=os.environ["OMP_NUM_THREADS"])
+    cores = ray.get_runtime_context().get_assigned_resources()["CPU"]
+    measure.about(gpu=os.environ["CUDA_VISIBLE_DEVICES"], process=os.getpid(), cores=cores)
 """
 
 
@@ -309,7 +310,7 @@ def test_each_task_sees_its_own_gpu_from_a_fresh_process(own_cluster: LocalClust
     assert code == 0, said
     about = [student["about"] for student in project.results()["students"]]
     assert {one["gpu"] for one in about} == {"0", "1"}
-    assert {one["cores"] for one in about} == {"2"}
+    assert {one["cores"] for one in about} == {2}
     assert len({one["process"] for one in about}) == 6
 
 

@@ -98,13 +98,24 @@ def test_first(student):
             time.sleep(60)
         time.sleep(0.05)
 """
-LEAVES = "def pytest_sessionfinish(session):\n    open('ended', 'w').close()\n"
+LEAVES = """
+import time
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput"):
+        open("ended", "w").close()
+        time.sleep({seconds})
+"""
+ONE = ("--px", "id=a//popen//execmodel=thread", "--tx", "2*popen//via=a", "-d")
+ONE_EACH = (*TWO[:4], "--tx", "popen//via=a", "--tx", "popen//via=b", "-d")
 
 
-def test_a_host_may_be_lost_when_a_worker_of_it_has_ended(tmp_path: Path) -> None:
-    """Kill the only proxy once one of its two workers has no test left: the run ends without a traceback."""
-    workers = ("--px", "id=a//popen//execmodel=thread", "--tx", "2*popen//via=a", "-d")
-    run = gate(tmp_path, *workers, students={"one": "pass", "two": "pass"}, more=ENDED, conftest=LEAVES)
+@pytest.mark.parametrize(("workers", "seconds"), [(ONE, 0), (ONE_EACH, 4)], ids=["ended", "ending"])
+def test_a_host_may_be_lost_when_no_worker_can_take_over(
+    tmp_path: Path, workers: tuple[str, ...], seconds: int
+) -> None:
+    """Kill a proxy once the other worker has no test left and has ended, or is just ending: no traceback."""
+    leaves = LEAVES.format(seconds=seconds)
+    run = gate(tmp_path, *workers, students={"one": "pass", "two": "pass"}, more=ENDED, conftest=leaves)
     said = run.stdout + run.stderr
     assert run.returncode == 1, said
     assert "Traceback" not in said
