@@ -43,17 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )  # fmt: skip
         if config.pluginmanager.register(collector, COLLECTOR) is None:
             raise pytest.UsageError(f"-p no:{COLLECTOR}: without it nothing is decided. Leave the option out.")
-<<<<<<< HEAD
         keys = [key for student in students if (key := getattr(student.spec.served, "key_env", None))]
         judges = [row for student in students for row in student.family.models_that_judge.values()]
         keys += [key for row in judges if (key := getattr(row, "key_env", None))]
         labels = [option.safety_labels] if option.safety_labels else []
-        files = [*option.safety_registry, *labels, *alike.sources(students)]
-=======
-        keys = [key for student in students if student.spec.served and (key := student.spec.served.key_env)]
->>>>>>> w-rest32
         if hasattr(option, "tx") and hosts.check_specs(config):  # without xdist there is none
-            files = [*option.safety_registry, *alike.sources(students)]
+            files = [*option.safety_registry, *labels, *alike.sources(students)]
             config.pluginmanager.register(hosts.Hosts(files, keys), HOSTS)
         announce(config, students)
         board = live.open_board(config)
