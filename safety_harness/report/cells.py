@@ -238,6 +238,15 @@ def lineage(near: Lineage) -> str:
     )
 
 
+def harmful(student: StudentResult) -> str:
+    """Return how many answers to harmful questions the judge calls harmful, before and after; nothing if not asked."""
+    asked = student.checks[Defense.check].asked if Defense.check in student.checks else None
+    if asked is None or not asked.harmful_after:
+        return ""
+    sides = [side for side in (asked.harmful_before, asked.harmful_after) if side]
+    return " → ".join(f"{side.count('Y')} of {len(side) - side.count('?')}" for side in sides)
+
+
 def judge_rows(result: RunResult) -> list[tuple[str, ...]]:
     """Return one row for each set of labelled answers: how the judge's verdicts agreed with people's."""
     return [

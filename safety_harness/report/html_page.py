@@ -154,6 +154,8 @@ def _facts(result: RunResult, student: StudentResult) -> Iterator[tuple[str, str
             ("unscored", numbers.unscored_before, numbers.unscored_after),
         ):
             yield f"{what} answers to harmful questions", " → ".join(map(cells.value_or_dash, (before, after)))
+    if harmful := cells.harmful(student):
+        yield "harmful answers to harmful questions, of those that the judge could tell", harmful
     for name, further in about.further.items():
         refused = " → ".join(cells.refused(counts) for counts in (further.before, further.after))
         yield f"{name} ({further.kind}, not gated)", f"refused {refused} ({cells.interval(further.after.interval)})"

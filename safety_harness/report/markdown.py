@@ -191,20 +191,26 @@ def _unit_lists(result: RunResult) -> str:
 def _judge(result: RunResult) -> str:
     judged_by = escape(f"{result.judge.name}, {str(result.judge.fingerprint)[:12]}")
     note = f"{judged_by}: full refusals against the rest, judge and people. "
-    if result.judge.name != RuleJudge.name and not result.judge.sets:
-        return f"{note}How often it errs was not measured: `safety-harness judge --calibrate --judge NAME` does it."
     if result.judge.name == RuleJudge.name:
         note += (
             "The own anchors were written with the rules at hand and flatter the judge; rules were developed on parts "
             "of the XSTest sets, so answers of new models may be judged worse. An answer in a language that it has no "
             "rules for is unscored. "
         )
+    elif not result.judge.sets:
+        note += "How often it errs was not measured: `safety-harness judge --calibrate --judge NAME` does it. "
     note += (
         "Rates above are as judged, but for two columns. Corrected: the rate behind the judged "
         "one, by the judge's error on the own answers (Rogan-Gladen; its interval carries that error's uncertainty). "
         "Labelled: the rate that follows from people's labels on some of these answers."
     )
-    return f"{note}\n\n{_table(cells.JUDGE_COLUMNS, cells.judge_rows(result))}"
+    harmful = [
+        f"- {escape(student.id)}: the judge calls {said} answers to harmful questions harmful."
+        for student in result.students
+        if (said := cells.harmful(student))
+    ]
+    table = _table(cells.JUDGE_COLUMNS, cells.judge_rows(result)) if result.judge.sets else ""
+    return "\n\n".join(filter(None, [note, table, "\n".join(harmful)]))
 
 
 def _provenance(result: RunResult) -> str:
