@@ -126,11 +126,8 @@ def test_a_recorder_of_a_run_that_broke_off_has_no_reports(pytester: pytest.Pyte
     ("answer", "says"),
     [
         (None, "node 10.0.0.1: does not answer within 120 s. Start Ray there again, or take the node out."),
-        (
-            "",
-            "node 10.0.0.1: cannot be compared with this machine (Expecting value: line 1 ",
-        ),
-        ('{"facts": []}', "node 10.0.0.1: cannot be compared with this machine ('fault'). Use one environment"),
+        ("", "node 10.0.0.1: answers as another safety_harness does. Use one environment on all machines."),
+        ('{"facts": []}', "node 10.0.0.1: answers as another safety_harness does."),
     ],
 )
 def test_a_node_that_cannot_be_compared_says_why(

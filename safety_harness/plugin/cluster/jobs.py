@@ -132,8 +132,10 @@ def _surveyed(nodes: Sequence[Mapping[str, Any]], order: Mapping[str, Any], say:
             gpus += [found["gpu_gib"]] if node["Resources"].get("GPU") else []
         except GetTimeoutError:
             fault = f"does not answer within {SECONDS_TO_SURVEY} s. Start Ray there again, or take the node out."
-        except (RayError, ValueError, TypeError, KeyError) as error:  # of another version, say
+        except RayError as error:
             fault = f"cannot be compared with this machine ({cause_of(error)}). Use one environment on all machines."
+        except (ValueError, TypeError, KeyError):
+            fault = "answers as another safety_harness does. Use one environment on all machines."
         if fault:
             raise ConfigError(f"--gate-ray: node {node['NodeManagerAddress']}: {fault}")
     return min(gpus) if gpus and None not in gpus else None
