@@ -14,9 +14,10 @@ from typing import Literal
 from safety_harness.errors import HarnessError
 from safety_harness.evaluation.estimate import Need, plan
 from safety_harness.evaluation.machine import Machine, free_disk
-from safety_harness.evaluation.preflight import check_local_files
+from safety_harness.evaluation.preflight import check_judge, check_local_files
 from safety_harness.files import cache_dir, nearest_folder
 from safety_harness.registry.fetch import HUB_SECONDS, fetched
+from safety_harness.registry.judges import EndpointJudge
 from safety_harness.registry.load import Student
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.registry.sources import PromptSource
@@ -107,6 +108,7 @@ def _busy(machine: Machine) -> Iterator[Finding]:
 def _of_student(student: Student, machine: Machine) -> Iterator[Finding]:
     """Yield what will go wrong with one student. A later check that needs what an earlier one misses is left out."""
     yield from _extras(student)
+    yield from _judges(student)
     try:
         check_local_files(student)
         has_template = template_of(student.spec)
@@ -146,6 +148,18 @@ def _of_models(student: Student) -> Iterator[Finding]:
         yield Finding("warns", student.id, message)
     if student.spec.served and (why := unreachable(student.spec.served)):
         yield Finding("breaks", student.id, f"{why}. Start the server, or correct `url` in the registry.")
+
+
+def _judges(student: Student) -> Iterator[Finding]:
+    """Yield why a judge of the student's gate cannot be asked, as far as that can be told without its model."""
+    for name, row in student.family.models_that_judge.items():
+        try:
+            check_judge(name, row)
+        except HarnessError as error:
+            yield Finding("breaks", student.family.name, str(error))
+            continue
+        if isinstance(row, EndpointJudge) and (why := unreachable(row)):
+            yield Finding("breaks", student.family.name, f"judge {name}: {why}. Start the server, or correct `url`.")
 
 
 def _extras(student: Student) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from safety_harness.evaluation.served import announced
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.judges.open import open_judge
 from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
-from safety_harness.registry.judges import ModelJudge
+from safety_harness.registry.judges import EndpointJudge, JudgeRow, ModelJudge
 from safety_harness.registry.load import Student
 from safety_harness.registry.named import download_size
 from safety_harness.registry.sources import PromptSource, Source
@@ -70,11 +70,22 @@ def check_judges(students: Sequence[Student]) -> None:
     """
     rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
     for name, row in rows.items():
-        open_judge(name, row)
-        if isinstance(row, ModelJudge) and row.path and not (row.path / "config.json").exists():
-            raise SourceError(f"judge {name}: {row.path} holds no model (no config.json). Check its path.")
+        check_judge(name, row)
     if rows:
         announced_judges(students)
+
+
+def check_judge(name: str, row: JudgeRow) -> None:
+    """Check one judge as far as that needs no model.
+
+    Raises:
+        ConfigError, SourceError: it cannot be used.
+    """
+    open_judge(name, row)
+    if isinstance(row, EndpointJudge):
+        read_key(row)
+    if isinstance(row, ModelJudge) and row.path and not (row.path / "config.json").exists():
+        raise SourceError(f"judge {name}: {row.path} holds no model (no config.json). Check its path.")
 
 
 def fetch_named(source: PromptSource) -> None:

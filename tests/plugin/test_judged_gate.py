@@ -178,3 +178,22 @@ def test_the_command_judges_a_file(
     assert "Did you mean 'local'?" in capsys.readouterr().err
     assert main(["judge"]) == 2
     assert main(["judge", "answers.jsonl", "--judge", "rules", "--judge", "local"]) == 2
+
+
+def test_doctor_says_which_judge_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], serve: Serve
+) -> None:
+    """Name a judge whose server is down, one whose folder holds no model, and one whose key is not set."""
+    judge = serve(judges_well)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    down = judge.url.replace(judge.url.split(":")[2].partition("/")[0], "1")
+    rows = f'[judges.down]\nkind = "endpoint"\nurl = "{down}"\nmodel = "judge"\n'
+    rows += '[judges.bare]\nkind = "guard"\nform = "qwen3guard"\npath = "nothing"\n'
+    start(tmp_path, serve(answers_well), judge, 'judge = ["down", "bare", "local"]', f'key_env = "NO_SUCH_KEY"\n{rows}')
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "judge down: nothing answers at" in said
+    assert "judge bare" in said
+    assert "holds no model" in said
+    assert "$NO_SUCH_KEY (`key_env`) is not set" in said
