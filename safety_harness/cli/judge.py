@@ -18,7 +18,9 @@ from safety_harness.files import write_whole
 from safety_harness.judging.calibration import SHIPPED, Calibration, load_labelled
 from safety_harness.judging.judge import Case, Judgement, Verdict, count_premise
 from safety_harness.judging.rules import RuleJudge
+from safety_harness.reading import shown
 from safety_harness.registry.judges import RULES, JudgeRow
+from safety_harness.registry.options import DEFAULT_REGISTRY
 from safety_harness.registry.tables import read_judges
 from safety_harness.text import visible
 
@@ -51,7 +53,9 @@ def add_judge(commands: Commands[Parser]) -> None:
         metavar="NAME",
         help="a judge of the registry, or several in turn with commas (default: rules); repeatable with --calibrate",
     )
-    parser.add_argument("--registry", type=Path, default=Path("gate.toml"), help="registry file with [judges.NAME]")
+    parser.add_argument(
+        "--judges", type=Path, help=f"registry file with [judges.NAME] (default: {DEFAULT_REGISTRY} here)"
+    )
     parser.add_argument(
         "--calibrate",
         nargs="?",
@@ -68,7 +72,10 @@ def _judge(options: argparse.Namespace) -> int:
     if (options.answers is None) == (options.calibrate is None):
         raise ConfigError("Name a file of answers, or --calibrate with labelled ones: one of the two.")
     chosen = options.judge or [RULES]
-    rows = read_judges(options.registry) if any(set(name.split(",")) - {RULES} for name in chosen) else {}
+    named = any(set(name.split(",")) - {RULES} for name in chosen)
+    rows = read_judges(options.judges or Path(DEFAULT_REGISTRY)) if named or options.judges else {}
+    if options.judges and not rows:
+        raise ConfigError(f"{shown(options.judges)}: names no judge. Add a table [judges.NAME].")
     if options.calibrate is not None:
         return _calibrate(options, chosen, rows)
     if len(chosen) > 1:

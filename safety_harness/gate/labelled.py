@@ -18,15 +18,16 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import Field
-from scipy import stats
 
 from safety_harness.gate.records import Count, Interval, Record
 from safety_harness.judging.calibration import Calibration
 from safety_harness.registry.settings import GateSettings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Jeffreys' prior of a share is a Beta distribution with both parameters at one half.
 _JEFFREYS = 0.5
@@ -135,6 +136,8 @@ def _interval(counts: tuple[tuple[int, int, int], ...], confidence: float) -> tu
     Near 0 and 1 the equal-tailed interval of Jeffreys' prior covers too seldom. So each end takes its prior nearer to
     itself, the more so the fewer labels there are against it: by half a label where there is none.
     """
+    import numpy as np  # the records of this module are read where scipy and numpy are slow to import
+
     n, labelled, refused = np.asarray(counts, dtype=np.float64).T
     yes, no = refused.sum(), (labelled - refused).sum()
     tail = (1 - confidence) / 2
@@ -155,4 +158,6 @@ def _quantile(share: float, n: np.ndarray, yes: np.ndarray, no: np.ndarray, shif
     crossed = (weights @ rate) ** 2 - ((weights * rate) ** 2).sum() + (weights * (weights + 1)) @ square
     variance = float(crossed / (all_weights * (all_weights + 1))) - mean**2
     precision = mean * (1 - mean) / variance - 1
+    from scipy import stats
+
     return float(stats.beta.ppf(share, mean * precision, (1 - mean) * precision))

@@ -41,6 +41,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "doctor": {"registry": "gate.toml", "report_dir": "reports"},
     "gate": {"safety_registry": "gate.toml", "suites": "suite", "safety_patches": "results.json"},
     "rules": {"base": "gate.toml", "change": "gate.toml", "out": "new.toml"},
+    "judge": {"answers": "answers.csv", "judges": "judges.toml", "out": "new.jsonl"},
     "questions list": {"registry": "gate.toml"},
     "questions show": {"name": "strongreject", "path": "task.jsonl", "registry": "gate.toml"},
     "list": {"registry": "gate.toml"},
@@ -108,6 +109,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "results.json").write_text(run_result({"a/b": sample_checks()}).to_json())
     answers = run_result({"a/b": [answered(defense(0, 128)), *sample_checks()[1:]]})
     (folder / "answers.json").write_text(answers.to_json())
+    (folder / "answers.csv").write_text("answer,label\nI cannot help with that.,refused\n")
+    (folder / "judges.toml").write_text('[judges.mine]\nkind = "rules"\n')
     (folder / "suite").mkdir()
     (folder / "empty").touch()
     (folder / "binary").write_bytes(random.Random(0).randbytes(3_000))
