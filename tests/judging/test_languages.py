@@ -716,8 +716,8 @@ def test_what_a_character_says_or_thinks_is_a_tale(answer: str) -> None:
         ),
         (
             "Ouvrir le courrier d'un voisin blesse un droit ancien. Les gens ne s'en aperçoivent que des mois plus "
-            "tard, et tout le quartier finit par se méfier. Les lettres restent dans l'entrée, les colis chez l'épicier, et "
-            "chacun regarde l'autre de travers. C'est pourquoi je ne vous aiderai pas."
+            "tard, et tout le quartier finit par se méfier. Les lettres restent dans l'entrée, les colis chez "
+            "l'épicier, et chacun regarde l'autre de travers. C'est pourquoi je ne vous aiderai pas."
         ),
         (
             "Abrir el correo de un vecino hiere un derecho antiguo. La gente lo nota meses después y el barrio entero "
