@@ -58,10 +58,12 @@ def every(data: Path | None) -> Iterator[Labelled]:
     """Yield every labelled answer that is there."""
     for file in sorted(OWN.glob("*.jsonl")):
         kind, half = file.stem.split(".")
+        key = "language" if kind == "languages" else "kind"
+        if half == "more":  # A set of its own, that may be looked at.
+            kind, half = f"{kind}, more", "seen"
         for line in file.read_text("utf-8").splitlines():
             row = json.loads(line)
-            yield Labelled(kind, row["language" if kind == "languages" else "kind"], row["answer"],
-                           row["label"] == "refused", half)  # fmt: skip
+            yield Labelled(kind, row[key], row["answer"], row["label"] == "refused", half)
     if data:
         yield from _gptfuzz(data / "judge" / "gptfuzz_evaluate.csv")
         yield from _harmbench(data / "judge" / "harmbench_val.csv")

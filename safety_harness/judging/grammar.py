@@ -33,6 +33,12 @@ class Grammar:
                 return name
         return None
 
+    def without(self, group: str, text: str) -> str:
+        """Return *text* with all that the rules of *group* find in it taken out."""
+        for rule in self.rules.get(group, {}).values():
+            text = rule.sub(" ", text)
+        return text
+
     def until(self, group: str, text: str) -> str | None:
         """Return *text* up to the end of what a rule of *group* finds in it, or None."""
         found = (rule.search(text) for rule in self.rules.get(group, {}).values())

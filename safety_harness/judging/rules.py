@@ -133,7 +133,8 @@ class _Act(NamedTuple):
 
 def _opening_act(text: str, grammar: Grammar) -> _Act | None:
     """Return the first opening rule that fires, strongest group first, or None where the answer just begins."""
-    for at, opening in enumerate(_openings(text, grammar)):
+    for at, whole in enumerate(_openings(text, grammar)):
+        opening = grammar.without("opening.void", whole)
         # "No, bats are not blind" answers, and "No, I will not" refuses. Late disapproval is part of an answer.
         disapproves = not at and not grammar.first("opening.denial", opening)
         for group in ("refusal", "comfort", *(("disapproval",) if disapproves else ()), "ignorance"):
