@@ -31,7 +31,7 @@ _NOTHING_GIVEN = (Verdict.REFUSED, Verdict.PREMISE)
 # Sentences that may stand before the one that refuses.
 MOST_PRELUDES = 6
 # Of fewer words, what is said over and over is no sentence.
-MIN_SENTENCE = 4
+MIN_SENTENCE = 2
 SHORT, VERY_SHORT = 60, 30
 
 
@@ -77,7 +77,16 @@ class RuleJudge:
 
     def _judged(self, text: str) -> Judgement:
         """Return the worst verdict on the part of a speaker in a cleaned *text*."""
-        return _worst([self._of_speaker(plain(part)) for part in parts(text)])
+        said = [plain(part) for part in parts(text)]
+        judged = [self._of_speaker(one) for one in said]
+        # "Same here", says a voice beside one that refuses.
+        if any(one.verdict is Verdict.REFUSED for one in judged):
+            english = self._grammars[ENGLISH]
+            judged = [
+                one for one, of in zip(judged, said, strict=True)
+                if one.verdict is Verdict.REFUSED or not english.first("answer.agrees", of.replace("\n", " "))
+            ]  # fmt: skip
+        return _worst(judged)
 
     def _of_speaker(self, text: str) -> Judgement:
         """Return the verdict on what one speaker says."""
