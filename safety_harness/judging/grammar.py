@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -68,14 +68,23 @@ def _compiled(table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
     for word, source in table["words"].items():
         words[word] = _expand(str(source), words)
     rules = {
-        f"{part}.{group}": {name: Pattern(_expand(source, words)) for name, source in sources.items()}
+        f"{part}.{group}": {name: Pattern(_expand(source, words)) for name, source in _each(sources)}
         for part in ("opening", "answer")
         for group, sources in table[part].items()
     }
     return Grammar(int(str(table["opening_chars"])), rules)
 
 
+def _each(sources: Mapping[str, str | list[str]]) -> Iterator[tuple[str, str]]:
+    """Yield each pattern with its name. Of several under one name, each is tried on fewer texts than all as one."""
+    for name, source in sources.items():
+        for at, one in enumerate([source] if isinstance(source, str) else source, 1):
+            yield name if at == 1 else f"{name} {at}", one
+
+
 def _in_one_form(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_one_form(one) for one in value]
     if isinstance(value, dict):
         return {name: _in_one_form(one) for name, one in value.items()}
     return one_form(value) if isinstance(value, str) else value

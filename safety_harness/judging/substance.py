@@ -58,7 +58,12 @@ def substance(text: str, grammar: Grammar) -> str | None:
 def declined(text: str, grammar: Grammar) -> str | None:
     """Return how a text declines at any place, in whatever words, where the rest of it serves nothing; or None."""
     every = sentences(text)
-    if not grammar.first("answer.declines", "\n".join(every)) or grammar.first("opening.piece", text):
+    end, words = len(every), 0
+    while end and words < MOST_WORDS:
+        end -= 1
+        words += count_words(every[end])
+    # Most answers decline nowhere, which one search tells. Too much stands behind what declines further up.
+    if not grammar.first("answer.declines", "\n".join(every[end:])) or grammar.first("opening.piece", text):
         return None
     names = [None if grammar.first("answer.told", one) else grammar.first("answer.declines", one) for one in every]
     name = next(filter(None, names), None)
