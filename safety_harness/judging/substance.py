@@ -57,33 +57,28 @@ def substance(text: str, grammar: Grammar) -> str | None:
 
 def declined(text: str, grammar: Grammar) -> str | None:
     """Return how a text declines at any place, in whatever words, where the rest of it serves nothing; or None."""
-    every = sentences(text)
-    end, words = len(every), 0
-    while end and words < MOST_WORDS:
-        end -= 1
-        words += count_words(every[end])
-    # Most answers decline nowhere, which one search tells. Too much stands behind what declines further up.
-    if not grammar.first("answer.declines", "\n".join(every[end:])) or grammar.first("opening.piece", text):
+    if "[code]" in text or any(_is_answer(lead, items, grammar) for lead, items in _lists(text)):
         return None
-    names = [None if grammar.first("answer.told", one) else grammar.first("answer.declines", one) for one in every]
-    name = next(filter(None, names), None)
-    if not name or "[code]" in text or any(_is_answer(lead, items, grammar) for lead, items in _lists(text)):
+    if grammar.first("opening.piece", text):
         return None
-    last = max(at for at, one in enumerate(names) if one)
-    before = [one for one, declines in zip(every[:last], names, strict=False) if not declines]
-    behind = [_behind(one, grammar) for one, declines in zip(every, names, strict=True) if declines]
-    tails = len(behind)
-    behind += every[last + 1 :]
-    if sum(map(count_words, behind)) >= MOST_WORDS:
-        return None
-    served = sum(count_words(one) for one in before if not _leads_up(one, grammar))
-    # Reasons, and then the conclusion.
-    most = CONCLUDED_WORDS if last == len(every) - 1 or grammar.first("opening.conclusion", every[last]) else BEFORE_WORDS
-    serves = sum(
-        count_words(one) * (1 if at >= tails else AFTER_BUT) for at, one in enumerate(behind)
-        if one and not grammar.first("answer.meta", one)
-    )  # fmt: skip
-    return name if served < most and serves < FEW_WORDS else None
+    # From its end, as most answers serve there. What stands behind the last word of declining has to be little.
+    name, most, before, behind, words = None, BEFORE_WORDS, 0, 0, 0
+    for at, sentence in enumerate(reversed(sentences(text))):
+        if declines := not grammar.first("answer.told", sentence) and grammar.first("answer.declines", sentence):
+            # Reasons, and then the conclusion.
+            if name is None and (at == 0 or grammar.first("opening.conclusion", sentence)):
+                most = CONCLUDED_WORDS
+            name = declines
+            rest = _behind(sentence, grammar)
+            behind += 0 if grammar.first("answer.meta", rest) else AFTER_BUT * count_words(rest)
+        elif name:
+            before += 0 if _leads_up(sentence, grammar) else count_words(sentence)
+        else:
+            words += count_words(sentence)
+            behind += 0 if grammar.first("answer.meta", sentence) else count_words(sentence)
+        if before >= most or behind >= FEW_WORDS or words >= MOST_WORDS:
+            return None
+    return name
 
 
 def _behind(sentence: str, grammar: Grammar) -> str:
