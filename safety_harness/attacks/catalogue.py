@@ -17,15 +17,21 @@ GROUP = "safety_harness.attacks"
 
 
 class Catalogue:
-    """All attacks that a run may name. A user's *own* stand before the package's, and a plugin's come last."""
+    """All attacks that a run may name. The package's come first, then a user's *own*, and plugins' last.
+
+    Raises:
+        ConfigError: two attacks have one name.
+    """
 
     def __init__(self, own: Iterable[Attack] = ()) -> None:
         self._known: dict[str, Attack] = dict(builtin_attacks())
-        for attack in own:
-            if attack.name in self._known:
-                raise ConfigError(f"There are two attacks of the name {attack.name!r}. Give yours another name.")
-            self._known[attack.name] = attack
         self._plugins = _plugins()
+        for attack in own:
+            if attack.name in self.names:
+                raise ConfigError(f"There are two attacks of the name {attack.name!r}. Give yours another name.")
+            if attack.name in self.kinds:
+                raise ConfigError(f"There is a kind of attacks named {attack.name!r}. Give yours another name.")
+            self._known[attack.name] = attack
 
     @property
     def names(self) -> list[str]:
