@@ -56,8 +56,8 @@ class Dialogue:
         head = text.removesuffix(conversation.prefill)
         if head == text:
             raise SourceError(
-                f"{origin(self._tokenizer)}: its chat template changes {conversation.prefill!r}, with which "
-                f"{conversation.name} begins the answer. Mend the template, or leave the attack out."
+                f"{origin(self._tokenizer)}: its chat template changes the first words of an answer, "
+                f"{conversation.prefill!r}. {conversation.name} needs them: mend the template, or leave the attack out."
             )
         opening = self._opening(conversation, head)
         return head + (self._closed(opening) if opening else "") + conversation.prefill
