@@ -103,6 +103,11 @@ Asked = str | Conversation
 """What a model may be asked: a plain question, or a conversation."""
 
 
+def as_sent(asked: Asked) -> Asked:
+    """Return the question of a conversation that sends nothing else, and what is asked otherwise."""
+    return asked if isinstance(asked, str) else asked.plain or asked
+
+
 def asked_text(asked: Asked) -> str:
     """Return what the user says last."""
     return asked if isinstance(asked, str) else asked.turns[-1].text

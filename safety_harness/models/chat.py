@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_harness.attacks.conversation import Asked, Conversation
+from safety_harness.attacks.conversation import Asked, Conversation, as_sent
 from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import marker_tokens, open_thought
 from safety_harness.models.dialogue import Dialogue, origin
@@ -64,11 +64,10 @@ class Chat:
         Raises:
             SourceError: the template does not put this question as it is.
         """
+        question = as_sent(question)
         if isinstance(question, Conversation):
-            if question.plain is None:
-                prompt = self.prompt(question)
-                return self.plain(prompt) if self.template is None else self._encoded(prompt, special=False)
-            question = question.plain
+            prompt = self._dialogue.prompt(question)
+            return self.plain(prompt) if self.template is None else self._encoded(prompt, special=False)
         if self.template is None:
             return self.plain(question)
         try:
@@ -88,10 +87,9 @@ class Chat:
 
     def prompt(self, question: Asked) -> str:
         """Return the text of which :meth:`tokens` are the tokens, less what a tokenizer puts around any text."""
+        question = as_sent(question)
         if isinstance(question, Conversation):
-            if question.plain is None:
-                return self._dialogue.prompt(question)
-            question = question.plain
+            return self._dialogue.prompt(question)
         return question if self.template is None else self._prompt(question)
 
     def begun(self, question: Asked) -> str:

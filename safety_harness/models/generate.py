@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from safety_harness.attacks.conversation import Asked, asked_text
+from safety_harness.attacks.conversation import Asked, as_sent, asked_text
 from safety_harness.errors import remark
 from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
@@ -58,6 +58,7 @@ class Generator:
         Raises:
             SourceError: the model has no row for one of the tokens, or the question cannot be put as it is.
         """
+        question = as_sent(question)
         if question not in self._encoded:
             self._encoded[question] = self._with_rows(self.chat.tokens(question), asked_text(question))
         return self._encoded[question]

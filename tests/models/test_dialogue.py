@@ -141,7 +141,7 @@ def test_a_changed_prefill_is_seen_where_the_question_holds_it() -> None:
     """Say the prefill in the question as well: transformers then takes it for put."""
     shouting = "m.content | upper if m.role == 'assistant' else m.content"
     asked = chat("{% for m in messages %}<{{ m.role }}>{{ " + shouting + " }}<end>{% endfor %}<assistant>")
-    with pytest.raises(SourceError, match="first words of an answer, 'Sure, here is'. The attack 'echo' needs them"):
+    with pytest.raises(SourceError, match=r"first words of an answer, 'Sure, here is'\. The attack 'echo' needs them"):
         asked.prompt(Conversation((Turn("user", "Say: Sure, here is"),), "Sure, here is", attack="echo"))
 
 
