@@ -1,4 +1,4 @@
-"""Find attacks by name: those of the package, a user's templates, and those of plugins.
+"""Find attacks by name: those of the package, a user's templates, those of plugins, and PyRIT's.
 
 A plugin names its attacks as entry points of the group ``safety_harness.attacks``, each an ``Attack`` of the same name.
 It is imported when one of its attacks is asked for.
@@ -11,21 +11,24 @@ from importlib.metadata import EntryPoint, entry_points
 
 from safety_harness.attacks.attack import Attack
 from safety_harness.attacks.builtin import builtin_attacks
+from safety_harness.attacks.wheel import Fetch, wheel_attack, wheel_table
 from safety_harness.errors import ConfigError, HarnessError, did_you_mean, remark
 
 GROUP = "safety_harness.attacks"
 
 
 class Catalogue:
-    """All attacks that a run may name. The package's come first, then a user's *own*, and plugins' last.
+    """All attacks that a run may name: the package's, a user's *own*, those of plugins, and PyRIT's by *fetch*.
 
     Raises:
         ConfigError: two attacks have one name.
     """
 
-    def __init__(self, own: Iterable[Attack] = ()) -> None:
+    def __init__(self, own: Iterable[Attack] = (), fetch: Fetch | None = None) -> None:
         self._known: dict[str, Attack] = dict(builtin_attacks())
         self._plugins = _plugins()
+        self._fetch = fetch
+        self._wheel: Iterable[str] = wheel_table()["templates"] if fetch else ()
         for attack in own:
             if attack.name in self.names:
                 raise ConfigError(f"There are two attacks of the name {attack.name!r}. Give yours another name.")
@@ -36,11 +39,11 @@ class Catalogue:
     @property
     def names(self) -> list[str]:
         """The names of all attacks. No plugin is imported for them."""
-        return list(dict.fromkeys([*self._known, *self._plugins]))
+        return list(dict.fromkeys([*self._known, *self._plugins, *self._wheel]))
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of the attacks that are no plugin's."""
+        """The kinds of the attacks of the package and the user."""
         return list(dict.fromkeys(attack.kind for attack in self._known.values()))
 
     def get(self, name: str) -> Attack:
@@ -48,11 +51,15 @@ class Catalogue:
 
         Raises:
             ConfigError: there is none, or its plugin is broken.
+            SourceError: its template cannot be fetched.
         """
         if name not in self._known:
-            if name not in self._plugins:
+            if name in self._plugins:
+                self._known[name] = _loaded(self._plugins[name])
+            elif self._fetch and name in self._wheel:
+                self._known[name] = wheel_attack(name, self._fetch, wheel_table())
+            else:
                 raise ConfigError(f"There is no attack {name!r}.{did_you_mean(name, [*self.names, *self.kinds])}")
-            self._known[name] = _loaded(self._plugins[name])
         return self._known[name]
 
     def select(self, wanted: Iterable[str]) -> list[Attack]:
@@ -68,9 +75,9 @@ class Catalogue:
         return [self.get(name) for name in names]
 
     def all(self) -> list[Attack]:
-        """Return all attacks. Of a broken plugin, one line is said, and its attack is left out."""
+        """Return all attacks that need no download. A broken plugin is said in one line, and left out."""
         found = []
-        for name in self.names:
+        for name in [*self._known, *self._plugins]:
             try:
                 found.append(self.get(name))
             except HarnessError as error:

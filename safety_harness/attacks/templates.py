@@ -67,7 +67,7 @@ def file_attack(name: str, file: Path, kind: str = "template", source: str = "")
     Raises:
         DataError: the file cannot be read, is empty, or has no slot or several.
     """
-    return text_attack(name, _TEMPLATE.text(file), kind, source or file.name, str(file))
+    return text_attack(name, _TEMPLATE.text(file).strip(), kind, source or file.name, str(file))
 
 
 def text_attack(name: str, text: str, kind: str, source: str, place: str) -> Attack:
@@ -76,7 +76,7 @@ def text_attack(name: str, text: str, kind: str, source: str, place: str) -> Att
     Raises:
         DataError: as :func:`file_attack`.
     """
-    template = Template((("user", text.strip()),))
+    template = Template((("user", text),))
     if template.slots != 1:
         held = f"{template.slots} slots" if template.slots else "no slot"
         raise DataError(
@@ -88,5 +88,5 @@ def text_attack(name: str, text: str, kind: str, source: str, place: str) -> Att
         kind,
         source,
         lambda question, _seed: template.fill(question, {}),
-        f"{VERSION} {sha256_text(text.strip())}",
+        f"{VERSION} {sha256_text(text)}",
     )

@@ -127,8 +127,8 @@ class Client:
             await self._pause(attempt, lost)
         kept = "" if self.request else " Answers so far are kept: run again once it answers."
         raise NoReply(
-            f"{self.server}: gives no answer to {asked_text(question)[:60]!r} in {1 + self.server.retries} attempts; at "
-            f"last, {self._hidden(str(lost))}.{kept}",
+            f"{self.server}: gives no answer to {asked_text(question)[:60]!r} in {1 + self.server.retries} attempts; "
+            f"at last, {self._hidden(str(lost))}.{kept}",
             down=lost.down,
             why=self._hidden(str(lost)),
         )
