@@ -117,14 +117,14 @@ class Dialogue:
         at = 0
         for turn in conversation.turns:
             said = turn.text.strip()
-            # Some templates put a system turn into the user's last one.
-            found = text.find(said, 0 if turn.role == "system" else at)
+            found = text.find(said, at)
             if found < 0:
                 raise SourceError(
                     f"{origin(self._tokenizer)}: its chat template leaves out or changes the {turn.role} turn "
                     f"{said[:60]!r}. {conversation.name} needs it: mend the template, or leave the attack out."
                 )
-            at = at if turn.role == "system" else found + len(said)
+            if turn.role != "system":  # which some templates put into the user's last turn
+                at = found + len(said)
         return text
 
     def _render(self, messages: list[dict[str, str]], **how: bool) -> str:

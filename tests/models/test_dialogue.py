@@ -137,6 +137,20 @@ def test_a_template_that_changes_a_turn_is_an_error(change: str, why: str) -> No
         asked.prompt(Conversation(TURNS.turns, "Sure, here is", attack="all"))
 
 
+def test_turns_in_another_order_are_an_error() -> None:
+    asked = chat("{% for m in messages | reverse %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}<assistant>")
+    with pytest.raises(SourceError, match="leaves out or changes the assistant turn 'With"):
+        asked.prompt(TURNS)
+
+
+def test_a_thought_that_only_a_continued_answer_begins_with_is_ended() -> None:
+    """Open the thought before the last answer alone, and not where the model begins one."""
+    asked = chat(CHATML.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think>{% endif %}{{ m.content }}"))
+    assert asked.opening == ""
+    assert asked.prompt(BEGUN) == asked.prompt(ASK) + "<think></think>Sure, here is"
+    assert asked.begun(BEGUN) == "Sure, here is"
+
+
 def test_a_changed_prefill_is_seen_where_the_question_holds_it() -> None:
     """Say the prefill in the question as well: transformers then takes it for put."""
     shouting = "m.content | upper if m.role == 'assistant' else m.content"
