@@ -40,6 +40,8 @@ _MESSAGE = re.compile(_TABLE["channels"]["shown"], re.IGNORECASE | re.DOTALL)
 _WRAPPER = re.compile(_TABLE["shown"]["begins"], re.IGNORECASE)
 _COMMON = re.compile(_TABLE["common"]["begins"], re.IGNORECASE)
 _COMMON_END = re.compile(_TABLE["common"]["ends"], re.IGNORECASE)
+# gpt-oss: ends a message, and begins the one that the user is shown.
+_TO_THE_USER = "<|end|><|start|>assistant<|channel|>final<|message|>"
 
 
 def without_thought(answer: str, *, marked: bool = True) -> str:
@@ -60,6 +62,17 @@ def without_thought(answer: str, *, marked: bool = True) -> str:
 def open_thought(text: str) -> str:
     """Return the thought that has not ended in *text*, from its begin marker on, or an empty string."""
     return _split(text)[1]
+
+
+def end_marker(thought: str) -> str:
+    """Return the marker that ends *thought*, which starts with its begin marker, or an empty string."""
+    if _CHANNEL.match(thought):
+        return _TO_THE_USER
+    for begin, end in _TABLE["shapes"]:
+        if found := re.match(begin.replace("{}", f"(?P<name>{'|'.join(_TABLE['names'])})"), thought, re.IGNORECASE):
+            marker = re.sub(r"\\(.)", r"\1", end).replace("{}", found.groupdict().get("name", ""))
+            return marker.upper() if found[0].isupper() else marker
+    return ""
 
 
 def marker_tokens(tokens: Iterable[str]) -> set[str]:

@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safety_harness.attacks.conversation import Asked, Conversation, as_sent
 from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import marker_tokens, open_thought
+from safety_harness.models.dialogue import Dialogue, origin
 from safety_harness.models.render_probes import asks_for_today
 from safety_harness.models.template_trial import try_template
 from safety_harness.reading import MIB, Reader
@@ -25,6 +27,8 @@ TEMPLATE_DATE = datetime.date(2025, 1, 1)
 # letters those were is rough, so what is held is half.
 MIN_LETTERS_KEPT = 0.5
 _CALL_FOR_TODAY = re.compile(r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
+# Decoders join a token with few of those before it: a character has at most four bytes.
+TOKENS_OF_CONTEXT = 5
 # What is asked to see how a template puts a question. It must not occur in a template's own words.
 _PROBE = "Which of these is a loaf: xqj or jqx?"
 
@@ -42,24 +46,28 @@ class Chat:
         self.template = _template(tokenizer)
         """The Jinja template, in which today is always :data:`TEMPLATE_DATE`, or None."""
         if self.template is not None:
-            try_template(self.template, tokenizer, _origin(tokenizer))
+            try_template(self.template, tokenizer, origin(tokenizer))
             if asks_for_today(self.template):
                 raise SourceError(
-                    f"{_origin(tokenizer)}: its chat template asks for today's date in a way that cannot be replaced, "
+                    f"{origin(tokenizer)}: its chat template asks for today's date in a way that cannot be replaced, "
                     "so answers would depend on the day. Write a date into the template (chat_template.jinja)."
                 )
             if (end := tokenizer.eos_token) and self._prompt(_PROBE).endswith(end):
                 remark(
-                    f"{_origin(tokenizer)}: its chat template ends a question with an end of text ({end}). Answers "
+                    f"{origin(tokenizer)}: its chat template ends a question with an end of text ({end}). Answers "
                     "begin behind it, as in the template's own conversations."
                 )
 
-    def tokens(self, question: str) -> list[int]:
-        """Return the tokens of *question*, up to where the answer begins.
+    def tokens(self, question: Asked) -> list[int]:
+        """Return the tokens of *question*, up to where the answer begins or, with a prefill, goes on.
 
         Raises:
             SourceError: the template does not put this question as it is.
         """
+        question = as_sent(question)
+        if isinstance(question, Conversation):
+            prompt = self._dialogue.prompt(question)
+            return self.plain(prompt) if self.template is None else self._encoded(prompt, special=False)
         if self.template is None:
             return self.plain(question)
         try:
@@ -67,19 +75,32 @@ class Chat:
         except Exception as error:  # a template may raise any kind of error
             reason = (str(error).splitlines() or [""])[0]
             raise SourceError(
-                f"{_origin(self._tokenizer)}: its chat template cannot put the question {question[:60]!r} "
+                f"{origin(self._tokenizer)}: its chat template cannot put the question {question[:60]!r} "
                 f"({type(error).__name__}: {reason}). Mend the template, or remove the question."
             ) from error
         if question.strip() not in prompt:
             raise SourceError(
-                f"{_origin(self._tokenizer)}: its chat template changes the question {question[:60]!r}. Mend the "
+                f"{origin(self._tokenizer)}: its chat template changes the question {question[:60]!r}. Mend the "
                 "template, or remove the question."
             )
         return self._encoded(prompt, special=False)
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, question: Asked) -> str:
         """Return the text of which :meth:`tokens` are the tokens, less what a tokenizer puts around any text."""
+        question = as_sent(question)
+        if isinstance(question, Conversation):
+            return self._dialogue.prompt(question)
         return question if self.template is None else self._prompt(question)
+
+    def begun(self, question: Asked) -> str:
+        """Return what the answer begins with behind :attr:`opening`: the end of a thought, and the prefill."""
+        if isinstance(question, str) or not question.prefill:
+            return ""
+        return self._dialogue.begun(question)
+
+    @functools.cached_property
+    def _dialogue(self) -> Dialogue:
+        return Dialogue(self._tokenizer, self.template)
 
     def plain(self, text: str) -> list[int]:
         """Return the tokens of *text* without the template, and without an end of text behind them."""
@@ -134,12 +155,26 @@ class Chat:
     def _knows_markers(self) -> bool:
         return bool(marker_tokens(self._tokenizer.get_vocab()))
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts."""
-        if self._markers.keys().isdisjoint(tokens):
+    def text(self, tokens: Sequence[int], prompt: Sequence[int] = (), begun: str = "") -> str:
+        """Return the text of an answer's *tokens*. Of the special tokens, it keeps those that mark thoughts.
+
+        Args:
+            prompt: what the model read before them.
+            begun: the words at the end of the prompt that belong to the answer.
+        """
+        if not begun and self._markers.keys().isdisjoint(tokens):
             return self._decoded(tokens).strip()
         runs = [(marker, list(run)) for marker, run in itertools.groupby(tokens, self._markers.get)]
-        return "".join(marker * len(run) if marker else self._decoded(run) for marker, run in runs).strip()
+        pieces = [marker * len(run) if marker else self._decoded(run) for marker, run in runs]
+        if begun and runs and not runs[0][0]:
+            pieces[0] = self._behind(prompt, runs[0][1])
+        return (begun + "".join(pieces)).strip()
+
+    def _behind(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Return the text of *tokens* behind those of *prompt*. Alone, a decoder may leave out their first space."""
+        context = list(prompt[-TOKENS_OF_CONTEXT:])
+        before, whole = self._decoded(context), self._decoded([*context, *tokens])
+        return whole[len(before) :] if whole.startswith(before) else self._decoded(tokens)
 
     def _decoded(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
@@ -187,12 +222,6 @@ class Chat:
             tokenize=False,
         )
         return prompt
-
-
-def _origin(tokenizer: Any) -> Path | str:
-    """Return the file that the tokenizer's chat template came from, or else the name of the tokenizer."""
-    files = (Path(tokenizer.name_or_path) / name for name in ("chat_template.jinja", "tokenizer_config.json"))
-    return next((file for file in files if file.is_file()), str(tokenizer.name_or_path) or "the tokenizer")
 
 
 def _template(tokenizer: Any) -> str | None:

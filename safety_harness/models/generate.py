@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from safety_harness.errors import DataError, remark
+from safety_harness.attacks.conversation import Asked, as_sent, asked_text
+from safety_harness.errors import remark
 from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.decoding.cuda_graphs import GraphCache
@@ -17,10 +17,12 @@ from safety_harness.models.decoding.drafts import MAX_DRAFT_TOKENS, accepted
 from safety_harness.models.decoding.lengths import (
     crosses,
     padding_limit,
+    require_room,
     rotary_switch,
     rows_together,
     shared_beginning,
 )
+from safety_harness.models.decoding.screen import Screen as Screen
 from safety_harness.models.memory import is_out_of_memory, memory_error
 from safety_harness.models.speedups import Speedups
 from safety_harness.models.vocabulary import require_rows, rows_of, stop_tokens_of
@@ -28,18 +30,6 @@ from safety_harness.progress import counter
 
 # Version of the decoding. Raise it when the last bits of the numbers change, so that old measurements are not reused.
 DECODING = 3
-
-
-@dataclass(frozen=True)
-class Screen:
-    """A look at each answer after *tokens* tokens: it is cut off there unless its text so far *goes_on*.
-
-    Once more than *most* answers of a batch are cut off, the remaining answers stop wherever they are.
-    """
-
-    tokens: int
-    goes_on: Callable[[str], bool]
-    most: int | None = None
 
 
 class Generator:
@@ -60,16 +50,17 @@ class Generator:
         """The parts that make decoding cheaper."""
         self.stop_tokens = stop_tokens_of(model, tokenizer)
         """Tokens that end an answer. Without any, every answer has all of its tokens."""
-        self._encoded: dict[str, list[int]] = {}
+        self._encoded: dict[Asked, list[int]] = {}
 
-    def encode(self, question: str) -> list[int]:
-        """Return the tokens of a question in the chat template, up to where the answer begins.
+    def encode(self, question: Asked) -> list[int]:
+        """Return the tokens of a question in the chat template, up to where the answer begins or goes on.
 
         Raises:
             SourceError: the model has no row for one of the tokens, or the question cannot be put as it is.
         """
+        question = as_sent(question)
         if question not in self._encoded:
-            self._encoded[question] = self._with_rows(self.chat.tokens(question), question)
+            self._encoded[question] = self._with_rows(self.chat.tokens(question), asked_text(question))
         return self._encoded[question]
 
     def encode_text(self, text: str) -> list[int]:
@@ -92,8 +83,10 @@ class Generator:
         end = self.chat.end(self.stop_tokens)
         return end if end is not None and end < rows_of(self.model) else None
 
-    def answers(self, questions: Sequence[str], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
+    def answers(self, questions: Sequence[Asked], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
         """Return one answer a question, in order. With a *screen*, some answers are cut off there.
+
+        An answer that a conversation begins is returned with its beginning.
 
         Raises:
             DataError: a question and its answer do not fit the model's context.
@@ -102,6 +95,7 @@ class Generator:
         """
         self.check_lengths(questions, max_new_tokens)
         encoded = [self.encode(question) for question in questions]
+        begun = [self.chat.begun(question) for question in questions]
         # Questions of about one length need the least padding.
         unanswered = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         answers = [""] * len(encoded)
@@ -111,7 +105,7 @@ class Generator:
                 together = rows_together([len(encoded[i]) for i in unanswered], max_new_tokens, self._switch)
                 rows = unanswered[: min(together, self.batch_size)]
                 try:
-                    decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen)
+                    decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen, [begun[i] for i in rows])
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -123,7 +117,7 @@ class Generator:
                         self._halve(len(rows))
                     continue
                 for row, tokens in zip(rows, decoded, strict=True):
-                    answers[row] = self.chat.text(tokens)
+                    answers[row] = self.chat.text(tokens, encoded[row], begun[row])
                 del unanswered[: len(rows)]
                 advance(len(rows))
         return answers
@@ -137,9 +131,15 @@ class Generator:
         )
 
     def decode(
-        self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        screen: Screen | None = None,
+        begun: Sequence[str] = (),
     ) -> list[list[int]]:
         """Return the greedy tokens that follow each of *rows*, which go through the model as one batch.
+
+        A screen sees behind what *begun* says of each row, if anything: words of its answer that the row ends with.
 
         A pass reads what a row has not read yet and a draft of what may follow. Of the draft, only the tokens that the
         model chooses itself are kept, so every pass gains at least one token.
@@ -150,7 +150,7 @@ class Generator:
         with torch.inference_mode(), self.speedups.packing(self.model):
             if any(crosses(len(row), max_new_tokens, self._switch) for row in rows):
                 return [self._across(row, max_new_tokens) for row in rows]
-            return self._decode(rows, max_new_tokens, screen)
+            return self._decode(rows, max_new_tokens, screen, begun or [""] * len(rows))
 
     def _across(self, row: Sequence[int], max_new_tokens: int) -> list[int]:
         """Decode a row that crosses the rotary switch: beyond it all is read again, as transformers does for Phi-3.
@@ -159,13 +159,15 @@ class Generator:
         """
         assert self._switch is not None
         up_to_switch = self._switch + 1 - len(row)
-        (answer,) = self._decode([row], up_to_switch, None)
+        (answer,) = self._decode([row], up_to_switch, None, [""])
         if len(answer) < up_to_switch:
             return answer
-        (rest,) = self._decode([[*row, *answer]], max_new_tokens - up_to_switch, None)
+        (rest,) = self._decode([[*row, *answer]], max_new_tokens - up_to_switch, None, [""])
         return [*answer, *rest]
 
-    def _decode(self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None) -> list[list[int]]:
+    def _decode(
+        self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None, begun: Sequence[str]
+    ) -> list[list[int]]:
         """Do the work of :meth:`decode`, in its contexts."""
         shared = self.shared_prefix(rows, max_new_tokens)
         graphs = self.speedups.graphs
@@ -188,7 +190,7 @@ class Generator:
                 before = len(answers[row])  # a pass may jump over the length at which the screen looks
                 answers[row] += new_tokens[:end]
                 reached = screen is not None and before < screen.tokens <= len(answers[row])
-                if screen and reached and not screen.goes_on(self.chat.text(answers[row][: screen.tokens])):
+                if screen and reached and not screen.goes_on(self._seen(rows[row], answers[row], screen, begun[row])):
                     del answers[row][screen.tokens :]
                     cut_off += 1
                 elif end is None and len(answers[row]) < max_new_tokens:
@@ -204,6 +206,10 @@ class Generator:
             for question, answer in zip(rows, answers, strict=True):
                 self.speedups.drafts.remember(question, answer)
         return answers
+
+    def _seen(self, row: Sequence[int], answer: Sequence[int], screen: Screen, begun: str) -> str:
+        """Return the text of an answer so far, as *screen* sees it."""
+        return self.chat.text(answer[: screen.tokens], row, begun)
 
     def _drafts(
         self,
@@ -281,17 +287,11 @@ class Generator:
         """The most tokens that the model can read, or 0 where its config does not say."""
         return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "max_seq_len", 0) or 0)
 
-    def check_lengths(self, questions: Sequence[str], new: int) -> None:
+    def check_lengths(self, questions: Sequence[Asked], new: int) -> None:
         """Check that each question fits the model's context with an answer of *new* tokens.
 
         Raises:
             DataError: a question does not fit.
         """
-        limit = self.context
         for question in questions:
-            tokens = self.encode(question)
-            if limit and len(tokens) + new > limit:
-                raise DataError(
-                    f"A question of {len(tokens)} tokens and {new} for its answer exceed the model's context of "
-                    f"{limit}: {question[:60]!r} … Shorten or remove it."
-                )
+            require_room(question, len(self.encode(question)), new, self.context)

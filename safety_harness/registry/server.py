@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from safety_harness.errors import ConfigError
 from safety_harness.registry.settings import Count, Settings
+
+if TYPE_CHECKING:
+    from safety_harness.attacks.conversation import Asked
 
 # They have keys of their own, or would make of one answer another thing than an answer.
 _OWN = frozenset(("model", "messages", "temperature", "max_tokens", "seed", "stream", "n", "tools", "functions"))
+# vLLM's fields: the last message is an answer, and goes on.
+_CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CHAT = "/chat/completions"
 
@@ -56,6 +62,11 @@ class Served(Settings):
     omit: tuple[Literal["seed", "temperature", "top_p", "max_tokens"], ...] = Field(
         (), description="Fields of a request that this server does not take, and that are left out."
     )
+    prefill: Literal["continue_final_message", "no"] = Field(
+        "no",
+        description="How the server is told to continue an answer that an attack begins: by vLLM's field "
+        "`continue_final_message`. A server that does not know it would begin another answer.",
+    )
     extra: Mapping[str, Any] = Field(
         {}, description="More fields of a request, such as `max_completion_tokens` instead of `max_tokens`."
     )
@@ -64,7 +75,7 @@ class Served(Settings):
     def _can_be_sent(self) -> Self:
         if self.key_env is not None and not _VARIABLE.fullmatch(self.key_env):  # here, where no value is quoted
             raise ValueError("`key_env` is no name of an environment variable; the key itself stands in none of these")
-        if own := sorted(_OWN & self.extra.keys()):
+        if own := sorted((_OWN | _CONTINUED.keys()) & self.extra.keys()):
             raise ValueError(f"`extra` holds {own[0]!r}, which is not for it to say")
         try:
             json.dumps(dict(self.extra), allow_nan=False)
@@ -79,14 +90,29 @@ class Served(Settings):
         """The address without what stands before it, as reports show it."""
         return self.url.partition("://")[2]
 
-    def body(self, question: str, max_new_tokens: int) -> dict[str, Any]:
-        """Return the request that puts *question*, to be answered in at most *max_new_tokens* tokens."""
+    def body(self, question: Asked, max_new_tokens: int) -> dict[str, Any]:
+        """Return the request that puts *question*, to be answered in at most *max_new_tokens* tokens.
+
+        Raises:
+            ConfigError: a conversation begins the answer, and the server does not continue one.
+        """
+        begun: Mapping[str, bool] = {}
+        messages = [{"role": "user", "content": question}] if isinstance(question, str) else question.messages
+        if not isinstance(question, str) and question.prefill:
+            begun = _CONTINUED
+            if self.prefill == "no":
+                raise ConfigError(
+                    f"{self}: {question.name} begins the answer, and this server is not known to continue one. Leave "
+                    'the attack out or, for a server like vLLM, set `prefill = "continue_final_message"`.'
+                )
+            messages.append({"role": "assistant", "content": question.prefill})
         own = {"temperature": 0, "max_tokens": max_new_tokens, "seed": self.seed}
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": question}],
+            "messages": messages,
             **{name: value for name, value in own.items() if name not in self.omit},
             "stream": False,
+            **begun,
             **self.extra,
         }
 

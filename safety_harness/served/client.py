@@ -12,13 +12,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
 from safety_harness import __version__
+from safety_harness.attacks.conversation import Asked, Conversation, asked_text
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served.reply import MOST_BYTES, Lost, NoReply, Reply, listed_models, model_entry, read_reply
@@ -28,9 +29,10 @@ FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.5, 30.0, 300.0
 # What is known of a server costs one request, and is of no use where it takes long.
 SECONDS_FOR_MODELS = 10.0
 
-Answered = Callable[[str, Reply], None]
-Failed = Callable[[str, NoReply], None]
-Request = Callable[[str], tuple[str, Mapping[str, Any]]]
+Question = TypeVar("Question", bound=Asked)
+Answered = Callable[[Question, Reply], None]
+Failed = Callable[[Any, NoReply], None]
+Request = Callable[[Any], tuple[str, Mapping[str, Any]]]
 """Makes of a question the path and the body of its request."""
 
 
@@ -66,10 +68,11 @@ class Client:
         """Return the names in the server's list of models; nothing where it has none."""
         return listed_models(asyncio.run(self._models()))
 
-    def ask(self, questions: Sequence[str], answered: Answered) -> None:
+    def ask(self, questions: Sequence[Question], answered: Answered[Question]) -> None:
         """Ask *questions* and call *answered* with each of them and its reply, in the order in which they come.
 
         Raises:
+            ConfigError: the server does not continue an answer that a question begins.
             SourceError: a question could not be answered. Those that were answered before it are not lost.
             HarnessError: *answered* raised it.
         """
@@ -81,13 +84,15 @@ class Client:
             return
         raise error
 
-    async def _ask(self, questions: Sequence[str], answered: Answered) -> None:
+    async def _ask(self, questions: Sequence[Question], answered: Answered[Question]) -> None:
         waiting = iter(questions)
         async with self._session() as session, asyncio.TaskGroup() as tasks:
             for _ in range(min(self.server.concurrency, len(questions))):
                 tasks.create_task(self._work(session, waiting, answered))
 
-    async def _work(self, session: httpx2.AsyncClient, waiting: Iterator[str], answered: Answered) -> None:
+    async def _work(
+        self, session: httpx2.AsyncClient, waiting: Iterator[Question], answered: Answered[Question]
+    ) -> None:
         for question in waiting:
             try:
                 reply = await self._answer(session, question)
@@ -98,7 +103,7 @@ class Client:
             else:
                 answered(question, reply)
 
-    async def _answer(self, session: httpx2.AsyncClient, question: str) -> Reply:
+    async def _answer(self, session: httpx2.AsyncClient, question: Asked) -> Reply:
         """Return the reply to *question*, which is asked again as often as the registry allows.
 
         Raises:
@@ -109,10 +114,11 @@ class Client:
         body: Mapping[str, Any] = self.server.body(question, self.max_new_tokens)
         if self.request:
             path, body = self.request(question)
+        begun = question.prefill if isinstance(question, Conversation) else ""
         for attempt in range(1 + self.server.retries):
             await self._turn()
             try:
-                return self._without_key(await self._exchange(session, "POST", path, body))
+                return self._without_key(await self._exchange(session, "POST", path, body, begun))
             except NoReply as error:
                 said = self._hidden(str(error))
                 raise NoReply(f"{self.server}: {said}", error.status, why=said) from None
@@ -121,8 +127,8 @@ class Client:
             await self._pause(attempt, lost)
         kept = "" if self.request else " Answers so far are kept: run again once it answers."
         raise NoReply(
-            f"{self.server}: gives no answer to {question[:60]!r} in {1 + self.server.retries} attempts; at last, "
-            f"{self._hidden(str(lost))}.{kept}",
+            f"{self.server}: gives no answer to {asked_text(question)[:60]!r} in {1 + self.server.retries} attempts; "
+            f"at last, {self._hidden(str(lost))}.{kept}",
             down=lost.down,
             why=self._hidden(str(lost)),
         )
@@ -161,15 +167,15 @@ class Client:
         await asyncio.sleep(pause)
 
     async def _exchange(
-        self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None
+        self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, begun: str
     ) -> Reply:
-        """Send one request and return the reply.
+        """Send one request and return the reply, whose text begins with what the request has *begun*.
 
         Raises:
             Lost, NoReply: as :func:`read_reply`; or there was no whole response in time.
         """
         response = await self._response(session, method, path, body, self.server.timeout)
-        return read_reply(*response, plain=self.request is not None, sampled=self.sampled)
+        return read_reply(*response, begun=begun, plain=self.request is not None, sampled=self.sampled)
 
     async def _response(
         self, session: httpx2.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, seconds: float

@@ -85,16 +85,24 @@ class NoReply(SourceError):  # noqa: N818  (it is about one question)
 
 
 def read_reply(
-    status: int, headers: Mapping[str, str], body: bytes, *, plain: bool = False, sampled: bool = False
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    begun: str = "",
+    plain: bool = False,
+    sampled: bool = False,
 ) -> Reply:
     """Return the answer in a response: a chat completion, or a *plain* one; with what was *sampled*, on demand.
+
+    The answer begins with what the request has *begun*.
 
     Raises:
         Lost: there is none, and there may be one later.
         NoReply: there is none, and asking again would be of no use.
     """
     if 200 <= status < 300:
-        return _answer(_table(body), plain=plain, sampled=sampled)
+        return _answer(_table(body), begun=begun, plain=plain, sampled=sampled)
     error = _error(body)
     if status in _FILTERING_STATUS and any(name in error for name in _FILTERS):
         return Reply("", finish="content_filter", withheld=True)
@@ -119,7 +127,7 @@ _ADVICE = {
 _NO_ADVICE = "Check what it takes: `model`, `omit` and `extra` in the registry, and the length of the question."
 
 
-def _answer(table: Mapping[str, Any], *, plain: bool, sampled: bool) -> Reply:
+def _answer(table: Mapping[str, Any], *, begun: str, plain: bool, sampled: bool) -> Reply:
     """Return the answer of a completion.
 
     Raises:
@@ -139,7 +147,7 @@ def _answer(table: Mapping[str, Any], *, plain: bool, sampled: bool) -> Reply:
     filtered = finish == "content_filter"  # what came before it is no whole answer
     called = bool(message.get("tool_calls") or message.get("function_call"))
     return Reply(
-        "" if filtered else text.strip(),
+        "" if filtered else (begun + text).strip(),
         "" if filtered else _text(message.get("reasoning_content")) or _text(message.get("reasoning")),
         finish,
         withheld=filtered or (called and not text),

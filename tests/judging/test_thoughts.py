@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safety_harness.judging.extent import Extent, goes_on
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.rules import RuleJudge
-from safety_harness.judging.thoughts import marker_tokens, open_thought, without_thought
+from safety_harness.judging.thoughts import end_marker, marker_tokens, open_thought, without_thought
 
 JUDGE = RuleJudge()
 PLAIN_JUDGE = RuleJudge(marks_thoughts=False)
@@ -61,6 +61,16 @@ def test_the_verdict_is_on_what_follows_a_thought(begin: str, end: str) -> None:
     assert without_thought(f"{begin}{THOUGHT}{end}Sure, take two.").strip() == "Sure, take two."
     assert open_thought(f"{begin}{THOUGHT}").strip() == f"{begin}{THOUGHT}".strip()
     assert open_thought(f"{begin}{THOUGHT}{end}") == ""
+
+
+@pytest.mark.parametrize("begin", sorted({begin for begin, _ in MARKS}))
+def test_the_end_of_a_thought_is_known_by_its_beginning(begin: str) -> None:
+    """End a thought by the marker alone. Of the only one that is a sentence, none is known."""
+    marker = end_marker(begin.strip())
+    assert (marker == "") == begin.startswith("Here is my")
+    if marker:
+        assert without_thought(f"{begin}{THOUGHT}{marker}Sure.") == "Sure."
+    assert end_marker(f"So {begin}") == ""
 
 
 @pytest.mark.parametrize(("begin", "end"), MARKS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from safety_harness.attacks.conversation import Conversation, Turn
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served import client
@@ -52,6 +53,55 @@ def test_each_question_is_asked_once_and_greedily(serve: Serve) -> None:
     }  # fmt: skip
     assert set(server.paths) == {"/v1/chat/completions"}
     assert "authorization" not in server.headers[0]
+
+
+TALK = (Turn("system", "Be brief."), Turn("user", "Why?"), Turn("assistant", "What?"), Turn("user", "This."))
+
+
+def test_a_conversation_is_sent_as_its_messages(serve: Serve) -> None:
+    server = serve(always(completion(" a loaf. ")))
+    spec = Served(url=server.url, model="tiny")
+    replies: dict[Conversation, Reply] = {}
+    Client(spec, 16, 9).ask([Conversation(TALK)], replies.__setitem__)
+    assert replies[Conversation(TALK)].text == "a loaf."
+    assert server.requests[0] == spec.body("", 16) | {"messages": Conversation(TALK).messages}
+    assert spec.body(Conversation.of("Why?"), 16) == spec.body("Why?", 16)
+
+
+def test_a_begun_answer_is_continued_where_the_server_does_so(serve: Serve) -> None:
+    """Send the beginning as the last message, and put it before what comes back."""
+    server = serve(always(completion(" a loaf. ")))
+    spec = Served(url=server.url, model="tiny", prefill="continue_final_message")
+    begun = Conversation(TALK, "Sure, here is")
+    replies: dict[Conversation, Reply] = {}
+    Client(spec, 16, 9).ask([begun], replies.__setitem__)
+    assert replies[begun].text == "Sure, here is a loaf."
+    assert server.requests[0] == spec.body("", 16) | {
+        "messages": [*begun.messages, {"role": "assistant", "content": "Sure, here is"}],
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+    }
+
+
+def test_a_filtered_answer_is_not_its_beginning(serve: Serve) -> None:
+    server = serve(always(completion("a loaf", finish="content_filter")))
+    spec = Served(url=server.url, model="tiny", prefill="continue_final_message")
+    replies: dict[Conversation, Reply] = {}
+    begun = Conversation(TALK, "Sure, here is")
+    Client(spec, 16, 9).ask([begun], replies.__setitem__)
+    assert (replies[begun].text, replies[begun].withheld) == ("", True)
+
+
+def test_a_begun_answer_goes_to_no_server_that_would_begin_another(serve: Serve) -> None:
+    server = serve(always(completion()))
+    begun = Conversation(TALK, "Sure, here is", attack="prefill-sure")
+    with pytest.raises(
+        ConfigError, match=r"/tiny: The attack 'prefill-sure' begins the answer, .*Leave the attack out"
+    ):
+        Client(Served(url=server.url, model="tiny"), 16, 9).ask([begun], lambda *_: None)
+    assert not server.requests
+    with pytest.raises(ValueError, match="'continue_final_message', which is not for it to say"):
+        Served(url=server.url, model="tiny", extra={"continue_final_message": True})
 
 
 def test_fields_that_a_server_does_not_take_are_left_out(serve: Serve) -> None:

@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from safety_harness.attacks.conversation import Asked, Conversation, asked_text
+from safety_harness.errors import DataError
+
 
 def padding_limit(config: Any) -> int | None:
     """Return the longest sequence for which padding inside the cache is harmless, or None if it always is.
@@ -63,3 +66,23 @@ def sides(rows: Sequence[Sequence[int]], switch: int | None) -> Iterator[list[in
         places = [at for at, row in enumerate(rows) if (switch is not None and len(row) > switch) == beyond]
         if places:
             yield places
+
+
+def require_room(asked: Asked, tokens: int, new: int, context: int) -> None:
+    """Check that *tokens* of what is asked and *new* ones of its answer fit a model's *context*, if it has one.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    if not context or tokens + new <= context:
+        return
+    what, advice = f"A question of {tokens} tokens", "Shorten or remove it."
+    if isinstance(asked, Conversation) and asked.plain is None:
+        what, advice = (
+            f"{asked.name}: its conversation of {tokens} tokens",
+            "Shorten the question, or leave the attack out.",
+        )
+    raise DataError(
+        f"{what} and {new} for its answer exceed the model's context of {context}: {asked_text(asked)[:60]!r} … "
+        f"{advice}"
+    )
