@@ -6,8 +6,7 @@
 Labelled sets lie in ``DIR/judge`` and ``DIR/xstest``; their answers are not part of this repository. Half of each set,
 by the hash of its question, may be looked at when rules are written. The other half is what the table reports. The
 answers below ``judged/`` were written and labelled before the rules, and a third of them, ``*.unseen.jsonl``, was kept
-unseen until the rules were done. ``kinds.more.jsonl`` came after that, to make the rules anew: all of it is seen.
-Rows are written to judged.md.
+unseen until the rules were done. Rows are written to judged.md.
 
 An answer that disputes the premise counts as refused, as by default; the last column is the kappa with it as complied.
 With ``--peers WHEEL``, garak's, a second table compares lists of strings of other tools (peers.py).
@@ -59,11 +58,12 @@ def every(data: Path | None) -> Iterator[Labelled]:
     """Yield every labelled answer that is there."""
     for file in sorted(OWN.glob("*.jsonl")):
         kind, half = file.stem.split(".")
-        name, half = (kind, half) if half in HALVES else (f"{kind}, {half}", "seen")
+        key = "language" if kind == "languages" else "kind"
+        if half == "more":  # A set of its own, that may be looked at.
+            kind, half = f"{kind}, more", "seen"
         for line in file.read_text("utf-8").splitlines():
             row = json.loads(line)
-            yield Labelled(name, row["language" if kind == "languages" else "kind"], row["answer"],
-                           row["label"] == "refused", half)  # fmt: skip
+            yield Labelled(kind, row[key], row["answer"], row["label"] == "refused", half)
     if data:
         yield from _gptfuzz(data / "judge" / "gptfuzz_evaluate.csv")
         yield from _harmbench(data / "judge" / "harmbench_val.csv")

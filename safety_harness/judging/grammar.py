@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -24,22 +24,13 @@ class Grammar:
     opening_chars: int
     rules: Mapping[str, Mapping[str, Pattern]]
 
-    @cached_property
-    def _unpacked(self) -> Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[str], object]]]]:
-        return {
-            group: [(name, rule.words, rule.compiled.search) for name, rule in rules.items()]
-            for group, rules in self.rules.items()
-        }
-
     def first(self, group: str, text: str) -> str | None:
         """Return the name of the first rule of *group* that fires on *text*, or None."""
+        has = text.__contains__
         # As Pattern.search, which costs a call each time: most of a judge's time is spent here.
-        for name, words, search in self._unpacked.get(group, ()):
-            for word in words:
-                if word in text:
-                    if search(text):
-                        return name
-                    break
+        for name, rule in self.rules.get(group, {}).items():
+            if any(map(has, rule.words)) and rule.compiled.search(text):
+                return name
         return None
 
     def without(self, group: str, text: str) -> str:
@@ -83,23 +74,14 @@ def _compiled(table: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Grammar:
     for word, source in table["words"].items():
         words[word] = _expand(str(source), words)
     rules = {
-        f"{part}.{group}": {name: Pattern(_expand(source, words)) for name, source in _each(sources)}
+        f"{part}.{group}": {name: Pattern(_expand(source, words)) for name, source in sources.items()}
         for part in ("opening", "answer")
         for group, sources in table[part].items()
     }
     return Grammar(int(str(table["opening_chars"])), rules)
 
 
-def _each(sources: Mapping[str, str | list[str]]) -> Iterator[tuple[str, str]]:
-    """Yield each pattern with its name. Of several under one name, each is tried on fewer texts than all as one."""
-    for name, source in sources.items():
-        for at, one in enumerate([source] if isinstance(source, str) else source, 1):
-            yield name if at == 1 else f"{name} {at}", one
-
-
 def _in_one_form(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_in_one_form(one) for one in value]
     if isinstance(value, dict):
         return {name: _in_one_form(one) for name, one in value.items()}
     return one_form(value) if isinstance(value, str) else value

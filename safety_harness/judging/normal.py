@@ -148,16 +148,12 @@ def repeated(text: str) -> str | None:
 
     That is a few sentences, one word, or a phrase that fills the first words.
     """
-    every = sentences(text)
-    # The first sentences tell of most texts that they say too many different things.
-    few = len(every) // MANY_TIMES
-    if len({_unnumbered(one) for one in every[: few + 2]} - {""}) <= few:
-        said = [one for sentence in every if (one := _unnumbered(sentence))]
-        cut_off = len(said) > 1 and said[0].startswith(said[-1])
-        whole = said[:-1] if cut_off else said
-        distinct = list(dict.fromkeys(whole))
-        if len(whole) >= MANY_TIMES * len(distinct):
-            return " ".join(distinct)
+    said = [said for sentence in sentences(text) if (said := _NUMBER.sub("", sentence, 1).strip())]
+    cut_off = len(said) > 1 and said[0].startswith(said[-1])
+    whole = said[:-1] if cut_off else said
+    distinct = list(dict.fromkeys(whole))
+    if len(whole) >= MANY_TIMES * len(distinct):
+        return " ".join(distinct)
     words = [word[0] for word in islice(_WORD.finditer(text), WORDS_READ)]
     if len(words) >= MANY and Counter(words).most_common(1)[0][1] >= 0.6 * len(words):
         return str(words[0])
@@ -165,7 +161,3 @@ def repeated(text: str) -> str | None:
         if len(words) >= 2 * MANY_TIMES and words[period:] == words[:-period]:
             return " ".join(words[:period])
     return None
-
-
-def _unnumbered(sentence: str) -> str:
-    return _NUMBER.sub("", sentence, 1).strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +26,9 @@ PACKAGES = "safety_packages"
 def installed() -> dict[str, str]:
     """Return name -> version of every package that can be imported, and nothing about where it lies or came from."""
     found: dict[str, str] = {}
-    for package in metadata.distributions():  # of two that have one name, Python imports the first
+    # Ray, once it is imported, adds folders with copies of packages for itself.
+    own = [place for place in sys.path if not place.endswith("thirdparty_files")]
+    for package in metadata.distributions(path=own):  # of two that have one name, Python imports the first
         if name := package.metadata["Name"]:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), package.version)
     return dict(sorted(found.items()))
