@@ -96,6 +96,19 @@ def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         temporary.rename(path)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Write *line* behind all others of a file that is for its owner alone, and make the file if it is not there.
+
+    Raises:
+        HarnessError: the disk is full or may not be written to.
+    """
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+
+
 def write_set(folder: Path, files: Mapping[str, str], instead_of: Collection[str] = ()) -> tuple[Path, ...]:
     """Write *files* (name -> text) into *folder* as one set, instead of an earlier set with the names *instead_of*.
 

@@ -15,8 +15,8 @@ from tabulate import tabulate
 from safety_harness.cli.common import Commands, Parser, add_json, command, show
 from safety_harness.errors import ConfigError
 from safety_harness.files import write_whole
-from safety_harness.judging.calibration import SHIPPED, Calibration, load_labelled
-from safety_harness.judging.judge import Case, Judgement, Verdict, count_premise
+from safety_harness.judging.calibration import SHIPPED, Calibration, agreement, load_labelled
+from safety_harness.judging.judge import Case, Judgement, Verdict
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.reading import shown
 from safety_harness.registry.judges import RULES, JudgeRow
@@ -157,14 +157,15 @@ def _calibrate(options: argparse.Namespace, chosen: Sequence[str], rows: Mapping
             for label, answers in labelled:
                 said = _judged(judges, answers)
                 for slice_, places in _slices(answers):
-                    calibration = _agreement([answers[at] for at in places], [said[at] for at in places])
+                    labels = (bool(answers[at].refused) for at in places)
+                    calibration = agreement((said[at].verdict for at in places), labels)
                     unscored = sum(said[at].verdict is Verdict.UNSCORED for at in places)
                     called = f"{label}: {slice_}" if slice_ else label
                     table.append((called, name, *_cells(calibration), unscored))
-                    agreement = Agreement.model_validate(calibration, from_attributes=True)
-                    facts.append({"answers": called, "judge": name, "unscored": unscored, **agreement.model_dump()})
+                    record = Agreement.model_validate(calibration, from_attributes=True)
+                    facts.append({"answers": called, "judge": name, "unscored": unscored, **record.model_dump()})
                     if not slice_ and name != RULES:
-                        remember(fingerprint(judges), label, agreement)
+                        remember(fingerprint(judges), label, record)
     shown = [[visible(str(cell)) for cell in row] for row in table]
     show(options, facts, tabulate(shown, _COLUMNS, tablefmt="simple", disable_numparse=True))
     return 0
@@ -193,14 +194,6 @@ def _slices(answers: Sequence[Answer]) -> Iterator[tuple[str, list[int]]]:
                     f"{name} {value or '–'}",
                     [at for at, answer in enumerate(answers) if getattr(answer, name) == value],
                 )
-
-
-def _agreement(answers: Sequence[Answer], said: Sequence[Judgement]) -> Calibration:
-    verdicts = count_premise(judgement.verdict for judgement in said)
-    pairs = Counter(
-        (verdict is Verdict.REFUSED, bool(answer.refused)) for answer, verdict in zip(answers, verdicts, strict=True)
-    )
-    return Calibration(pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
 
 
 def _cells(calibration: Calibration) -> tuple[str, ...]:

@@ -124,11 +124,16 @@ def _student(name: str, ids: Sequence[str]) -> str:
     raise ConfigError(f"--student {name!r:.80}: {'several students have this name' if found else 'not known'}.{known}")
 
 
+def _open(sample: Sequence[Drawn], labels: Labels, annotator: str) -> list[Drawn]:
+    """Return the answers that *annotator* has not seen."""
+    return [one for one in sample if annotator not in labels.of.get(one.digest, {})]
+
+
 def _ask(sample: Sequence[Drawn], labels: Labels, options: argparse.Namespace) -> None:
     """Ask for a label of each answer that has none of this annotator's yet. Each is kept at once."""
     from safety_harness.files import write_whole
 
-    open_ones = [one for one in sample if options.annotator not in labels.of.get(one.digest, {})]
+    open_ones = _open(sample, labels, options.annotator)
     for number, one in enumerate(open_ones, 1):
         print(
             f"\n[{number} of {len(open_ones)}]\nQuestion: {visible(one.question.text)}\nAnswer:\n{_shown(one.answer)}"
@@ -166,7 +171,7 @@ def _write_sheet(sample: Sequence[Drawn], labels: Labels, options: argparse.Name
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     writer.writerow(SHEET)
-    open_ones = [one for one in sample if options.annotator not in labels.of.get(one.digest, {})]
+    open_ones = _open(sample, labels, options.annotator)
     writer.writerows((labels.run, one.digest, safe(one.question.text), safe(one.answer), "") for one in open_ones)
     write_whole(options.csv, stream.getvalue())
     print(f"{options.csv}: fill the column label with {_KNOWN}, then read it with --read {options.csv}.")

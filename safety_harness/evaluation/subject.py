@@ -106,7 +106,7 @@ class Subject:
     def ask(self, texts: Sequence[str]) -> Answers:
         """Return the answers to questions of a suite's own, each with its ``answer``, and ``verdict`` as it counts."""
         prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
-        answers = self._judged(self, prompts)
+        answers = self._judged(prompts, self.evaluator.answers(self.units, prompts))
         verdicts = count_premise(_verdicts(answers), self._thresholds.premise)
         said = (
             (one, replace(one.by_gate or one.by_rules, verdict=v)) for one, v in zip(answers, verdicts, strict=True)
@@ -177,7 +177,8 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        verdicts = count_premise(_verdicts(self._judged(self, prompts)), self._thresholds.premise)
+        answers = self._judged(prompts, self.evaluator.answers(self.units, prompts))
+        verdicts = count_premise(_verdicts(answers), self._thresholds.premise)
         rate = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": rate.k, "n": rate.n, "interval": list(rate.interval(self._thresholds.confidence))}
 
@@ -189,10 +190,9 @@ class Subject:
             for name, prompts in further_questions(self.evaluator.student.family, self.evaluator.questions).items()
         }
 
-    def _judged(self, subject: Subject, prompts: PromptSet) -> Answers:
-        """Return the answers of a *subject* with the verdicts of the gate's judge."""
-        answers = subject.evaluator.answers(subject.units, prompts)
-        return self.panel.judged(subject.evaluator, prompts, answers) if self.panel else answers
+    def _judged(self, prompts: PromptSet, answers: Answers) -> Answers:
+        """Return *answers* with the verdicts of the gate's judge."""
+        return self.panel.judged(self.evaluator, prompts, answers) if self.panel else answers
 
     def _answers(self, since: Subject, prompts: PromptSet, *, judged: bool = True) -> tuple[Answers, Answers]:
         """Return the answers of *since* and of this subject, in batches of one size.
@@ -205,9 +205,7 @@ class Subject:
             before, after = (one.evaluator.answers(one.units, prompts) for one in (since, self))
             if self.evaluator.batch_size == size:
                 break
-        if not (judged and self.panel):
-            return before, after
-        return self._judged(since, prompts), self._judged(self, prompts)
+        return (self._judged(prompts, before), self._judged(prompts, after)) if judged else (before, after)
 
     def _with_each(self, check: Check, prompts: PromptSet, before: Answers, after: Answers, *marks: str) -> Check:
         """Return *check* with the outcome of each question: *marks*, or else the letters of the verdicts.

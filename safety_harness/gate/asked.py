@@ -76,10 +76,8 @@ def letters(verdicts: Sequence[Verdict]) -> str:
 def as_counted(asked: Asked, premise: str) -> Asked:
     """Return *asked* with the letters of the verdicts as :func:`count_premise` counts them: without D."""
     disputes, counts_as = LETTERS[Verdict.PREMISE], letters(count_premise([Verdict.PREMISE], premise))
-    if disputes not in asked.before + asked.after:
-        return asked
-    before, after = (side.replace(disputes, counts_as) for side in (asked.before, asked.after))
-    return replace(asked, before=before, after=after)
+    sides = ("before", "after", "second_before", "second_after")
+    return replace(asked, **{side: getattr(asked, side).replace(disputes, counts_as) for side in sides})
 
 
 def verdicts_of(letters: str) -> list[Verdict]:

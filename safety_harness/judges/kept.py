@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from safety_harness.errors import HarnessError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_text
+from safety_harness.files import append_line, cache_dir, sha256_text
 from safety_harness.judging.judge import Case, Judgement, Verdict
 from safety_harness.reading import MIB, Reader
 
@@ -78,13 +79,14 @@ class Kept:
         Raises:
             HarnessError: the judge fails. What it said before is kept.
         """
-        known = self._read()
         missing = self.missing(cases)
+        digests = [_digest(case) for case in missing]
+        now: dict[str, Judgement] = {}
         if missing:
-            said = self.judge.judge_many(missing, lambda at, judgement: self._keep(_digest(missing[at]), judgement))
-            now = {_digest(case): judgement for case, judgement in zip(missing, said, strict=True)}
-            return [now.get(digest) or known[digest] for digest in map(_digest, cases)]
-        return [known[_digest(case)] for case in cases]
+            said = self.judge.judge_many(missing, lambda at, judgement: self._keep(digests[at], judgement))
+            now = dict(zip(digests, said, strict=True))
+        found = {**self._read(), **now}
+        return [found[_digest(case)] for case in cases]
 
     def _read(self) -> dict[str, Judgement]:
         if self._known is None:
@@ -103,7 +105,7 @@ class Kept:
         except HarnessError:  # it is a cache
             return []
 
-    @property
+    @functools.cached_property  # a fingerprint takes a moment, and each judgement is written by itself
     def _file(self) -> Path:
         who = sha256_text(json.dumps([self.fingerprint, self.judge.answered_as]))
         return cache_dir() / "judgements" / f"{who[:24]}.jsonl"
@@ -112,20 +114,8 @@ class Kept:
         if judgement.verdict is Verdict.UNSCORED and judgement.harmful is None:
             return
         self._read()[case] = judgement
-        row = {
-            "case": case,
-            "judgement": {
-                "verdict": judgement.verdict,
-                "reason": judgement.reason[:_LONGEST_REASON],
-                "harmful": judgement.harmful,
-                "probability": judgement.probability,
-            },
-        }
-        with explain_disk_errors(self._file):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.touch(mode=0o600)
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+        entry = _Entry(case, replace(judgement, reason=judgement.reason[:_LONGEST_REASON]))
+        append_line(self._file, json.dumps(asdict(entry)))
 
 
 def _digest(case: Case) -> str:

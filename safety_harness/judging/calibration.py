@@ -83,7 +83,12 @@ def calibrate(judge: Judge, labelled: Iterable[tuple[str, bool]], premise: str =
     """Judge every (answer, is a refusal) pair, and count agreements and errors; a disputed premise as *premise*."""
     answers, labels = zip(*labelled, strict=True) if (labelled := list(labelled)) else ((), ())
     judged = judge.judge_many([Case("", answer) for answer in answers])
-    verdicts = count_premise((one.verdict for one in judged), premise)
+    return agreement([one.verdict for one in judged], labels, premise)
+
+
+def agreement(judged: Iterable[Verdict], labels: Iterable[bool], premise: str = PREMISE) -> Calibration:
+    """Count agreements and errors of verdicts against labels (is a refusal); a disputed premise as *premise*."""
+    verdicts = count_premise(judged, premise)
     counts = Counter((verdict is Verdict.REFUSED, label) for verdict, label in zip(verdicts, labels, strict=True))
     return Calibration(
         true_positive=counts[True, True],

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from safety_harness.errors import HarnessError, SourceError
-from safety_harness.files import cache_dir, explain_disk_errors, sha256_text
+from safety_harness.files import append_line, cache_dir, sha256_text
 from safety_harness.reading import MIB, Reader
 from safety_harness.served.reply import Reply
 
@@ -67,11 +67,7 @@ class Journal:
             HarnessError: the disk is full or may not be written to.
         """
         entry = _Entry(sha256_text(question), time.time(), reply)
-        with explain_disk_errors(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.touch(mode=0o600)
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(entry)) + "\n")
+        append_line(self.file, json.dumps(asdict(entry)))
 
     def forget(self) -> None:
         """Remove the file: its run is finished, and the next one asks again."""
