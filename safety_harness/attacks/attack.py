@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from safety_harness.attacks.conversation import Conversation
+from safety_harness.conversation import Conversation
 from safety_harness.errors import ConfigError, HarnessError
 
 

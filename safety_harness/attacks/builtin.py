@@ -11,9 +11,9 @@ from typing import Any
 
 from safety_harness.attacks import rewrites
 from safety_harness.attacks.attack import Attack, Misfit
-from safety_harness.attacks.conversation import Conversation, Role
 from safety_harness.attacks.phrasing import Phrasing
 from safety_harness.attacks.templates import OBJECT, QUESTION, VERSION, Rewrite, Template, rewritten
+from safety_harness.conversation import Conversation, Role
 
 
 def _table() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from safety_harness.attacks.attack import Attack, Misfit
-from safety_harness.attacks.conversation import Conversation, Role, Turn
+from safety_harness.conversation import Conversation, Role, Turn
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.reading import MIB, Reader

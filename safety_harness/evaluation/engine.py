@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from safety_harness.conversation import Decoding
 from safety_harness.errors import HarnessError, SourceError, remark
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
@@ -68,7 +69,9 @@ class EngineEvaluator(Answering):
         """How many questions are asked at once."""
         return self._backend.concurrency
 
-    def answers(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+    def answers(
+        self, units: Sequence[Unit], prompts: PromptSet, *, decoding: Decoding | None = None
+    ) -> tuple[Answered, ...]:
         """Return the judged answers of the engine to *prompts* with *units* moved, in the order of the prompts.
 
         Raises:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
@@ -122,7 +123,7 @@ class Evaluator(Answering):
             DataError: too many of their tokens are unknown to its tokenizer, or a question does not fit its context.
         """
         require_readable(prompts, self.generator.tokenizer)
-        self.generator.check_lengths(prompts.texts, self.student.family.max_new_tokens)
+        self.generator.check_lengths(prompts.sent, self.student.family.max_new_tokens)
 
     def close(self) -> None:
         """Release the model and the teacher's tensors. Nothing can be measured afterwards.
@@ -139,17 +140,19 @@ class Evaluator(Answering):
         extent: Extent = Extent.FULL,
         *,
         max_broken_off: int | None = None,
+        decoding: Decoding | None = None,
     ) -> tuple[Answered, ...]:
         """Return the judged answers to *prompts* with *units* moved, in the order of the prompts.
 
         Args:
             extent: how far each answer is generated. A family without screen tokens has every answer in full.
             max_broken_off: beyond this number, the rest of a batch is broken off too; None for no limit.
+            decoding: how an answer in full is generated; None for the family's way, which is greedy.
         """
         tokens = self.student.family.screen_tokens
         if tokens is None or extent is Extent.FULL:
-            key = AnswersKey(frozenset(units), prompts.sha256, Extent.FULL)
-            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, None))
+            key = AnswersKey(frozenset(units), prompts.sha256, Extent.FULL, decoding=decoding)
+            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, None, decoding))
         key = AnswersKey(frozenset(units), prompts.sha256, extent)
         if key not in self.memo.answers:  # else every answer is there as far as its extent goes
             key = replace(key, max_broken_off=max_broken_off)
@@ -160,9 +163,12 @@ class Evaluator(Answering):
         )
         return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, screen))
 
-    def _generate(self, prompts: PromptSet, screen: Screen | None) -> tuple[Answered, ...]:
+    def _generate(
+        self, prompts: PromptSet, screen: Screen | None, decoding: Decoding | None = None
+    ) -> tuple[Answered, ...]:
         """Return the judged answers of the model as it stands."""
-        answers = self.generator.answers(prompts.texts, self.student.family.max_new_tokens, screen)
+        decoding = decoding or Decoding(self.student.family.max_new_tokens)
+        answers = self.generator.answers(prompts.sent, decoding, screen)
         return tuple(self.judged(prompt.id, answer) for prompt, answer in zip(prompts, answers, strict=True))
 
     def judged(self, identifier: str, answer: str) -> Answered:
@@ -180,16 +186,16 @@ class Evaluator(Answering):
 
     def divergences(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[float, ...]:
         """Return KL(student || patched student) along the student's own answers: nats a token, one mean a question."""
-        pairs = [(p.text, a.answer) for p, a in zip(prompts, self.answers((), prompts), strict=True)]
+        pairs = [(p.sent, a.answer) for p, a in zip(prompts, self.answers((), prompts), strict=True)]
         divergences: list[float] = []
         # One token more than an answer has: the end of the answer is scored as well.
         together = batches(pairs, rows_at_once(self.generator, self.student.family.max_new_tokens + 1))
         for batch in counted("comparing", together, len(together)):
-            texts, answers = zip(*batch, strict=True)
+            questions, answers = zip(*batch, strict=True)
             with enough_memory(f"{self.student.id} is measured"):
-                before = answer_logprobs(self.generator, texts, answers)
+                before = answer_logprobs(self.generator, questions, answers)
                 with self.transplanter.transplanted(units):
-                    after = answer_logprobs(self.generator, texts, answers)
+                    after = answer_logprobs(self.generator, questions, answers)
             divergences += [divergence(*pair) for pair in zip(before, after, strict=True)]
         return tuple(divergences)
 

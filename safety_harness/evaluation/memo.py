@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from safety_harness.conversation import Decoding
 from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.weights.units import Unit
@@ -37,14 +38,15 @@ class Answered:
 class AnswersKey:
     """What a set of answers depends on within one evaluator.
 
-    ``prompts`` is the sha256 of the questions. Once more than ``max_broken_off`` answers of a batch were broken off,
-    the rest of the batch was broken off too; None: never.
+    ``prompts`` is the sha256 of the questions, and ``decoding`` is None for the family's way. Once more than
+    ``max_broken_off`` answers of a batch were broken off, the rest of the batch was broken off too; None: never.
     """
 
     units: frozenset[Unit]
     prompts: str
     extent: Extent
     max_broken_off: int | None = None
+    decoding: Decoding | None = None
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ class Panel:
         places: Sequence[int],
     ) -> list[Judgement]:
         """Return what *judges* say of the answers at *places*, as the user is shown them."""
-        texts = list(prompts.texts)
-        cases = [Case(texts[at], evaluator.shown(answers[at].answer)) for at in places]
+        asked = [(prompt.text, prompt.conversation.pairs if prompt.conversation else ()) for prompt in prompts]
+        cases = [Case(asked[at][0], evaluator.shown(answers[at].answer), asked[at][1]) for at in places]
         by_rules = [answers[at].by_rules for at in places]
 
         def ask(judge: Kept, cases: Sequence[Case]) -> list[Judgement]:

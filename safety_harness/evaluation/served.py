@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError, SourceError, remark
 from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered
@@ -122,7 +123,9 @@ class ServedEvaluator(Answering):
         """Forget the answers: they are judged, and the next gate asks again."""
         self._journal.forget()
 
-    def answers(self, units: Sequence[Unit], prompts: PromptSet) -> tuple[Answered, ...]:
+    def answers(
+        self, units: Sequence[Unit], prompts: PromptSet, *, decoding: Decoding | None = None
+    ) -> tuple[Answered, ...]:
         """Return the judged answers to *prompts*. Those that nobody announced, as of a suite's own, are asked now."""
         assert not units
         if unknown := [text for text in dict.fromkeys(prompts.texts) if text not in self._replies]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_harness.attacks.conversation import Asked, Conversation, as_sent
+from safety_harness.conversation import Asked, Conversation, as_sent
 from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import marker_tokens, open_thought
 from safety_harness.models.dialogue import Dialogue, origin

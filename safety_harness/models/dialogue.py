@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from safety_harness.attacks.conversation import Conversation
+from safety_harness.conversation import Conversation
 from safety_harness.errors import SourceError, remark
 from safety_harness.judging.thoughts import end_marker, open_thought, without_thought
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from safety_harness.attacks.conversation import Asked, as_sent, asked_text
+from safety_harness.conversation import Asked, Decoding, as_sent, asked_text
 from safety_harness.errors import remark
 from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
@@ -83,17 +83,18 @@ class Generator:
         end = self.chat.end(self.stop_tokens)
         return end if end is not None and end < rows_of(self.model) else None
 
-    def answers(self, questions: Sequence[Asked], max_new_tokens: int, screen: Screen | None = None) -> list[str]:
+    def answers(self, questions: Sequence[Asked], decoding: Decoding | int, screen: Screen | None = None) -> list[str]:
         """Return one answer a question, in order. With a *screen*, some answers are cut off there.
 
-        An answer that a conversation begins is returned with its beginning.
+        An answer that a conversation begins is returned with its beginning. A bare number of tokens decodes greedily.
 
         Raises:
             DataError: a question and its answer do not fit the model's context.
             NotFinite: the model computed a NaN or an infinity.
             SourceError: memory ran out for a single question.
         """
-        self.check_lengths(questions, max_new_tokens)
+        how = Decoding(decoding) if isinstance(decoding, int) else decoding
+        self.check_lengths(questions, how.tokens)
         encoded = [self.encode(question) for question in questions]
         begun = [self.chat.begun(question) for question in questions]
         # Questions of about one length need the least padding.
@@ -102,10 +103,10 @@ class Generator:
         freed = False
         with counter("asking", len(encoded)) as advance:
             while unanswered:
-                together = rows_together([len(encoded[i]) for i in unanswered], max_new_tokens, self._switch)
+                together = rows_together([len(encoded[i]) for i in unanswered], how.tokens, self._switch)
                 rows = unanswered[: min(together, self.batch_size)]
                 try:
-                    decoded = self.decode([encoded[i] for i in rows], max_new_tokens, screen, [begun[i] for i in rows])
+                    decoded = self.decode([encoded[i] for i in rows], how.tokens, screen, [begun[i] for i in rows])
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
                         raise

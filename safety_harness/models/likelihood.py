@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
+from safety_harness.conversation import Asked
 from safety_harness.errors import DataError
 from safety_harness.models.decoding.batch import pad_left
 from safety_harness.models.decoding.lengths import rotary_switch, sides
@@ -67,14 +68,17 @@ def check_documents(generator: Generator, documents: Sequence[str]) -> None:
 
 
 @torch.inference_mode()
-def answer_logprobs(generator: Generator, questions: Sequence[str], answers: Sequence[str]) -> list[torch.Tensor]:
+def answer_logprobs(generator: Generator, questions: Sequence[Asked], answers: Sequence[str]) -> list[torch.Tensor]:
     """Return log-probabilities over the vocabulary at every token of given answers, teacher-forced.
+
+    Of an answer that a conversation begins, these are the tokens behind its beginning.
 
     Returns:
         One float32 tensor of shape (answer tokens + 1, vocabulary) a question. Its last row predicts the end.
     """
     prompts = [generator.encode(question) for question in questions]
-    replies = [generator.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+    generated = [a.removeprefix(generator.chat.begun(q)) for q, a in zip(questions, answers, strict=True)]
+    replies = [generator.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in generated]
     rows = [[*prompt, *reply, 0] for prompt, reply in zip(prompts, replies, strict=True)]
     logprobs, _, _ = next_logprobs(generator, rows, [len(prompt) for prompt in prompts])
     return [row[-(len(reply) + 1) :] for row, reply in zip(logprobs, replies, strict=True)]

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from safety_harness.conversation import Asked, Conversation
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_text
 from safety_harness.reading import MIB, Reader, shown
@@ -46,12 +47,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question or document. A task's question has a right ``answer``; ``category`` may name a kind of harm."""
+    """One question or document. A task's question has a right ``answer``; ``category`` may name a kind of harm.
+
+    Where a ``conversation`` asks the question, it is what is sent, and ``text`` is the plain question in it.
+    """
 
     id: str
     text: str
     answer: str | None = None
     category: str = ""
+    conversation: Conversation | None = None
+
+    @property
+    def sent(self) -> Asked:
+        """What a model is asked."""
+        return self.conversation or self.text
 
 
 def parse(path: Path, columns: Columns = KNOWN) -> Iterator[Prompt]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safety_harness.conversation import Asked
 from safety_harness.errors import DataError
 from safety_harness.files import sha256_file, sha256_text
 from safety_harness.reading import shown
@@ -37,7 +38,7 @@ MOST_PROMPTS = 200_000
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in a fixed order, with a hash over ids, texts and answers."""
+    """Prompts in a fixed order, with a hash over ids, texts, answers and what is sent."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -56,6 +57,11 @@ class PromptSet:
     def texts(self) -> list[str]:
         """The texts of the prompts, in order."""
         return [prompt.text for prompt in self.prompts]
+
+    @property
+    def sent(self) -> list[Asked]:
+        """What a model is asked for each prompt, in order: its text, or the conversation that asks it."""
+        return [prompt.sent for prompt in self.prompts]
 
     def first(self, count: int | None) -> PromptSet:
         """Return a set of the first *count* prompts, or of all when *count* is None."""
@@ -78,9 +84,10 @@ def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def prompt_set(name: str, prompts: Iterable[Prompt]) -> PromptSet:
-    """Make a set of *prompts* that is called *name*, and hash their ids, texts and answers."""
+    """Make a set of *prompts* that is called *name*, and hash their ids, texts, answers and conversations."""
     kept = tuple(prompts)
-    canonical = json.dumps([[p.id, p.text, p.answer] for p in kept], ensure_ascii=False)
+    rows = [[p.id, p.text, p.answer, *([p.conversation.sha256] if p.conversation else [])] for p in kept]
+    canonical = json.dumps(rows, ensure_ascii=False)
     return PromptSet(name, kept, sha256_text(canonical))
 
 

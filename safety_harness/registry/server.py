@@ -14,7 +14,7 @@ from safety_harness.errors import ConfigError
 from safety_harness.registry.settings import Count, Settings
 
 if TYPE_CHECKING:
-    from safety_harness.attacks.conversation import Asked
+    from safety_harness.conversation import Asked
 
 # They have keys of their own, or would make of one answer another thing than an answer.
 _OWN = frozenset(("model", "messages", "temperature", "max_tokens", "seed", "stream", "n", "tools", "functions"))

@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from safety_harness import __version__
-from safety_harness.attacks.conversation import Asked, Conversation, asked_text
+from safety_harness.conversation import Asked, Conversation, asked_text
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served.reply import MOST_BYTES, Lost, NoReply, Reply, listed_models, model_entry, read_reply

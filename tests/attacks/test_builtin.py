@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from safety_harness.attacks.attack import Attack, Misfit
 from safety_harness.attacks.builtin import builtin_attacks
-from safety_harness.attacks.conversation import Conversation
 from safety_harness.attacks.rewrites import LEET, WORD_GAP
+from safety_harness.conversation import Conversation
 
 ATTACKS = builtin_attacks()
 QUESTIONS = [

@@ -16,7 +16,7 @@ from safety_harness.errors import ConfigError, Remark
 
 PLUGIN = """
 from safety_harness.attacks.attack import Attack
-from safety_harness.attacks.conversation import Conversation, Turn
+from safety_harness.conversation import Conversation, Turn
 
 shout = Attack("shout", "volume", "us", lambda q, seed: Conversation((Turn("user", q.upper()),)), "1")
 number = 3

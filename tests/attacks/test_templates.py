@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from safety_harness.attacks.attack import Attack, Misfit
-from safety_harness.attacks.conversation import Conversation, Turn
 from safety_harness.attacks.templates import VERSION, file_attack
+from safety_harness.conversation import Conversation, Turn
 from safety_harness.errors import ConfigError, DataError
 
 

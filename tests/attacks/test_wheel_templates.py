@@ -12,8 +12,8 @@ import pytest
 
 from safety_harness.attacks.builtin import builtin_attacks
 from safety_harness.attacks.catalogue import Catalogue
-from safety_harness.attacks.conversation import Conversation, Turn
 from safety_harness.attacks.wheel import wheel_attack, wheel_table
+from safety_harness.conversation import Conversation, Turn
 from safety_harness.errors import ConfigError, DataError, SourceError
 from safety_harness.registry.sources import Source
 

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from safety_harness.attacks.conversation import Asked, Conversation, Turn
+from safety_harness.conversation import Asked, Conversation, Turn
 from safety_harness.errors import DataError
 from safety_harness.models.chat import Chat
 from safety_harness.models.generate import Generator, Screen

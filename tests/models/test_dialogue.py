@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from safety_harness.attacks.builtin import builtin_attacks
-from safety_harness.attacks.conversation import Conversation, Turn
+from safety_harness.conversation import Conversation, Turn
 from safety_harness.errors import Remark, SourceError
 from safety_harness.models.chat import Chat
 from tests.builders import make_tokenizer

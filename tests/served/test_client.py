@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from safety_harness.attacks.conversation import Conversation, Turn
+from safety_harness.conversation import Conversation, Turn
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served import client

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from safety_harness.attacks.conversation import Asked, Conversation, asked_text
+from safety_harness.conversation import Asked, Conversation, asked_text
 from safety_harness.errors import DataError
 
 

@@ -138,7 +138,7 @@ class StepQuestions:
         questions, shuffled = evaluator.questions.prior, random.Random(0)
         refusal = usual_refusal(evaluator)
         prompts = questions.harmful.first(HARMFUL_QUESTIONS)
-        harmful: list[Row] = [(evaluator.generator.encode(prompt.text), refusal) for prompt in prompts]
+        harmful: list[Row] = [(evaluator.generator.encode(prompt.sent), refusal) for prompt in prompts]
         self._harmful = _in_turn(harmful, shuffled)
         harmless = questions.harmless.first(HARMLESS_QUESTIONS)
         self._harmless = _in_turn(_kept(evaluator, harmless, schedule.rows_per_pass), shuffled)

@@ -90,7 +90,7 @@ def own_answers(evaluator: Evaluator, prompts: PromptSet, tokens: int) -> list[R
     ]
     encode, tokenizer = evaluator.generator.encode, evaluator.generator.tokenizer
     return [
-        (encode(prompt.text), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
+        (encode(prompt.sent), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
         for prompt, answer in zip(prompts, answers, strict=True)
         if answer.answer
     ]

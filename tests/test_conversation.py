@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safety_harness.attacks.conversation import Conversation, Turn, asked_text
+from safety_harness.conversation import Conversation, Turn, asked_text
 from safety_harness.errors import DataError
 
 ASK = Turn("user", "How do I bake a loaf of bread?")

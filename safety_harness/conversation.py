@@ -103,6 +103,12 @@ Asked = str | Conversation
 """What a model may be asked: a plain question, or a conversation."""
 
 
+def digest_of(asked: Asked) -> str:
+    """Return the digest of what is sent, by which answers are kept."""
+    asked = as_sent(asked)
+    return hashlib.sha256(asked.encode()).hexdigest() if isinstance(asked, str) else asked.sha256
+
+
 def as_sent(asked: Asked) -> Asked:
     """Return the question of a conversation that sends nothing else, and what is asked otherwise."""
     return asked if isinstance(asked, str) else asked.plain or asked
@@ -111,3 +117,19 @@ def as_sent(asked: Asked) -> Asked:
 def asked_text(asked: Asked) -> str:
     """Return what the user says last."""
     return asked if isinstance(asked, str) else asked.turns[-1].text
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is generated: of at most *tokens* tokens, greedily or at random at a *temperature*.
+
+    *draw* tells the answers apart that are drawn to one question. Each has a seed of its own, by what is asked.
+    """
+
+    tokens: int
+    temperature: float = 0.0
+    draw: int = 0
+
+    def seed(self, asked: Asked) -> int:
+        """Return the seed of the answer to *asked*: 64 bits, equal on any machine."""
+        return int.from_bytes(hashlib.sha256(f"{self.draw} {digest_of(asked)}".encode()).digest()[:8], "big")
