@@ -12,7 +12,7 @@ from safety_harness.evaluation.answering import Answering
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
-from safety_harness.judging.extent import Extent, goes_on
+from safety_harness.judging.extent import Extent, goes_on, judged_behind
 from safety_harness.judging.judge import PREMISE
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
@@ -35,7 +35,7 @@ from safety_harness.models.spread import layout
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
-from safety_harness.registry.prompts import PromptSet, batches
+from safety_harness.registry.prompts import Prompt, PromptSet, batches
 from safety_harness.registry.readable import require_readable
 from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
@@ -158,7 +158,9 @@ class Evaluator(Answering):
             key = replace(key, max_broken_off=max_broken_off)
         screen = Screen(
             tokens,
-            lambda answer: goes_on(extent, self.generator.chat.opening, answer, self.judge, self.student.gate.premise),
+            lambda answer, begun: goes_on(
+                extent, self.generator.chat.opening, answer, self.judge, self.student.gate.premise, begun
+            ),
             key.max_broken_off,
         )
         return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, screen))
@@ -169,11 +171,15 @@ class Evaluator(Answering):
         """Return the judged answers of the model as it stands."""
         decoding = decoding or Decoding(self.student.family.max_new_tokens)
         answers = self.generator.answers(prompts.sent, decoding, screen)
-        return tuple(self.judged(prompt.id, answer) for prompt, answer in zip(prompts, answers, strict=True))
+        return tuple(self.judged(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
 
-    def judged(self, identifier: str, answer: str) -> Answered:
-        """Return an *answer* with what the rules say of it, after what the chat template begins every answer with."""
-        return Answered(identifier, answer, self.judge.judge(self.generator.chat.opening + answer))
+    def judged(self, prompt: Prompt, answer: str) -> Answered:
+        """Return the *answer* to a *prompt* with what the rules say of it.
+
+        They read it behind the words with which the chat template begins every answer.
+        """
+        chat = self.generator.chat
+        return Answered(prompt.id, answer, judged_behind(self.judge, chat.opening + answer, chat.begun(prompt.sent)))
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer* of this student. While it thinks, that is nothing."""
