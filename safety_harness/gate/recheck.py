@@ -163,10 +163,18 @@ def _attack_faults(student: StudentResult, gate: GateSettings) -> Iterator[str]:
                 yield f"{name}: was asked under another attack than the one recorded"
             if bool(check.numbers.seen) != (title in identity.search_attacks):
                 yield f"{name}: whether the search asked under it contradicts what is recorded of the search"
-    if whole := student.checks.get(ATTACKED):
+    named = {name for name, check in student.checks.items() if isinstance(check.numbers, Attack)}
+    whole = student.checks.get(ATTACKED)
+    # Where the check of an attack is missing the student is not decided, whatever all of them gave together.
+    if whole and isinstance(whole.numbers, Attacked) and named >= _attacks_of(whole.numbers):
         again = under_attack.attacked(student.checks, gate)
         if _together(whole) != _together(again):
             yield f"{ATTACKED}: is not what the checks of its attacks make together ({again.summary})"
+
+
+def _attacks_of(numbers: Attacked) -> set[str]:
+    """Return the names of the checks of the attacks that a check of all attacks is made of."""
+    return {f"{ATTACK}{name}" for name in (*(numbers.attacks or ()), *(numbers.set_aside or ()))}
 
 
 def _together(check: Check) -> tuple[object, ...]:
