@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError, did_you_mean
-from safety_harness.evaluation.attacks import UnderAttack, controls, gate_attacks, search_attacks, under
+from safety_harness.evaluation.attacks import (
+    UnderAttack,
+    control_decoding,
+    controls,
+    decodings,
+    gate_attacks,
+    search_attacks,
+    under,
+)
 from safety_harness.evaluation.memo import Answered
 from safety_harness.gate import under_attack
 from safety_harness.gate.asked import LETTERS, NOT_ASKED, Asked
@@ -99,8 +106,7 @@ def _sides(subject: Subject, since: Subject, asked: UnderAttack) -> list[Side]:
     """Return the answers of *since*, of *subject* and, where there is one, of all of the teacher."""
     gate = subject.thresholds
     whole = [replace(subject, units=subject.evaluator.units)] if subject.evaluator.student.patchable else []
-    decodings = [Decoding(gate.attack_tokens, gate.temperature, draw) for draw in range(gate.samples)]
-    every = subject.asked_alike([since, subject, *whole], asked.prompts, decodings)
+    every = subject.asked_alike([since, subject, *whole], asked.prompts, decodings(subject.evaluator.student))
     return [_side(draws, gate) for draws in every]
 
 
@@ -127,7 +133,7 @@ def _told(subject: Subject, since: Subject, asked: UnderAttack, gate: GateSettin
         f"{prompt.text} {subject.evaluator.shown(plain[at].answer)}"
         for prompt, at in zip(asked_alike.prompts, asked_alike.places, strict=True)
     ]
-    every = subject.asked_alike([since, subject], asked_alike.prompts, [Decoding(gate.attack_tokens)])
+    every = subject.asked_alike([since, subject], asked_alike.prompts, [control_decoding(student)])
     before, after = (_sensible(subject, asked_alike.prompts, answers, about) for (answers,) in every)
     return Attack(
         kind=attack.kind,

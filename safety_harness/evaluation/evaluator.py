@@ -153,18 +153,18 @@ class Evaluator(Answering):
         tokens = self.student.family.screen_tokens
         if tokens is None or extent is Extent.FULL:
             key = AnswersKey(frozenset(units), prompts.sha256, Extent.FULL, decoding=decoding)
-            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, None, decoding))
+            look = self._screen(decoding.screen, Extent.WHILE_UNDECIDED) if decoding and decoding.screen else None
+            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, look, decoding))
         key = AnswersKey(frozenset(units), prompts.sha256, extent)
         if key not in self.memo.answers:  # else every answer is there as far as its extent goes
             key = replace(key, max_broken_off=max_broken_off)
-        screen = Screen(
-            tokens,
-            lambda answer, begun: goes_on(
-                extent, self.generator.chat.opening, answer, self.judge, self.student.gate.premise, begun
-            ),
-            key.max_broken_off,
-        )
+        screen = self._screen(tokens, extent, key.max_broken_off)
         return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, screen))
+
+    def _screen(self, tokens: int, extent: Extent, most: int | None = None) -> Screen:
+        """Return the look at answers after *tokens* tokens, by which some go no further than *extent*."""
+        opening, premise = self.generator.chat.opening, self.student.gate.premise
+        return Screen(tokens, lambda answer, begun: goes_on(extent, opening, answer, self.judge, premise, begun), most)
 
     def _generate(
         self, prompts: PromptSet, screen: Screen | None, decoding: Decoding | None = None
