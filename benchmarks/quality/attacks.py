@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=LOG)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    registry = load_registry([Path(f"safety_harness/families/{arguments.family}.toml")])
+    registry = load_registry(Path(f"safety_harness/families/{arguments.family}.toml"))
     for student in registry.select(family=arguments.family, students=arguments.student):
         family = student.family
         gate = family.gate.model_copy(update={"attacks": tuple(arguments.attacks)})
