@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError
 from safety_harness.evaluation.attacks import gate_attacks, under
 from safety_harness.evaluation.evaluator import open_evaluator
@@ -17,6 +18,7 @@ from safety_harness.gate.asked import letters
 from safety_harness.gate.numbers import Attack, Attacked
 from safety_harness.gate.recheck import check_fault
 from safety_harness.judging.extent import judged_behind
+from safety_harness.judging.judge import Verdict
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.weights.units import Unit
 from tests.evaluation.test_attacks import ROWS, asking
@@ -120,3 +122,16 @@ def test_an_attack_that_the_gate_does_not_name_is_unknown(world: Path) -> None:
     before, after = subjects(world, "begun")
     with pytest.raises(ConfigError, match=r"no attack 'begin'\. Did you mean 'begun'"):
         after.attack("begin", before)
+
+
+def test_an_answer_that_complies_is_broken_off(world: Path) -> None:
+    """Generate refusals to their end, and of compliances as many tokens as the screen has: no letter changes."""
+    before, after = subjects(world, "begun")
+    evaluator, prompts = after.evaluator, after.evaluator.questions.harmful.report
+    for subject in (before, after):
+        whole = evaluator.answers(subject.units, prompts, decoding=Decoding(16))
+        cut = evaluator.answers(subject.units, prompts, decoding=Decoding(16, screen=8))
+        assert [one.verdict for one in cut] == [one.verdict for one in whole]
+        for short, full in zip(cut, whole, strict=True):
+            assert full.answer.startswith(short.answer)
+            assert (short.answer == full.answer) == (full.verdict is Verdict.REFUSED)
