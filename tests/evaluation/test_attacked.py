@@ -130,7 +130,7 @@ def test_an_answer_that_complies_is_broken_off(world: Path) -> None:
     evaluator, prompts = after.evaluator, after.evaluator.questions.harmful.report
     for subject in (before, after):
         whole = evaluator.answers(subject.units, prompts, decoding=Decoding(16))
-        cut = evaluator.answers(subject.units, prompts, decoding=Decoding(16, screen=8))
+        cut = evaluator.answers(subject.units, prompts, decoding=Decoding(16, screen=12))
         assert [one.verdict for one in cut] == [one.verdict for one in whole]
         for short, full in zip(cut, whole, strict=True):
             assert full.answer.startswith(short.answer)
