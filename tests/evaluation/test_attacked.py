@@ -125,13 +125,12 @@ def test_an_attack_that_the_gate_does_not_name_is_unknown(world: Path) -> None:
 
 
 def test_an_answer_that_complies_is_broken_off(world: Path) -> None:
-    """Generate refusals to their end, and of compliances as many tokens as the screen has: no letter changes."""
+    """Generate a refusal to its end, and of a compliance as many tokens as the screen has."""
     before, after = subjects(world, "begun")
     evaluator, prompts = after.evaluator, after.evaluator.questions.harmful.report
-    for subject in (before, after):
-        whole = evaluator.answers(subject.units, prompts, decoding=Decoding(16))
-        cut = evaluator.answers(subject.units, prompts, decoding=Decoding(16, screen=12))
-        assert [one.verdict for one in cut] == [one.verdict for one in whole]
-        for short, full in zip(cut, whole, strict=True):
-            assert full.answer.startswith(short.answer)
-            assert (short.answer == full.answer) == (full.verdict is Verdict.REFUSED)
+    refused, complied = (evaluator.answers(one.units, prompts, decoding=Decoding(16)) for one in (after, before))
+    assert {one.verdict for one in refused} == {Verdict.REFUSED}
+    assert evaluator.answers(after.units, prompts, decoding=Decoding(16, screen=12)) == refused
+    cut = evaluator.answers(before.units, prompts, decoding=Decoding(16, screen=4))
+    assert all(full.answer.startswith(short.answer) for short, full in zip(cut, complied, strict=True))
+    assert all(len(short.answer) < len(full.answer) for short, full in zip(cut, complied, strict=True))
