@@ -29,7 +29,8 @@ from safety_harness.weights.architectures import layouts
 
 FILE = Path(__file__).with_name("reference.md")
 FIXTURES = (
-    fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_measure,
+    fixtures.gate_student, fixtures.gate_teacher, fixtures.gate_patch, fixtures.gate_subject, fixtures.gate_attack,
+    fixtures.gate_measure,
 )  # fmt: skip
 TABLES = (
     schema.Family, schema.Backend, schema.StudentSpec, schema.Served, schema.ModelSpec, sources.Source,

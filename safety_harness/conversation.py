@@ -123,12 +123,15 @@ def asked_text(asked: Asked) -> str:
 class Decoding:
     """How an answer is generated: of at most *tokens* tokens, greedily or at random at a *temperature*.
 
-    *draw* tells the answers apart that are drawn to one question. Each has a seed of its own, by what is asked.
+    *draw* tells the answers apart that are drawn to one question. Each has a seed of its own, by what is asked. After
+    *screen* tokens an answer that complies is broken off, where its tokens are seen as they come: it cannot become a
+    refusal. None generates every answer to its end.
     """
 
     tokens: int
     temperature: float = 0.0
     draw: int = 0
+    screen: int | None = None
 
     def seed(self, asked: Asked) -> int:
         """Return the seed of the answer to *asked*: 64 bits, equal on any machine."""

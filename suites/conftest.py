@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from safety_harness.plugin.names import measure, patch, student, subject, teacher
+from safety_harness.plugin.names import attack, measure, patch, student, subject, teacher
 
-__all__ = ["measure", "patch", "student", "subject", "teacher"]
+__all__ = ["attack", "measure", "patch", "student", "subject", "teacher"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks how many workers there may be

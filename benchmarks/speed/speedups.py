@@ -39,7 +39,9 @@ def timed(evaluator: Evaluator, speedups: Any) -> tuple[float, list[str]]:
     """Return the processor seconds and the answers of one batch with these speedups."""
     family = evaluator.student.family
     texts = evaluator.questions.harmful.search.texts[: family.batch_size]
-    screen = Screen(family.screen_tokens, lambda answer: evaluator.judged(answer) is not Verdict.COMPLIED)
+    screen = Screen(
+        family.screen_tokens, lambda answer, _: evaluator.judge.judge(answer).verdict is not Verdict.COMPLIED
+    )
     evaluator.generator.speedups = speedups
     start = time.process_time()
     answers = evaluator.generator.answers(texts, family.max_new_tokens, screen)

@@ -1,4 +1,4 @@
-"""The attacks of the package, from attacks.toml."""
+"""Make attacks of rows of a table: those of the package, from attacks.toml, and those that a registry brings."""
 
 from __future__ import annotations
 
@@ -14,47 +14,66 @@ from safety_harness.attacks.attack import Attack, Misfit
 from safety_harness.attacks.phrasing import Phrasing
 from safety_harness.attacks.templates import OBJECT, QUESTION, VERSION, Rewrite, Template, rewritten
 from safety_harness.conversation import Conversation, Role
+from safety_harness.errors import ConfigError
 
 
-def _table() -> dict[str, Any]:
+@functools.cache
+def _table() -> Mapping[str, Any]:
     return tomllib.loads(resources.files(__package__).joinpath("attacks.toml").read_text("utf-8"))
 
 
 @functools.cache
-def builtin_attacks() -> Mapping[str, Attack]:
-    """Return the attacks of the package by name, in the order of their table."""
-    table = _table()
-    phrasing = Phrasing(table["phrasing"])
-    changes: dict[str, Rewrite] = {
+def _phrasing() -> Phrasing:
+    return Phrasing(_table()["phrasing"])
+
+
+@functools.cache
+def _rewrites() -> Mapping[str, Rewrite]:
+    return {
         "leet": rewrites.leet,
         "spaced": rewrites.spaced,
         "noisy": rewrites.noisy,
         "flipped": rewrites.flipped,
         "rot13": rewrites.rot13,
         "base64": rewrites.base64_text,
-        "verb_phrase": phrasing.verb_phrase,
+        "verb_phrase": _phrasing().verb_phrase,
     }
-    words = json.dumps(table["phrasing"])
-    return {name: _attack(name, row, changes, phrasing, words) for name, row in table["attacks"].items()}
 
 
-def _attack(
-    name: str, row: Mapping[str, Any], changes: Mapping[str, Rewrite], phrasing: Phrasing, words: str
-) -> Attack:
-    """Return the attack of one *row*."""
-    turns: list[tuple[Role, str]] = [("system", row["system"])] if "system" in row else []
+@functools.cache
+def builtin_attacks() -> Mapping[str, Attack]:
+    """Return the attacks of the package by name, in the order of their table."""
+    return {name: row_attack(name, row) for name, row in _table()["attacks"].items()}
+
+
+def row_attack(name: str, row: Mapping[str, Any]) -> Attack:
+    """Return the attack of one *row*, whose keys attacks.toml explains.
+
+    Raises:
+        ConfigError: the question stands in none of its turns, or in several.
+    """
+    turns: list[tuple[Role, str]] = [("system", row["system"])] if row.get("system") else []
     turns += [(role, text) for role, text in row.get("before", [])]
-    turns.append(("user", row.get("user", QUESTION)))
-    template = Template(tuple(turns), row.get("prefill", ""), row.get("rewrite", ""))
+    earlier = any(QUESTION in text for _, text in turns)
+    if earlier and not row.get("user"):
+        raise ConfigError(
+            f"The attack {name!r}: {QUESTION} stands in an earlier turn. Say what the last turn is (`user`)."
+        )
+    turns.append(("user", row.get("user") or QUESTION))
+    template = Template(tuple(turns), row.get("prefill") or "", row.get("rewrite") or "")
+    if template.slots != 1:
+        held = f"stands {template.slots} times" if template.slots else "stands nowhere"
+        raise ConfigError(f"The attack {name!r}: {QUESTION} {held} in its turns. Write it once, where the question is.")
     named = OBJECT in template.prefill
-    rewrite = changes[template.rewrite] if template.rewrite else None
+    rewrite = _rewrites()[template.rewrite] if template.rewrite else None
 
     def transform(question: str, seed: int) -> Conversation | Misfit:
         asked = rewritten(question, rewrite, seed)
-        wanted = phrasing.object(question) if named else ""
+        wanted = _phrasing().object(question) if named else ""
         if isinstance(asked, Misfit):
             return asked
         return wanted if isinstance(wanted, Misfit) else template.fill(asked, {"object": wanted})
 
-    content = [VERSION, template.content, words if named or template.rewrite == "verb_phrase" else ""]
-    return Attack(name, row["kind"], row["source"], transform, json.dumps(content), row.get("strong", False))
+    words = json.dumps(_table()["phrasing"]) if named or template.rewrite == "verb_phrase" else ""
+    content = json.dumps([VERSION, template.content, words])
+    return Attack(name, row["kind"], row["source"], transform, content, row.get("strong", False))

@@ -79,7 +79,7 @@ class EngineEvaluator(Answering):
         """
         known = self._asked(units, prompts.texts)
         texts = [known[prompt.text] for prompt in prompts]
-        return tuple(self.weighed.judged(prompt.id, text) for prompt, text in zip(prompts, texts, strict=True))
+        return tuple(self.weighed.judged(prompt, text) for prompt, text in zip(prompts, texts, strict=True))
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""

@@ -9,10 +9,11 @@ from typing import TypeVar
 from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.answering import Answering
+from safety_harness.evaluation.attacks import searched_under
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
-from safety_harness.judging.extent import Extent, goes_on
+from safety_harness.judging.extent import Extent, goes_on, judged_behind
 from safety_harness.judging.judge import PREMISE
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.judging.thoughts import FINGERPRINT as THOUGHTS
@@ -35,7 +36,7 @@ from safety_harness.models.spread import layout
 from safety_harness.models.transplant import Transplanter
 from safety_harness.progress import counted
 from safety_harness.registry.load import Student
-from safety_harness.registry.prompts import PromptSet, batches
+from safety_harness.registry.prompts import Prompt, PromptSet, batches
 from safety_harness.registry.readable import require_readable
 from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.weights.architectures import enumerate_units
@@ -152,16 +153,18 @@ class Evaluator(Answering):
         tokens = self.student.family.screen_tokens
         if tokens is None or extent is Extent.FULL:
             key = AnswersKey(frozenset(units), prompts.sha256, Extent.FULL, decoding=decoding)
-            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, None, decoding))
+            look = self._screen(decoding.screen, Extent.WHILE_UNDECIDED) if decoding and decoding.screen else None
+            return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, look, decoding))
         key = AnswersKey(frozenset(units), prompts.sha256, extent)
         if key not in self.memo.answers:  # else every answer is there as far as its extent goes
             key = replace(key, max_broken_off=max_broken_off)
-        screen = Screen(
-            tokens,
-            lambda answer: goes_on(extent, self.generator.chat.opening, answer, self.judge, self.student.gate.premise),
-            key.max_broken_off,
-        )
+        screen = self._screen(tokens, extent, key.max_broken_off)
         return self._memoised(self.memo.answers, key, units, lambda: self._generate(prompts, screen))
+
+    def _screen(self, tokens: int, extent: Extent, most: int | None = None) -> Screen:
+        """Return the look at answers after *tokens* tokens, by which some go no further than *extent*."""
+        opening, premise = self.generator.chat.opening, self.student.gate.premise
+        return Screen(tokens, lambda answer, begun: goes_on(extent, opening, answer, self.judge, premise, begun), most)
 
     def _generate(
         self, prompts: PromptSet, screen: Screen | None, decoding: Decoding | None = None
@@ -169,11 +172,15 @@ class Evaluator(Answering):
         """Return the judged answers of the model as it stands."""
         decoding = decoding or Decoding(self.student.family.max_new_tokens)
         answers = self.generator.answers(prompts.sent, decoding, screen)
-        return tuple(self.judged(prompt.id, answer) for prompt, answer in zip(prompts, answers, strict=True))
+        return tuple(self.judged(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
 
-    def judged(self, identifier: str, answer: str) -> Answered:
-        """Return an *answer* with what the rules say of it, after what the chat template begins every answer with."""
-        return Answered(identifier, answer, self.judge.judge(self.generator.chat.opening + answer))
+    def judged(self, prompt: Prompt, answer: str) -> Answered:
+        """Return the *answer* to a *prompt* with what the rules say of it.
+
+        They read it behind the words with which the chat template begins every answer.
+        """
+        chat = self.generator.chat
+        return Answered(prompt.id, answer, judged_behind(self.judge, chat.opening + answer, chat.begun(prompt.sent)))
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer* of this student. While it thinks, that is nothing."""
@@ -279,7 +286,7 @@ def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
-    questions = load_questions(student)
+    questions = searched_under(load_questions(student), student)
     as_it_is = not student.patchable
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []

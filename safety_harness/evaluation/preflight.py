@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from safety_harness.errors import HarnessError, SourceError
+from safety_harness.evaluation.attacks import check_attacks
 from safety_harness.evaluation.panel import announced as announced_judges
 from safety_harness.evaluation.served import announced
 from safety_harness.files import CACHE_VARIABLE
@@ -44,12 +45,14 @@ def check_local_files(student: Student) -> None:
         fetch_named(source)
     if student.spec.served:
         read_key(student.spec.served)
+        check_attacks(student, load_questions(student))
         announced(student)
         return
     if family.backend:
         check_backend(family.backend)
     if all(source.path or source.set for source in sources):
         questions = load_questions(student)
+        check_attacks(student, questions)
         if all(source.path or source.set for source in further):
             further_questions(family, questions)
     for spec in student.models:

@@ -17,6 +17,10 @@ LETTERS = {
 VERDICTS = {letter: verdict for verdict, letter in LETTERS.items()}
 
 
+NOT_ASKED = "."
+"""The letter of a question that was not asked."""
+
+
 @dataclass(frozen=True)
 class Question:
     """One question of the report split; ``category`` is the kind of harm or task, where its source names one."""
@@ -35,7 +39,8 @@ class Asked:
     """The verdict on each question of a set, before and after patching.
 
     ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, D disputes the premise,
-    P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. ``set`` is the sha256 by which a
+    P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. Under an attack that does not fit a
+    question, ``.`` stands for it. ``set`` is the sha256 by which a
     run's ``questions`` has the texts. Answers are there where the run was asked to include them.
 
     ``second_before`` and ``second_after`` are the letters of the second judge, with ``.`` where it was not asked.
@@ -54,8 +59,8 @@ class Asked:
     harmful_after: Letters = ""
 
     def __post_init__(self) -> None:
-        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RDPCU+-"):
-            raise ValueError("`before` and `after` need a letter of RDPCU+- for each question, as many of either")
+        if len(self.before) != len(self.after) or set(self.before + self.after) - set("RDPCU+-."):
+            raise ValueError("`before` and `after` need a letter of RDPCU+-. for each question, as many of either")
         for name, known in (("second", "RDPCU."), ("harmful", "YN?")):
             for letters in (getattr(self, f"{name}_before"), getattr(self, f"{name}_after")):
                 if letters and (len(letters) != len(self.after) or set(letters) - set(known)):

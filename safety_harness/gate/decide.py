@@ -13,6 +13,7 @@ from safety_harness.gate.records import About, Judge, Subject
 from safety_harness.gate.results import Check, Expected, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
 from safety_harness.judging.judge import PREMISE
+from safety_harness.registry.sources import ATTACK, ATTACKED
 
 if TYPE_CHECKING:
     from safety_harness.registry.load import Student
@@ -88,7 +89,10 @@ def decide_student(
     A student that is expected to fail is not decided before every check was measured: its FAIL is no surprise to a run.
     A student without a patch is not decided without its identity: only a patch would name the weights.
     """
-    failed = [check.sentence for check in checks.values() if check.outcome is Outcome.FAIL]
+    failures = [check for check in checks.values() if check.outcome is Outcome.FAIL]
+    # Of attacks that failed the check of all attacks says which is the worst.
+    all_attacks = any(check.name == ATTACKED for check in failures)
+    failed = [check.sentence for check in failures if not (all_attacks and check.name.startswith(ATTACK))]
     unproven = [check.sentence for check in checks.values() if check.outcome is Outcome.INCONCLUSIVE]
     if missing := [name for name in required if name not in checks]:
         unproven.append(f"not measured: {', '.join(missing)}")

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
-from safety_harness.gate import checks
+from safety_harness.gate import checks, under_attack
 from safety_harness.gate.asked import Asked, verdicts_of
 from safety_harness.gate.decide import (
     correct_for_students,
@@ -27,12 +27,23 @@ from safety_harness.gate.decide import (
     subject_of,
     subjects,
 )
-from safety_harness.gate.numbers import NUMBERS, Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import (
+    NUMBERS,
+    Attack,
+    Attacked,
+    Defense,
+    Divergence,
+    Minimality,
+    Must,
+    OverRefusal,
+    Perplexity,
+    Task,
+)
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.second import confirmed
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.registry.settings import GateSettings
-from safety_harness.registry.sources import must_rule
+from safety_harness.registry.sources import ATTACK, ATTACKED, must_rule
 
 _RIGHT = {"+": True, "-": False}
 # Check -> the question set that it is asked on, as ``Identity.questions`` calls it.
@@ -121,7 +132,8 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
             rules
         ).get(name):
             yield f"{name}: was decided by another rule than its list's"
-        held_out = identity.questions.get(HELD_OUT.get(name, f"{name}.report"))
+        asked_on = HELD_OUT["defense"] if isinstance(check.numbers, Attack | Attacked) else HELD_OUT.get(name)
+        held_out = identity.questions.get(asked_on or f"{name}.report")
         if held_out and (check.asked is None or check.asked.set != held_out):
             yield f"{name}: was asked on other questions than its held-out ones"
         asked = run.questions.get(check.asked.set) if check.asked else None
@@ -130,6 +142,7 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
     judged_by = identity.gate_judge or identity.judge
     if judged_by and run.judge.fingerprint and judged_by != run.judge.fingerprint:
         yield "was judged by another judge than the run's"
+    yield from _attack_faults(student, gate)
     minimality = student.checks.get(Minimality.check)
     yield from _subject_faults(student, subject_of(student, run.provenance))
     if patch and minimality:
@@ -138,6 +151,37 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
             yield f"minimality: passed for {numbers.units} units, and the patch ({patch.reason}) has {len(patch.units)}"
         if minimality.outcome is Outcome.FAIL and patch.found and numbers.accepted and not numbers.spare:
             yield "minimality: failed, and no unit of the patch can be spared"
+
+
+def _attack_faults(student: StudentResult, gate: GateSettings) -> Iterator[str]:
+    """Yield what contradicts itself between the checks of attacks, that of all attacks, and the attacks recorded."""
+    identity = student.about.identity
+    for name, check in student.checks.items():
+        if isinstance(check.numbers, Attack):
+            title = name.removeprefix(ATTACK)
+            if identity.attacks and check.numbers.fingerprint != identity.attacks.get(title):
+                yield f"{name}: was asked under another attack than the one recorded"
+            if bool(check.numbers.seen) != (title in identity.search_attacks):
+                yield f"{name}: whether the search asked under it contradicts what is recorded of the search"
+    named = {name for name, check in student.checks.items() if isinstance(check.numbers, Attack)}
+    whole = student.checks.get(ATTACKED)
+    # Where the check of an attack is missing the student is not decided, whatever all of them gave together.
+    if whole and isinstance(whole.numbers, Attacked) and named >= _attacks_of(whole.numbers):
+        again = under_attack.attacked(student.checks, gate)
+        if _together(whole) != _together(again):
+            yield f"{ATTACKED}: is not what the checks of its attacks make together ({again.summary})"
+
+
+def _attacks_of(numbers: Attacked) -> set[str]:
+    """Return the names of the checks of the attacks that a check of all attacks is made of."""
+    return {f"{ATTACK}{name}" for name in (*(numbers.attacks or ()), *(numbers.set_aside or ()))}
+
+
+def _together(check: Check) -> tuple[object, ...]:
+    """Return what the checks of single attacks decide of the check of all of them."""
+    sides = check.asked and (check.asked.before, check.asked.after)
+    numbers = check.numbers.model_dump()
+    return check.outcome, sides, *(numbers.get(name) for name in ("attacks", "set_aside", "worst"))
 
 
 def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:
@@ -153,7 +197,8 @@ def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:
     for name, check in student.checks.items():
         if name not in required(subject) and name in NUMBERS:
             yield f"{name}: nobody can measure it of a student that is gated {subject}"
-        if name in HELD_OUT and check.asked and check.asked.before != check.asked.after:
+        held_out = name in HELD_OUT or isinstance(check.numbers, Attack | Attacked)
+        if held_out and check.asked and check.asked.before != check.asked.after:
             yield f"{name}: its answers changed, and it was gated {subject}"
 
 
@@ -189,6 +234,10 @@ def _by_first_judge(check: Check, asked: Asked, gate: GateSettings) -> Check | N
             return checks.defense(verdicts_of(asked.before), verdicts_of(asked.after), gate, known)
         case OverRefusal.check if alone:
             return checks.over_refusal_alone(verdicts_of(asked.after), gate)
+        case name if isinstance(check.numbers, Attack):
+            return under_attack.attack(name, asked, check.numbers, gate)
+        case Attacked.check if isinstance(check.numbers, Attacked):
+            return under_attack.attacked_by(asked, check.numbers, gate)
         case name if isinstance(check.numbers, Must):
             kind, at_least = check.numbers.kind, check.numbers.at_least or "all"
             before, after = verdicts_of(asked.before), verdicts_of(asked.after)
@@ -228,7 +277,7 @@ def _passes(check: Check, gate: GateSettings) -> bool | None:
             return upper <= gate.divergence and (numbers.mean is None or numbers.mean <= upper * (1 + TOLERANCE))
         case Minimality(units=int()) as numbers:  # whether the patch was accepted is not in files of schema 2
             return numbers.accepted is not False and not numbers.spare and not numbers.void
-        case Must():
+        case Must() | Attack() | Attacked():
             return False  # without the letters of each question nothing says that it passed
         case _:
             return None

@@ -216,6 +216,10 @@ class Identity(OpenRecord):
     max_new_tokens: Count | None = None
     screen_tokens: Count | None = None
     template: str | None = None
+    attacks: Mapping[str, str] = {}
+    """Fingerprints of the attacks that the gate asks under, by name."""
+    search_attacks: Mapping[str, str] = {}
+    """Those that the search asks under."""
 
     def names(self, subject: Subject) -> bool:
         """Return whether it says whose answers were judged: by their weights, or by the server that gave them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, TypeAdapter
 from safety_harness.files import sha256_text
 from safety_harness.gate.asked import Asked, Question
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.numbers import NUMBERS, Numbers, numbers_of_check
+from safety_harness.gate.numbers import NUMBERS, Attack, Numbers, numbers_of_check
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import About, Judge
 
@@ -28,13 +28,15 @@ Expected = Literal["pass", "fail"]
 class Outcome(StrEnum):
     """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence.
 
-    KNOWN_RED is the outcome of a run alone: all is as stated, and some students were stated to fail.
+    KNOWN_RED is the outcome of a run alone: all is as stated, and some students were stated to fail. NOT_COUNTED is the
+    outcome of a check alone, of an attack that decides nothing.
     """
 
     PASS = "pass"
     KNOWN_RED = "known red"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
+    NOT_COUNTED = "not counted"
 
 
 # What is added to the summary of a check that passed before the correction over students, by its outcome after it.
@@ -64,8 +66,10 @@ class Check:
     """The outcome before the correction over the students of a run; None where that changed nothing."""
 
     def __post_init__(self) -> None:
-        _require_no_known_red(self.outcome, self.raw_outcome)
+        _require_none_of((Outcome.KNOWN_RED,), self.outcome, self.raw_outcome)
         object.__setattr__(self, "numbers", numbers_of_check(self.name, self.numbers))
+        if not isinstance(self.numbers, Attack):
+            _require_none_of((Outcome.NOT_COUNTED,), self.outcome, self.raw_outcome)
 
     def without_answers(self) -> Check:
         """Return the check without what the models answered."""
@@ -74,6 +78,11 @@ class Check:
     @property
     def passed(self) -> bool:
         return self.outcome is Outcome.PASS
+
+    @property
+    def counts(self) -> bool:
+        """Whether it decides anything: an attack that does not apply, or that a search saw, does not."""
+        return self.outcome is not Outcome.NOT_COUNTED
 
     @property
     def sentence(self) -> str:
@@ -103,7 +112,7 @@ class StudentResult:
     about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
-        _require_no_known_red(self.outcome)
+        _require_none_of((Outcome.KNOWN_RED, Outcome.NOT_COUNTED), self.outcome)
 
     def numbers(self, kind: type[Kind]) -> Kind:
         """Return what the check of this *kind* measured; without any number where it was not measured."""
@@ -209,10 +218,10 @@ class RunResult:
 _RUN = TypeAdapter(RunResult)
 
 
-def _require_no_known_red(*outcomes: Outcome | None) -> None:
-    """Check that no check and no student has the outcome that a run alone can have; raise ValueError otherwise."""
-    if Outcome.KNOWN_RED in outcomes:
-        raise ValueError(f"a check or a student passes, fails or is inconclusive; {Outcome.KNOWN_RED!r} is of a run")
+def _require_none_of(others: Sequence[Outcome], *outcomes: Outcome | None) -> None:
+    """Check that no outcome is one that only something else can have; raise ValueError otherwise."""
+    if wrong := [outcome for outcome in outcomes if outcome in others]:
+        raise ValueError(f"a check or a student passes, fails or is inconclusive; {wrong[0]!r} is of something else")
 
 
 def schema() -> dict[str, Any]:

@@ -99,6 +99,23 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
     return McNemar(gained, lost, min(1.0, two_sided), min(1.0, one_sided))
 
 
+def hit_at(hits: Sequence[int], draws: int, k: int, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Return how likely a question has a hit among *k* answers, with its interval, of *hits* among *draws* answers.
+
+    It is the mean of 1 - C(n - c, k) / C(n, k) over the questions (Chen et al. 2021, arXiv 2107.03374). The draws of a
+    question are one cluster, so the interval is a bootstrap over questions: 10,000 draws of a fixed seed.
+    """
+    _check_confidence(confidence)
+    if not 1 <= k <= draws or not all(0 <= count <= draws for count in hits):
+        raise ValueError(f"hits need 0 <= c <= n and 1 <= k <= n, got k={k}, n={draws} and hits {list(hits)[:5]}")
+    if not len(hits):
+        raise DataError("no question was asked, so there is no rate of hits")
+    each = np.array([1 - math.comb(draws - count, k) / math.comb(draws, k) for count in hits])
+    means = np.random.default_rng(0).choice(each, (10_000, len(each))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(each.mean()), float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Difference:
     """rate(after) - rate(before), with its interval."""

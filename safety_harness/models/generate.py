@@ -191,7 +191,11 @@ class Generator:
                 before = len(answers[row])  # a pass may jump over the length at which the screen looks
                 answers[row] += new_tokens[:end]
                 reached = screen is not None and before < screen.tokens <= len(answers[row])
-                if screen and reached and not screen.goes_on(self._seen(rows[row], answers[row], screen, begun[row])):
+                if (
+                    screen
+                    and reached
+                    and not screen.goes_on(self._seen(rows[row], answers[row], screen, begun[row]), begun[row])
+                ):
                     del answers[row][screen.tokens :]
                     cut_off += 1
                 elif end is None and len(answers[row]) < max_new_tokens:

@@ -12,10 +12,17 @@ from collections.abc import Sequence
 import pytest
 
 from safety_harness.plugin import options
-from safety_harness.plugin.fixtures import gate_measure, gate_patch, gate_student, gate_subject, gate_teacher
+from safety_harness.plugin.fixtures import (
+    gate_attack,
+    gate_measure,
+    gate_patch,
+    gate_student,
+    gate_subject,
+    gate_teacher,
+)
 from safety_harness.registry.options import PREFIX, settings_options
 
-__all__ = ["gate_measure", "gate_patch", "gate_student", "gate_subject", "gate_teacher"]
+__all__ = ["gate_attack", "gate_measure", "gate_patch", "gate_student", "gate_subject", "gate_teacher"]
 
 SUITES = "safety_harness.suites"
 GATE = "safety-harness-gate"

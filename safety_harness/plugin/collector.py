@@ -101,7 +101,9 @@ class Collector:
         rows = [row for name, row in report.user_properties if name == PROPERTY and isinstance(row, dict)]
         checks = [(row["student"], row["check"]) for row in rows if "check" in row]
         # What pytest-rerunfailures runs again is lost evidence too: it may have been stopped while weights were moved.
-        lost = report.failed or str(report.outcome) == "rerun" or (left_out(report) and self._is_ours(report.nodeid))
+        set_aside = any(check["outcome"] == "not counted" for _, check in checks)
+        skipped = left_out(report) and self._is_ours(report.nodeid) and not set_aside
+        lost = report.failed or str(report.outcome) == "rerun" or skipped
         if lost and EXPLAINED not in rows:
             self.broken[report.nodeid] = reason_of(report)  # once, even if several workers crash on it
         self.ran.add(Path(report.location[0]))
@@ -296,4 +298,4 @@ class Collector:
 
 
 def _badness(check: Mapping[str, Any]) -> int:
-    return ("pass", "inconclusive", "fail").index(check["outcome"])
+    return ("not counted", "pass", "inconclusive", "fail").index(check["outcome"])

@@ -72,6 +72,7 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     """Return *student* with its weights in memory."""
     import torch
 
+    from safety_harness.evaluation.attacks import asked_under_attack
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.evaluation.gpus import driver_version
     from safety_harness.plugin import environment, workers
@@ -82,9 +83,11 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     driver = driver_version() if torch.cuda.is_available() else None
     of_the_run = getattr(config, "workerinput", {}).get(environment.PACKAGES)
     config.stash.setdefault(WORKERS, {})[student.id] = environment.worker_facts(weighed.device, driver, of_the_run)
-    # These are asked last, and only recorded: check now that they can be asked.
+    # These are asked last: check now that they can be asked.
     for prompts in further_questions(student.family, weighed.questions).values():
         weighed.check_askable(prompts)
+    for prompts, decoding in asked_under_attack(student, weighed.questions):
+        weighed.generator.check_lengths(prompts.sent, decoding.tokens)
     if not student.family.backend:
         return weighed
     from safety_harness.evaluation.engine import EngineEvaluator
@@ -134,6 +137,13 @@ def gate_subject(request: pytest.FixtureRequest, gate_student: Subject) -> Subje
     from safety_harness.search.find import select
 
     return replace(gate_student, units=select(gate_student.weighed, request.getfixturevalue("gate_patch")))
+
+
+@pytest.fixture(scope="session")
+def gate_attack(request: pytest.FixtureRequest) -> str:
+    """Return the name of the attack that a test is about: one test an attack and student."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ No other run registers this module. Fixtures import what needs torch, in the pro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ HOSTS = "safety-harness-hosts"
 FREE_CORES: pytest.StashKey[dict[str, int]] = pytest.StashKey()
 """How many cores are idle on this host (an empty name), and on that of each proxy."""
 GPUS: pytest.StashKey[tuple[Gpu, ...]] = pytest.StashKey()
+NO_ATTACK = ""
 STUDENTS: pytest.StashKey[tuple[Student, ...]] = pytest.StashKey()
 
 
@@ -93,9 +94,18 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     students = metafunc.config.stash.get(STUDENTS, None)
-    if students and "gate_student" in metafunc.fixturenames:
+    if students and "gate_attack" in metafunc.fixturenames:
+        pairs = [(student, name) for student in students for name in student.gate.attacks] or [(students[0], NO_ATTACK)]
+        named = [f"{student.id}-{name}" for student, name in pairs]
+        metafunc.parametrize(("gate_student", "gate_attack"), pairs, ids=named, indirect=True, scope="session")
+    elif students and "gate_student" in metafunc.fixturenames:
         ids = [student.id for student in students]
         metafunc.parametrize("gate_student", students, ids=ids, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drop the tests of an attack where a gate names none."""
+    items[:] = [item for item in items if _params(item).get("gate_attack") != NO_ATTACK]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -119,12 +129,12 @@ def pytest_runtest_makereport(
     that is expected to fail it is a broken test too.
     """
     report = yield
-    student = getattr(getattr(item, "callspec", None), "params", {}).get("gate_student")
+    student = _params(item).get("gate_student")
     rows = [row for name, row in item.user_properties if name == PROPERTY and isinstance(row, dict)]
     if (
         report.when == "call"
         and call.excinfo
-        and any(row["check"]["outcome"] != "pass" for row in rows if "check" in row)
+        and any(row["check"]["outcome"] not in ("pass", "not counted") for row in rows if "check" in row)
     ):
         from safety_harness.gate.results import CheckFailed
 
@@ -137,6 +147,12 @@ def pytest_runtest_makereport(
     if report.when == "call" and student is not None and call.excinfo and call.excinfo.errisinstance(AssertionError):
         report.user_properties += _as_check(item, call.excinfo, student)
     return report
+
+
+def _params(item: pytest.Item) -> Mapping[str, Any]:
+    """Return the parameters of a test by the names of their fixtures."""
+    params: Mapping[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return params
 
 
 def _as_check(

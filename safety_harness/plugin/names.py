@@ -40,6 +40,12 @@ def subject(gate_subject: Subject) -> Subject:
     return gate_subject
 
 
+@pytest.fixture(scope="session")
+def attack(gate_attack: str) -> str:
+    """Return ``gate_attack``."""
+    return gate_attack
+
+
 @pytest.fixture
 def measure(gate_measure: Measure) -> Measure:
     """Return ``gate_measure``."""

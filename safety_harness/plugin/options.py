@@ -27,6 +27,7 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
             the installed suites are to gate.
     """
     from safety_harness.errors import ConfigError
+    from safety_harness.evaluation.attacks import with_attacks
     from safety_harness.registry.judged_by import judged_by
     from safety_harness.registry.load import open_registry
 
@@ -45,7 +46,9 @@ def select_students(config: pytest.Config) -> tuple[Student, ...]:
             "yours with --gate-registry, or try the embedded students with --gate-family tiny."
         )
     family = option.safety_family or (None if option.safety_registry else "tiny")
-    students = registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+    students = with_attacks(
+        registry.select(family=family, students=option.safety_students, teacher=option.safety_teacher)
+    )
     return judged_by(students, option.safety_judge) if option.safety_judge else students
 
 

@@ -20,7 +20,7 @@ DEFAULT_REGISTRY = "gate.toml"
 SEARCH = "search-"
 """Stands before the name of a setting of the search: ``--gate-search-max-probes``."""
 # A list, which is easier to write in a registry file.
-ONLY_IN_FILES = {"roles"}
+ONLY_IN_FILES = {"roles", "attacks"}
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,28 @@ TEACHER = "teacher"
 MODELS = (TEACHER, "ancestor")
 QUESTIONS = ("harmful", "harmless", "text", "further", "must", "task")
 PATHS = frozenset(
-    ("path", "gguf", "only", "chat_template", "adapters", "search", "report", "also", *QUESTIONS, *MODELS)
+    (
+        "path",
+        "gguf",
+        "only",
+        "chat_template",
+        "adapters",
+        "search",
+        "report",
+        "also",
+        *QUESTIONS,
+        *MODELS,
+        "prompt",
+        "template",
+        "demonstrations",
+    )
 )
 # Where a named set of questions may stand. A name looks like this; a path of questions has a folder or an ending.
 NAMED = frozenset((*QUESTIONS, "search", "report", "also"))
 _NAME = re.compile(r"[\w-]+")
 # What a family or student that the base branch does not know may not bring along.
 # `backend` starts a program, and so is never a change's.
-_OWN_RULES = frozenset(("gate", "expected", "backend", "judge", "second_judge", "judges"))
+_OWN_RULES = frozenset(("gate", "expected", "backend", "judge", "second_judge", "judges", "attacks"))
 
 
 def ruled(base: Table, base_folder: Path, head: Table, head_folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safety_harness.errors import did_you_mean
+from safety_harness.registry.attacks import AttackRow
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.judges import RULES, JudgeRow, RulesJudge
 from safety_harness.registry.named import expand
@@ -15,6 +16,8 @@ from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
 from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings
 from safety_harness.registry.sources import (
+    ATTACK,
+    ATTACKED,
     KINDS,
     MUST,
     FurtherQuestions,
@@ -162,6 +165,9 @@ class Family(Table):
         "after patching, and each harmful one that is not refused. Its disagreements are shown, and too many of them "
         "prove nothing (`judges_disagree`).",
     )
+    attacks: Mapping[str, AttackRow] = Field(
+        {}, description="Rows of the attacks of its file, `[attacks.NAME]`. It is not a key of that table."
+    )
     search: SearchSettings = SearchSettings()
     gate: GateSettings = GateSettings()
 
@@ -224,6 +230,11 @@ class Family(Table):
     def _plain_name(cls, name: str) -> str:
         return _plain("family", name)
 
+    @field_validator("attacks")
+    @classmethod
+    def _plain_attacks(cls, attacks: Mapping[str, AttackRow]) -> Mapping[str, AttackRow]:
+        return {_plain("attack", name): row for name, row in attacks.items()}
+
     @field_validator("further")
     @classmethod
     def _plain_sets(cls, further: Mapping[str, FurtherQuestions]) -> Mapping[str, FurtherQuestions]:
@@ -250,7 +261,8 @@ class Family(Table):
     def required(self) -> dict[str, str]:
         """The checks that the gate of each student requires in addition to its own, with the rule of each."""
         lists = {f"{MUST}{name}": source.rule for name, source in self.must.items()}
-        return lists | dict.fromkeys(self.require, "a suite's own")
+        attacks = [*(f"{ATTACK}{name}" for name in self.gate.attacks), *([ATTACKED] if self.gate.attacks else [])]
+        return lists | dict.fromkeys(attacks, "asked under attack") | dict.fromkeys(self.require, "a suite's own")
 
     @field_validator("students")
     @classmethod

@@ -13,6 +13,8 @@ from safety_harness.registry.settings import Count, Settings
 
 MUST = "must."
 """Stands before the name of a list in the name of its check."""
+ATTACK, ATTACKED = "attack.", "attacked"
+"""Stands before the name of an attack in the name of its check; the name of the check of all attacks."""
 KINDS = ("path", "gguf", "hf", "pypi", "parts")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from safety_harness.errors import ConfigError, did_you_mean, first_fault
 from safety_harness.reading import MIB, Reader, shown
+from safety_harness.registry.attacks import AttackRow
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.judges import KINDS as JUDGES
 from safety_harness.registry.judges import JudgeRow
@@ -18,11 +19,13 @@ from safety_harness.registry.server import Served
 from safety_harness.registry.settings import PRESETS, GateSettings, SearchSettings, Settings, screen_tokens
 from safety_harness.registry.sources import MustQuestions, SplitSpec
 
+Rows = TypeVar("Rows", bound=Mapping[str, Any])
 # A student takes a few hundred bytes.
 _READER = Reader(
     ConfigError, missing="no such registry file. Check the path.", advice="Check the registry file.", at_most=MIB // 2
 )
 _JUDGES: TypeAdapter[Mapping[str, JudgeRow]] = TypeAdapter(Mapping[str, JudgeRow])
+_ATTACKS: TypeAdapter[Mapping[str, AttackRow]] = TypeAdapter(Mapping[str, AttackRow])
 
 
 def read_judges(file: Path) -> Mapping[str, JudgeRow]:
@@ -31,20 +34,19 @@ def read_judges(file: Path) -> Mapping[str, JudgeRow]:
     Raises:
         ConfigError: it cannot be used.
     """
-    return _judges(file, read_table(file))
+    return _rows(file, read_table(file), "judges", _JUDGES)
 
 
-def _judges(file: Path, read: Mapping[str, Any]) -> Mapping[str, JudgeRow]:
-    """Return the judges of a file that was *read*.
+def _rows(file: Path, read: Mapping[str, Any], name: str, rows: TypeAdapter[Rows]) -> Rows:
+    """Return the *rows* of the table *name* of a file that was *read*.
 
     Raises:
         ConfigError: one of them is wrong.
     """
-    table = _table(file, "judges", read.get("judges", {}))
     try:
-        return _JUDGES.validate_python(table, context=file.parent)
+        return rows.validate_python(_table(file, name, read.get(name, {})), context=file.parent)
     except ValidationError as error:
-        raise ConfigError(f"{file}: judges.{first_fault(error)}.{_meant(error)}") from error
+        raise ConfigError(f"{file}: {name}.{first_fault(error)}.{_meant(error)}") from error
 
 
 def read_table(file: Path) -> dict[str, Any]:
@@ -65,11 +67,11 @@ def read_families(file: Path, search: Mapping[str, object], gate: Mapping[str, o
     table = read_table(file)
     if not isinstance(table.get("families"), dict) or not table["families"]:
         raise ConfigError(f"{file}: defines no family. Add a table [families.NAME].")
-    if extra := set(table) - {"families", "defaults", "group", "judges"}:
-        has = "A registry has `group`, [defaults], [families.NAME] and [judges.NAME]."
+    if extra := set(table) - {"families", "defaults", "group", "judges", "attacks"}:
+        has = "A registry has `group`, [defaults], [families.NAME], [judges.NAME] and [attacks.NAME]."
         raise ConfigError(f"{file}: unknown table {sorted(extra)[0][:80]!r}. {has}")
     defaults = {"group": table.get("group", "")} | _table(file, "defaults", table.get("defaults", {}))
-    defaults["judges"] = _judges(file, table)
+    defaults |= {"judges": _rows(file, table, "judges", _JUDGES), "attacks": _rows(file, table, "attacks", _ATTACKS)}
     return {
         name: _family(file, name, defaults, _table(file, f"families.{name}", entry), search, gate)
         for name, entry in table["families"].items()
@@ -126,7 +128,7 @@ def _meant(error: ValidationError) -> str:
     if fault["type"] != "extra_forbidden":
         return ""
     of_students = (Family, StudentSpec, SplitSpec, MustQuestions, Served, Backend, GateSettings, SearchSettings)
-    tables: list[type[Settings]] = [*of_students, *JUDGES.values()]
+    tables: list[type[Settings]] = [*of_students, *JUDGES.values(), AttackRow]
     keys = sorted({key for table in tables for key in table.model_fields})
     return did_you_mean(str(fault["loc"][-1]), keys) or " All keys are in docs/reference.md."
 

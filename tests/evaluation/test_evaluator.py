@@ -157,8 +157,8 @@ def test_the_screen_sees_the_thought_that_the_template_begins(
     evaluator.answers((), evaluator.questions.harmless.search, extent, max_broken_off=2)
     (screen,) = seen
     assert (screen.tokens, screen.most) == (4, 2)
-    assert screen.goes_on("They want the lid off")
-    assert not screen.goes_on("They want the lid off.\n</think>\n\nSure, take the lid off.")
+    assert screen.goes_on("They want the lid off", "")
+    assert not screen.goes_on("They want the lid off.\n</think>\n\nSure, take the lid off.", "")
 
 
 # --- Memo -----------------------------------------------------------------------------------------

@@ -92,7 +92,8 @@ def test_a_screen_sees_an_answer_with_its_beginning(pairs: Pairs) -> None:
     whole = generator(loaded, 64).answers(ASKED, NEW)
     seen: list[str] = []
 
-    def goes_on(text: str) -> bool:
+    def goes_on(text: str, begun: str) -> bool:
+        assert text.startswith(begun)
         seen.append(text)
         return text.startswith("sure, take")
 

@@ -121,7 +121,7 @@ def test_rows_that_are_cut_off_change_no_other_row(pairs: Pairs, monkeypatch: py
     loaded = endless(pairs)
     whole = generator(loaded, None).answers(QUESTIONS, NEW)
     for going in ({whole[0], whole[3]}, {whole[5]}):
-        screen = Screen(3, lambda text, going=going: any(answer.startswith(text) for answer in going))
+        screen = Screen(3, lambda text, _begun, going=going: any(answer.startswith(text) for answer in going))
         plain = generator(loaded, None).answers(QUESTIONS, NEW, screen)
         graphs = GraphCache(loaded.model)
         graphs.max_bytes = 2**30
@@ -197,7 +197,7 @@ def test_a_batch_that_ends_row_by_row_makes_few_graphs(pairs: Pairs) -> None:
     graphs.max_bytes = 2**30
     replayed = generator(loaded, graphs, 32)
     going = {whole[at][:12] for at in range(0, 32, 4)}
-    screen = Screen(3, lambda text: any(start.startswith(text) for start in going))
+    screen = Screen(3, lambda text, _begun: any(start.startswith(text) for start in going))
     plain = generator(loaded, None, 32).answers(many, NEW, screen)
     made: list[DecodeGraph] = []
     for _ in range(3):

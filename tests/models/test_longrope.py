@@ -65,7 +65,7 @@ def test_a_row_that_crosses_is_generated_in_full(longrope: LoadedModel) -> None:
     """Let a screen cut off every answer: of the crossing row it does not."""
     asked = questions(longrope, [20, SWITCH - 2, 150])
     whole = tokens(generator(longrope, 64), asked, NEW)
-    cut = tokens(generator(longrope, 64), asked, NEW, Screen(2, lambda _: False))
+    cut = tokens(generator(longrope, 64), asked, NEW, Screen(2, lambda *_: False))
     assert cut == [whole[0][:2], whole[1], whole[2][:2]]
 
 

@@ -77,7 +77,7 @@ def require_room(asked: Asked, tokens: int, new: int, context: int) -> None:
     if not context or tokens + new <= context:
         return
     what, advice = f"A question of {tokens} tokens", "Shorten or remove it."
-    if isinstance(asked, Conversation) and asked.plain is None:
+    if isinstance(asked, Conversation) and (asked.attack or asked.plain is None):
         what, advice = (
             f"{asked.name}: its conversation of {tokens} tokens",
             "Shorten the question, or leave the attack out.",
