@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safety_harness.errors import ConfigError
+from safety_harness.evaluation.asking import all_asked
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.room import room_for
-from safety_harness.evaluation.served import asked_texts
 from safety_harness.judges.chain import fingerprint, judged
 from safety_harness.judges.endpoint import Endpoint
 from safety_harness.judges.kept import Kept
@@ -36,7 +36,7 @@ def announced(students: Sequence[Student]) -> list[str]:
         ConfigError: a key is not set, or that is more than the judge's row allows.
     """
     asked = sum(
-        len(asked_texts(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
+        len(all_asked(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
     )
     rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
     return [Endpoint(name, row).announced(asked) for name, row in rows.items() if isinstance(row, EndpointJudge)]
