@@ -82,10 +82,11 @@ def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any]
     now = was.model_copy(update=dict(overrides))
     first = {name: own for name, (own, _) in changes(rules).items()}
     decided = rules[CHANGED].get(OUTCOME) if first else None
+    before = was.model_dump(mode="json")
     changed = {
         name: {"from": own, "to": value}
         for name, value in now.model_dump(mode="json").items()
-        if (own := first.get(name, getattr(was, name))) != value
+        if (own := first.get(name, before[name])) != value
     }
     kept = {name: value for name, value in rules.items() if name != CHANGED}
     said = {CHANGED: {**changed, OUTCOME: decided or outcome.value}} if changed else {}
