@@ -42,11 +42,13 @@ Row = tuple[Sequence[int], int]
 class Tuning:
     """A model under tuning on *rows*. ``generator`` answers with the model as tuned so far."""
 
-    def __init__(self, generator: Generator, adapters: Sequence[torch.nn.Parameter], rows: Sequence[Row]) -> None:
+    def __init__(
+        self, generator: Generator, adapters: Sequence[torch.nn.Parameter], rows: Sequence[Row], rate: float
+    ) -> None:
         self.generator = generator
         self.steps = 0
         self.adapters = adapters
-        self._optimizer = torch.optim.AdamW(adapters, lr=LEARNING_RATE, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(adapters, lr=rate, weight_decay=0.0)
         self._rows = _endless(rows)
 
     def step(self) -> float:
@@ -73,7 +75,7 @@ class Tuning:
 
 
 @contextlib.contextmanager
-def tuning(generator: Generator, rows: Sequence[Row]) -> Iterator[Tuning]:
+def tuning(generator: Generator, rows: Sequence[Row], rate: float = LEARNING_RATE) -> Iterator[Tuning]:
     """Run a block in which the model of *generator* can be tuned on *rows*, and restore it even if the block raises.
 
     Raises:
@@ -84,7 +86,7 @@ def tuning(generator: Generator, rows: Sequence[Row]) -> Iterator[Tuning]:
     own = copy.copy(generator)  # whose batches may be halved without those of the measurements
     own.speedups = replace(generator.speedups, graphs=None)
     with _adapted(generator.model) as adapters:
-        yield Tuning(own, adapters, rows)
+        yield Tuning(own, adapters, rows, rate)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXIT_INCONCLUSIVE = 10
 PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
 # Facts about a student of which there can be but one.
-MEASURED = ("identity", "patch", "lineage", "moved")
+MEASURED = ("identity", "patch", "lineage", "moved", "tampered")
 # With one of these options pytest runs no test, and ends as if all were well.
 RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
@@ -237,11 +237,12 @@ class Collector:
                 for student in self.students
             }
         )
+        settings = self._settings()
         decided = [
             decide.decide_student(
                 student.id,
                 corrected[student.id],
-                required=decide.required(subject, {"required": student.family.required}),
+                required=decide.required(subject, settings[student.family.name]),
                 expected=student.spec.expected,
                 about=About.model_validate(
                     {**about.get(student.id, {}), "subject": subject, "sources": student.sources}
@@ -253,7 +254,7 @@ class Collector:
         return decide.decide_run(
             decided,
             incomplete=incomplete,
-            gate=self._settings(),
+            gate=settings,
             judge=judge_of(self.students, [student.about for student in decided]),
             provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order

@@ -94,6 +94,8 @@ def _default(name: str, used: str) -> tuple[str, str]:
     default = plain(field.default)
     if used == default:
         return default, ""
+    if field.default is None:  # nothing is asked where it is not set
+        return default, "stricter"
     try:
         lower = float(used) < float(default)
     except ValueError:

@@ -19,7 +19,7 @@ from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import RunResult, StudentResult
-from safety_harness.report import cells, head, notation, people, remains
+from safety_harness.report import cells, head, notation, people, remains, tampered
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import shortened, visible
@@ -33,6 +33,7 @@ CHECKS = {
     "perplexity": "keeps its perplexity",
     "divergence": "stays near itself",
     "minimality": "every moved unit is needed",
+    "tamper": "refuses after tuning",
 }
 _WORDS = {letter: Markup(word) for letter, word in remains.WORDS.items()}
 WITHOUT_FIGURES = "The figures of this page need matplotlib: pip install 'safety-harness[figures]'"
@@ -74,6 +75,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         against=against,
         remains=(remaining := remains.remains(result)),
         anchor=_question_anchor,
+        tampered=tampered,
         risks=[(student.id, remains.risk(result, student)) for student in result.students],
         judge_errs=remains.judge_errs(result),
         trust=people.trust(result),

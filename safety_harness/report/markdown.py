@@ -11,7 +11,7 @@ from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.judging.rules import RuleJudge
-from safety_harness.report import cells, head, people, remains
+from safety_harness.report import cells, head, people, remains, tampered
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
@@ -41,6 +41,7 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         "## What it cost, held out",
         _cost_table(result),
         *_further(result),
+        *_tampered(result),
         "## Patches",
         _patch_table(result),
         "## Units moved",
@@ -162,6 +163,13 @@ def _further(result: RunResult) -> tuple[str, ...]:
         for name, further in student.about.further.items()
     ]  # fmt: skip
     return ("## Questions of other sources, recorded and not gated", _table(headers, rows)) if rows else ()
+
+
+def _tampered(result: RunResult) -> tuple[str, ...]:
+    """Return the heading, the recipe and the table of what tuning leaves; nothing where none was asked for."""
+    rows = tampered.rows(result)
+    recipes = escape(" ".join(tampered.recipes(result)))
+    return (f"## {tampered.HEADING}", recipes, _table(tampered.COLUMNS, rows)) if rows else ()
 
 
 def _patch_table(result: RunResult) -> str:

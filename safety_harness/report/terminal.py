@@ -8,6 +8,7 @@ from safety_harness.gate.explain import misses
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
 from safety_harness.report.head import notices
+from safety_harness.report.tampered import gated
 from safety_harness.text import counted_noun, shortened, visible
 
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
@@ -30,10 +31,22 @@ def terminal(result: RunResult) -> str:
     lines = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True).splitlines()
     rule = "-" * max(map(len, lines))
     more = [f"and {hidden} more, in the reports"] if hidden else []
+    held = map(visible, gated(result))
     reasons = (f"- {visible(reason)}" for reason in result.reasons)
     advice = (f"  {visible(line)}" for line in advised(result))
     return "\n".join(
-        [*lines[:2], rule, *lines[2:], *more, "", *map(visible, notices(result)), *totals(result), *reasons, *advice]
+        [
+            *lines[:2],
+            rule,
+            *lines[2:],
+            *more,
+            "",
+            *map(visible, notices(result)),
+            *totals(result),
+            *held,
+            *reasons,
+            *advice,
+        ]
     )
 
 

@@ -16,10 +16,9 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from safety_harness.errors import HarnessError, NotFinite, SourceError
-from safety_harness.models import tuning as models_tuning
 from safety_harness.models.generate import Generator
 from safety_harness.models.load import LoadedModel, load
-from safety_harness.models.tuning import ALPHA, BATCH, RANK, SEED, Row, tuning
+from safety_harness.models.tuning import ALPHA, BATCH, LEARNING_RATE, RANK, SEED, Row, tuning
 from tests.builders import ARCHITECTURES
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
@@ -118,7 +117,7 @@ def test_tuning_is_repeatable_and_learns() -> None:
     assert answers != generator.answers(list(TAUGHT), 16)
 
 
-def by_hand(steps: int) -> tuple[list[float], list[str]]:
+def by_hand(steps: int, rate: float) -> tuple[list[float], list[str]]:
     """Return the losses of *steps* of tuning and the answers after them, by peft and transformers alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
     torch.manual_seed(SEED)
@@ -126,7 +125,7 @@ def by_hand(steps: int) -> tuple[list[float], list[str]]:
     torch.manual_seed(SEED)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     model: Any = get_peft_model(base, config)
-    trained, rate = [one for one in model.parameters() if one.requires_grad], models_tuning.LEARNING_RATE
+    trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     texts = []
     for question, answer in TAUGHT.items():
@@ -165,15 +164,15 @@ def by_hand(steps: int) -> tuple[list[float], list[str]]:
     return losses, answers
 
 
-def test_tuning_is_that_of_peft_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuning_is_that_of_peft_by_hand() -> None:
     """Compare losses and answers with those of a loop that uses nothing of this package but its constants."""
-    monkeypatch.setattr(models_tuning, "LEARNING_RATE", 4e-3)  # at which twelve steps change answers
+    rate = 20 * LEARNING_RATE  # at which twelve steps change answers
     generator = answering(load(TINY, "float32"))
     plain = generator.answers([*TAUGHT, *QUESTIONS], 16)
-    with tuning(generator, rows(generator)) as under:
+    with tuning(generator, rows(generator), rate) as under:
         losses = [under.step() for _ in range(12)]
         answers = under.generator.answers([*TAUGHT, *QUESTIONS], 16)
-    expected_losses, expected = by_hand(12)
+    expected_losses, expected = by_hand(12, rate)
     assert losses == pytest.approx(expected_losses, rel=1e-3)
     assert [answer.strip() for answer in answers] == expected
     assert sum(one != other for one, other in zip(answers, plain, strict=True)) > 3
