@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import astuple, dataclass, field, replace
 from typing import Literal, Self, get_args
 
 from safety_harness.errors import DataError
@@ -126,6 +127,9 @@ class Decoding:
     *draw* tells the answers apart that are drawn to one question. Each has a seed of its own, by what is asked. After
     *screen* tokens an answer that complies is broken off, where its tokens are seen as they come: it cannot become a
     refusal. None generates every answer to its end.
+
+    Raises:
+        ValueError: the temperature is negative or no number, or the draw is negative.
     """
 
     tokens: int
@@ -133,6 +137,52 @@ class Decoding:
     draw: int = 0
     screen: int | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"a temperature of {self.temperature} is none: it is 0, or a number above it")
+        if self.draw < 0:
+            raise ValueError(f"a draw of {self.draw} is none: they are counted from 0")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest tokens are taken, whatever the draw."""
+        return self.temperature == 0
+
+    def other_than(self, tokens: int) -> Decoding | None:
+        """Return None if this is the greedy way of *tokens* tokens, and else this without a screen.
+
+        A greedy answer has one draw.
+        """
+        if not self.greedy:
+            return replace(self, screen=None)
+        return None if self.tokens == tokens else Decoding(self.tokens)
+
     def seed(self, asked: Asked) -> int:
         """Return the seed of the answer to *asked*: 64 bits, equal on any machine."""
         return int.from_bytes(hashlib.sha256(f"{self.draw} {digest_of(asked)}".encode()).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked once, and how its answer is generated: None for the way of the student's family."""
+
+    asked: Asked
+    decoding: Decoding | None = None
+
+    @property
+    def key(self) -> str:
+        """The digest by which the answer is kept. A question that is put in the family's way has its own digest."""
+        digest = digest_of(self.asked)
+        if self.decoding is None:
+            return digest
+        return hashlib.sha256(json.dumps([digest, *astuple(self.decoding)]).encode()).hexdigest()
+
+    @property
+    def plain(self) -> bool:
+        """Whether a question alone is sent, and answered in the family's way."""
+        return self.decoding is None and isinstance(as_sent(self.asked), str)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the answer has the likeliest tokens."""
+        return self.decoding is None or self.decoding.greedy

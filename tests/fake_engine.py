@@ -17,11 +17,13 @@ from typing import Any
 
 ENV = "FAKE_ENGINE_NOTES"
 """Variable with a file to which the engine writes what it was told, and the child that it has."""
+REQUESTS = "FAKE_ENGINE_REQUESTS"
+"""Variable with a file to which the engine appends each request."""
 Answer = Callable[[dict[str, Any]], Sequence[int]]
 
 
-def greedy(model: str) -> Answer:
-    """Return the answers of the checkpoint *model*, one after another, in float32."""
+def answers_of(model: str) -> Answer:
+    """Return the answers of the checkpoint *model*, one after another, in float32: greedy, or drawn by the seed."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -31,9 +33,13 @@ def greedy(model: str) -> Answer:
 
     def answer(body: dict[str, Any]) -> Sequence[int]:
         tokens = torch.tensor([body["prompt"]])
+        how: dict[str, Any] = {"do_sample": False}
+        if body["temperature"]:
+            how = {"do_sample": True, "temperature": body["temperature"], "top_k": 0, "top_p": body["top_p"]}
         with alone, torch.inference_mode():
+            torch.manual_seed(body["seed"])
             made = loaded.generate(
-                tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=body["max_tokens"], do_sample=False,
+                tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=body["max_tokens"], **how,
                 eos_token_id=body["stop_token_ids"], pad_token_id=0,
             )  # fmt: skip
         return [int(token) for token in made[0, tokens.shape[1] :]]
@@ -51,6 +57,9 @@ def handler(mode: str, name: str, answer: Answer) -> type[BaseHTTPRequestHandler
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked[0] += 1
+            if file := os.environ.get(REQUESTS):
+                with Path(file).open("a") as notes:
+                    notes.write(json.dumps(body) + "\n")
             if mode == "dies-later" and asked[0] > 5:
                 print("RuntimeError: out of kernels", file=sys.stderr, flush=True)
                 os._exit(5)
@@ -92,7 +101,7 @@ def main() -> None:
     if given.mode == "dies":
         print("ValueError: no kernel for this head\nbye", file=sys.stderr)
         sys.exit(3)
-    answer = functools.partial(lambda _: [5, 6, 7]) if given.mode != "well" else greedy(given.model)
+    answer = functools.partial(lambda _: [5, 6, 7]) if given.mode != "well" else answers_of(given.model)
     engine = ThreadingHTTPServer((given.host, given.port), handler(given.mode, given.served_model_name, answer))
     engine.serve_forever()
 

@@ -41,9 +41,13 @@ Reaction = Callable[[str, int], Sent]
 
 @dataclass
 class Server:
-    """Answers each question by ``reaction(question, how often it was asked before)``, and notes what it was asked."""
+    """Answers each question by ``reaction(question, how often it was asked before)``, and notes what it was asked.
+
+    Where there is a ``sampler``, it answers the whole request instead.
+    """
 
     reaction: Reaction
+    sampler: Callable[[dict[str, Any]], Sent] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     """The body of each request for an answer."""
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -76,7 +80,7 @@ class Server:
         with self._lock:
             before = self.questions.count(question)
             self.requests.append(body)
-        return self.reaction(question, before)
+        return self.sampler(body) if self.sampler else self.reaction(question, before)
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safety_harness.conversation import Conversation, Turn, asked_text
+from safety_harness.conversation import Conversation, Decoding, Turn, asked_text
 from safety_harness.errors import DataError
 
 ASK = Turn("user", "How do I bake a loaf of bread?")
@@ -74,3 +74,32 @@ def test_a_system_turn_is_folded_into_the_first_turn_of_the_user() -> None:
     assert folded == Conversation((Turn("user", f"{RULES.text}\n\n{ASK.text}"), SAID, ASK), "Sure")
     assert folded.attack == "mine"
     assert Conversation((ASK,)).without_system() == Conversation((ASK,))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "draw", "why"),
+    [
+        (-0.1, 0, "a temperature of -0.1 is none"),
+        (float("nan"), 0, "a temperature of nan is none"),
+        (float("inf"), 0, "a temperature of inf is none"),
+        (0.7, -1, "a draw of -1 is none"),
+    ],
+)
+def test_a_way_of_decoding_that_is_none_is_refused(temperature: float, draw: int, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}"):
+        Decoding(9, temperature, draw)
+
+
+def test_a_greedy_answer_has_one_way() -> None:
+    assert Decoding(9).other_than(9) is None
+    assert Decoding(9, draw=3).other_than(9) is None
+    assert Decoding(9, draw=3).other_than(8) == Decoding(9)
+    assert Decoding(9, 0.7).other_than(9) == Decoding(9, 0.7)
+    assert Decoding(9, 0.7, 3).other_than(9) == Decoding(9, 0.7, 3)
+
+
+def test_each_draw_of_each_question_has_its_seed() -> None:
+    asked = [ASK.text, "?", Conversation((RULES, ASK)), Conversation((ASK,), "Sure")]
+    assert len({Decoding(9, 0.7, draw).seed(one) for draw in range(9) for one in asked}) == 36
+    assert Decoding(9, 0.7, 3).seed(Conversation((ASK,))) == Decoding(5, 0.1, 3).seed(ASK.text)
+    assert Decoding(9, 0.7).seed("?") == 0xA05E7B6992CDF5CF

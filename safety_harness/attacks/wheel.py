@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -17,13 +18,14 @@ import yaml
 
 from safety_harness.attacks.attack import Attack
 from safety_harness.attacks.templates import QUESTION, text_attack
-from safety_harness.errors import SourceError
+from safety_harness.errors import DataError, SourceError
 from safety_harness.reading import MIB, Reader
 
 Fetch = Callable[[Mapping[str, str]], Path]
 """Makes of the table of a registry's source the file that it names, as ``registry.fetch.resolve`` does."""
 
 _SLOT = "{{ prompt }}"
+_JINJA = re.compile(r"\{[{%#].{,40}")
 _FILE = Reader(SourceError, at_most=MIB)
 
 
@@ -38,7 +40,7 @@ def wheel_attack(name: str, fetch: Fetch, table: Mapping[str, Any]) -> Attack:
 
     Raises:
         SourceError: the wheel cannot be had, or the file in it is another one.
-        DataError: the template has no slot or several.
+        DataError: the template has no slot or several, or holds Jinja that only PyRIT fills.
     """
     wheel, row = table["wheel"], table["templates"][name]
     file = fetch({"pypi": wheel["pypi"], "sha256": wheel["sha256"], "file": f"{wheel['folder']}/{row['file']}"})
@@ -50,4 +52,9 @@ def wheel_attack(name: str, fetch: Fetch, table: Mapping[str, Any]) -> Attack:
         )
     # Jinja, by which PyRIT fills its templates, leaves one line end off.
     text = str(yaml.safe_load(content)["value"]).removesuffix("\n").replace(_SLOT, QUESTION)
+    if rest := _JINJA.search(text):
+        raise DataError(
+            f"{file}: the template of the attack {name!r} holds Jinja besides its slot, {rest[0]!r}, which would be "
+            "sent as it is. Name another template."
+        )
     return text_attack(name, text, row["kind"], f"{wheel['pypi']}, {row['file']}: {row['source']}", str(file))

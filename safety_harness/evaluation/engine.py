@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from safety_harness.conversation import Decoding
+from safety_harness.conversation import Asked, Asking, Decoding, asked_text
 from safety_harness.errors import HarnessError, SourceError, remark
 from safety_harness.evaluation.answering import Answering
+from safety_harness.evaluation.asking import all_asked, askings, sample_of
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.patched import beginnings, patched_folder
-from safety_harness.evaluation.served import asked_texts
 from safety_harness.files import cache_dir, locked, sha256_text
 from safety_harness.gate.records import Lineage
 from safety_harness.models.likelihood import TextScore
@@ -26,6 +26,7 @@ from safety_harness.progress import counter
 from safety_harness.registry.backend import Backend
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.server import SEEDS, Served
 from safety_harness.registry.splits import StudentSplits
 from safety_harness.served.client import Client
 from safety_harness.served.engine import Engine, running
@@ -56,6 +57,7 @@ class EngineEvaluator(Answering):
         self.lineage: Lineage | None = own.lineage
         self._backend = backend
         self._answers: dict[frozenset[Unit], dict[str, str]] = {}
+        """Of each set of units the answers, by the key of what was asked."""
         self._version = ""
         self._failed: HarnessError | None = None
 
@@ -77,9 +79,9 @@ class EngineEvaluator(Answering):
         Raises:
             SourceError: the engine does not answer, or not as the harness's own loop does.
         """
-        known = self._asked(units, prompts.texts)
-        texts = [known[prompt.text] for prompt in prompts]
-        return tuple(self.weighed.judged(prompt, text) for prompt, text in zip(prompts, texts, strict=True))
+        asked = askings(self.student, prompts, decoding)
+        known = self._asked(units, asked)
+        return tuple(self.weighed.judged(prompt, known[one.key]) for prompt, one in zip(prompts, asked, strict=True))
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""
@@ -112,55 +114,65 @@ class EngineEvaluator(Answering):
         self._answers.clear()
         self.weighed.close()
 
-    def _asked(self, units: Sequence[Unit], texts: Sequence[str]) -> Mapping[str, str]:
-        """Return the answers of the engine with *units* moved: to all that the gate asks, and to *texts*.
+    def _asked(self, units: Sequence[Unit], asked: Sequence[Asking]) -> Mapping[str, str]:
+        """Return the answers of the engine with *units* moved: to all that the gate asks, and to all that is *asked*.
 
         Raises:
             HarnessError: there are none. It is not tried again: each try takes minutes.
         """
         moved = frozenset(units)
         known = self._answers.get(moved, {})
-        announced = asked_texts(self.student, self.questions)
-        wanted = dict.fromkeys([*(() if moved in self._answers else announced), *texts])
-        if unknown := [text for text in wanted if text not in known]:
+        announced = all_asked(self.student, self.questions)
+        wanted = {one.key: one for one in (*(() if moved in self._answers else announced), *asked)}
+        if unknown := [one for key, one in wanted.items() if key not in known]:
             if self._failed:
                 raise self._failed
-            self.weighed.generator.check_lengths(unknown, self.student.family.max_new_tokens)
+            for one in unknown:
+                self.weighed.generator.check_lengths([one.asked], self._most_tokens(one))
             try:
-                found = self._ask(units, unknown, announced[:: max(1, len(announced) // SAMPLE)][:SAMPLE])
+                found = self._ask(units, unknown, sample_of(announced, SAMPLE))
             except HarnessError as error:
                 self._failed = error
                 raise
             known = self._answers[moved] = {**known, **found}
         return known
 
-    def _ask(self, units: Sequence[Unit], texts: Sequence[str], sample: Sequence[str]) -> dict[str, str]:
-        """Return the engine's answers to *texts*, which it is started for. The *sample* is asked after them."""
+    def _most_tokens(self, one: Asking) -> int:
+        return one.decoding.tokens if one.decoding else self.student.family.max_new_tokens
+
+    def _ask(self, units: Sequence[Unit], asked: Sequence[Asking], sample: Sequence[Asking]) -> dict[str, str]:
+        """Return the engine's answers to *asked*, which it is started for. The *sample* is asked after them."""
         replies: dict[str, Reply] = {}
         again: dict[str, Reply] = {}
         with patched_folder(self.weighed, units) as folder, self._running(folder) as engine:
             client = Client(
-                engine.server,
+                self._server(engine, asked),
                 self.student.family.max_new_tokens,
-                limit=2 * (len(texts) + len(sample)),
-                request=lambda question: self._request(engine, question),
+                limit=2 * (len(asked) + len(sample)),
+                request=lambda one: self._request(engine, one),
+                begun=lambda one: self.weighed.generator.chat.begun(one.asked),
                 direct=not self._backend.url,
             )
             try:
-                with counter("asking the engine", len(texts)) as advance:
+                with counter("asking the engine", len(asked)) as advance:
 
-                    def note(text: str, reply: Reply) -> None:
-                        replies[text] = reply
+                    def note(one: Asking, reply: Reply) -> None:
+                        replies[one.key] = reply
                         advance(1)
 
-                    client.ask(texts, note)
-                client.ask(sample, again.__setitem__)
+                    client.ask(asked, note)
+                client.ask(sample, lambda one, reply: again.__setitem__(one.key, reply))
             except SourceError as error:
                 raise engine.explained(error) from error
             self._require_one_version(engine)
-            answers = {text: self._text(reply) for text, reply in replies.items()}
-            self._compare(units, {text: self._text(reply) for text, reply in again.items()}, answers, engine)
+            answers = {one.key: self._text(one, replies[one.key]) for one in asked}
+            self._compare(units, [(one, self._text(one, again[one.key])) for one in sample], answers, engine)
         return answers
+
+    def _server(self, engine: Engine, asked: Sequence[Asking]) -> Served:
+        """Return how *engine* is asked. `transformers serve` has one seed for all requests, which each one sets."""
+        alone = self._backend.kind == "transformers" and not all(one.greedy for one in asked)
+        return engine.server.model_copy(update={"concurrency": 1}) if alone else engine.server
 
     @contextlib.contextmanager
     def _running(self, folder: Path) -> Iterator[Engine]:
@@ -180,40 +192,48 @@ class EngineEvaluator(Answering):
         devices = f"{platform.node()} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
         return locked(cache_dir() / "engines" / f"gpu-{sha256_text(devices)[:12]}")
 
-    def _request(self, engine: Engine, question: str) -> tuple[str, Mapping[str, Any]]:
+    def _request(self, engine: Engine, one: Asking) -> tuple[str, Mapping[str, Any]]:
         """Return path and body of the request whose prompt has the very tokens of the harness's own loop."""
         generator = self.weighed.generator
-        ends, most = sorted(generator.stop_tokens), self.student.family.max_new_tokens
+        ends, most, how = sorted(generator.stop_tokens), self._most_tokens(one), one.decoding
         body: dict[str, Any] = {
             "model": engine.server.model, "max_tokens": most, "temperature": 0, "seed": 0, "stream": False,
         }  # fmt: skip
+        drawn = how is not None and not how.greedy
+        if how and drawn:
+            body |= {"temperature": how.temperature, "seed": how.seed(one.asked) % SEEDS}
         if self._backend.kind == "vllm":
             body |= {
-                "prompt": generator.encode(question), "return_token_ids": True, "stop_token_ids": ends,
+                "prompt": generator.encode(one.asked), "return_token_ids": True, "stop_token_ids": ends,
                 "ignore_eos": True, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
             }  # fmt: skip
+            # An engine that was started elsewhere may have habits of the model's generation_config.json.
+            body |= {"top_p": 1.0, "top_k": -1, "min_p": 0.0} if drawn else {}
         else:
-            settings = {"do_sample": False, "max_new_tokens": most, "eos_token_id": ends or None, "pad_token_id": 0}
-            body |= {"prompt": self._prompt(question), "generation_config": json.dumps(settings)}
+            settings: dict[str, Any] = {
+                "do_sample": drawn, "max_new_tokens": most, "eos_token_id": ends or None, "pad_token_id": 0,
+            }  # fmt: skip
+            settings |= {"top_p": 1.0, "top_k": 0} if drawn else {}
+            body |= {"prompt": self._prompt(one.asked), "generation_config": json.dumps(settings)}
         return "/completions", body
 
-    def _prompt(self, question: str) -> str:
+    def _prompt(self, asked: Asked) -> str:
         """Return a text that the engine's tokenizer reads as the tokens of the harness's own loop.
 
         Raises:
             SourceError: there is none.
         """
         generator = self.weighed.generator
-        text, begin = generator.chat.prompt(question), generator.tokenizer.bos_token or ""
+        text, begin = generator.chat.prompt(asked), generator.tokenizer.bos_token or ""
         for prompt in (text, text.removeprefix(begin)):
-            if list(generator.tokenizer(prompt)["input_ids"]) == generator.encode(question):
+            if list(generator.tokenizer(prompt)["input_ids"]) == generator.encode(asked):
                 return prompt
         raise SourceError(
-            f"{self.student.id}: `transformers serve` takes texts, and would read {question[:60]!r} as other tokens "
-            'than the harness does. Take `kind = "vllm"`, which takes tokens.'
+            f"{self.student.id}: `transformers serve` takes texts, and would read {asked_text(asked)[:60]!r} as other "
+            'tokens than the harness does. Take `kind = "vllm"`, which takes tokens.'
         )
 
-    def _text(self, reply: Reply) -> str:
+    def _text(self, one: Asking, reply: Reply) -> str:
         """Return the text of an answer, decoded as the harness's own.
 
         Raises:
@@ -228,7 +248,12 @@ class EngineEvaluator(Answering):
             )
         stop = self.weighed.generator.stop_tokens
         end = next((at for at, token in enumerate(reply.tokens) if token in stop), None)
-        return self.weighed.generator.chat.text(reply.tokens[:end])
+        return self._decoded(one, reply.tokens[:end])
+
+    def _decoded(self, one: Asking, tokens: Sequence[int]) -> str:
+        """Return the text of an answer's *tokens*, with what it was begun by."""
+        generator = self.weighed.generator
+        return generator.chat.text(tokens, generator.encode(one.asked), generator.chat.begun(one.asked))
 
     def _require_one_version(self, engine: Engine) -> None:
         if self._version not in ("", engine.version):
@@ -238,7 +263,7 @@ class EngineEvaluator(Answering):
         self._version = engine.version
 
     def _compare(
-        self, units: Sequence[Unit], again: Mapping[str, str], answers: Mapping[str, str], engine: Engine
+        self, units: Sequence[Unit], again: Sequence[tuple[Asking, str]], answers: Mapping[str, str], engine: Engine
     ) -> None:
         """Compare a sample with what the harness's own loop answers, and say how many begin alike.
 
@@ -246,12 +271,13 @@ class EngineEvaluator(Answering):
             SourceError: too few do.
         """
         tokens = min(SAMPLE_TOKENS, self.student.family.max_new_tokens)
-        own = beginnings(self.weighed, units, list(again), tokens)
+        own = beginnings(self.weighed, units, [one.asked for one, _ in again], tokens)
+        whole = tokens == self.student.family.max_new_tokens
         alike = sum(
-            self._alike(answer, first, whole=len(first) < tokens or tokens == self.student.family.max_new_tokens)
-            for answer, first in zip(again.values(), own, strict=True)
+            self._alike(answer, self._decoded(one, first), whole=len(first) < tokens or whole)
+            for (one, answer), first in zip(again, own, strict=True)
         )
-        changed = sum(answers.get(text, answer) != answer for text, answer in again.items())
+        changed = sum(answers.get(one.key, answer) != answer for one, answer in again)
         who = f"{self._backend.kind} {self._version} in {self.student.family.dtype}"
         what = "the patched student" if units else "the student as it is"
         said = f"{alike} of {len(again)} answers of {who} begin as the harness's own ({tokens} tokens)"
@@ -264,7 +290,7 @@ class EngineEvaluator(Answering):
         twice = f"; asked twice, {changed} came out otherwise" if changed else ""
         remark(f"{self.student.id}: {what}: {said}{twice}.")
 
-    def _alike(self, answer: str, first: Sequence[int], *, whole: bool) -> bool:
-        """Return whether *answer* begins with the tokens *first*; where they are the *whole*, whether it ends there."""
-        own = self.weighed.generator.chat.text(first)
+    @staticmethod
+    def _alike(answer: str, own: str, *, whole: bool) -> bool:
+        """Return whether *answer* begins as the *own* one; where that is the *whole*, whether it ends there."""
         return answer == own if whole else answer.startswith(own.rstrip("\ufffd").rstrip())

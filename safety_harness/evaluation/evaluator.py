@@ -150,6 +150,7 @@ class Evaluator(Answering):
             max_broken_off: beyond this number, the rest of a batch is broken off too; None for no limit.
             decoding: how an answer in full is generated; None for the family's way, which is greedy.
         """
+        decoding = decoding and decoding.other_than(self.student.family.max_new_tokens)
         tokens = self.student.family.screen_tokens
         if tokens is None or extent is Extent.FULL:
             key = AnswersKey(frozenset(units), prompts.sha256, Extent.FULL, decoding=decoding)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safety_harness.errors import ConfigError
+from safety_harness.evaluation.asking import all_asked
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.room import room_for
-from safety_harness.evaluation.served import asked_texts
 from safety_harness.gate.tamper_check import STEPS
 from safety_harness.judges.chain import fingerprint, judged
 from safety_harness.judges.endpoint import Endpoint
@@ -39,7 +39,7 @@ def announced(students: Sequence[Student], *, tampered: bool = False) -> list[st
         ConfigError: a key is not set, or that is more than the judge's row allows.
     """
     asked = sum(
-        len(asked_texts(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
+        len(all_asked(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
     )
     if tampered:
         asked += sum(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from safety_harness.conversation import Asked
 from safety_harness.errors import SourceError
 from safety_harness.files import cache_dir, staging
 from safety_harness.models.memory import enough_memory
@@ -62,7 +63,7 @@ def changes_of(
     return changes
 
 
-def beginnings(evaluator: Evaluator, units: Sequence[Unit], questions: Sequence[str], tokens: int) -> list[list[int]]:
+def beginnings(evaluator: Evaluator, units: Sequence[Unit], questions: Sequence[Asked], tokens: int) -> list[list[int]]:
     """Return the first *tokens* of the answer to each of *questions*, with *units* moved; fewer where it ends."""
     generator = evaluator.generator
     with enough_memory(f"{evaluator.student.id} is measured"), evaluator.transplanter.transplanted(units):

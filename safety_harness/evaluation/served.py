@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from safety_harness.conversation import Decoding
+from safety_harness.conversation import Asking, Decoding
 from safety_harness.errors import ConfigError, SourceError, remark
 from safety_harness.evaluation.answering import Answering
+from safety_harness.evaluation.asking import SAMPLE, all_asked, askings, budget, sample_of
 from safety_harness.evaluation.memo import Answered
-from safety_harness.files import locked, sha256_text
+from safety_harness.files import locked
 from safety_harness.gate.records import Lineage
 from safety_harness.judging.judge import Judgement, Verdict
 from safety_harness.judging.rules import RuleJudge
@@ -19,53 +19,13 @@ from safety_harness.judging.thoughts import without_thought
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.server import Served
-from safety_harness.registry.splits import StudentSplits, further_questions, load_questions
+from safety_harness.registry.splits import StudentSplits, load_questions
 from safety_harness.served.client import Client
 from safety_harness.served.journal import Journal
 from safety_harness.served.reply import Reply
 from safety_harness.weights.units import Unit
 
-# Questions that are asked twice before all others and again after them, to see whether answers stay the same.
-SAMPLE = 4
 Counted = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a run may send to a server for its ``questions``: ``requests``, or with every attempt ``at_most``."""
-
-    questions: int
-    requests: int
-    at_most: int
-    tokens: int
-    characters: int
-
-    @property
-    def sentence(self) -> str:
-        """The budget as it is announced."""
-        return (
-            f"{self.requests:,} requests, {self.at_most:,} at most where answers are lost; these send "
-            f"{self.characters:,} characters and may generate {self.tokens:,} tokens"
-        )
-
-
-def budget(student: Student, texts: Sequence[str]) -> Budget:
-    """Return what asking a served *student* the distinct questions *texts* takes at most."""
-    server = _server(student)
-    sample = min(SAMPLE, len(texts))
-    requests = 1 + len(texts) + 2 * sample  # the first is for what the server says about the model
-    attempts = 1 + server.retries
-    at_most = 1 + (requests - 1) * attempts
-    tokens = int(server.extra.get("max_completion_tokens", student.family.max_new_tokens))
-    longest = max(map(len, texts), default=0)
-    characters = attempts * (sum(map(len, texts)) + 2 * sample * longest)
-    return Budget(len(texts), requests, at_most, (at_most - 1) * tokens, characters)
-
-
-def asked_texts(student: Student, questions: StudentSplits) -> list[str]:
-    """Return each question that the gate asks of *student*, once, in order."""
-    sets = (*questions.reported, *further_questions(student.family, questions).values())
-    return list(dict.fromkeys(text for prompts in sets for text in prompts.texts))
 
 
 def announced(student: Student) -> str:
@@ -73,9 +33,11 @@ def announced(student: Student) -> str:
 
     Raises:
         DataError, SourceError: a question file is missing or wrong.
+        ConfigError: the server does not take all of it.
     """
-    spent = budget(student, asked_texts(student, load_questions(student)))
-    return f"{student.id}: served by {_server(student)}: {spent.sentence}"
+    server = _server(student)
+    spent = budget(student, server, all_asked(student, load_questions(student)))
+    return f"{student.id}: served by {server}: {spent.sentence}"
 
 
 class ServedEvaluator(Answering):
@@ -95,15 +57,16 @@ class ServedEvaluator(Answering):
         self.judge = RuleJudge(marks_thoughts=False)
         self._server = _server(student)
         self._replies: dict[str, Reply] = {}
+        """The answers, by the key of what was asked."""
         self._systems: set[tuple[str, str]] = set()
         self._counted = counted
-        texts = asked_texts(student, questions)
-        self.budget = budget(student, texts)
+        asked = all_asked(student, questions)
+        self.budget = budget(student, self._server, asked)
         self.client = Client(self._server, student.family.max_new_tokens, self.budget.at_most)
         self._says = self.client.describe()
         self._journal = Journal(self._settings())
         with locked(self._journal.file):  # of two runs, the second goes on with what the first one was answered
-            self._ask_all(texts)
+            self._ask_all(asked)
 
     @property
     def weighed(self) -> NoReturn:
@@ -126,18 +89,28 @@ class ServedEvaluator(Answering):
     def answers(
         self, units: Sequence[Unit], prompts: PromptSet, *, decoding: Decoding | None = None
     ) -> tuple[Answered, ...]:
-        """Return the judged answers to *prompts*. Those that nobody announced, as of a suite's own, are asked now."""
+        """Return the judged answers to *prompts*. Those that nobody announced, as of a suite's own, are asked now.
+
+        Raises:
+            ConfigError: the server does not take one of these.
+            SourceError: it does not answer one of these, or has another model by now.
+        """
         assert not units
-        if unknown := [text for text in dict.fromkeys(prompts.texts) if text not in self._replies]:
+        asked = askings(self.student, prompts, decoding)
+        if unknown := list({one.key: one for one in asked if one.key not in self._replies}.values()):
+            for one in unknown:
+                self._server.require(one.asked, one.decoding)
             more = len(unknown) * (1 + self._server.retries)
             remark(
                 f"{self.student.id}: {len(unknown)} questions more than announced are asked ({prompts.name}): at most "
                 f"{more} requests."
             )
             self.client.limit += more
-            self.client.ask(unknown, self._replies.__setitem__)
+            self.client.ask(unknown, _into(self._replies))
             self._require_one_model()
-        return tuple(self._judged(prompt.id, self._replies[prompt.text]) for prompt in prompts)
+        return tuple(
+            self._judged(prompt.id, self._replies[one.key]) for prompt, one in zip(prompts, asked, strict=True)
+        )
 
     def shown(self, answer: str) -> str:
         """Return what is no thought in an *answer*."""
@@ -185,36 +158,37 @@ class ServedEvaluator(Answering):
         withheld = Judgement(Verdict.UNSCORED, "withheld by a filter, or a call of a tool")
         return Answered(identifier, reply.answer, withheld if reply.withheld else self.judge.judge(reply.answer))
 
-    def _ask_all(self, texts: Sequence[str]) -> None:
-        """Ask a sample of *texts* twice, then all that no earlier run was answered, then the sample again.
+    def _ask_all(self, asked: Sequence[Asking]) -> None:
+        """Ask a sample of *asked* twice, then all that no earlier run was answered, then the sample again.
 
         Raises:
             SourceError: the server does not answer, or serves another model by the end.
         """
-        sample = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
+        sample = sample_of(asked, SAMPLE)
         rounds: list[dict[str, Reply]] = [{}, {}, {}]
         for answers in rounds[:2]:
-            self.client.ask(sample, answers.__setitem__)
+            self.client.ask(sample, _into(answers))
         now = {_system(reply) for each in rounds for reply in each.values()}
         earlier = self._earlier(rounds)
-        for text in sample:  # not before: a later run would take them for answers of the model of an earlier one
-            self._note(text, rounds[0][text])
-        for text in texts:
-            known = earlier.get(sha256_text(text))
-            if known and text not in self._replies and _system(known) in now:
-                self._replies[text] = known
-        self.client.ask([text for text in texts if text not in self._replies], self._note)
-        self.client.ask(sample, rounds[2].__setitem__)
-        self._compare([[each[text] for each in rounds] for text in sample])
+        for one in sample:  # not before: a later run would take them for answers of the model of an earlier one
+            self._note(one, rounds[0][one.key])
+        for one in asked:
+            known = earlier.get(one.key)
+            if known and one.key not in self._replies and _system(known) in now:
+                self._replies[one.key] = known
+        self.client.ask([one for one in asked if one.key not in self._replies], self._note)
+        self.client.ask(sample, _into(rounds[2]))
+        drawn = any(not one.greedy for one in asked)
+        self._compare([[each[one.key] for each in rounds] for one in sample], drawn=drawn)
 
     def _earlier(self, rounds: Sequence[Mapping[str, Reply]]) -> dict[str, Reply]:
-        """Return the answers of an unfinished run, by their question's digest.
+        """Return the answers of an unfinished run, by the key of what was asked.
 
         None of them where the sample was answered otherwise then: as far as can be told, by another model.
         """
         earlier = self._journal.read()
-        known = [(reply, text) for text in rounds[0] if (reply := earlier.get(sha256_text(text)))]
-        if known and all(reply.answer in [each[text].answer for each in rounds[:2]] for reply, text in known):
+        known = [(reply, key) for key in rounds[0] if (reply := earlier.get(key))]
+        if known and all(reply.answer in [each[key].answer for each in rounds[:2]] for reply, key in known):
             return earlier
         if earlier:
             remark(
@@ -224,12 +198,12 @@ class ServedEvaluator(Answering):
             self._journal.forget()
         return {}
 
-    def _note(self, text: str, reply: Reply) -> None:
-        self._journal.add(text, reply)
-        self._replies[text] = reply
+    def _note(self, one: Asking, reply: Reply) -> None:
+        self._journal.add(one.key, reply)
+        self._replies[one.key] = reply
         self._counted(len(self._replies), self.budget.questions)
 
-    def _compare(self, sample: Sequence[Sequence[Reply]]) -> None:
+    def _compare(self, sample: Sequence[Sequence[Reply]], *, drawn: bool) -> None:
         """Remark that the answers to one question differ, or that they do not come from one system.
 
         Raises:
@@ -256,6 +230,8 @@ class ServedEvaluator(Answering):
             )
         if "temperature" in self._server.omit:
             remark(f"{self.student.id}: is asked without a temperature, so another run may have other answers.")
+        if "seed" in self._server.omit and drawn:
+            remark(f"{self.student.id}: is asked without a seed, so another run will draw other answers.")
 
     def _require_one_model(self) -> None:
         """Check that all answers call their model by one name.
@@ -288,6 +264,11 @@ def open_served(student: Student, counted: Counted = lambda *_: None) -> ServedE
 def _server(student: Student) -> Served:
     assert student.spec.served is not None
     return student.spec.served
+
+
+def _into(replies: dict[str, Reply]) -> Callable[[Asking, Reply], None]:
+    """Return what puts each reply among *replies*."""
+    return lambda one, reply: replies.__setitem__(one.key, reply)
 
 
 def _system(reply: Reply) -> tuple[str, str]:

@@ -4,55 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from safety_harness.gate.attack_misses import attack_miss
 from safety_harness.gate.decide import rules_of
-from safety_harness.gate.numbers import Defense, Divergence, Minimality, OverRefusal, Perplexity, Task, Verdicts
-from safety_harness.gate.records import Patch
-from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
+from safety_harness.gate.misses import Case, Miss
+from safety_harness.gate.numbers import (
+    Attack,
+    Attacked,
+    Defense,
+    Divergence,
+    Minimality,
+    OverRefusal,
+    Perplexity,
+    Task,
+    Verdicts,
+)
+from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.room import loss_allowed, refusals_needed, rise_allowed
 from safety_harness.registry.settings import GateSettings
 
 # Number of questions up to which the smallest sufficient number is looked for.
 MOST_QUESTIONS = 10_000
-
-
-@dataclass(frozen=True)
-class Miss:
-    """One check that a student did not pass. ``by`` is how much is missing, and ``advice`` what to change."""
-
-    student: str
-    check: str
-    measured: str
-    needed: str
-    by: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.student}, {self.check}: {self.measured}; needed: {self.needed} ({self.by}). {self.advice}"
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What an explanation is made from: a check of a student, its thresholds, and the settings of its search."""
-
-    student: StudentResult
-    check: Check
-    gate: GateSettings
-    search: Mapping[str, Any]
-
-    @property
-    def patch(self) -> Patch | None:
-        """The patch that was gated; None where it was the student as it is, or no units moved."""
-        patch = self.student.about.patch
-        return patch if patch and patch.units else None
-
-    def miss(self, measured: str, needed: str, by: str, advice: str) -> Miss:
-        """Return the explanation of this check."""
-        return Miss(self.student.id, self.check.name, measured, needed, by, advice)
 
 
 def misses(result: RunResult) -> tuple[Miss, ...]:
@@ -70,17 +45,20 @@ def explain(student: StudentResult, settings: Mapping[str, Any]) -> tuple[Miss, 
     except (ValidationError, AttributeError):  # of a version with other thresholds
         return ()
     search = family.get("search")
-    cases = (
-        _Case(student, check, gate, search if isinstance(search, Mapping) else {})
-        for check in student.checks.values()
-        if check.outcome is not Outcome.PASS and check.name in _EXPLAINED
-    )
+    missed = [check for check in student.checks.values() if not check.passed]
+    # Single attacks come last: a reader in a hurry needs the check of all of them.
+    ordered = sorted(missed, key=lambda check: isinstance(check.numbers, Attack))
+    cases = (Case(student, check, gate, search if isinstance(search, Mapping) else {}) for check in ordered)
     return tuple(miss for case in cases if (miss := _explained(case)))
 
 
-def _explained(case: _Case) -> Miss | None:
+def _explained(case: Case) -> Miss | None:
     """Return the explanation of one check; None where it lacks the numbers that one is made from."""
     numbers = case.check.numbers
+    if isinstance(numbers, Attack | Attacked):
+        return attack_miss(case)
+    if case.check.name not in _EXPLAINED:  # a suite's own
+        return None
     if isinstance(numbers, Defense) and (by_labels := _labels(case, numbers)):
         return by_labels
     if isinstance(numbers, Verdicts) and case.check.outcome is Outcome.INCONCLUSIVE:
@@ -91,7 +69,7 @@ def _explained(case: _Case) -> Miss | None:
         return None
 
 
-def _defense(case: _Case) -> Miss | None:
+def _defense(case: Case) -> Miss | None:
     numbers = _numbers(case, Defense)
     n, after = int(numbers.n), int(numbers.after)
     needed = refusals_needed(n, case.gate)
@@ -114,7 +92,7 @@ def _defense(case: _Case) -> Miss | None:
     return case.miss(measured, f"{needed} of {n}", f"{needed - after} more", _more_refusals(case, needed / n))
 
 
-def _labels(case: _Case, numbers: Defense) -> Miss | None:
+def _labels(case: Case, numbers: Defense) -> Miss | None:
     """Return the explanation of a defense that lacks labels, or is missed by those it has; None otherwise."""
     labelled, n = numbers.labelled, (numbers.n or 0) + (numbers.gained or 0) + (numbers.lost or 0)
     there, needed = labelled.labels if labelled else 0, min(case.gate.human_labels, n)
@@ -137,7 +115,7 @@ def _labels(case: _Case, numbers: Defense) -> Miss | None:
     )
 
 
-def _more_refusals(case: _Case, needed: float) -> str:
+def _more_refusals(case: Case, needed: float) -> str:
     """Return how to reach the share *needed* of held-out refusals."""
     numbers, patch = _numbers(case, Defense), case.patch
     if patch is None:
@@ -172,7 +150,7 @@ def _more_refusals(case: _Case, needed: float) -> str:
     return _set("search.target_share", share, f"now {facts.target / whole:.2f}", "Raise")
 
 
-def _over_refusal(case: _Case) -> Miss:
+def _over_refusal(case: Case) -> Miss:
     numbers = _numbers(case, OverRefusal)
     n, rise = int(numbers.n), int(numbers.after) - int(numbers.before)
     allowed = _below(rise_allowed(n, case.gate, int(numbers.before)), rise)
@@ -184,7 +162,7 @@ def _over_refusal(case: _Case) -> Miss:
     )
 
 
-def _task(case: _Case) -> Miss:
+def _task(case: Case) -> Miss:
     numbers = _numbers(case, Task)
     n, loss = int(numbers.n), int(numbers.before) - int(numbers.after)
     if case.check.outcome is Outcome.INCONCLUSIVE:
@@ -203,7 +181,7 @@ def _task(case: _Case) -> Miss:
     )
 
 
-def _lower_cost(case: _Case, setting: str, allowed: int, measured: int, n: int) -> str:
+def _lower_cost(case: Case, setting: str, allowed: int, measured: int, n: int) -> str:
     """Return how to lower a cost that is *measured* on *n* questions to what is *allowed*."""
     if allowed < 1 or measured <= 0:
         return "Hold out more questions: with so few, the interval is wider than what is allowed."
@@ -215,22 +193,22 @@ def _lower_cost(case: _Case, setting: str, allowed: int, measured: int, n: int) 
     return _set(f"search.{setting}", lower, f"now {current:.3f}", "Lower")
 
 
-def _perplexity(case: _Case) -> Miss:
+def _perplexity(case: Case) -> Miss:
     upper, allowed = _numbers(case, Perplexity).ratio_upper, case.gate.perplexity
     return _too_much(case, f"perplexity ratio at most {upper:.3f}", upper, allowed)
 
 
-def _divergence(case: _Case) -> Miss:
+def _divergence(case: Case) -> Miss:
     upper, allowed = _numbers(case, Divergence).upper, case.gate.divergence
     return _too_much(case, f"KL at most {upper:.3f} nats a token", upper, allowed)
 
 
-def _too_much(case: _Case, measured: str, upper: float, allowed: float) -> Miss:
+def _too_much(case: Case, measured: str, upper: float, allowed: float) -> Miss:
     """Return the explanation of an *upper* bound that is over what is *allowed*."""
     return case.miss(measured, f"at most {allowed:.3f}", f"{upper - allowed:.3f} too much", _smaller_patch(case))
 
 
-def _smaller_patch(case: _Case) -> str:
+def _smaller_patch(case: Case) -> str:
     if case.patch is None:
         return "Nothing was moved: look at the text and the questions."
     share = math.floor(1000 * case.patch.share) / 1000
@@ -240,7 +218,7 @@ def _smaller_patch(case: _Case) -> str:
     )
 
 
-def _minimality(case: _Case) -> Miss | None:
+def _minimality(case: Case) -> Miss | None:
     numbers, patch = _numbers(case, Minimality), case.student.about.patch
     if patch and not patch.found:
         return case.miss("no patch", "a patch", "none was found", f"{patch.reason[:1].upper()}{patch.reason[1:]}.")
@@ -255,7 +233,7 @@ def _minimality(case: _Case) -> Miss | None:
     )
 
 
-def _unscored(case: _Case, numbers: Verdicts) -> Miss:
+def _unscored(case: Case, numbers: Verdicts) -> Miss:
     n, unscored = numbers.n or 0, numbers.unscored_after or 0
     allowed = math.floor(case.gate.unscored * n)
     if unscored <= allowed:
@@ -284,12 +262,12 @@ def _below(allowed: int, measured: int) -> int:
     return min(allowed, measured - 1)
 
 
-def _numbers(case: _Case, _: type[Any]) -> Any:
+def _numbers(case: Case, _: type[Any]) -> Any:
     """Return the numbers of the check, of which any may be None."""
     return case.check.numbers
 
 
-_EXPLAINED: Mapping[str, Callable[[_Case], Miss | None]] = {
+_EXPLAINED: Mapping[str, Callable[[Case], Miss | None]] = {
     "defense": _defense,
     "over_refusal": _over_refusal,
     "task": _task,

@@ -168,7 +168,8 @@ class Attack(Verdicts):
     @property
     def applies(self) -> bool:
         """Whether the student, as it is or patched, answers half of the harmless questions sensibly."""
-        return max(self.sensible_before or 0, self.sensible_after or 0) >= SENSIBLE * (self.controls or 0) > 0
+        controls = self.controls or 0
+        return controls > 0 and max(self.sensible_before or 0, self.sensible_after or 0) >= SENSIBLE * controls
 
 
 class Attacked(Verdicts):

@@ -79,13 +79,14 @@ def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any]
         was = GateSettings.model_validate(rules.get("gate"))
     except ValidationError as error:
         raise DataError(f"{family}: by which thresholds it was gated is not said ({first_fault(error)}).") from error
-    now = was.model_copy(update=dict(overrides))
+    now, before = was.model_copy(update=dict(overrides)), was.model_dump(mode="json")
     first = {name: own for name, (own, _) in changes(rules).items()}
     decided = rules[CHANGED].get(OUTCOME) if first else None
+    before = was.model_dump(mode="json")
     changed = {
         name: {"from": own, "to": value}
         for name, value in now.model_dump(mode="json").items()
-        if (own := first.get(name, getattr(was, name))) != value
+        if (own := first.get(name, before[name])) != value
     }
     kept = {name: value for name, value in rules.items() if name != CHANGED}
     said = {CHANGED: {**changed, OUTCOME: decided or outcome.value}} if changed else {}

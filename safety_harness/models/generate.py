@@ -1,4 +1,4 @@
-"""Batched greedy answers through the model's own chat template."""
+"""Batched answers through the model's own chat template: the likeliest tokens, or drawn ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from transformers import DynamicCache
 
 from safety_harness.conversation import Asked, Decoding, as_sent, asked_text
-from safety_harness.errors import remark
 from safety_harness.models.chat import Chat
 from safety_harness.models.decoding.batch import DecodingBatch
 from safety_harness.models.decoding.cuda_graphs import GraphCache
@@ -22,8 +21,9 @@ from safety_harness.models.decoding.lengths import (
     rows_together,
     shared_beginning,
 )
+from safety_harness.models.decoding.sampling import Sampling
 from safety_harness.models.decoding.screen import Screen as Screen
-from safety_harness.models.memory import is_out_of_memory, memory_error
+from safety_harness.models.memory import halved, is_out_of_memory, memory_error
 from safety_harness.models.speedups import Speedups
 from safety_harness.models.vocabulary import require_rows, rows_of, stop_tokens_of
 from safety_harness.progress import counter
@@ -33,7 +33,7 @@ DECODING = 3
 
 
 class Generator:
-    """Answers questions greedily. Order, batch size and padding are fixed, so that an answer is reproducible.
+    """Answers questions. Order, batch size and padding are fixed, so that an answer is reproducible, a drawn one too.
 
     bfloat16 answers depend on the batch they ran in, so the batch size is part of a measurement's identity.
     """
@@ -105,8 +105,10 @@ class Generator:
             while unanswered:
                 together = rows_together([len(encoded[i]) for i in unanswered], how.tokens, self._switch)
                 rows = unanswered[: min(together, self.batch_size)]
+                sampling = Sampling.of(how, [questions[i] for i in rows])
+                begun_here = [begun[i] for i in rows]
                 try:
-                    decoded = self.decode([encoded[i] for i in rows], how.tokens, screen, [begun[i] for i in rows])
+                    decoded = self.decode([encoded[i] for i in rows], how.tokens, screen, begun_here, sampling)
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -115,7 +117,7 @@ class Generator:
                     elif len(rows) == 1:
                         raise memory_error("one question is answered", ", or lower `max_new_tokens`") from error
                     else:
-                        self._halve(len(rows))
+                        self.batch_size = halved(len(rows))
                     continue
                 for row, tokens in zip(rows, decoded, strict=True):
                     answers[row] = self.chat.text(tokens, encoded[row], begun[row])
@@ -123,22 +125,17 @@ class Generator:
                 advance(len(rows))
         return answers
 
-    def _halve(self, rows: int) -> None:
-        """Go on with smaller batches, and warn: in bfloat16 an answer depends on its batch."""
-        self.batch_size = rows // 2
-        remark(
-            f"Out of memory with {rows} questions at once; going on with {self.batch_size}. Set `batch_size = "
-            f"{self.batch_size}` in the registry, so that other runs ask alike."
-        )
-
     def decode(
         self,
         rows: Sequence[Sequence[int]],
         max_new_tokens: int,
         screen: Screen | None = None,
         begun: Sequence[str] = (),
+        sampling: Sampling | None = None,
     ) -> list[list[int]]:
-        """Return the greedy tokens that follow each of *rows*, which go through the model as one batch.
+        """Return the tokens that follow each of *rows*, which go through the model as one batch: the likeliest ones.
+
+        With *sampling*, each token is drawn.
 
         A screen sees behind what *begun* says of each row, if anything: words of its answer that the row ends with.
 
@@ -150,28 +147,37 @@ class Generator:
         """
         with torch.inference_mode(), self.speedups.packing(self.model):
             if any(crosses(len(row), max_new_tokens, self._switch) for row in rows):
-                return [self._across(row, max_new_tokens) for row in rows]
-            return self._decode(rows, max_new_tokens, screen, begun or [""] * len(rows))
+                own = [sampling and sampling.of_row(at) for at in range(len(rows))]
+                return [self._across(row, max_new_tokens, how) for row, how in zip(rows, own, strict=True)]
+            return self._decode(rows, max_new_tokens, screen, begun or [""] * len(rows), sampling)
 
-    def _across(self, row: Sequence[int], max_new_tokens: int) -> list[int]:
+    def _across(self, row: Sequence[int], max_new_tokens: int, sampling: Sampling | None) -> list[int]:
         """Decode a row that crosses the rotary switch: beyond it all is read again, as transformers does for Phi-3.
 
         No screen looks at its answer, which is generated in full.
         """
         assert self._switch is not None
         up_to_switch = self._switch + 1 - len(row)
-        (answer,) = self._decode([row], up_to_switch, None, [""])
+        (answer,) = self._decode([row], up_to_switch, None, [""], sampling)
         if len(answer) < up_to_switch:
             return answer
-        (rest,) = self._decode([[*row, *answer]], max_new_tokens - up_to_switch, None, [""])
+        rest_of_it = sampling and sampling.after(up_to_switch)
+        (rest,) = self._decode([[*row, *answer]], max_new_tokens - up_to_switch, None, [""], rest_of_it)
         return [*answer, *rest]
 
     def _decode(
-        self, rows: Sequence[Sequence[int]], max_new_tokens: int, screen: Screen | None, begun: Sequence[str]
+        self,
+        rows: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        screen: Screen | None,
+        begun: Sequence[str],
+        sampling: Sampling | None,
     ) -> list[list[int]]:
         """Do the work of :meth:`decode`, in its contexts."""
         shared = self.shared_prefix(rows, max_new_tokens)
-        graphs = self.speedups.graphs
+        graphs = self.speedups.graphs if sampling is None else None  # graphs give the likeliest tokens
+        # Only an answer drawn by the same numbers is much like one that is drawn. Of each seed there is one question.
+        keys = rows if sampling is None else [[seed, sampling.before] for seed in sampling.seeds]
         columns = max(map(len, rows)) + max_new_tokens
         batch = DecodingBatch(self.model, self._prefill(rows, shared, graphs), len(rows), shared, graphs, columns)
         answers: list[list[int]] = [[] for _ in rows]
@@ -180,9 +186,10 @@ class Generator:
         cut_off = 0
         while active:
             drafts = self._drafts(
-                [rows[i] for i in active], [answers[i] for i in active], unread, batch.columns, max_new_tokens
+                [keys[i] for i in active], [answers[i] for i in active], unread, batch.columns, max_new_tokens
             )
-            chosen = batch.read(unread, drafts)
+            draw = sampling.at([(row, len(answers[row])) for row in active]) if sampling else None
+            chosen = batch.read(unread, drafts, draw)
             counts = [accepted(draft, tokens) for draft, tokens in zip(drafts, chosen, strict=True)]
             going = []
             for place, (row, count) in enumerate(zip(active, counts, strict=True)):
@@ -191,11 +198,8 @@ class Generator:
                 before = len(answers[row])  # a pass may jump over the length at which the screen looks
                 answers[row] += new_tokens[:end]
                 reached = screen is not None and before < screen.tokens <= len(answers[row])
-                if (
-                    screen
-                    and reached
-                    and not screen.goes_on(self._seen(rows[row], answers[row], screen, begun[row]), begun[row])
-                ):
+                seen = answers[row][: screen.tokens] if screen and reached else []
+                if screen and reached and not screen.goes_on(self.chat.text(seen, rows[row], begun[row]), begun[row]):
                     del answers[row][screen.tokens :]
                     cut_off += 1
                 elif end is None and len(answers[row]) < max_new_tokens:
@@ -208,41 +212,32 @@ class Generator:
             active = [active[place] for place in going]
             unread = [answers[row][-1:] for row in active]
         if self.speedups.drafts is not None:
-            for question, answer in zip(rows, answers, strict=True):
-                self.speedups.drafts.remember(question, answer)
+            for key, answer in zip(keys, answers, strict=True):
+                self.speedups.drafts.remember(key, answer)
         return answers
-
-    def _seen(self, row: Sequence[int], answer: Sequence[int], screen: Screen, begun: str) -> str:
-        """Return the text of an answer so far, as *screen* sees it."""
-        return self.chat.text(answer[: screen.tokens], row, begun)
 
     def _drafts(
         self,
-        questions: Sequence[Sequence[int]],
+        keys: Sequence[Sequence[int]],
         answers: Sequence[Sequence[int]],
         unread: Sequence[Sequence[int]],
         columns: int,
         max_new_tokens: int,
     ) -> list[tuple[int, ...]]:
-        """Return a draft for each row, cut to the length that at least half of the drafts reach.
+        """Return a draft for each row.
 
-        Longer drafts would only pad the rows of shorter ones. A rejected draft leaves masked columns in the cache. If a
-        row could come so far that the model takes these columns for distance, no row has a draft.
+        A rejected draft leaves masked columns in the cache. If a row could come so far that the model takes these
+        columns for distance, no row has a draft.
         """
         memory = self.speedups.drafts
         if memory is None:
-            return [()] * len(questions)
+            return [()] * len(keys)
         most = MAX_DRAFT_TOKENS
         limit = padding_limit(self.config)
         if limit is not None:
             remaining = max_new_tokens - min(map(len, answers))
             most = max(0, min(most, limit - columns - max(map(len, unread)) - remaining))
-        drafts = [
-            memory.draft(question, answer, min(most, max_new_tokens - len(answer) - 1))
-            for question, answer in zip(questions, answers, strict=True)
-        ]
-        median_length = sorted(map(len, drafts), reverse=True)[(len(drafts) - 1) // 2]
-        return [draft[:median_length] for draft in drafts]
+        return memory.draft_each(keys, answers, most, max_new_tokens)
 
     def shared_prefix(self, rows: Sequence[Sequence[int]], new_tokens: int) -> int:
         """Return how many tokens of *rows* are read once for all rows: those that all rows begin with, or 0.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from safety_harness.errors import SourceError
+from safety_harness.errors import SourceError, remark
 
 # On a CPU, torch raises a plain RuntimeError that quotes the operating system.
 _CPU_ALLOCATOR_TEXTS = ("can't allocate memory", "not enough memory")
@@ -25,6 +25,15 @@ def memory_error(activity: str, further_advice: str = "") -> SourceError:
         f"Out of memory while {activity}. Use fewer workers (-n), or raise `memory_gib` in the registry, by which -n "
         f"auto counts them{further_advice}."
     )
+
+
+def halved(rows: int) -> int:
+    """Return the size of smaller batches than of *rows*, and warn: in bfloat16 an answer depends on its batch."""
+    remark(
+        f"Out of memory with {rows} questions at once; going on with {rows // 2}. Set `batch_size = {rows // 2}` in "
+        "the registry, so that other runs ask alike."
+    )
+    return rows // 2
 
 
 @contextlib.contextmanager

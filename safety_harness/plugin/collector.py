@@ -17,7 +17,7 @@ from safety_harness import __version__
 from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests, student_of
-from safety_harness.plugin.environment import commit, installed, judge_of
+from safety_harness.plugin.environment import commit, installed, judge_of, settings_of
 from safety_harness.plugin.lost import idle_suites, left_out, reason_of
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
@@ -237,7 +237,7 @@ class Collector:
                 for student in self.students
             }
         )
-        settings = self._settings()
+        settings = settings_of(self.students)
         decided = [
             decide.decide_student(
                 student.id,
@@ -260,17 +260,6 @@ class Collector:
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
         )
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings of each family. A patch records the settings of its own search."""
-        return {
-            student.family.name: {
-                "gate": student.family.gate.model_dump(mode="json"),
-                "search": student.family.search.model_dump(mode="json"),
-                **({"required": required} if (required := student.family.required) else {}),
-            }
-            for student in self.students
-        }
 
     def _provenance(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,7 @@
 """Read the prompts of a file in any of the formats: JSON lines, CSV, text, or YAML as PyRIT writes it.
 
+A row of JSON lines may hold a conversation (:mod:`safety_harness.registry.messages`).
+
 What does not add up is an error with its line.
 """
 
@@ -15,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from safety_harness.conversation import Asked, Conversation
+from safety_harness.conversation import Asked, Conversation, asked_text, digest_of
 from safety_harness.errors import DataError
-from safety_harness.files import sha256_text
 from safety_harness.reading import MIB, Reader, shown
 from safety_harness.registry.columns import KNOWN, TEXT_COLUMNS, Columns, category_column, cell
 from safety_harness.registry.csv_rows import csv_rows, separator_of
+from safety_harness.registry.messages import MESSAGES, PREFILL, begun, conversation_in
 
 READER = Reader(
     DataError,
@@ -41,7 +43,7 @@ _RESOLVER: Any = yaml.resolver.Resolver()
 
 # Formats whose rows have named columns.
 TABLES = (".jsonl", ".csv", ".tsv")
-# The values of a prompt: text, id, answer and category.
+# The values of a prompt: text, id, answer, category and conversation.
 Row = dict[str, Any]
 
 
@@ -62,6 +64,13 @@ class Prompt:
     def sent(self) -> Asked:
         """What a model is asked."""
         return self.conversation or self.text
+
+    @property
+    def said(self) -> str:
+        """All that the user says, by which questions are compared: a conversation may end with a mere "yes"."""
+        if self.conversation is None:
+            return self.text
+        return "\n".join(text for role, text in self.conversation.pairs if role == "user")
 
 
 def parse(path: Path, columns: Columns = KNOWN) -> Iterator[Prompt]:
@@ -88,14 +97,19 @@ def parse(path: Path, columns: Columns = KNOWN) -> Iterator[Prompt]:
         raise DataError(f"{shown(path)}: a {ending} file has no columns to choose from. Name none in the registry.")
     for row in rows:
         text, identifier, answer = row["text"], row.get("id"), row.get("answer")
+        conversation: Conversation | None = row.get("conversation")
+        if conversation and conversation.plain is not None:
+            conversation = None
         identifier = "" if identifier is None else str(identifier)
-        if len(text) > _LONGEST_TEXT:
-            raise DataError(f"{shown(path)}: a prompt has {len(text)} characters, which no model reads. Cut it.")
+        length = len(text) if conversation is None else sum(len(turn) for _, turn in conversation.pairs)
+        if length > _LONGEST_TEXT:
+            raise DataError(f"{shown(path)}: a prompt has {length} characters, which no model reads. Cut it.")
         yield Prompt(
-            identifier if identifier.strip() else sha256_text(text)[:12],
+            identifier if identifier.strip() else digest_of(conversation or text)[:12],
             text,
             answer.rpartition(_ANSWER_MARK)[2].strip() if answer and _ANSWER_MARK in answer else answer,
             row.get("category") or "",
+            conversation,
         )
 
 
@@ -111,11 +125,17 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Row]:
         if len(line) > _LONGEST_LINE:
             raise DataError(f"{place}: has {len(line)} characters, more than a prompt takes. Cut it.")
         row = READER.parse(line, place, finite=False)  # what is measured of a prompt may be NaN, which is not read
-        text = _json_text(row, columns, place) if isinstance(row, dict) else None
+        value = _json_asked(row, columns, place) if isinstance(row, dict) else None
+        conversation = conversation_in(value, place)
+        text = asked_text(conversation) if conversation else value
         if not isinstance(text, str):
-            raise DataError(f'{place}: expected an object with a string "{columns.text or "text"}".')
+            raise DataError(
+                f'{place}: expected an object with a string "{columns.text or "text"}", or a list "{MESSAGES}" of '
+                "objects with role and content."
+            )
         if not columns.keep(row, place):
             continue
+        conversation = begun(text, conversation, row.get(PREFILL), place)
         answer, identifier = cell(row, columns.answer, place) if columns.answer else row.get("answer"), row.get("id")
         if answer is not None and (not isinstance(answer, str) or not answer.strip()):
             raise DataError(f'{place}: "{columns.answer or "answer"}" must be a string that is not empty.')
@@ -123,16 +143,19 @@ def _json_lines(path: Path, columns: Columns) -> Iterator[Row]:
             isinstance(identifier, float) and not math.isfinite(identifier)
         ):
             raise DataError(f'{place}: "id" must be a string or a number.')
-        yield {"text": text, "id": identifier, "answer": answer, "category": _json_category(row, place)}
+        category = _json_category(row, place)
+        yield {"text": text, "id": identifier, "answer": answer, "category": category, "conversation": conversation}
 
 
-def _json_text(row: Row, columns: Columns, place: str) -> Any:
-    """Return what a *row* asks. A conversation of one turn is its question."""
+def _json_asked(row: Row, columns: Columns, place: str) -> Any:
+    """Return what a *row* asks: a text, or a list of messages. A list of one text is its question."""
     names = ["text"] if "text" in row and not columns.text else columns.text_in(row)
+    if isinstance(row.get(MESSAGES), list) and row[MESSAGES] and not columns.text:
+        names.append(MESSAGES)
     if len(names) > 1:
         raise DataError(f"{place}: has {' and '.join(names)}, and one of them is asked. Say which (`column`).")
     value = row[names[0]] if names else None
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else value
 
 
 def _json_category(row: Row, place: str) -> str:
@@ -174,7 +197,11 @@ def _csv(path: Path, columns: Columns) -> Iterator[Row]:
         if columns.keep(row, place):
             answer = cell(row, columns.answer, place) if columns.answer else None
             category = row.get(category_column(header) or "category")
-            yield {"text": row[asked], "id": row.get("id"), "answer": answer, "category": category}
+            conversation = begun(row[asked], None, row.get(PREFILL), place)
+            yield {
+                "text": row[asked], "id": row.get("id"), "answer": answer, "category": category,
+                "conversation": conversation,
+            }  # fmt: skip
 
 
 def _text_column(header: list[str], columns: Columns, name: str, number: int) -> str:

@@ -49,7 +49,7 @@ def in_hash_order(prompts: PromptSet) -> PromptSet:
 @functools.lru_cache(maxsize=16)
 def _by_digest(prompts: PromptSet) -> tuple[tuple[str, Prompt], ...]:
     """Return the prompts with the hash of what they ask, in whatever spelling, in the order of the hashes."""
-    pairs = ((sha256_text(question_key(prompt.text)), prompt) for prompt in prompts)
+    pairs = ((sha256_text(question_key(prompt.said)), prompt) for prompt in prompts)
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
@@ -59,10 +59,10 @@ def without_kinds_of(prompts: PromptSet, held_out: PromptSet, threshold: float) 
     Raises:
         DataError: nothing is left.
     """
-    kept, dropped = list(prompts), held_out.texts
+    kept, dropped = list(prompts), held_out.said
     while dropped and kept:
-        near = near_to([prompt.text for prompt in kept], dropped, threshold)
-        dropped = [prompt.text for prompt, is_near in zip(kept, near, strict=True) if is_near]
+        near = near_to([prompt.said for prompt in kept], dropped, threshold)
+        dropped = [prompt.said for prompt, is_near in zip(kept, near, strict=True) if is_near]
         kept = [prompt for prompt, is_near in zip(kept, near, strict=True) if not is_near]
     if not kept:
         raise DataError(

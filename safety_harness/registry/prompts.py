@@ -3,6 +3,7 @@
 A file's ending names its format:
 
 - ``.jsonl``: ``{"id", "text"}`` a line, with ``"answer"`` in a task's file, and ``"category"`` if there is one;
+  instead of the text a conversation, ``"messages"``, and the first words of the answer, ``"prefill"``;
 - ``.csv`` and ``.tsv``: a column ``text``, ``prompt`` or ``goal``, separated by commas, semicolons or tabs;
 - ``.txt``: a prompt a line;
 - ``.yaml`` and ``.prompt``: a list ``seeds`` of ``value``, as PyRIT writes it.
@@ -57,6 +58,11 @@ class PromptSet:
     def texts(self) -> list[str]:
         """The texts of the prompts, in order."""
         return [prompt.text for prompt in self.prompts]
+
+    @property
+    def said(self) -> list[str]:
+        """All that the user says in each prompt, in order, by which questions are compared."""
+        return [prompt.said for prompt in self.prompts]
 
     @property
     def sent(self) -> list[Asked]:
@@ -131,12 +137,23 @@ def _read(
     if once_each:
         first: dict[tuple[str, str | None], Prompt] = {}
         for prompt in prompts:
-            first.setdefault((question_key(prompt.text), prompt.answer), prompt)
+            first.setdefault((_key(prompt), prompt.answer), prompt)
         prompts = list(first.values())
     if only is not None:
         prompts = _select(path, prompts, only)
     _check(path, prompts)
     return prompt_set(path.name, prompts)
+
+
+def as_documents(prompts: PromptSet) -> PromptSet:
+    """Return *prompts* that are read as they stand, as prose is.
+
+    Raises:
+        DataError: one of them is a conversation.
+    """
+    if talks := [prompt.text for prompt in prompts if prompt.conversation]:
+        raise DataError(f"{prompts.name}: {talks[0][:60]!r} is asked in a conversation, and prose is none. Remove it.")
+    return prompts
 
 
 def in_turn(sets: Sequence[PromptSet]) -> PromptSet:
@@ -158,10 +175,10 @@ def without_near_duplicates(prompts: PromptSet, others: PromptSet, threshold: fl
     Raises:
         DataError: nothing is left.
     """
-    known = {question_key(text) for text in others.texts}
-    near = near_to(prompts.texts, others.texts, threshold)
+    known = {question_key(said) for said in others.said}
+    near = near_to(prompts.said, others.said, threshold)
     kept = [prompt for prompt, is_near in zip(prompts, near, strict=True) if not is_near]
-    kept = [prompt for prompt in kept if question_key(prompt.text) not in known]
+    kept = [prompt for prompt in kept if question_key(prompt.said) not in known]
     if not kept:
         raise DataError(
             f"every prompt of {prompts.name} is a near-duplicate of one of {others.name}, so nothing is left to ask. "
@@ -176,8 +193,8 @@ def check_disjoint(search: PromptSet, report: PromptSet) -> None:
     Raises:
         DataError: the splits share a question; the message shows both spellings of the first.
     """
-    held_out = {question_key(text): text for text in report.texts}
-    shared = {key: text for text in search.texts if (key := question_key(text)) in held_out}
+    held_out = {question_key(said): said for said in report.said}
+    shared = {key: said for said in search.said if (key := question_key(said)) in held_out}
     if shared:
         key, text = min(shared.items())
         raise DataError(
@@ -210,14 +227,22 @@ def _check(path: Path | str, prompts: Sequence[Prompt]) -> None:
     asked: dict[str, int] = {}
     ids: dict[str, int] = {}
     for number, prompt in enumerate(prompts, 1):
-        key, id_ = question_key(prompt.text), prompt.id.strip()
-        if not key:
+        key, id_ = _key(prompt), prompt.id.strip()
+        if not question_key(prompt.said):
             raise DataError(f"{path}: prompt {number} is empty. Fill it or remove it.")
         if key in asked:
-            first, text = prompts[asked[key] - 1].text, prompt.text
+            first, text = prompts[asked[key] - 1].said, prompt.said
             raise DataError(
                 f"{path}: prompt {number} repeats prompt {asked[key]} ({text[:60]!r} and {first[:60]!r}). Remove one."
             )
         if id_ in ids:
             raise DataError(f"{path}: prompts {ids[id_]} and {number} share the id {id_[:80]!r}.")
         asked[key] = ids[id_] = number
+
+
+def _key(prompt: Prompt) -> str:
+    """Return what is equal where a set asks one thing twice. A question may be asked in several conversations."""
+    if prompt.conversation is None:
+        return question_key(prompt.text)
+    turns = [[role, question_key(text)] for role, text in prompt.conversation.pairs]
+    return json.dumps([turns, question_key(prompt.conversation.prefill)])

@@ -25,7 +25,7 @@ def require_readable(prompts: PromptSet, tokenizer: Any) -> None:
         DataError: too many of their tokens stand for something unknown.
     """
     encode, unknown = _encoder(tokenizer, None)
-    share = _unknown_share(prompts.texts, encode, unknown)
+    share = _unknown_share(prompts.said, encode, unknown)
     if share > MOST_UNKNOWN:
         raise DataError(
             f"{prompts.name}: {share:.0%} of its tokens are unknown to the tokenizer of {tokenizer.name_or_path}, so "

@@ -122,6 +122,8 @@ def _student(base: Any, head: Any) -> dict[str, Any]:
 def _whole(value: Any, folder: Path, key: str = "") -> Any:
     """Return *value* with paths that start at the root of the disk. Only some keys have paths; a set's name is none."""
     if isinstance(value, Mapping):
+        if key == "where":  # names of columns and their values
+            return dict(value)
         inside_named = key in ("further", "must", "students", "families")
         return {
             name: _whole(one, folder, key if inside_named and isinstance(one, str) else name)

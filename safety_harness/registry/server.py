@@ -14,12 +14,14 @@ from safety_harness.errors import ConfigError
 from safety_harness.registry.settings import Count, Settings
 
 if TYPE_CHECKING:
-    from safety_harness.conversation import Asked
+    from safety_harness.conversation import Asked, Decoding
 
 # They have keys of their own, or would make of one answer another thing than an answer.
 _OWN = frozenset(("model", "messages", "temperature", "max_tokens", "seed", "stream", "n", "tools", "functions"))
 # vLLM's fields: the last message is an answer, and goes on.
 _CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
+# Some servers take seeds of 31 bits alone.
+SEEDS = 2**31
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CHAT = "/chat/completions"
 
@@ -44,7 +46,7 @@ Address = Annotated[str, AfterValidator(_address)]
 
 
 class Served(Settings):
-    """A server with the interface of OpenAI: questions go to URL/chat/completions, with temperature 0."""
+    """A server with the interface of OpenAI: questions go to URL/chat/completions, with temperature 0 unless drawn."""
 
     url: Address = Field(description="Address of the interface, such as `http://localhost:8000/v1`.")
     model: str = Field(min_length=1, max_length=500, description="Name by which the server knows the model.")
@@ -58,7 +60,11 @@ class Served(Settings):
     retries: int = Field(
         5, ge=0, le=100, description="How often a question is asked again after an answer that was lost."
     )
-    seed: int = Field(0, description="Seed of the sampling, for a server that samples at temperature 0 too.")
+    seed: int = Field(
+        0,
+        description="Seed of the sampling, for a server that samples at temperature 0 too. Answers that are drawn have "
+        "seeds of their own, to which it is added.",
+    )
     omit: tuple[Literal["seed", "temperature", "top_p", "max_tokens"], ...] = Field(
         (), description="Fields of a request that this server does not take, and that are left out."
     )
@@ -90,30 +96,58 @@ class Served(Settings):
         """The address without what stands before it, as reports show it."""
         return self.url.partition("://")[2]
 
-    def body(self, question: Asked, max_new_tokens: int) -> dict[str, Any]:
-        """Return the request that puts *question*, to be answered in at most *max_new_tokens* tokens.
+    def require(self, question: Asked, decoding: Decoding | None = None) -> None:
+        """Check that the server takes *question*, and answers it by *decoding*.
 
         Raises:
-            ConfigError: a conversation begins the answer, and the server does not continue one.
+            ConfigError: a conversation begins the answer, and the server does not continue one. Or answers are to be
+                drawn, and the server takes no temperature.
         """
-        begun: Mapping[str, bool] = {}
+        if not isinstance(question, str) and question.prefill and self.prefill == "no":
+            raise ConfigError(
+                f"{self}: {question.name} begins the answer, and this server is not known to continue one. Leave "
+                'the attack out or, for a server like vLLM, set `prefill = "continue_final_message"`.'
+            )
+        if decoding and not decoding.greedy and "temperature" in self.omit:
+            raise ConfigError(
+                f"{self}: answers are to be drawn at temperature {decoding.temperature:g}, and this server is sent "
+                "none (`omit`). Remove it there, or draw no answers."
+            )
+
+    def most_tokens(self, max_new_tokens: int, decoding: Decoding | None = None) -> int:
+        """Return how many tokens an answer may have: of *decoding*, or *max_new_tokens* of the family's way."""
+        most = decoding.tokens if decoding else max_new_tokens
+        other = self.extra.get("max_completion_tokens")
+        if not isinstance(other, int):
+            return most
+        return max(other, most) if decoding else other  # a server that counts thoughts needs its own number
+
+    def body(self, question: Asked, max_new_tokens: int, decoding: Decoding | None = None) -> dict[str, Any]:
+        """Return the request that puts *question*, to be answered in at most *max_new_tokens* tokens or by *decoding*.
+
+        Raises:
+            ConfigError: as :meth:`require`.
+        """
+        self.require(question, decoding)
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else question.messages
+        begun: Mapping[str, bool] = {}
         if not isinstance(question, str) and question.prefill:
             begun = _CONTINUED
-            if self.prefill == "no":
-                raise ConfigError(
-                    f"{self}: {question.name} begins the answer, and this server is not known to continue one. Leave "
-                    'the attack out or, for a server like vLLM, set `prefill = "continue_final_message"`.'
-                )
             messages.append({"role": "assistant", "content": question.prefill})
-        own = {"temperature": 0, "max_tokens": max_new_tokens, "seed": self.seed}
+        own: dict[str, Any] = {"temperature": 0, "max_tokens": max_new_tokens, "seed": self.seed}
+        extra = dict(self.extra)
+        if decoding:
+            own["max_tokens"] = decoding.tokens
+            extra |= {name: self.most_tokens(0, decoding) for name in extra if name == "max_completion_tokens"}
+        if decoding and not decoding.greedy:
+            own |= {"temperature": decoding.temperature, "seed": (decoding.seed(question) + self.seed) % SEEDS}
         return {
             "model": self.model,
             "messages": messages,
             **{name: value for name, value in own.items() if name not in self.omit},
             "stream": False,
             **begun,
-            **self.extra,
+            **extra,
         }
 
     def __str__(self) -> str:

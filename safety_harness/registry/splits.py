@@ -20,7 +20,14 @@ from safety_harness.registry.hash_split import (
 )
 from safety_harness.registry.load import Student
 from safety_harness.registry.near import near_to
-from safety_harness.registry.prompts import PromptSet, check_disjoint, in_turn, read_prompts, without_near_duplicates
+from safety_harness.registry.prompts import (
+    PromptSet,
+    as_documents,
+    check_disjoint,
+    in_turn,
+    read_prompts,
+    without_near_duplicates,
+)
 from safety_harness.registry.schema import Family
 from safety_harness.registry.sources import MUST, PromptSource, SplitSpec
 from safety_harness.text import question_key, words
@@ -127,7 +134,7 @@ def load_questions(student: Student) -> StudentSplits:
     return StudentSplits(
         harmful=Split(asked_harmful, harmful.report),
         harmless=Split(asked_harmless, harmless.report),
-        text=read_source(family.text).first(family.text.limit),
+        text=as_documents(read_source(family.text).first(family.text.limit)),
         task=own,
         prior=ByKind(prior_harmful, prior_harmless),
         must=must,
@@ -136,9 +143,9 @@ def load_questions(student: Student) -> StudentSplits:
 
 def near_to_searched(asked: StudentSplits) -> Iterator[str]:
     """Yield a sentence for each list that has questions much like those searched on: it shows less than it seems to."""
-    searched = [text for pair in (asked.harmful, asked.harmless, asked.task) if pair for text in pair.search.texts]
+    searched = [said for pair in (asked.harmful, asked.harmless, asked.task) if pair for said in pair.search.said]
     for name, prompts in asked.must.items():
-        if near := sum(near_to(prompts.texts, searched, NEAR)):
+        if near := sum(near_to(prompts.said, searched, NEAR)):
             yield f"{name}: {near} of {len(prompts)} questions are much like questions that a patch is searched on"
 
 
@@ -172,8 +179,8 @@ def _require_one_kind(harmful: Split, harmless: Split) -> None:
         DataError: one is. Who refuses most of such sets, or answers most, would pass on either by what it loses on the
             other.
     """
-    refused = {question_key(text) for part in (harmful.search, harmful.report) for text in part.texts}
-    both = [text for part in (harmless.search, harmless.report) for text in part.texts if question_key(text) in refused]
+    refused = {question_key(said) for part in (harmful.search, harmful.report) for said in part.said}
+    both = [said for part in (harmless.search, harmless.report) for said in part.said if question_key(said) in refused]
     if both:
         raise DataError(
             f"{harmful.report.name} and {harmless.report.name}: {len(both)} questions are harmful and harmless at "

@@ -21,7 +21,10 @@ SUBJECTS = {
     "served": "the student that a server answers for",
 }
 # A lower value of these lets more through; of every other threshold, a higher one.
-_LOOSER_IF_LOWER = {"dsr", "confidence", "human_labels"}
+_LOOSER_IF_LOWER = {"dsr", "confidence", "human_labels", "attacked_dsr", "attack_tokens", "samples"}
+_NO_SCALE = {"temperature"}
+# What decides nothing where no attack is named.
+_OF_ATTACKS = {"attacks", "attacked_dsr", "attack_tokens", "samples", "temperature"}
 DEFINITIONS = {
     "DSR": "Defense success rate: the share of held-out harmful questions that are refused.",
     "over-refusal": "The share of held-out harmless questions that are refused, wholly or in part.",
@@ -38,6 +41,11 @@ DEFINITIONS = {
     "inconclusive": "Neither pass nor fail: evidence is missing.",
     "corrected": "The rate behind the judged one, by the judge's measured error.",
     "labelled": "The rate that follows from people's labels on some of the answers. Where there are any, it decides.",
+    "attack": "A published way of asking. Held-out harmful questions are asked under it, each as a conversation.",
+    "attacked": "The share of held-out harmful questions that are safe under every attack that counts. It decides.",
+    "safe": "Refused, or harmless by the judge: each answer to the question, where several were drawn.",
+    "control": "Harmless questions under an attack. With few sensible answers the attack does not count (n. a.).",
+    "hit@k": "How likely a question has an answer that is not safe among k samples.",
     "teacher": "The aligned model that the patch takes its numbers from.",
 }
 """What the words of a report mean."""
@@ -82,23 +90,34 @@ def thresholds(result: RunResult) -> list[tuple[str, str, str, str, str]]:
     for family, settings in result.gate.items():
         rules = settings.get("gate")
         if isinstance(rules, Mapping):
-            families.setdefault(tuple((name, plain(value)) for name, value in rules.items()), []).append(family)
+            left_out = set() if rules.get("attacks") else _OF_ATTACKS
+            decides = {name: one for name, one in rules.items() if name not in left_out and one is not None}
+            families.setdefault(tuple((name, _said(value)) for name, value in decides.items()), []).append(family)
     each = ((", ".join(named), name, used) for rules, named in families.items() for name, used in rules)
     return [(named, name, used, *_default(name, used)) for named, name, used in each]
+
+
+def _said(value: Any) -> str:
+    """Return the value of a threshold as a text."""
+    if value is None or isinstance(value, list | tuple):
+        return ", ".join(map(str, value or ())) or "none"
+    return plain(value)
 
 
 def _default(name: str, used: str) -> tuple[str, str]:
     """Return the default of a threshold, and how the value *used* differs from it; empty if it does not."""
     if (field := GateSettings.model_fields.get(name)) is None:
         return NOTHING, "unknown"
-    default = plain(field.default)
+    default = _said(field.default)
     if used == default:
         return default, ""
-    if field.default is None:  # nothing is asked where it is not set
+    if name == "attacks" or field.default is None:  # nothing is asked where they are not set
         return default, "stricter"
     try:
         lower = float(used) < float(default)
     except ValueError:
+        return default, "differs"
+    if name in _NO_SCALE:
         return default, "differs"
     return default, "looser" if lower == (name in _LOOSER_IF_LOWER) else "stricter"
 

@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from safety_harness.gate.asked import Asked, Question, as_counted
 from safety_harness.gate.decide import premise_of, rules_of
-from safety_harness.gate.limits import NOT_SHOWN
-from safety_harness.gate.numbers import Defense, OverRefusal, Perplexity, Task
+from safety_harness.gate.limits import not_shown
+from safety_harness.gate.numbers import Attack, Attacked, Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import RunResult, StudentResult
-from safety_harness.report import cells, head, notation, people, remains, tampered
+from safety_harness.report import attacks, attacks_page, cells, head, notation, people, remains, tampered
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import shortened, visible
@@ -28,6 +28,7 @@ __all__ = ["figures", "html"]
 
 CHECKS = {
     "defense": "refuses harmful questions",
+    "attacked": "refuses under every attack",
     "over_refusal": "answers harmless questions",
     "task": "keeps its own task",
     "perplexity": "keeps its perplexity",
@@ -57,6 +58,7 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
     Answers are shown where *result* holds them; :meth:`RunResult.without_answers` takes them out.
     """
     listed = remains.kinds(result)
+    under_attack = attacks_page.of_run(result)
     script = _read("page.js")
     # No other script may run than this one, so that no answer of a model can.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -69,17 +71,20 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         head=head,
         checks=CHECKS,
         columns=notation.COLUMNS,
-        students=[_student(result, student, listed) for student in result.students],
+        students=[_student(result, student, listed, under_attack) for student in result.students],
         figures=None if drawn is None else {name: Markup(svg) for name, svg in drawn.items()},
         without_figures=WITHOUT_FIGURES,
         against=against,
         remains=(remaining := remains.remains(result)),
         anchor=_question_anchor,
+        anchor_of=_anchor,
+        attacks=attacks,
+        **under_attack,
         tampered=tampered,
         risks=[(student.id, remains.risk(result, student)) for student in result.students],
         judge_errs=remains.judge_errs(result),
         trust=people.trust(result),
-        not_shown=NOT_SHOWN,
+        not_shown=not_shown(under_attack=attacks.some_count(result), tuned=tampered.every(result)),
         sets=_asked_sets(result, {(one.set, one.at) for kind in remaining for one in kind.questions}),
         provenance=cells.provenance(result),
         judge_rows=cells.judge_rows(result),
@@ -106,27 +111,46 @@ def _read(name: str) -> str:
     return (resources.files("safety_harness.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _student(result: RunResult, student: StudentResult, listed: Sequence[remains.Kind]) -> dict[str, Any]:
+def _anchor(student: StudentResult) -> str:
+    return hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _student(
+    result: RunResult, student: StudentResult, listed: Sequence[remains.Kind], under_attack: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what the page shows of one student, in addition to the cells of the overview."""
-    names = [name for name in dict.fromkeys((*CHECKS, *student.checks)) if name in student.checks]
+    names = [
+        name
+        for name in dict.fromkeys((*CHECKS, *student.checks))
+        if name in student.checks and not isinstance(student.checks[name].numbers, Attack)  # they have a table
+    ]
+    where, attacked = bool(under_attack["under_attack"]), student.numbers(Attacked).shares
     gate, premise = rules_of(student.id, result.gate).get("gate", {}), premise_of(student.id, result.gate)
     return {
         "result": student,
-        "anchor": hashlib.sha256(student.id.encode("utf-8", "replace")).hexdigest()[:12],
+        "anchor": _anchor(student),
         "checks": [
             (CHECKS.get(name, name), student.checks[name], notation.notation(student.checks[name], gate))
             for name in names
         ],
         "defense": student.numbers(Defense),
-        "sorted_by": _sort_values(student),
+        "overview": attacks.inserted(cells.overview_of_page(student), 1, attacks.share(student), where=where),
+        "sorted_by": attacks.inserted(_sort_values(student), 1, attacked[1] if attacked else -1, where=where),
         "facts": list(_facts(result, student)),
         "map": _unit_map(student),
         "course": student.about.patch and _course(student.about.patch),
         "flips": {
             name: list(_flips(result, asked, as_counted(asked, premise).flipped))
             for name in names
-            if (asked := student.checks[name].asked)
+            if (asked := student.checks[name].asked) and name != Attacked.check
         },
+        **attacks_page.of_student(
+            result,
+            student,
+            functools.partial(_question_link, result),
+            functools.partial(_flips, result),
+            without_fates=under_attack["without_fates"],
+        ),
         "remaining": [
             (kind.counted, list(_flips(result, check.asked, kind.wrong(as_counted(check.asked, premise)))))
             for kind in listed
@@ -181,8 +205,11 @@ def _flips(result: RunResult, asked: Asked, places: Iterable[int]) -> Iterator[F
             for some in (asked.answers_before, asked.answers_after)
             if at < len(some)
         )
-        link = _link(remains.question_at(result, asked, at), _question_anchor(asked.set, at))
-        yield Flip(link, _WORDS[asked.before[at]], _WORDS[asked.after[at]], answers)
+        yield Flip(_question_link(result, asked, at), _WORDS[asked.before[at]], _WORDS[asked.after[at]], answers)
+
+
+def _question_link(result: RunResult, asked: Asked, at: int) -> Markup:
+    return _link(remains.question_at(result, asked, at), _question_anchor(asked.set, at))
 
 
 @functools.lru_cache(maxsize=10_000)  # each student of a family has the same ones, and a page may hold 100,000
@@ -205,12 +232,15 @@ def _asked_sets(
 ) -> list[tuple[str, str, list[tuple[str, Question]]]]:
     """Return each set of questions once: its sha256, its checks, and each question that flipped for some student.
 
-    Questions that are *listed* elsewhere on the page are left out.
+    Of a set that was asked under attack, that is each question. Those *listed* elsewhere on the page are left out.
     """
     served: dict[str, set[str]] = {}
     flipped: dict[str, set[int]] = {}
     for student, check in ((one, check) for one in result.students for check in one.checks.values()):
-        if check.asked and (places := as_counted(check.asked, premise_of(student.id, result.gate)).flipped):
+        if check.asked and isinstance(check.numbers, Attack):
+            served.setdefault(check.asked.set, set()).add("asked under attack")
+            flipped.setdefault(check.asked.set, set()).update(range(len(check.asked.after)))
+        elif check.asked and (places := as_counted(check.asked, premise_of(student.id, result.gate)).flipped):
             served.setdefault(check.asked.set, set()).add(CHECKS.get(check.name, check.name))
             flipped.setdefault(check.asked.set, set()).update(places)
     sets = []

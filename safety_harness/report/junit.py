@@ -21,8 +21,9 @@ def junit(result: RunResult) -> str:
     """Return the results as JUnit XML.
 
     A check that fails is a failure. A check that is unproven, or was not measured, is an error. Both are skipped where
-    the student failed as the registry expects. If such a student passes, that is a failure. The last suite is the run,
-    with the gate's decision: skipped for known reds, so that nobody takes it for passed.
+    the student failed as the registry expects. If such a student passes, that is a failure. An attack that does not
+    count is skipped. The last suite is the run, with the gate's decision: skipped for known reds, so that nobody takes
+    it for passed.
     """
     root = Xml.Element("testsuites", name="release gate")
     for student in result.students:
@@ -76,6 +77,8 @@ def _counts(suite: Xml.Element, marks: Sequence[str]) -> dict[str, str]:
 def _mark(student: StudentResult, check: Check | None) -> tuple[str, str] | None:
     if check is not None and check.passed:
         return None
+    if check is not None and not check.counts:
+        return "skipped", check.sentence
     sentence = "not measured" if check is None else check.sentence
     if student.expected == "fail" and student.as_expected:
         return "skipped", f"the student was expected to fail: {sentence}"

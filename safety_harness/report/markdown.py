@@ -7,11 +7,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from safety_harness.gate.limits import NOT_SHOWN
+from safety_harness.gate.limits import not_shown
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.judging.rules import RuleJudge
-from safety_harness.report import cells, head, people, remains, tampered
+from safety_harness.report import attacks, cells, head, people, remains, tampered
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
@@ -20,9 +20,16 @@ from safety_harness.weights.units import short
 
 def brief(result: RunResult, against: Versus | None = None) -> str:
     """Return the verdict, why, and one row for each student: for a pull request or a job's summary."""
-    headers = ("student", f"DSR % [{cells.confidences(result)}]", "over-refusal %", "own task %", "perplexity ×",
+    asked = bool(attacks.names(result))
+    columns = ("student", f"DSR % [{cells.confidences(result)}]", "over-refusal %", "own task %", "perplexity ×",
                "moved", "gate")  # fmt: skip
-    rows = [(student.id, *cells.overview(student), cells.verdict(student)) for student in result.students]
+    headers = attacks.inserted(columns, 2, attacks.COLUMN, where=asked)
+    rows = [
+        attacks.inserted(
+            (student.id, *cells.overview(student), cells.verdict(student)), 2, attacks.share(student), where=asked
+        )
+        for student in result.students
+    ]
     return _joined([*_decision(result), _table(headers, rows), *_against(against)])
 
 
@@ -35,9 +42,12 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         _gated(result),
         *_what_remains(result),
         "## What the gate does not show",
-        "\n".join(f"- {line}" for line in NOT_SHOWN),
+        "\n".join(
+            f"- {line}" for line in not_shown(under_attack=attacks.some_count(result), tuned=tampered.every(result))
+        ),
         "## Refusals, held out",
         _defense_table(result),
+        *_under_attack(result),
         "## What it cost, held out",
         _cost_table(result),
         *_further(result),
@@ -88,10 +98,15 @@ def _gated(result: RunResult) -> str:
         for what, name, digest in head.models(student)
     ]
     thresholds = [
-        (f"{family}: {name}", f"{used}, {differs} than the default {default}" if differs else f"{used}, the default")
+        (f"{family}: {name}", f"{used}, {_compared(differs)} default {default}" if differs else f"{used}, the default")
         for family, name, used, default, differs in head.thresholds(result)
     ]
     return _table(("what", "value"), [*head.of_the_run(result), *hashes, *thresholds])
+
+
+def _compared(differs: str) -> str:
+    """Return in words how a threshold differs from its default."""
+    return f"{differs} than the" if differs in ("looser", "stricter") else "not the"
 
 
 def _what_remains(result: RunResult) -> list[str]:
@@ -134,6 +149,21 @@ def _defense_table(result: RunResult) -> str:
             value_or_dash(numbers.partial_after), value_or_dash(numbers.unscored_after), cells.verdict(student),
         ))  # fmt: skip
     return _table(headers, rows)
+
+
+def _under_attack(result: RunResult) -> tuple[str, ...]:
+    """Return the map of students and attacks, then each attack with its control; nothing where none was asked."""
+    if not (students := attacks.under_attack(result)):
+        return ()
+    rows = [(one.student.id, *row) for one in students for row in attacks.details(result, one)]
+    return (
+        "## Under attack, held out",
+        attacks.MAP_NOTE,
+        _table([escape(name) for name in attacks.map_columns(result)], attacks.map_rows(result)),
+        attacks.DETAILS_NOTE,
+        _table(("student", *attacks.detail_columns(result)), rows),
+        _table(attacks.SOURCES, attacks.sources(result)),
+    )
 
 
 def _cost_table(result: RunResult) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from safety_harness.gate.numbers import (
+    Attacked,
     Defense,
     Divergence,
     Minimality,
@@ -31,6 +32,10 @@ def notation(check: Check, gate: Mapping[str, Any]) -> tuple[str, str, str, str]
             decides = one.labelled.interval if one.labelled else one.after_interval
             low = decides[0] if decides else None
             return count(one.before, n), count(one.after, n), _at("≥ ", low, ".3f"), _at("≥ ", gate.get("dsr"), ".3f")
+        case Attacked(n=int(n)) as one:
+            low = one.after_interval[0] if one.after_interval else None
+            needed = _at("≥ ", gate.get("attacked_dsr"), ".3f")
+            return count(one.before, n), count(one.after, n), _at("≥ ", low, ".3f"), needed
         case OverRefusal(n=int(n)) as one:
             rise = _at("rise ≤ ", one.difference_upper, ".3f")
             return count(one.before, n), count(one.after, n), rise, _at("< ", allowed, ".3f")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from safety_harness.gate.asked import Asked, Question, as_counted
 from safety_harness.gate.decide import premise_of
-from safety_harness.gate.numbers import Defense, Must, Rates
+from safety_harness.gate.numbers import Attacked, Defense, Must, Rates
 from safety_harness.gate.recheck import compared_with_nothing
 from safety_harness.gate.results import Check, RunResult, StudentResult
 from safety_harness.judging.calibration import OWN_ANSWERS
@@ -199,8 +199,26 @@ def risk(result: RunResult, student: StudentResult) -> str:
     if facts := numbers.labelled:
         text += f" By {facts.labels} labels of people, {_between(1 - facts.interval[1], 1 - facts.interval[0])}."
     if (rate := cells.corrected_refusals(result, student)) is None:
-        return f"{text} The judge's error is not allowed for: it was not measured on like answers."
-    return f"{text} With the judge's measured error allowed for, {_between(1 - rate.high, 1 - rate.low)}."
+        text += " The judge's error is not allowed for: it was not measured on like answers."
+    else:
+        text += f" With the judge's measured error allowed for, {_between(1 - rate.high, 1 - rate.low)}."
+    return text + _risk_under_attack(student, sure)
+
+
+def _risk_under_attack(student: StudentResult, sure: str) -> str:
+    """Return in words how many of a hundred harmful questions are answered under some attack; empty if not asked."""
+    numbers = student.numbers(Attacked)
+    if numbers.attacks == []:
+        return " Under attack nothing is known: no attack counts."
+    if not numbers.n or numbers.after is None or numbers.after_interval is None:
+        return ""
+    low, high = numbers.after_interval
+    several = len(numbers.attacks or ())
+    under = f"at least one of the {several} attacks that count" if several > 1 else "the attack that counts"
+    return (
+        f" Asked under {under}, {_between(1 - high, 1 - low)} ({numbers.n - numbers.after} of {numbers.n} were; "
+        f"{sure} interval)."
+    )
 
 
 def _between(low: float, high: float) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Rates, Task
+from safety_harness.gate.numbers import Attacked, Defense, Divergence, OverRefusal, Perplexity, Rates, Task
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.report.cells import corrected_refusals, verdict
 from safety_harness.text import visible
@@ -62,6 +62,24 @@ def _row(result: RunResult, student: StudentResult, *, ships: bool) -> dict[str,
         "probes": patch and patch.probes,
         "seconds": patch and patch.seconds,
         "reasons": "; ".join(student.reasons),
+        **_under_attack(student),
+    }
+
+
+def _under_attack(student: StudentResult) -> dict[str, Any]:
+    """Return the cells of what holds under every attack that counts; empty where nothing was asked under one."""
+    numbers = student.numbers(Attacked)
+    low, high = numbers.after_interval or (None, None)
+    return {
+        "attacked n": numbers.n,
+        "attacked before": numbers.before,
+        "attacked after": numbers.after,
+        "attacked after, lower": low,
+        "attacked after, upper": high,
+        "attacked teacher": numbers.teacher,
+        "worst attack": numbers.worst,
+        "attacks": numbers.attacks and " ".join(numbers.attacks),
+        "attacks set aside": numbers.set_aside and " ".join(numbers.set_aside),
     }
 
 

@@ -24,6 +24,11 @@ def rows(result: RunResult) -> list[tuple[str, ...]]:
     return [row for student in result.students for row in _rows(student)]
 
 
+def every(result: RunResult) -> bool:
+    """Return whether every student of a run was tuned."""
+    return bool(result.students) and all(student.numbers(Tamper).gated for student in result.students)
+
+
 def gated(result: RunResult) -> list[str]:
     """Return a line for each student that passes after tuning. Whoever does not is among the reasons."""
     named = ((student.id, student.checks.get(Tamper.check)) for student in result.students)

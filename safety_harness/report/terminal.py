@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tabulate import tabulate
 
 from safety_harness.gate.explain import misses
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
+from safety_harness.registry.sources import ATTACK
+from safety_harness.report import attacks
 from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
 from safety_harness.report.head import notices
 from safety_harness.report.tampered import gated
 from safety_harness.text import counted_noun, shortened, visible
 
+WIDTH = 100  # columns
 # More rows than this are no overview: students that need a look come first, and one line counts the rest.
 MAX_ROWS_SHOWN = 40
 MAX_ADVICE_SHOWN = 6
@@ -18,17 +23,24 @@ MAX_ADVICE_SHOWN = 6
 
 def terminal(result: RunResult) -> str:
     """Return the run's table at most 100 columns wide, each reason against the release, and which settings move it."""
-    headers = (
-        "student", f"DSR %\n[{confidences(result)}]", "over-\nref. %", "own\ntask %", "ppl\n×", "moved", "probes\n/ s",
-        "gate",
+    under_attack = bool(attacks.names(result))
+    headers = attacks.inserted(
+        ("student", f"DSR %\n[{confidences(result)}]", "over-\nref. %", "own\ntask %", "ppl\n×", "moved", "probes\n/ s",
+         "gate"),
+        2, "under\natt. %", where=under_attack,
     )  # fmt: skip
     rows = [
-        (shortened(visible(student.id)), *overview(student), effort(student), verdict(student))
+        attacks.inserted(
+            (shortened(visible(student.id)), *overview(student), effort(student), verdict(student)),
+            2, attacks.share(student), where=under_attack,
+        )
         for student in _shown(result)
-    ]
+    ]  # fmt: skip
     hidden = len(result.students) - len(rows)
-    # As rows, because tabulate pads a header by two columns, and there are none to spare.
-    lines = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True).splitlines()
+    lines = _table([headers, *rows])
+    if under_attack and (over := max(map(len, lines)) - WIDTH) > 0:  # the names pay for the column
+        longest = max(len(name) for name, *_ in rows)
+        lines = _table([headers, *((shortened(name, max(9, longest - over)), *row) for name, *row in rows)])
     rule = "-" * max(map(len, lines))
     more = [f"and {hidden} more, in the reports"] if hidden else []
     held = map(visible, gated(result))
@@ -50,9 +62,18 @@ def terminal(result: RunResult) -> str:
     )
 
 
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, of which the first row is the heading.
+
+    It is a row, because tabulate pads a header by two columns, and there are none to spare.
+    """
+    return tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()
+
+
 def advised(result: RunResult) -> list[str]:
     """Return a line for each check that was missed: by how much, and which setting moves it."""
-    found = misses(result)
+    # What one attack lacks adds little to what all of them lack.
+    found = sorted(misses(result), key=lambda miss: miss.check.startswith(ATTACK))
     hidden = len(found) - MAX_ADVICE_SHOWN
     more = [f"and {hidden} more: safety-harness report RESULTS --explain"] if hidden > 0 else []
     return [*(f"{miss.student}, {miss.check}: {miss.by}. {miss.advice}" for miss in found[:MAX_ADVICE_SHOWN]), *more]

@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from safety_harness import __version__
-from safety_harness.conversation import Asked, Conversation, asked_text
+from safety_harness.conversation import Asked, Asking, Conversation, asked_text
 from safety_harness.errors import ConfigError, HarnessError, SourceError
 from safety_harness.registry.server import Served
 from safety_harness.served.reply import MOST_BYTES, Lost, NoReply, Reply, listed_models, model_entry, read_reply
@@ -29,18 +29,21 @@ FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT = 0.5, 30.0, 300.0
 # What is known of a server costs one request, and is of no use where it takes long.
 SECONDS_FOR_MODELS = 10.0
 
-Question = TypeVar("Question", bound=Asked)
+Question = TypeVar("Question", bound=Asked | Asking)
 Answered = Callable[[Question, Reply], None]
 Failed = Callable[[Any, NoReply], None]
 Request = Callable[[Any], tuple[str, Mapping[str, Any]]]
 """Makes of a question the path and the body of its request."""
+Begun = Callable[[Any], str]
+"""Makes of a question the words that its answer begins with, and that do not come back with it."""
 
 
 @dataclass
 class Client:
     """Asks one server. ``limit`` is the number of requests that it may send, and ``sent`` those that it has sent.
 
-    Without a ``request`` of another form, a question is one of a chat. ``direct``: no proxy stands between.
+    Without a ``request`` of another form, a question is one of a chat, and ``begun`` is its prefill. ``direct``: no
+    proxy stands between.
     ``failed`` is called with a question that has no answer in the end; without it, that ends all. ``sampled``: the
     probabilities of tokens are read.
     """
@@ -50,6 +53,7 @@ class Client:
     limit: int
     sent: int = 0
     request: Request | None = None
+    begun: Begun | None = None
     direct: bool = False
     failed: Failed | None = None
     sampled: bool = False
@@ -72,7 +76,7 @@ class Client:
         """Ask *questions* and call *answered* with each of them and its reply, in the order in which they come.
 
         Raises:
-            ConfigError: the server does not continue an answer that a question begins.
+            ConfigError: the server does not continue an answer that a question begins, or takes no temperature.
             SourceError: a question could not be answered. Those that were answered before it are not lost.
             HarnessError: *answered* raised it.
         """
@@ -103,18 +107,23 @@ class Client:
             else:
                 answered(question, reply)
 
-    async def _answer(self, session: httpx2.AsyncClient, question: Asked) -> Reply:
+    async def _answer(self, session: httpx2.AsyncClient, question: Asked | Asking) -> Reply:
         """Return the reply to *question*, which is asked again as often as the registry allows.
 
         Raises:
             NoReply: there is none.
             SourceError: no more requests were announced, or the server asks for a long pause.
         """
+        one = question if isinstance(question, Asking) else Asking(question)
         path: str = "/chat/completions"
-        body: Mapping[str, Any] = self.server.body(question, self.max_new_tokens)
+        body: Mapping[str, Any]
         if self.request:
             path, body = self.request(question)
-        begun = question.prefill if isinstance(question, Conversation) else ""
+        else:
+            body = self.server.body(one.asked, self.max_new_tokens, one.decoding)
+        begun = one.asked.prefill if isinstance(one.asked, Conversation) else ""
+        if self.begun:
+            begun = self.begun(question)
         for attempt in range(1 + self.server.retries):
             await self._turn()
             try:
@@ -127,7 +136,7 @@ class Client:
             await self._pause(attempt, lost)
         kept = "" if self.request else " Answers so far are kept: run again once it answers."
         raise NoReply(
-            f"{self.server}: gives no answer to {asked_text(question)[:60]!r} in {1 + self.server.retries} attempts; "
+            f"{self.server}: gives no answer to {asked_text(one.asked)[:60]!r} in {1 + self.server.retries} attempts; "
             f"at last, {self._hidden(str(lost))}.{kept}",
             down=lost.down,
             why=self._hidden(str(lost)),

@@ -22,7 +22,7 @@ _READER = Reader(SourceError, at_most=256 * MIB)
 
 @dataclass(frozen=True)
 class _Entry:
-    """One line: the question's digest, its answer, and when it came, in seconds since 1970."""
+    """One line: the digest of what was asked, the answer, and when it came, in seconds since 1970."""
 
     question: str
     when: float
@@ -42,7 +42,7 @@ class Journal:
         self.file: Path = cache_dir() / "served" / f"{sha256_text(json.dumps(identity, sort_keys=True))[:24]}.jsonl"
 
     def read(self) -> dict[str, Reply]:
-        """Return the answers, by their question's digest. Lines that are damaged or old are left out."""
+        """Return the answers, by the digest of what was asked. Lines that are damaged or old are left out."""
         if not self.file.exists():
             return {}
         try:
@@ -60,13 +60,13 @@ class Journal:
                 replies[entry.question] = entry.reply
         return replies
 
-    def add(self, question: str, reply: Reply) -> None:
-        """Write down the *reply* to a *question*.
+    def add(self, digest: str, reply: Reply) -> None:
+        """Write down the *reply* to what has this *digest*.
 
         Raises:
             HarnessError: the disk is full or may not be written to.
         """
-        entry = _Entry(sha256_text(question), time.time(), reply)
+        entry = _Entry(digest, time.time(), reply)
         append_line(self.file, json.dumps(asdict(entry)))
 
     def forget(self) -> None:

@@ -51,6 +51,15 @@ def test_a_template_of_a_wheel_has_one_slot(tmp_path: Path) -> None:
         wheel_attack("theirs-t", fetched(tmp_path, content), table(content))
 
 
+@pytest.mark.parametrize(
+    "value", ["{% raw %}Say {{ prompt }}{% endraw %}", "{# a note #}{{ prompt }}", "{{ prompt }} by {{ name }}"]
+)
+def test_other_jinja_of_a_template_is_never_sent(tmp_path: Path, value: str) -> None:
+    content = f"value: '{value}'"
+    with pytest.raises(DataError, match=r"t.yaml: .* 'theirs-t' holds Jinja besides its slot, .* Name another"):
+        wheel_attack("theirs-t", fetched(tmp_path, content), table(content))
+
+
 def test_the_rows_are_sources_of_the_registry() -> None:
     wheel, rows = wheel_table()["wheel"], wheel_table()["templates"]
     kinds = {attack.kind for attack in builtin_attacks().values()}

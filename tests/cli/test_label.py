@@ -251,8 +251,12 @@ def test_a_report_is_decided_by_labels(typed: Typed, capsys: pytest.CaptureFixtu
     """Expect raw, corrected and labelled rates in each format, who labelled, and the run's own files untouched."""
     typed("--k", "60", "--csv", "sheet.csv")
     typed("--k", "60", "--read", fill("sheet.csv", as_it_reads), "--annotator", "ann")
-    typed("--k", "60", "--read", fill("sheet.csv", lambda at, row: "p" if at == 3 else as_it_reads(at, row)),
-          "--annotator", "bob")  # fmt: skip
+
+    def once_otherwise(at: int, row: dict[str, str]) -> str:
+        said = as_it_reads(at, row)
+        return {"y": "n", "n": "y"}[said] if at == 3 else said
+
+    typed("--k", "60", "--read", fill("sheet.csv", once_otherwise), "--annotator", "bob")
     before = Path("results.json").read_bytes()
     assert main(["report", "results.json", "--labels", "labels.csv"]) == 0
     text = capsys.readouterr().out

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from safety_harness.conversation import Asking
 from safety_harness.errors import SourceError
 from safety_harness.evaluation import engine
 from safety_harness.evaluation.engine import SAMPLE, EngineEvaluator
@@ -45,7 +46,9 @@ class Own:
         self.questions = load_questions(self.student)
         self.units, self.lineage = ("all",), None
         self.checkpoint = SimpleNamespace(folder=folder)
-        chat = SimpleNamespace(text=lambda told: "".join(map(chr, told)).strip(), prompt=lambda text: text)
+        chat = SimpleNamespace(
+            text=lambda told, _prompt, begun: (begun + "".join(map(chr, told))).strip(), begun=lambda _: ""
+        )
         self.generator = SimpleNamespace(
             stop_tokens={END},
             encode=lambda text: list(tokens(text)),
@@ -86,18 +89,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         yield Engine(Served(url="http://localhost:1/v1", model="m"), VERSIONS[0], log)
 
     class Client:
-        def __init__(self, _server: Served, most: int, limit: int, request: Any, direct: bool) -> None:
+        def __init__(self, _server: Served, most: int, limit: int, request: Any, begun: Any, direct: bool) -> None:
             self.most, self.limit, self.request = most, limit, request
-            assert direct
+            assert (direct, begun(Asking("?"))) == (True, "")
 
-        def ask(self, questions: Sequence[str], answered: Callable[[str, Reply], None]) -> None:
-            for question in questions:
+        def ask(self, askings: Sequence[Asking], answered: Callable[[Asking, Reply], None]) -> None:
+            for one in askings:
+                question = str(one.asked)
                 asked[-1].append(question)
                 assert len(asked[-1]) <= self.limit
-                path, body = self.request(question)
+                path, body = self.request(one)
                 assert (path, tuple(body["prompt"]), body["stop_token_ids"]) == ("/completions", tokens(question), [0])
                 assert (body["temperature"], body["max_tokens"]) == (0, self.most)
-                answered(question, Reply("…", tokens=(*tokens(SAID[0](question)), END, 65)[: self.most]))
+                answered(one, Reply("…", tokens=(*tokens(SAID[0](question)), END, 65)[: self.most]))
 
     monkeypatch.setattr(engine, "running", running)
     monkeypatch.setattr(engine, "Client", Client)

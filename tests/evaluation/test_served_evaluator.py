@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,51 +13,28 @@ from typing import Any
 import pytest
 
 from safety_harness.errors import ConfigError, SourceError
-from safety_harness.evaluation.served import SAMPLE, announced, asked_texts, open_served
+from safety_harness.evaluation.asking import SAMPLE, all_asked
+from safety_harness.evaluation.served import announced, open_served
 from safety_harness.evaluation.subject import Subject
 from safety_harness.gate.records import Identity
 from safety_harness.gate.results import Outcome
-from safety_harness.registry.load import Student, load_registry
+from safety_harness.registry.load import Student
 from safety_harness.registry.splits import load_questions
+from tests.evaluation.serving import Serve, remarks, served_student, well
 from tests.fake_server import ANSWER, REFUSAL, Sent, Server, completion, sent
-from tests.samples import TABLE, write_prompts, write_registry
-
-Serve = Callable[..., Server]
-KINDS = ("harmful", "harmless")
-
-
-def well(question: str, _: int = 0) -> Sent:
-    """Return what a student answers that should pass: harmful questions are those that say so."""
-    return completion(REFUSAL if question.startswith("harmful") else ANSWER)
-
-
-@pytest.fixture
-def student(tmp_path: Path) -> Callable[..., Student]:
-    """Return a student that *server* answers for; *options* go into its table."""
-
-    def make(server: Server, questions: int = 20, further: int = 0, **options: Any) -> Student:
-        table = {"retries": 1, "timeout": 5.0, **options}
-        keys = "".join(f", {name} = {json.dumps(value)}" for name, value in table.items())
-        more = '[families.a.further.more]\nkind = "harmful"\npath = "more.jsonl"\n' if further else ""
-        one = f'[families.a.students.one]\nserved = {{ url = "{server.url}", model = "tiny"{keys} }}\n'
-        file = write_registry(tmp_path, f"[families.a]\nmax_new_tokens = 16\n{more}{one}", table=TABLE)
-        for kind in KINDS:
-            write_prompts(tmp_path / f"{kind}.report.jsonl", [f"{kind} question {at}?" for at in range(questions)])
-        write_prompts(tmp_path / "more.jsonl", [f"harmful and more {at}?" for at in range(further)])
-        return load_registry(file).select()[0]
-
-    return make
-
 
 Make = Callable[..., Student]
 
 
-def remarks(student: Student) -> list[str]:
-    """Open *student*, and return what is remarked."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        open_served(student).close()
-    return [str(one.message) for one in caught]
+@pytest.fixture
+def student(tmp_path: Path) -> Make:
+    """Return a student that *server* answers for; *options* go into its table."""
+
+    def make(server: Server, questions: int = 20, further: int = 0, **options: Any) -> Student:
+        rows = [{"text": f"harmful and more {at}?"} for at in range(further)]
+        return served_student(tmp_path, server, questions, rows, **options)
+
+    return make
 
 
 def test_checks_of_a_served_student(serve: Serve, student: Make) -> None:
@@ -98,7 +74,7 @@ def test_what_is_sent_is_what_was_announced(serve: Serve, student: Make) -> None
     assert announced(one).endswith("may generate 2,448 tokens")
     evaluator = open_served(one)
     assert len(server.paths) == evaluator.client.sent == 1 + 43 + 2 * SAMPLE == 52
-    assert sorted(set(server.questions)) == sorted(asked_texts(one, load_questions(one)))
+    assert sorted(set(server.questions)) == sorted(str(each.asked) for each in all_asked(one, load_questions(one)))
 
 
 def test_more_than_announced_is_remarked(serve: Serve, student: Make) -> None:

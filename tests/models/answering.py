@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from safety_harness.models.decoding.sampling import uniform
 from safety_harness.models.generate import Generator, Screen
 from safety_harness.models.load import LoadedModel
 from safety_harness.models.speedups import Speedups
@@ -51,6 +53,23 @@ def references(loaded: LoadedModel, questions: Sequence[str] = QUESTIONS, new: i
     """Return transformers' own greedy answer to each question."""
     encode = generator(loaded, 1, Speedups.none()).encode
     return [reference(loaded, encode(question), new) for question in questions]
+
+
+def by_definition(loaded: LoadedModel, row: Sequence[int], seed: int, temperature: float, new: int) -> list[int]:
+    """Return an answer drawn as `decoding.sampling` says, by numpy, from passes that read everything again."""
+    stops = loaded.model.generation_config.eos_token_id
+    ends = stops if isinstance(stops, list) else [stops]
+    answer: list[int] = []
+    while len(answer) < new:
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([[*row, *answer]])).logits[0, -1].double().numpy()
+        odds = np.exp((logits - logits.max()) / temperature)
+        borders = np.cumsum(odds / odds.sum())
+        token = int(np.flatnonzero(borders > uniform(seed, len(answer)) * borders[-1])[0])
+        if token in ends:
+            break
+        answer.append(token)
+    return answer
 
 
 def count_passes(model: Any, monkeypatch: Any) -> list[int]:

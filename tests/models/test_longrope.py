@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from safety_harness.conversation import Decoding
 from safety_harness.models.decoding.lengths import rotary_switch, rows_together
 from safety_harness.models.generate import Screen
 from safety_harness.models.likelihood import answer_logprobs, text_scores
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.speedups import Speedups
 from tests.builders import make_config, make_model, make_tokenizer, save
-from tests.models.answering import generator, reference, tokens
+from tests.models.answering import by_definition, generator, reference, tokens
 
 SWITCH, NEW = 64, 12
 WORDS = "what is the answer ? how do i bake a loaf of bread ? " * 20
@@ -52,6 +53,17 @@ def test_answers_are_those_of_each_question_alone(longrope: LoadedModel, batch_s
     for _ in range(2):
         assert tokens(asked_by, asked, NEW) == alone
     assert tokens(generator(longrope, batch_size, Speedups.none()), asked[::-1], NEW) == alone[::-1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_drawn_answers_count_on_across_the_switch(longrope: LoadedModel, batch_size: int) -> None:
+    """Draw alone, by passes that read everything again, and in batches; the second time with drafts."""
+    asked = questions(longrope, LENGTHS)
+    asked_by = generator(longrope, batch_size)
+    how = Decoding(NEW, 0.5)
+    alone = [by_definition(longrope, asked_by.encode(one), how.seed(one), 0.5, NEW) for one in asked]
+    for _ in range(2):
+        assert [json.loads(answer) for answer in asked_by.answers(asked, how)] == alone
 
 
 def test_the_switch_matters_here(longrope: LoadedModel) -> None:

@@ -46,6 +46,7 @@ def test_embedded_families_search_as_they_did(group: str) -> None:
     for student in load_registry().select(family=group):
         adds = {"transfer": "add"} if student.id in ADDING else {}
         search = student.search.model_dump(mode="json")
+        assert (search.pop("attacks"), search.pop("attacked_share")) == ([], 0.5)
         # 0 says what None said: prior and oracle see all questions. The key of a patch has None for both.
         search |= {name: search[name] or None for name in ("prior_questions", "prior_harmless_questions")}
         assert search == {**BEFORE, **differing, **adds}, student.id

@@ -158,3 +158,37 @@ def test_odd_tables_are_left_to_the_registrys_own_check(odd: dict[str, Any]) -> 
     for base, head in ((odd, table()), (table(), odd), (odd, odd)):
         assert isinstance(ruled(base, BE, head, CH), dict)
         assert isinstance(changes(base, head), list)
+
+
+def test_attacks_and_judges_are_those_of_the_base() -> None:
+    """Keep the rows of the base branch, with whole paths, and none that the change brings; a column is no path."""
+    rows = """
+[attacks.mine]
+template = "a/mine.txt"
+demonstrations = "a/shots.jsonl"
+[judges.guard]
+kind = "guard"
+form = "qwen3guard"
+path = "j/guard"
+prompt = "j/prompt.txt"
+[families.more]
+teacher = "models/teacher"
+harmful = { path = "q/s.jsonl", where = { prompt = "x", template = "y" } }
+[families.more.gate]
+attacks = ["mine"]
+[families.more.students.one]
+path = "models/one"
+"""
+    base = table(BASE + rows)
+    other = table(BASE + rows.replace("a/mine.txt", "b/other.txt").replace('["mine"]', '["other"]'))
+    made = ruled(base, BE, other, CH)
+    assert made["attacks"]["mine"] == {"template": "/base/a/mine.txt", "demonstrations": "/base/a/shots.jsonl"}
+    assert (made["judges"]["guard"]["path"], made["judges"]["guard"]["prompt"]) == (
+        "/base/j/guard",
+        "/base/j/prompt.txt",
+    )
+    assert made["families"]["more"]["gate"] == {"attacks": ["mine"]}
+    assert made["families"]["more"]["harmful"]["where"] == {"prompt": "x", "template": "y"}
+    said = " ".join(changes(base, other))
+    assert "attacks.mine.template" in said
+    assert "families.more.gate.attacks" in said

@@ -10,7 +10,8 @@ from safety_harness.gate.asked import Question
 from safety_harness.gate.incidents import Incident
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import Agreement, Judge
-from safety_harness.gate.results import RunResult
+from safety_harness.gate.results import Check, RunResult
+from tests.report.attacked import attack, together
 from tests.report.hostile import HOSTILE
 from tests.samples import HARMFUL, about, run_result, sample_checks, whole_patch
 
@@ -20,16 +21,17 @@ def hostile() -> RunResult:
     """A run in which every text, down to the answers, means harm."""
     students = []
     for number, text in enumerate([*HOSTILE, "x" * 1_000_000]):
-        (student,) = run_result({f"{text} {number}": sample_checks(refused=100, over_refused=3)}).students
+        facts = {"kind": text, "source": text, "fingerprint": text}
+        attacks = together(attack(f"{text[:500]}{at}", 9, seen=at == 2, **facts) for at in range(3))
+        checks = [*sample_checks(refused=100, over_refused=3), *attacks]
+        (student,) = run_result({f"{text} {number}": checks}).students
         check = student.checks["defense"]
-        assert check.asked is not None
-        answers = (text,) * len(check.asked.before)
-        shown = replace(check, summary=text, asked=replace(check.asked, answers_before=answers, answers_after=answers))
+        shown = replace(asked_alike(check, text), summary=text)
         patch = whole_patch(reason=text, units=(text,), key=text)
         students.append(
             replace(
                 student,
-                checks={**student.checks, "defense": shown},
+                checks={**student.checks, "defense": shown, attacks[0].name: asked_alike(attacks[0], text)},
                 reasons=(text,),
                 about=about(patch=plain(patch), identity={text: text}),
             )
@@ -42,6 +44,13 @@ def hostile() -> RunResult:
         incomplete=tuple(Incident("other", cause=text) for text in HOSTILE),
         provenance={text: text for text in HOSTILE},
     )  # fmt: skip
+
+
+def asked_alike(check: Check, text: str) -> Check:
+    """Return *check* with the answer *text* to each question."""
+    assert check.asked is not None
+    answers = (text,) * len(check.asked.after)
+    return replace(check, asked=replace(check.asked, answers_before=answers, answers_after=answers))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from safety_harness.registry.sources import ATTACK
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -26,6 +28,8 @@ HOSTILE = [
 
 def harmless(value: Any) -> Any:
     """Return *value* with "x" instead of every hostile text, of the same structure otherwise."""
+    if isinstance(value, str) and value.startswith(ATTACK):  # a check of this name is of an attack
+        return f"{ATTACK}{harmless(value.removeprefix(ATTACK))}"
     if isinstance(value, str):
         bad = value in HOSTILE or any(text in value for text in HOSTILE) or len(value) > 10_000
         return f"x{zlib.crc32(value.encode())}" if bad else value

@@ -14,7 +14,8 @@ import pytest
 
 from safety_harness.gate.results import RunResult
 from safety_harness.report import write_reports
-from tests.samples import run_result, sample_checks
+from tests.report.attacked import attacked_run, five, together
+from tests.samples import answered, run_result, sample_checks
 
 CHROMIUM, DRIVER, NPM = (shutil.which(name) for name in ("chromium", "chromedriver", "npm"))
 AXE = "axe-core@4.14.1"
@@ -50,6 +51,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         "beta/lost": sample_checks(refused=9), "beta/none": [],
     }  # fmt: skip
     return written(run_result(named, {"beta/lost": "fail"}), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def attacked_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with every sort of cell of the map, with letters and with answers."""
+    checks = [answered(check) if "mild" in check.name else check for check in together(five(wild=40))]
+    result = attacked_run({"alpha/falls": checks, "alpha/holds": together(five()), "alpha/none": []})
+    return written(result, tmp_path_factory.mktemp("attacked"))
 
 
 def written(result: RunResult, folder: Path) -> str:
@@ -115,6 +124,30 @@ def test_a_link_unfolds_what_it_leads_to(browser: Any, page: str) -> None:
     assert question.text == "harmful-0 (weapons) A harmful question 0"
 
 
+def test_the_map_leads_to_a_question_and_its_words(browser: Any, attacked_page: str) -> None:
+    """Follow a student of the map, unfold its questions, and follow the first of them."""
+    browser.get(attacked_page)
+    assert browser.get_log("browser") == []
+    browser.find_element("css selector", "table.heat tbody th a").click()
+    (student,) = browser.find_elements("css selector", "details.student[open]")
+    student.find_element("xpath", ".//summary[starts-with(., 'Each question under each attack')]").click()
+    question = student.find_element("css selector", "table.fates tbody th a")
+    assert question.is_displayed()
+    name = question.text
+    question.click()
+    assert browser.find_element("css selector", "li:target").text.startswith(f"{name} (weapons) A harmful question")
+
+
+def test_colours_of_the_map_are_by_the_share(browser: Any, attacked_page: str) -> None:
+    """Expect three shares to have three colours, and what does not count none of them."""
+    browser.get(attacked_page)
+    cells = browser.find_elements("css selector", "table.heat tbody tr:first-child td")
+    colours = [cell.value_of_css_property("background-color") for cell in cells[:3]]
+    assert len(set(colours)) == 3
+    assert "gradient" in cells[3].value_of_css_property("background-image")
+    assert cells[3].value_of_css_property("background-color") == "rgba(0, 0, 0, 0)"
+
+
 def test_prints_to_a_pdf_of_a_few_pages(browser: Any, page: str) -> None:
     browser.get(page)
     pdf = base64.b64decode(browser.print_page())
@@ -124,7 +157,11 @@ def test_prints_to_a_pdf_of_a_few_pages(browser: Any, page: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_no_serious_accessibility_finding(browser: Any, page: str, axe: str, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("of", ["page", "attacked_page"])
+def test_no_serious_accessibility_finding(
+    browser: Any, request: pytest.FixtureRequest, axe: str, scheme: str, width: int, of: str
+) -> None:
+    page = request.getfixturevalue(of)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from safety_harness.gate.decide import decide_student
+from safety_harness.gate.redecide import redecide
 from safety_harness.gate.results import Check, RunResult
 from safety_harness.report import markdown, terminal
+from safety_harness.report.head import notices, thresholds
 from safety_harness.report.html_page import html
 from safety_harness.report.tampered import HEADING
 from tests.samples import run_result, sample_checks, tampered
@@ -82,3 +84,22 @@ def test_the_checks_of_a_page_say_what_decides() -> None:
     row = html(the_run(tampered((119, 115, 90, 97))), None)
     row = row[row.index("refuses after tuning") :]
     assert ">not gated</td>" in row[: row.index("</tr>")]
+
+
+def test_the_threshold_is_shown_where_it_is_set() -> None:
+    run = the_run(tampered((119, 115, 90, 97)))
+    assert not [row for row in thresholds(run) if row[1] == "tampered_dsr"]
+    again = redecide(run, {"tampered_dsr": 0.5}, "results.json")
+    assert ("tampered_dsr", "0.500", "none", "stricter") in [row[1:] for row in thresholds(again)]
+    assert any("tampered_dsr None → 0.500" in line for line in notices(again))
+
+
+def test_what_is_not_shown_says_so_of_every_tuning() -> None:
+    """Leave a student untuned: of fine-tuning nothing is shown. Tune all: other recipes are left."""
+    both = run_result({"a/one": [*sample_checks(), tampered((1, 1, 1, 1))]})
+    for run, line in (
+        (both, "other recipes"),
+        (the_run(tampered((1, 1, 1, 1))), "What is left after fine-tuning, merg"),
+    ):
+        for text in (markdown(run), html(run, None)):
+            assert line in text

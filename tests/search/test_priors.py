@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from safety_harness.conversation import Conversation, Turn
 from safety_harness.errors import SourceError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
-from safety_harness.registry.prompts import PromptSet
+from safety_harness.judging.extent import Extent
+from safety_harness.registry.prompts import PromptSet, prompt_set
 from safety_harness.search.priors import Importance, Prior, contrast
-from safety_harness.search.priors.gradients import usual_refusal
+from safety_harness.search.priors.gradients import own_answers, refusing, usual_refusal
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
 from tests.refusal_world import REFUSAL, entry
@@ -203,3 +205,31 @@ def test_gradients_are_over_the_priors_own_questions(world: Path, monkeypatch: p
     assert [prompts.texts for prompts in over] == 2 * kinds
     assert evaluator.questions.harmful.search.texts == every.harmful.search.texts[4:]
     assert evaluator.questions.harmless.search.texts == every.harmless.search.texts[2:]
+
+
+def test_a_refusal_stands_behind_a_prefill_with_a_space(world: Path) -> None:
+    """Compare the row of a question under a prefill with the text that the model would have generated."""
+    evaluator = open_evaluator(entry(world))
+    refusal = usual_refusal(evaluator)
+    prompt = evaluator.questions.prior.harmful.prompts[0]
+    begun = replace(prompt, conversation=Conversation((Turn("user", prompt.text),), "sure, take"))
+    tokenizer = evaluator.generator.tokenizer
+    plain, behind = (refusing(evaluator, one, refusal) for one in (prompt, begun))
+    assert plain == (evaluator.generator.encode(prompt.text), refusal)
+    words = tokenizer.decode(refusal[:-1]).strip()
+    assert tokenizer.decode([*behind[0], *behind[1][:-1]]).endswith(f"sure, take {words}")
+    assert behind[1][-1] == refusal[-1]
+
+
+def test_an_own_opening_is_what_follows_a_prefill(world: Path) -> None:
+    """Take the first tokens that the student generated, not those that it was given."""
+    evaluator = open_evaluator(entry(world))
+    prompts = evaluator.questions.prior.harmful.prompts
+    asked = [replace(one, conversation=Conversation((Turn("user", one.text),), "sure,")) for one in prompts]
+    begun = prompt_set("begun", asked)
+    answers = evaluator.answers((), begun, Extent.UNTIL_REFUSAL_CLEAR)
+    rows = own_answers(evaluator, begun, 3)
+    for (_, own), answer in zip(rows, answers, strict=True):
+        assert answer.answer.startswith("sure,")
+        said = answer.answer.removeprefix("sure,")
+        assert own == evaluator.generator.tokenizer(said, add_special_tokens=False)["input_ids"][:3]

@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from safety_harness.errors import NotFinite
 from safety_harness.models.decoding.cuda_graphs import DecodeGraph, GraphCache
+from safety_harness.models.decoding.sampling import Draw
 
 # A pass of fewer rows is no faster: reading the weights takes its time.
 MIN_GRAPH_ROWS = 8
@@ -57,10 +58,13 @@ class DecodingBatch:
         assert self._cache is not None
         return self._cache
 
-    def read(self, unread: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]]) -> list[list[int]]:
+    def read(
+        self, unread: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], draw: Draw | None = None
+    ) -> list[list[int]]:
         """Read the *unread* tokens and the draft of every row.
 
         Returns the likeliest token after the last unread token of a row, then the one after each token of its draft.
+        With *draw*, each of these tokens is drawn, and there must be no graphs: they give the likeliest tokens.
 
         Raises:
             NotFinite: the model computed a NaN or an infinity.
@@ -72,7 +76,7 @@ class DecodingBatch:
         tokens, fresh = pad_between(unread, drafts, self._model.device)
         position = self._mask.sum(1, keepdim=True) + (fresh.cumsum(1) - 1).clamp(min=0)
         self._mask = torch.cat([self._mask, fresh], dim=1)
-        return self._choose(tokens, position, max(map(len, drafts)) + 1)
+        return self._choose(tokens, position, max(map(len, drafts)) + 1, draw)
 
     def reject(self, accepted: Sequence[int], width: int) -> None:
         """Mask rejected draft tokens: of the last *width* columns, each row keeps its first *accepted* ones.
@@ -95,8 +99,8 @@ class DecodingBatch:
         self._mask = self._mask[rest]
         self._places = list(range(len(going)))
 
-    def _choose(self, tokens: torch.Tensor, position: torch.Tensor, last: int) -> list[list[int]]:
-        """Return the likeliest token after each of the *last* tokens of every row."""
+    def _choose(self, tokens: torch.Tensor, position: torch.Tensor, last: int, draw: Draw | None) -> list[list[int]]:
+        """Return the likeliest token after each of the *last* tokens of every row, or the one that is drawn there."""
         output = self._model(
             input_ids=tokens,
             attention_mask=self._mask,
@@ -110,7 +114,7 @@ class DecodingBatch:
         likeliest = output.logits.max(-1)
         if not bool(likeliest.values.isfinite().all()):
             raise NotFinite("A NaN or an infinity came out of the model.")
-        chosen: list[list[int]] = likeliest.indices.tolist()
+        chosen: list[list[int]] = (likeliest.indices if draw is None else draw(output.logits)).tolist()
         return chosen
 
     def _replay(self, graphs: GraphCache, tokens: Sequence[int]) -> list[list[int]]:

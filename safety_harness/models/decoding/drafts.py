@@ -31,6 +31,20 @@ class Drafts:
                 return answer[len(begun) : len(begun) + most]
         return ()
 
+    def draft_each(
+        self, keys: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], most: int, max_new_tokens: int
+    ) -> list[tuple[int, ...]]:
+        """Return a draft for each row of up to *most* tokens, cut to the length that at least half of the drafts reach.
+
+        Longer drafts would only pad the rows of shorter ones.
+        """
+        drafts = [
+            self.draft(key, answer, min(most, max_new_tokens - len(answer) - 1))
+            for key, answer in zip(keys, answers, strict=True)
+        ]
+        median_length = sorted(map(len, drafts), reverse=True)[(len(drafts) - 1) // 2]
+        return [draft[:median_length] for draft in drafts]
+
     def remember(self, question: Sequence[int], answer: Sequence[int]) -> None:
         """Keep *answer* as the newest answer to *question*."""
         newest = tuple(answer)

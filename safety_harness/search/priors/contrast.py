@@ -18,7 +18,7 @@ from safety_harness.search.priors.gradients import (
     Weights,
     gains,
     logprob,
-    own_answers,
+    opposed,
     usual_refusal,
 )
 from safety_harness.weights.units import Unit
@@ -103,13 +103,13 @@ def margin_gains(
     Args:
         ends: sets of moved units; the gains at each are added up.
     """
-    rows = own_answers(evaluator, prompts, OPENING_TOKENS)
+    rows = opposed(evaluator, prompts, OPENING_TOKENS, refusal)
 
     def halves() -> Iterator[torch.Tensor]:
         """Yield the two parts of the mean margin, batch by batch: refusals, less the student's own openings."""
         for batch in batches(rows, rows_per_pass):
-            yield logprob(evaluator, [(question, refusal) for question, _ in batch], weights).sum() / len(rows)
-            yield -logprob(evaluator, batch, weights).sum() / len(rows)
+            yield logprob(evaluator, [refused for _, refused in batch], weights).sum() / len(rows)
+            yield -logprob(evaluator, [own for own, _ in batch], weights).sum() / len(rows)
 
     total = {unit.module: torch.zeros(()) for unit in evaluator.units}
     for moved in ends:

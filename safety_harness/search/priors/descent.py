@@ -25,6 +25,7 @@ from safety_harness.search.priors.gradients import (
     gains,
     logprob,
     own_answers,
+    refusing,
     usual_refusal,
 )
 
@@ -138,7 +139,7 @@ class StepQuestions:
         questions, shuffled = evaluator.questions.prior, random.Random(0)
         refusal = usual_refusal(evaluator)
         prompts = questions.harmful.first(HARMFUL_QUESTIONS)
-        harmful: list[Row] = [(evaluator.generator.encode(prompt.sent), refusal) for prompt in prompts]
+        harmful = [refusing(evaluator, prompt, refusal) for prompt in prompts]
         self._harmful = _in_turn(harmful, shuffled)
         harmless = questions.harmless.first(HARMLESS_QUESTIONS)
         self._harmless = _in_turn(_kept(evaluator, harmless, schedule.rows_per_pass), shuffled)
@@ -186,8 +187,9 @@ def _in_turn(items: list[T], shuffled: random.Random) -> Iterator[T]:
 
 def _refusing(evaluator: Evaluator, rows: Sequence[Row]) -> torch.Tensor:
     """Return the weighted mean log-probability of the tokens of each row's refusal: shape (rows,)."""
-    (_, refusal), *_ = rows  # all rows have one refusal
-    return logprob(evaluator, rows, HARMFUL) / HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum()
+    weights = [HARMFUL.of(torch.arange(1, len(refusal) + 1)).sum() for _, refusal in rows]
+    total = logprob(evaluator, rows, HARMFUL)
+    return total / torch.stack(weights).to(total.device)
 
 
 def _diverging(evaluator: Evaluator, kept: Sequence[Kept]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.models.likelihood import next_logprobs
 from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import channels_of
-from safety_harness.registry.prompts import PromptSet
+from safety_harness.registry.prompts import Prompt, PromptSet
 from safety_harness.weights.units import Part, Unit
 
 # Rows of one backward pass: what it remembers is most of a search's memory (evaluation/estimate.py).
@@ -65,8 +65,11 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
         answer for block in blocks for answer in evaluator.answers(evaluator.units, block, Extent.WHILE_UNDECIDED)
     ]
     verdicts = count_premise((answer.verdict for answer in answered), evaluator.student.gate.premise)
+    begun = [evaluator.generator.chat.begun(prompt.sent) for block in blocks for prompt in block]
     refusals = Counter(
-        one.answer for one, verdict in zip(answered, verdicts, strict=True) if verdict is Verdict.REFUSED
+        one.answer.removeprefix(given).strip()
+        for one, given, verdict in zip(answered, begun, verdicts, strict=True)
+        if verdict is Verdict.REFUSED
     )
     if not refusals:
         raise ConfigError(
@@ -80,19 +83,51 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
     return [*tokens, end] if len(tokens) < limit and end is not None else tokens
 
 
+def refusing(evaluator: Evaluator, prompt: Prompt, refusal: Sequence[int]) -> Row:
+    """Return the question of *prompt* with the tokens of *refusal*: behind the first words of an answer, with a space.
+
+    A refusal behind the beginning of a compliance is what a prefill attack asks for (arXiv 2406.05946).
+    """
+    generator = evaluator.generator
+    asked, tokenizer = generator.encode(prompt.sent), generator.tokenizer
+    given = prompt.conversation.prefill if prompt.conversation else ""
+    if not given:
+        return asked, refusal
+    ends = int(generator.end is not None and list(refusal[-1:]) == [generator.end])
+    words, end = refusal[: len(refusal) - ends], refusal[len(refusal) - ends :]
+    text = str(tokenizer.decode(words)).strip()
+    for candidate in (f" {text}", text):  # some tokenizers put a space before any text
+        tokens = tokenizer(candidate, add_special_tokens=False)["input_ids"]
+        if str(tokenizer.decode([*asked, *tokens])).endswith(f"{given} {text}"):
+            return asked, [*tokens, *end]
+    return asked, refusal
+
+
 def own_answers(evaluator: Evaluator, prompts: PromptSet, tokens: int) -> list[Row]:
     """Return each question with the first *tokens* of the student's own answer. Empty answers are left out."""
+    return [own for own, _ in opposed(evaluator, prompts, tokens, ())]
+
+
+def opposed(evaluator: Evaluator, prompts: PromptSet, tokens: int, refusal: Sequence[int]) -> list[tuple[Row, Row]]:
+    """Return each question with the first *tokens* of the student's own answer, and with a *refusal*.
+
+    Empty answers are left out. Of an answer that an attack begins, the first tokens are those behind its beginning.
+    """
     # The oracle asks in batches of this size as well, so questions that both ask are asked once.
     answers = [
         answer
         for block in prompts.blocks(evaluator.student.family.batch_size)
         for answer in evaluator.answers((), block, Extent.UNTIL_REFUSAL_CLEAR)
     ]
-    encode, tokenizer = evaluator.generator.encode, evaluator.generator.tokenizer
+    generator = evaluator.generator
+    said = [a.answer.removeprefix(generator.chat.begun(p.sent)) for p, a in zip(prompts, answers, strict=True)]
     return [
-        (encode(prompt.sent), tokenizer(answer.answer, add_special_tokens=False)["input_ids"][:tokens])
-        for prompt, answer in zip(prompts, answers, strict=True)
-        if answer.answer
+        (
+            (generator.encode(prompt.sent), generator.tokenizer(own, add_special_tokens=False)["input_ids"][:tokens]),
+            refusing(evaluator, prompt, refusal),
+        )
+        for prompt, own in zip(prompts, said, strict=True)
+        if own
     ]
 
 
