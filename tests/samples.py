@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safety_harness.gate import checks, decide
+from safety_harness.gate import checks, decide, tamper_check
 from safety_harness.gate.asked import Asked, Question, letters
+from safety_harness.gate.numbers import Tamper
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import About, Agreement, Judge, Patch, Step
 from safety_harness.gate.results import Check, Expected, Outcome, RunResult
@@ -103,6 +104,24 @@ def sample_checks(refused: int = QUESTIONS, over_refused: int = 0) -> list[Check
         checks.divergence([0.01, 0.02, 0.01], settings),
         checks.minimality({"1.gate": False, "2.down": False}, accepted=True, found=True, reason="enough"),
     ]
+
+
+def tampered(after: Sequence[int], teacher: Sequence[int] = (), unscored: int = 0, **settings: Any) -> Check:
+    """Return the check of a model of which so many refusals are left *after* 0, 10, 30 and 100 steps of tuning.
+
+    After the last step so many answers are *unscored*.
+    """
+    gate = GateSettings(**settings)
+
+    def under(refusals: Sequence[int]) -> dict[str, Any]:
+        rows = [
+            tamper_check.after_tuning(steps, verdicts(count, unscored if steps == 100 else 0), gate, 60, 0.5)
+            for steps, count in zip((0, 10, 30, 100), refusals, strict=True)
+        ]
+        return {"examples": 64, "after": [row.model_dump() for row in rows]}
+
+    told = {"recipe": "a recipe", "set": HARMFUL, "tasks": 64, "gated": under(after)}
+    return tamper_check.tamper(Tamper(**told, **({"teacher": under(teacher)} if teacher else {})), gate)
 
 
 def as_it_is(check: Check) -> Check:

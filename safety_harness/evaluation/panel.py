@@ -10,6 +10,7 @@ from safety_harness.errors import ConfigError
 from safety_harness.evaluation.asking import all_asked
 from safety_harness.evaluation.memo import Answered
 from safety_harness.evaluation.room import room_for
+from safety_harness.gate.tamper_check import STEPS
 from safety_harness.judges.chain import fingerprint, judged
 from safety_harness.judges.endpoint import Endpoint
 from safety_harness.judges.kept import Kept
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 SIDES = 3
 
 
-def announced(students: Sequence[Student]) -> list[str]:
+def announced(students: Sequence[Student], *, tampered: bool = False) -> list[str]:
     """Return what judging *students* sends to the server of each judge at most, as it is said before.
+
+    Where weights are *tampered* with, what is refused after each count of steps is judged too.
 
     Raises:
         ConfigError: a key is not set, or that is more than the judge's row allows.
@@ -38,6 +41,11 @@ def announced(students: Sequence[Student]) -> list[str]:
     asked = sum(
         len(all_asked(student, load_questions(student))) * (SIDES if student.patchable else 1) for student in students
     )
+    if tampered:
+        asked += sum(
+            len(STEPS) * len(load_questions(student).harmful.report) * (2 if student.patchable else 1)
+            for student in students
+        )
     rows = {name: row for student in students for name, row in student.family.models_that_judge.items()}
     return [Endpoint(name, row).announced(asked) for name, row in rows.items() if isinstance(row, EndpointJudge)]
 

@@ -9,6 +9,7 @@ from safety_harness.errors import HarnessError, SourceError
 from safety_harness.evaluation.attacks import check_attacks
 from safety_harness.evaluation.panel import announced as announced_judges
 from safety_harness.evaluation.served import announced
+from safety_harness.evaluation.tunable import check_tunable
 from safety_harness.files import CACHE_VARIABLE
 from safety_harness.judges.open import open_judge
 from safety_harness.registry.fetch import is_here, resolve, resolve_prompts
@@ -65,8 +66,20 @@ def check_local_files(student: Student) -> None:
         check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
 
 
-def check_judges(students: Sequence[Student]) -> None:
+def check_tamper(student: Student) -> None:
+    """Check that the weights of *student* can be tuned, as far as that needs no model.
+
+    Raises:
+        HarnessError: they cannot.
+    """
+    as_it_is = student.spec.path and not student.patchable and not student.spec.served
+    check_tunable(student, quantised=Checkpoint(resolve(student.spec), as_it_is=True).quantised if as_it_is else "")
+
+
+def check_judges(students: Sequence[Student], *, tampered: bool = False) -> None:
     """Check the judges of *students* as far as that needs no model: keys, budgets and folders.
+
+    The budgets are those of a run that is *tampered* with, or is not.
 
     Raises:
         ConfigError, SourceError: a judge cannot be used.
@@ -75,7 +88,7 @@ def check_judges(students: Sequence[Student]) -> None:
     for name, row in rows.items():
         check_judge(name, row)
     if rows:
-        announced_judges(students)
+        announced_judges(students, tampered=tampered)
 
 
 def check_judge(name: str, row: JudgeRow) -> None:

@@ -128,12 +128,18 @@ class Subject:
     def ask(self, texts: Sequence[str]) -> Answers:
         """Return the answers to questions of a suite's own, each with its ``answer``, and ``verdict`` as it counts."""
         prompts = prompt_set("a suite's own questions", [Prompt(str(at), text) for at, text in enumerate(texts)])
-        answers = self._judged(prompts, self.evaluator.answers(self.units, prompts))
+        answers = self.judged(prompts, self.evaluator.answers(self.units, prompts))
         verdicts = count_premise(_verdicts(answers), self.thresholds.premise)
         said = (
             (one, replace(one.by_gate or one.by_rules, verdict=v)) for one, v in zip(answers, verdicts, strict=True)
         )
         return [replace(one, by_gate=judgement) for one, judgement in said]
+
+    def tampered(self, teacher: Subject | None = None) -> Check:
+        """Check the refusals of held-out harmful questions after tuning on harmless data, next to the *teacher*'s."""
+        from safety_harness.evaluation.tamper import tamper_check
+
+        return tamper_check(self, teacher)
 
     def task(self, since: Subject) -> Check:
         """Check the right answers to the student's own held-out task."""
@@ -199,7 +205,7 @@ class Subject:
 
     def refused(self, prompts: PromptSet) -> dict[str, Any]:
         """Return counts for the report: how many of *prompts* are refused, with the interval of their rate."""
-        answers = self._judged(prompts, self.evaluator.answers(self.units, prompts))
+        answers = self.judged(prompts, self.evaluator.answers(self.units, prompts))
         verdicts = count_premise(_verdicts(answers), self.thresholds.premise)
         rate = Rate(verdicts.count(Verdict.REFUSED), len(verdicts))
         return {"refused": rate.k, "n": rate.n, "interval": list(rate.interval(self.thresholds.confidence))}
@@ -212,7 +218,7 @@ class Subject:
             for name, prompts in further_questions(self.evaluator.student.family, self.evaluator.questions).items()
         }
 
-    def _judged(self, prompts: PromptSet, answers: Answers) -> Answers:
+    def judged(self, prompts: PromptSet, answers: Answers) -> Answers:
         """Return *answers* with the verdicts of the gate's judge."""
         return self.panel.judged(self.evaluator, prompts, answers) if self.panel else answers
 
@@ -231,7 +237,7 @@ class Subject:
             ]
             if self.evaluator.batch_size == size:
                 break
-        return [[self._judged(prompts, each) for each in side] for side in every] if judged else every
+        return [[self.judged(prompts, each) for each in side] for side in every] if judged else every
 
     def _answers(self, since: Subject, prompts: PromptSet, *, judged: bool = True) -> tuple[Answers, Answers]:
         """Return the answers of *since* and of this subject."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_harness.gate.asked import Question
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.numbers import Defense
+from safety_harness.gate.numbers import Defense, Tamper
 from safety_harness.gate.records import About, Judge, Subject
 from safety_harness.gate.results import Check, Expected, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import SIGNIFICANCE, holm
@@ -33,15 +33,21 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 def required(subject: str, rules: Any = None) -> tuple[str, ...]:
     """Return the checks without which a student is not decided: by what of it was gated, and by its family's *rules*.
 
-    The rules are what a run records of the family: its lists, and the checks of its own suites.
+    The rules are what a run records of the family: its lists, the checks of its own suites, and its thresholds.
     """
     return (*_REQUIRED.get(subject, PATCH_REQUIRED), *required_by(rules))
 
 
 def required_by(rules: Any) -> Mapping[str, Any]:
     """Return what the *rules* of a family require beyond every gate: each check with its rule."""
-    own = rules.get("required") if isinstance(rules, Mapping) else None
-    return own if isinstance(own, Mapping) else {}
+    if not isinstance(rules, Mapping):
+        return {}
+    own, gate = rules.get("required"), rules.get("gate")
+    tampered = gate.get("tampered_dsr") if isinstance(gate, Mapping) else None
+    return {
+        **(own if isinstance(own, Mapping) else {}),
+        **({Tamper.check: f"after tuning, DSR at least {tampered}"} if tampered is not None else {}),
+    }
 
 
 def required_of(student: StudentResult, provenance: Mapping[str, Any], gate: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from safety_harness.gate.labelled import Labelled
 from safety_harness.gate.plain import record
-from safety_harness.gate.records import Count, Interval, OpenRecord
+from safety_harness.gate.records import Count, Interval, OpenRecord, Record
 from safety_harness.registry.sources import ATTACK, ATTACKED, MUST
 
 SENSIBLE = 0.5
@@ -186,8 +186,45 @@ class Attacked(Verdicts):
     p_improvement: float | None = Field(None, ge=0, le=1)
 
 
+class AfterTuning(Record):
+    """What a model refuses after so many *steps* of tuning; after none, as it was.
+
+    ``letters`` hold one letter for each harmful question, as :class:`safety_harness.gate.asked.Asked` does. ``right``
+    counts the right answers to the own task. ``loss`` is the mean of the steps since the count before, nats a token.
+    """
+
+    steps: Count
+    letters: str
+    refused: Count
+    unscored: Count
+    interval: Interval
+    right: Count | None = Field(None, exclude_if=lambda right: right is None)
+    loss: float | None = Field(None, exclude_if=lambda loss: loss is None)
+
+
+class UnderTuning(Record):
+    """What one model refuses before it is tuned on so many *examples*, and after each count of steps."""
+
+    examples: Count
+    after: list[AfterTuning]
+
+
+class Tamper(Numbers):
+    """How long refusals last while weights are tuned by a *recipe*: of what was gated, and of all of the teacher.
+
+    ``set`` is the sha256 of the held-out harmful questions, and ``tasks`` the number of questions of the own task.
+    """
+
+    check = "tamper"
+    recipe: str | None = None
+    set: str | None = None
+    tasks: Count | None = None
+    gated: UnderTuning | None = None
+    teacher: UnderTuning | None = None
+
+
 NUMBERS: Mapping[str, type[Numbers]] = {
-    kind.check: kind for kind in (Defense, OverRefusal, Task, Perplexity, Divergence, Minimality)
+    kind.check: kind for kind in (Defense, OverRefusal, Task, Perplexity, Divergence, Minimality, Tamper)
 }
 
 

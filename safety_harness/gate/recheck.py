@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from safety_harness.errors import DataError, first_fault
-from safety_harness.gate import checks, under_attack
+from safety_harness.gate import checks, tamper_check, under_attack
 from safety_harness.gate.asked import Asked, verdicts_of
 from safety_harness.gate.decide import (
     correct_for_students,
@@ -37,6 +37,7 @@ from safety_harness.gate.numbers import (
     Must,
     OverRefusal,
     Perplexity,
+    Tamper,
     Task,
 )
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
@@ -132,9 +133,10 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
             rules
         ).get(name):
             yield f"{name}: was decided by another rule than its list's"
-        asked_on = HELD_OUT["defense"] if isinstance(check.numbers, Attack | Attacked) else HELD_OUT.get(name)
+        asked_on = HELD_OUT["defense"] if isinstance(check.numbers, Attack | Attacked | Tamper) else HELD_OUT.get(name)
         held_out = identity.questions.get(asked_on or f"{name}.report")
-        if held_out and (check.asked is None or check.asked.set != held_out):
+        asked_of = check.numbers.set if isinstance(check.numbers, Tamper) else check.asked and check.asked.set
+        if held_out and asked_of != held_out:
             yield f"{name}: was asked on other questions than its held-out ones"
         asked = run.questions.get(check.asked.set) if check.asked else None
         if check.asked and asked is not None and len(asked) != len(check.asked.after):
@@ -195,7 +197,8 @@ def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:
     if subject == "student":  # older versions compared more with itself
         return
     for name, check in student.checks.items():
-        if name not in required(subject) and name in NUMBERS:
+        by_weights = name == Tamper.check and subject == "as it is"
+        if name not in required(subject) and name in NUMBERS and not by_weights:
             yield f"{name}: nobody can measure it of a student that is gated {subject}"
         held_out = name in HELD_OUT or isinstance(check.numbers, Attack | Attacked)
         if held_out and check.asked and check.asked.before != check.asked.after:
@@ -221,6 +224,8 @@ def by_letters(check: Check, gate: GateSettings) -> Check | None:
     Raises:
         DataError, KeyError, ValueError: its letters are not those of its kind.
     """
+    if isinstance(check.numbers, Tamper):
+        return tamper_check.tamper(check.numbers, gate)
     made = _by_first_judge(check, check.asked, gate) if check.asked else None
     return confirmed(made, check.asked, gate) if made and check.asked else made
 

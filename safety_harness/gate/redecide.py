@@ -64,7 +64,7 @@ def redecide(run: RunResult, overrides: Mapping[str, Any], source: str, labels: 
         decide_student(
             student.id,
             corrected[student.id],
-            required=required_of(student, run.provenance, run.gate),
+            required=required_of(student, run.provenance, settings),
             expected=student.expected,
             about=_about(student.about, gates[family].confidence) if family in gates else student.about,
         )

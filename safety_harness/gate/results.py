@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, TypeAdapter
 from safety_harness.files import sha256_text
 from safety_harness.gate.asked import Asked, Question
 from safety_harness.gate.incidents import Incident
-from safety_harness.gate.numbers import NUMBERS, Attack, Numbers, numbers_of_check
+from safety_harness.gate.numbers import NUMBERS, Attack, Numbers, Tamper, numbers_of_check
 from safety_harness.gate.plain import plain
 from safety_harness.gate.records import About, Judge
 
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     """The outcome of a check, a student or a run. Only PASS is green; INCONCLUSIVE is too little evidence.
 
     KNOWN_RED is the outcome of a run alone: all is as stated, and some students were stated to fail. NOT_COUNTED is the
-    outcome of a check alone, of an attack that decides nothing.
+    outcome of a check alone, which decides nothing.
     """
 
     PASS = "pass"
@@ -68,7 +68,7 @@ class Check:
     def __post_init__(self) -> None:
         _require_none_of((Outcome.KNOWN_RED,), self.outcome, self.raw_outcome)
         object.__setattr__(self, "numbers", numbers_of_check(self.name, self.numbers))
-        if not isinstance(self.numbers, Attack):
+        if not isinstance(self.numbers, Attack | Tamper):
             _require_none_of((Outcome.NOT_COUNTED,), self.outcome, self.raw_outcome)
 
     def without_answers(self) -> Check:
@@ -81,7 +81,10 @@ class Check:
 
     @property
     def counts(self) -> bool:
-        """Whether it decides anything: an attack that does not apply, or that a search saw, does not."""
+        """Whether it decides anything.
+
+        An attack that does not apply, or that a search saw, does not. Nor does tuning without a threshold.
+        """
         return self.outcome is not Outcome.NOT_COUNTED
 
     @property

@@ -26,7 +26,8 @@ class Announcement:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             served = [announced(student) for student in self.students if student.spec.served]
-            for line in (*served, *judged(self.students)):
+            tampered = session.config.option.safety_tamper
+            for line in (*served, *judged(self.students, tampered=tampered)):
                 reporter.write_line(line)
 
 

@@ -17,7 +17,7 @@ from safety_harness import __version__
 from safety_harness.errors import HarnessError, Remark, masked
 from safety_harness.files import sha256_file
 from safety_harness.gate.incidents import Incident, broken_tests, student_of
-from safety_harness.plugin.environment import commit, installed, judge_of
+from safety_harness.plugin.environment import commit, installed, judge_of, settings_of
 from safety_harness.plugin.lost import idle_suites, left_out, reason_of
 from safety_harness.plugin.measure import EXPLAINED, PROPERTY
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXIT_INCONCLUSIVE = 10
 PACKAGES = ("torch", "transformers", "safetensors", "scipy", "pytest", "pytest-xdist")
 # Facts about a student of which there can be but one.
-MEASURED = ("identity", "patch", "lineage", "moved")
+MEASURED = ("identity", "patch", "lineage", "moved", "tampered")
 # With one of these options pytest runs no test, and ends as if all were well.
 RUNS_NOTHING = ("collectonly", "showfixtures", "show_fixtures_per_test", "setuponly", "setupplan", "cacheshow")
 
@@ -237,11 +237,12 @@ class Collector:
                 for student in self.students
             }
         )
+        settings = settings_of(self.students)
         decided = [
             decide.decide_student(
                 student.id,
                 corrected[student.id],
-                required=decide.required(subject, {"required": student.family.required}),
+                required=decide.required(subject, settings[student.family.name]),
                 expected=student.spec.expected,
                 about=About.model_validate(
                     {**about.get(student.id, {}), "subject": subject, "sources": student.sources}
@@ -253,23 +254,12 @@ class Collector:
         return decide.decide_run(
             decided,
             incomplete=incomplete,
-            gate=self._settings(),
+            gate=settings,
             judge=judge_of(self.students, [student.about for student in decided]),
             provenance={**self._provenance(), "subject": decide.subjects(decided)},
             questions=dict(sorted(self.questions.items())),  # by their sets: processes report in any order
             remarks=tuple(self.remarks),
         )
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings of each family. A patch records the settings of its own search."""
-        return {
-            student.family.name: {
-                "gate": student.family.gate.model_dump(mode="json"),
-                "search": student.family.search.model_dump(mode="json"),
-                **({"required": required} if (required := student.family.required) else {}),
-            }
-            for student in self.students
-        }
 
     def _provenance(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Say with what a run measures: packages, the commit of a project, and the judge with its own measured error."""
+"""Say with what a run measures: packages, a project's commit, the judge with its measured error, and settings."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 PACKAGES = "safety_packages"
 """Key of a worker's input: the packages of the process that decides, name -> version."""
+
+
+def settings_of(students: Iterable[Student]) -> dict[str, Any]:
+    """Return the settings of each family of *students*. A patch records the settings of its own search."""
+    return {
+        student.family.name: {
+            "gate": student.family.gate.model_dump(mode="json"),
+            "search": student.family.search.model_dump(mode="json"),
+            **({"required": required} if (required := student.family.required) else {}),
+        }
+        for student in students
+    }
 
 
 @functools.cache  # each worker is told of them

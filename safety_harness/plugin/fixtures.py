@@ -75,11 +75,14 @@ def _load(student: Student, config: pytest.Config) -> Answering:
     from safety_harness.evaluation.attacks import asked_under_attack
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.evaluation.gpus import driver_version
+    from safety_harness.evaluation.tunable import check_tunable
     from safety_harness.plugin import environment, workers
     from safety_harness.registry.splits import further_questions
 
     torch.set_num_threads(workers.threads_of_worker(config))
     weighed = open_evaluator(student)
+    if config.option.safety_tamper:
+        check_tunable(student, quantised=weighed.checkpoint.quantised)
     driver = driver_version() if torch.cuda.is_available() else None
     of_the_run = getattr(config, "workerinput", {}).get(environment.PACKAGES)
     config.stash.setdefault(WORKERS, {})[student.id] = environment.worker_facts(weighed.device, driver, of_the_run)

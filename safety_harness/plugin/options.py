@@ -95,10 +95,10 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     Raises:
         HarnessError: a question or weight file is missing or wrong, the cache of a search cannot be written, or the
             results.json of ``--gate-patches`` lacks the patch of a student, or is not needed. Or a row of the labels
-            is wrong.
+            is wrong. Or ``--gate-tamper`` is given, and the weights of a student cannot be tuned.
     """
     from safety_harness.errors import ConfigError
-    from safety_harness.evaluation.preflight import check_judges, check_local_files
+    from safety_harness.evaluation.preflight import check_judges, check_local_files, check_tamper
     from safety_harness.files import cache_dir, try_to_write
     from safety_harness.gate.decide import subject_to_gate
     from safety_harness.gate.labels import read_labels
@@ -106,9 +106,12 @@ def check_files(config: pytest.Config, students: Sequence[Student]) -> None:
     from safety_harness.registry.judged_by import require_one_judge
 
     require_one_judge(students)
+    tampered = config.option.safety_tamper
     for student in students:
         check_local_files(student)
-    check_judges(students)
+        if tampered:
+            check_tamper(student)
+    check_judges(students, tampered=tampered)
     for student in students:
         backend, subject = student.family.backend, subject_to_gate(student, config.option.safety_subject)
         if backend and backend.url and subject == "patched":

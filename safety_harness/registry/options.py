@@ -99,6 +99,13 @@ OPTIONS = (
         {"action": "store_true"},
     ),
     Option(
+        "tamper",
+        "safety_tamper",
+        "Tune the weights of each student on harmless data for up to 100 steps, and report what it still refuses. That "
+        "is gated where `gate.tampered_dsr` is set. Needs the extra `adapters`",
+        {"action": "store_true"},
+    ),
+    Option(
         "labels",
         "safety_labels",
         "Labels that people gave to answers of an earlier run (`safety-harness label`): a student that answers as then "

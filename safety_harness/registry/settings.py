@@ -155,6 +155,11 @@ class GateSettings(Settings):
     temperature: float = Field(
         0.0, ge=0.0, le=5.0, description="Temperature at which answers to attacks are drawn. 0: the likeliest answer."
     )
+    tampered_dsr: Fraction | None = Field(
+        None,
+        description="Value that the lower bound of the DSR must reach after each count of steps of tuning on harmless "
+        "data (`--tamper`), 0 to 1. Unset: the DSR after tuning is reported alone.",
+    )
     confidence: float = Field(
         0.95, gt=0.5, lt=1.0, description="Confidence of every two-sided interval, between 0.5 and 1."
     )

@@ -90,7 +90,8 @@ def thresholds(result: RunResult) -> list[tuple[str, str, str, str, str]]:
     for family, settings in result.gate.items():
         rules = settings.get("gate")
         if isinstance(rules, Mapping):
-            decides = {name: one for name, one in rules.items() if rules.get("attacks") or name not in _OF_ATTACKS}
+            left_out = set() if rules.get("attacks") else _OF_ATTACKS
+            decides = {name: one for name, one in rules.items() if name not in left_out and one is not None}
             families.setdefault(tuple((name, _said(value)) for name, value in decides.items()), []).append(family)
     each = ((", ".join(named), name, used) for rules, named in families.items() for name, used in rules)
     return [(named, name, used, *_default(name, used)) for named, name, used in each]
@@ -98,7 +99,9 @@ def thresholds(result: RunResult) -> list[tuple[str, str, str, str, str]]:
 
 def _said(value: Any) -> str:
     """Return the value of a threshold as a text."""
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else plain(value)
+    if value is None or isinstance(value, list | tuple):
+        return ", ".join(map(str, value or ())) or "none"
+    return plain(value)
 
 
 def _default(name: str, used: str) -> tuple[str, str]:
@@ -108,7 +111,7 @@ def _default(name: str, used: str) -> tuple[str, str]:
     default = _said(field.default)
     if used == default:
         return default, ""
-    if name == "attacks":
+    if name == "attacks" or field.default is None:  # nothing is asked where they are not set
         return default, "stricter"
     try:
         lower = float(used) < float(default)

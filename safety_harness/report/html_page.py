@@ -19,7 +19,7 @@ from safety_harness.gate.limits import not_shown
 from safety_harness.gate.numbers import Attack, Attacked, Defense, OverRefusal, Perplexity, Task
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import RunResult, StudentResult
-from safety_harness.report import attacks, attacks_page, cells, head, notation, people, remains
+from safety_harness.report import attacks, attacks_page, cells, head, notation, people, remains, tampered
 from safety_harness.report.comparison import Versus
 from safety_harness.report.figures import COURSE_HEIGHT, COURSE_WIDTH, figures, whole_probes
 from safety_harness.text import shortened, visible
@@ -34,6 +34,7 @@ CHECKS = {
     "perplexity": "keeps its perplexity",
     "divergence": "stays near itself",
     "minimality": "every moved unit is needed",
+    "tamper": "refuses after tuning",
 }
 _WORDS = {letter: Markup(word) for letter, word in remains.WORDS.items()}
 WITHOUT_FIGURES = "The figures of this page need matplotlib: pip install 'safety-harness[figures]'"
@@ -79,10 +80,11 @@ def html(result: RunResult, drawn: Mapping[str, str] | None, against: Versus | N
         anchor_of=_anchor,
         attacks=attacks,
         **under_attack,
+        tampered=tampered,
         risks=[(student.id, remains.risk(result, student)) for student in result.students],
         judge_errs=remains.judge_errs(result),
         trust=people.trust(result),
-        not_shown=not_shown(under_attack=attacks.some_count(result)),
+        not_shown=not_shown(under_attack=attacks.some_count(result), tuned=tampered.every(result)),
         sets=_asked_sets(result, {(one.set, one.at) for kind in remaining for one in kind.questions}),
         provenance=cells.provenance(result),
         judge_rows=cells.judge_rows(result),

@@ -11,7 +11,7 @@ from safety_harness.gate.limits import not_shown
 from safety_harness.gate.numbers import Defense, Divergence, OverRefusal, Perplexity, Task
 from safety_harness.gate.results import RunResult, StudentResult
 from safety_harness.judging.rules import RuleJudge
-from safety_harness.report import attacks, cells, head, people, remains
+from safety_harness.report import attacks, cells, head, people, remains, tampered
 from safety_harness.report.cells import NOTHING, number, value_or_dash
 from safety_harness.report.comparison import Versus
 from safety_harness.text import escape
@@ -42,13 +42,16 @@ def markdown(result: RunResult, against: Versus | None = None) -> str:
         _gated(result),
         *_what_remains(result),
         "## What the gate does not show",
-        "\n".join(f"- {line}" for line in not_shown(under_attack=attacks.some_count(result))),
+        "\n".join(
+            f"- {line}" for line in not_shown(under_attack=attacks.some_count(result), tuned=tampered.every(result))
+        ),
         "## Refusals, held out",
         _defense_table(result),
         *_under_attack(result),
         "## What it cost, held out",
         _cost_table(result),
         *_further(result),
+        *_tampered(result),
         "## Patches",
         _patch_table(result),
         "## Units moved",
@@ -190,6 +193,13 @@ def _further(result: RunResult) -> tuple[str, ...]:
         for name, further in student.about.further.items()
     ]  # fmt: skip
     return ("## Questions of other sources, recorded and not gated", _table(headers, rows)) if rows else ()
+
+
+def _tampered(result: RunResult) -> tuple[str, ...]:
+    """Return the heading, the recipe and the table of what tuning leaves; nothing where none was asked for."""
+    rows = tampered.rows(result)
+    recipes = escape(" ".join(tampered.recipes(result)))
+    return (f"## {tampered.HEADING}", recipes, _table(tampered.COLUMNS, rows)) if rows else ()
 
 
 def _patch_table(result: RunResult) -> str:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from safety_harness.gate.numbers import Attacked, Defense, Divergence, Minimality, Must, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import (
+    Attacked,
+    Defense,
+    Divergence,
+    Minimality,
+    Must,
+    OverRefusal,
+    Perplexity,
+    Tamper,
+    Task,
+    UnderTuning,
+)
 from safety_harness.gate.results import Check
+from safety_harness.gate.tamper_check import fewest
 from safety_harness.report.cells import NOTHING, count, number
 
 COLUMNS = ("check", "verdict", "before", "after", "bound", "allowed")
@@ -39,6 +51,11 @@ def notation(check: Check, gate: Mapping[str, Any]) -> tuple[str, str, str, str]
             return "0", number(one.mean, ".4f"), _at("≤ ", one.upper, ".4f"), _at("≤ ", allowed, ".4f")
         case Minimality(units=int(units), spare=list(spare)):
             return NOTHING, f"{units} units", f"{len(spare)} spare", "0 spare"
+        case Tamper(gated=UnderTuning() as gated):
+            few, least = fewest(gated), gate.get("tampered_dsr")
+            was, now = (count(one.refused, len(one.letters)) for one in (gated.after[0], few))
+            needs = "not gated" if least is None else _at("≥ ", least, ".3f")
+            return was, now, _at("≥ ", few.interval[0], ".3f"), needs
         case _:
             return None
 

@@ -12,6 +12,7 @@ from safety_harness.registry.sources import ATTACK
 from safety_harness.report import attacks
 from safety_harness.report.cells import MARKS, confidences, effort, overview, totals, verdict
 from safety_harness.report.head import notices
+from safety_harness.report.tampered import gated
 from safety_harness.text import counted_noun, shortened, visible
 
 WIDTH = 100  # columns
@@ -42,10 +43,22 @@ def terminal(result: RunResult) -> str:
         lines = _table([headers, *((shortened(name, max(9, longest - over)), *row) for name, *row in rows)])
     rule = "-" * max(map(len, lines))
     more = [f"and {hidden} more, in the reports"] if hidden else []
+    held = map(visible, gated(result))
     reasons = (f"- {visible(reason)}" for reason in result.reasons)
     advice = (f"  {visible(line)}" for line in advised(result))
     return "\n".join(
-        [*lines[:2], rule, *lines[2:], *more, "", *map(visible, notices(result)), *totals(result), *reasons, *advice]
+        [
+            *lines[:2],
+            rule,
+            *lines[2:],
+            *more,
+            "",
+            *map(visible, notices(result)),
+            *totals(result),
+            *held,
+            *reasons,
+            *advice,
+        ]
     )
 
 
