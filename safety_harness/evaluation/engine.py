@@ -223,14 +223,16 @@ class EngineEvaluator(Answering):
         Raises:
             SourceError: there is none.
         """
-        generator = self.weighed.generator
-        text, begin = generator.chat.prompt(asked), generator.tokenizer.bos_token or ""
+        generator, chat = self.weighed.generator, self.weighed.generator.chat
+        text, begin = chat.prompt(asked), generator.tokenizer.bos_token or ""
+        lost = bool(chat.begun(asked)) and chat.drops_first_space
         for prompt in (text, text.removeprefix(begin)):
-            if list(generator.tokenizer(prompt)["input_ids"]) == generator.encode(asked):
+            if list(generator.tokenizer(prompt)["input_ids"]) == generator.encode(asked) and not lost:
                 return prompt
+        what = "send a begun answer without the space behind its beginning" if lost else "read it as other tokens"
         raise SourceError(
-            f"{self.student.id}: `transformers serve` takes texts, and would read {asked_text(asked)[:60]!r} as other "
-            'tokens than the harness does. Take `kind = "vllm"`, which takes tokens.'
+            f"{self.student.id}: `transformers serve` takes and sends texts. Of {asked_text(asked)[:60]!r} it would "
+            f'{what}. Take `kind = "vllm"`, which takes and sends tokens.'
         )
 
     def _text(self, one: Asking, reply: Reply) -> str:

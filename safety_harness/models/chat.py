@@ -176,6 +176,12 @@ class Chat:
         before, whole = self._decoded(context), self._decoded([*context, *tokens])
         return whole[len(before) :] if whole.startswith(before) else self._decoded(tokens)
 
+    @functools.cached_property
+    def drops_first_space(self) -> bool:
+        """Whether words lose the space before them where they are decoded alone, as with SentencePiece."""
+        first, both = (list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("a", "a loaf"))
+        return both[: len(first)] == first and not self._decoded(both[len(first) :]).startswith(" ")
+
     def _decoded(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 

@@ -155,6 +155,13 @@ def test_a_begun_answer_is_joined_with_its_own_spaces(tokens: list[int], text: s
     assert sentencepiece().decode([4, 5]) == "a loaf"  # without its space
 
 
+def test_a_decoder_that_drops_a_first_space_is_known() -> None:
+    assert Chat(sentencepiece()).drops_first_space
+    assert not Chat(make_tokenizer()).drops_first_space
+    tiny = {family: Chat(AutoTokenizer.from_pretrained(FAMILIES / "models" / family / "teacher")) for family in PUT}
+    assert [family for family, chat in tiny.items() if chat.drops_first_space] == ["mistral"]
+
+
 def test_a_begun_answer_keeps_a_character_of_several_bytes() -> None:
     tokenizer = make_tokenizer(template=False)
     chat = Chat(tokenizer)
