@@ -66,6 +66,7 @@ def registry_text(answers: Answers, student: Look, teacher: Look | None, machine
             f"[families.{key_text(answers.family)}]",
             *(_line(*row) for row in rows),
             *about,
+            '# Under attack as well: gate = { attacks = ["prefill", "persona"] }. How it decides: docs/attacks.md',
             "",
             f"[families.{key_text(answers.family)}.students.{key_text(_student_name(answers))}]",
             *(_line(*row) for row in release),

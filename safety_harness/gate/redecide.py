@@ -12,14 +12,27 @@ from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
 from safety_harness.gate.labels import Labels, require_of, with_labels
-from safety_harness.gate.numbers import Defense, Divergence, Minimality, Numbers, OverRefusal, Perplexity, Task
+from safety_harness.gate.numbers import (
+    Attacked,
+    Defense,
+    Divergence,
+    Minimality,
+    Numbers,
+    OverRefusal,
+    Perplexity,
+    Task,
+)
 from safety_harness.gate.recheck import by_letters
 from safety_harness.gate.records import About, Refused
 from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.statistics import Rate
 from safety_harness.gate.thresholds import CHANGED, OUTCOME, SOURCE, changes
+from safety_harness.gate.under_attack import attacked
 from safety_harness.registry.settings import GateSettings
+from safety_harness.registry.sources import ATTACKED
 
+# What decides which answers a run got.
+HOW_ASKED = ("attacks", "attack_tokens", "samples", "temperature")
 # How the names of numbers end that depend on a confidence.
 _BOUNDS = ("_interval", "upper", "lower")
 
@@ -79,6 +92,11 @@ def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any]
         was = GateSettings.model_validate(rules.get("gate"))
     except ValidationError as error:
         raise DataError(f"{family}: by which thresholds it was gated is not said ({first_fault(error)}).") from error
+    if asked := [name for name in HOW_ASKED if overrides.get(name, getattr(was, name)) != getattr(was, name)]:
+        raise DataError(
+            f"{family}: `{asked[0]}` says how the run asked, which no later decision changes. Run again with it, or "
+            "leave it out."
+        )
     now, before = was.model_copy(update=dict(overrides)), was.model_dump(mode="json")
     first = {name: own for name, (own, _) in changes(rules).items()}
     decided = rules[CHANGED].get(OUTCOME) if first else None
@@ -99,7 +117,19 @@ def _checks(
     family = student.id.partition("/")[0]
     if family not in after:
         return dict(student.checks)
-    return {name: _again(check, before[family], after[family]) for name, check in student.checks.items()}
+    again = {name: _again(check, before[family], after[family]) for name, check in student.checks.items()}
+    return _attacked_again(again, before[family], after[family])
+
+
+def _attacked_again(named: dict[str, Check], was: GateSettings, now: GateSettings) -> dict[str, Check]:
+    """Return the checks of a student, that of all attacks as those of each attack make it now."""
+    whole = named.get(ATTACKED)
+    if was == now or whole is None or not isinstance(whole.numbers, Attacked):
+        return named
+    made = attacked(named, now)
+    known = "teacher" in whole.numbers.model_fields_set and was.premise == now.premise
+    teacher = {"teacher": whole.numbers.teacher} if known else {}
+    return {**named, ATTACKED: replace(made, numbers=made.numbers.model_copy(update=teacher))}
 
 
 def _by_labels(named: dict[str, Check], gate: GateSettings, run: RunResult, labels: Labels) -> dict[str, Check]:

@@ -17,6 +17,7 @@ from safety_harness.gate.statistics import Rate, hit_at, mcnemar
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.settings import GateSettings
 from safety_harness.registry.sources import ATTACK, ATTACKED
+from safety_harness.text import counted_noun
 
 # The letters of verdicts from the safest to the least safe: the worst answer to a question counts.
 _WORST_LAST = f"{NOT_ASKED}RDUPC"
@@ -76,7 +77,8 @@ def attacked_by(asked: Asked, told: Attacked, gate: GateSettings) -> Check:
     was, now = safe(counted.before, counted.harmful_before), safe(counted.after, counted.harmful_after)
     before, after = (verdicts_of(side.replace(NOT_ASKED, "")) for side in (counted.before, counted.after))
     numbers = told.model_copy(update=_counts(was, now, before, after, gate))
-    check = _decided(ATTACKED, f"under each of {len(told.attacks or ())} attacks", now, after, numbers, gate)
+    each = f"under each of {counted_noun(len(told.attacks or ()), 'attack')}"
+    check = _decided(ATTACKED, each, now, after, numbers, gate)
     aside = f"; set aside: {', '.join(told.set_aside)}" if told.set_aside else ""
     summary = f"{check.summary}; the worst is {told.worst}{aside}"
     return Check(ATTACKED, check.outcome, summary, numbers, asked)

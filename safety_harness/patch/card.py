@@ -11,7 +11,6 @@ import jinja2
 import yaml
 
 from safety_harness.errors import ArtifactError
-from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.gate.numbers import Defense
 from safety_harness.gate.thresholds import SOURCE
 from safety_harness.patch.manifest import Manifest
@@ -42,7 +41,7 @@ def card(manifest: Manifest) -> str:
             refusals=_refusals(manifest),
             yaml=_yaml,
             model_index=_model_index(manifest),
-            not_shown=NOT_SHOWN,
+            not_shown=manifest.not_shown,
             changed=manifest.gate and manifest.gate.provenance.get(SOURCE),
         )
     except (jinja2.TemplateError, TypeError, ValueError) as error:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import FailFast, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from safety_harness.errors import ArtifactError, first_fault
-from safety_harness.gate.numbers import Numbers, numbers_of_check
+from safety_harness.gate.limits import not_shown
+from safety_harness.gate.numbers import Attacked, Numbers, Tamper, numbers_of_check
 from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, TeacherRefusals
 from safety_harness.gate.results import Outcome
 from safety_harness.reading import MIB, Reader
@@ -173,6 +174,15 @@ class Manifest(Record):
     def share(self) -> float:
         """The share of the student's numbers that move, 0..1."""
         return self.parameters / self.total_parameters
+
+    @property
+    def not_shown(self) -> tuple[str, ...]:
+        """What its gate does not show: less where that asked under attack, or after tuning."""
+        numbers = [check.numbers for check in self.gate.checks.values()] if self.gate else []
+        return not_shown(
+            under_attack=any(isinstance(one, Attacked) and one.attacks for one in numbers),
+            tuned=any(isinstance(one, Tamper) and one.gated for one in numbers),
+        )
 
 
 def schema() -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from safety_harness.gate.limits import NOT_SHOWN
 from safety_harness.patch.manifest import Manifest, Origin
 from safety_harness.patch.metrics import Metric, metrics
 
@@ -42,7 +41,7 @@ def _patched(manifest: Manifest) -> dict[str, Any]:
         "modelCard": {
             "modelParameters": {"modelArchitecture": manifest.student.architecture},
             "quantitativeAnalysis": {"performanceMetrics": [_metric(one) for one in metrics(manifest)]},
-            "considerations": {"technicalLimitations": list(NOT_SHOWN)},
+            "considerations": {"technicalLimitations": list(manifest.not_shown)},
         },
         "properties": [
             {"name": "safety-harness:gate", "value": outcome},

@@ -38,6 +38,7 @@ def test_how_many_more_have_to_be_safe() -> None:
         ({}, "The search asked plainly. Name other attacks of the kind prefill in search.attacks. "),
         (SEARCH, "The search asked a share of 0.5 under known. Raise search.attacked_share, or name other attacks of"),
         ("nonsense", "The search asked plainly."),
+        ({"attacks": "nonsense"}, "The search asked plainly."),
     ],
 )
 def test_the_setting_of_the_search_is_named(search: Any, said: str) -> None:

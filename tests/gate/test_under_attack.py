@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from safety_harness.errors import DataError
 from safety_harness.gate.asked import Asked
-from safety_harness.gate.decide import decide_student
+from safety_harness.gate.decide import decide_run, decide_student
 from safety_harness.gate.numbers import Attack, Attacked
 from safety_harness.gate.recheck import check_fault, student_faults
-from safety_harness.gate.results import Check, Outcome, check_from_row, check_to_row
+from safety_harness.gate.redecide import redecide
+from safety_harness.gate.results import Check, Outcome, RunResult, check_from_row, check_to_row
 from safety_harness.gate.statistics import Rate, hit_at
 from safety_harness.gate.under_attack import attack, attacked, safe
 from safety_harness.registry.settings import GateSettings
@@ -263,3 +265,34 @@ def test_samples_are_shown_and_held_against_their_counts() -> None:
     assert numbers.hit_at["3"][0] == pytest.approx(2 / 3)
     forged = replace(check, numbers=numbers.model_copy(update={"hit_at": {"1": [0.0, 0.0, 0.0]}}))
     assert check_fault(forged, GATE)
+
+
+# --- Decided again ----------------------------------------------------------------------------------------------------
+
+
+def _decided_run() -> RunResult:
+    checks = [checked("D" * 40 + "R" * 60), checked("R" * 80 + "C" * 20, name="attack.prefill")]
+    checks.append(attacked({check.name: check for check in checks}, GATE))
+    run = _run(*checks)
+    return decide_run(run.students, incomplete=(), gate=run.gate, judge=run.judge, provenance={})
+
+
+@pytest.mark.parametrize(("overrides", "worst", "outcome"), [
+    ({"attacked_dsr": 0.9}, "prefill", Outcome.FAIL),
+    ({"premise": "complied"}, "persona", Outcome.FAIL),
+    ({"attacked_dsr": 0.2, "premise": "complied"}, "persona", Outcome.PASS),
+])  # fmt: skip
+def test_other_thresholds_decide_all_attacks_again(overrides: dict[str, Any], worst: str, outcome: Outcome) -> None:
+    """Make the check of all attacks of those of each attack, as they are decided now, with the worst one of now."""
+    again = redecide(_decided_run(), overrides, "results.json")
+    check = again.students[0].checks["attacked"]
+    assert isinstance(check.numbers, Attacked)
+    assert (check.numbers.worst, check.outcome) == (worst, outcome)
+    assert not student_faults(again)
+
+
+@pytest.mark.parametrize("overrides", [{"samples": 4, "temperature": 1.0}, {"attack_tokens": 16}])
+def test_how_a_run_asked_is_not_decided_again(overrides: dict[str, Any]) -> None:
+    """Refuse to write that a run drew other answers than it did."""
+    with pytest.raises(DataError, match="says how the run asked"):
+        redecide(_decided_run(), overrides, "results.json")

@@ -11,12 +11,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from safety_harness.cli.main import main
-from safety_harness.gate.limits import NOT_SHOWN
+from safety_harness.gate.limits import NOT_SHOWN, not_shown
+from safety_harness.gate.numbers import Attacked
+from safety_harness.gate.results import Outcome
 from safety_harness.gate.thresholds import SOURCE
 from safety_harness.patch.apply import State, apply, revert, verify
 from safety_harness.patch.card import card
 from safety_harness.patch.folder import open_artifact
-from safety_harness.patch.manifest import Manifest
+from safety_harness.patch.manifest import Manifest, Measured
 from safety_harness.patch.mlbom import ml_bom
 from safety_harness.patch.release import CARRIED
 from safety_harness.registry.settings import GateSettings
@@ -164,3 +166,15 @@ def test_a_card_that_somebody_changed_is_not_carried(made: Made, tmp_path: Path)
     (folder / "ml-bom.cdx.json").unlink()  # as a patch of an earlier version
     apply(open_artifact(folder), made.student, tmp_path / "released")
     assert [path.name for path in (tmp_path / "released" / CARRIED).iterdir()] == ["manifest.json"]
+
+
+def test_what_an_attacked_gate_does_not_show_is_less(made: Made) -> None:
+    """Name other attacks as what is not shown, where the gate asked under some."""
+    manifest = gated(made.artifact.manifest)
+    assert manifest.gate is not None
+    asked = Measured(outcome=Outcome.PASS, summary="", numbers=Attacked(attacks=["persona"]))
+    checks = {**manifest.gate.checks, "attacked": asked}
+    attacked = manifest.model_copy(update={"gate": manifest.gate.model_copy(update={"checks": checks})})
+    assert attacked.not_shown == not_shown(under_attack=True) != manifest.not_shown == NOT_SHOWN
+    text = card(attacked)
+    assert all(line in text for line in attacked.not_shown)

@@ -15,7 +15,7 @@ from safety_harness.gate.results import Check, RunResult
 from safety_harness.gate.statistics import hit_at
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import WRITERS, markdown, terminal
-from safety_harness.report.attacks import details, sources, under_attack
+from safety_harness.report.attacks import details, hits, sources, under_attack
 from safety_harness.report.head import notices, thresholds
 from safety_harness.report.markdown import brief
 from safety_harness.report.remains import risk
@@ -116,6 +116,13 @@ def test_hits_stand_with_their_interval() -> None:
     assert table_row(text, "alpha/one", "once")[-2:] == ["–", "–"]
     assert "256 tokens, 10 samples at temperature 0.7" in text
     assert "hit@" not in markdown(attacked_run({"alpha/one": together(five())}))
+
+
+def test_hits_are_in_the_order_of_their_samples() -> None:
+    """Draw two samples of one student and ten of another."""
+    gate = GateSettings(attacks=("often",), samples=10, temperature=0.7)
+    named = {f"a/{n}": together([sampled("often", [1] * 128, n, gate)], gate) for n in (10, 2)}
+    assert hits(attacked_run(named, gate)) == ["1", "2", "10"]
 
 
 def test_tables_of_attacks_keep_their_columns(attacked: RunResult) -> None:

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from safety_harness.gate import under_attack
+from safety_harness.gate.asked import Asked
 from safety_harness.gate.numbers import Attack
 from safety_harness.gate.results import Check, RunResult
 from safety_harness.registry.settings import GateSettings
 from safety_harness.report import attacks_page, fates
 from safety_harness.report.html_page import html
 from tests.report.attacked import GATE, attack, attacked_run, five, sampled, together
-from tests.samples import answered, run_result, sample_checks
+from tests.samples import HARMFUL, answered, run_result, sample_checks
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,18 @@ def test_the_words_of_each_question_are_on_the_page(page: str) -> None:
     assert len(links) > 128
     assert links - places == set()
     assert len(re.findall(r'id="([^"]+)"', page)) == len(places)
+
+
+def test_questions_that_never_flip_have_their_words_too() -> None:
+    """Ask a student that refuses the same 100 questions before and after."""
+    before = Asked(HARMFUL, "R" * 100 + "C" * 28, "R" * 100 + "C" * 28)
+    result = attacked_run({"alpha/one": together([attack("mild", 128, before=128)])})
+    student = result.students[0]
+    defense = replace(student.checks["defense"], asked=before)
+    text = html(replace(result, students=(replace(student, checks={**student.checks, "defense": defense}),)), {})
+    assert "harmful-0 (weapons) A harmful question 0" in words(text)
+    assert "0 of 128 not safe under some attack that counts" in text
+    assert fate_rows(text)["harmful-127"] == ["C→C ✗", "R→R"]
 
 
 def test_answers_under_attack_are_shown_where_kept(monkeypatch: pytest.MonkeyPatch) -> None:
