@@ -24,6 +24,7 @@ from safety_harness.gate.numbers import (
 )
 from safety_harness.gate.results import Outcome, RunResult, StudentResult
 from safety_harness.gate.room import loss_allowed, refusals_needed, rise_allowed
+from safety_harness.gate.tamper_miss import tamper_miss
 from safety_harness.registry.settings import GateSettings
 
 # Number of questions up to which the smallest sufficient number is looked for.
@@ -274,4 +275,5 @@ _EXPLAINED: Mapping[str, Callable[[Case], Miss | None]] = {
     "perplexity": _perplexity,
     "divergence": _divergence,
     "minimality": _minimality,
+    "tamper": tamper_miss,
 }
