@@ -131,6 +131,6 @@ def test_an_answer_that_complies_is_broken_off(world: Path) -> None:
     refused, complied = (evaluator.answers(one.units, prompts, decoding=Decoding(16)) for one in (after, before))
     assert {one.verdict for one in refused} == {Verdict.REFUSED}
     assert evaluator.answers(after.units, prompts, decoding=Decoding(16, screen=12)) == refused
-    cut = evaluator.answers(before.units, prompts, decoding=Decoding(16, screen=4))
+    cut = evaluator.answers(before.units, prompts, decoding=Decoding(16, screen=8))
     assert all(full.answer.startswith(short.answer) for short, full in zip(cut, complied, strict=True))
     assert all(len(short.answer) < len(full.answer) for short, full in zip(cut, complied, strict=True))

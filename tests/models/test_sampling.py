@@ -135,7 +135,7 @@ def test_no_graph_is_replayed_where_tokens_are_drawn(pairs: Pairs) -> None:
 def test_a_drawn_answer_is_cut_off_at_a_screen(pairs: Pairs) -> None:
     loaded = load(pairs("llama", False)[0], "float32")
     whole = heard(generator(loaded, 64), ASKED)
-    cut = heard(generator(loaded, 64), ASKED, WARM, Screen(3, lambda text: text.startswith("sure, take")))
+    cut = heard(generator(loaded, 64), ASKED, WARM, Screen(3, lambda text, _: text.startswith("sure, take")))
     begun = [isinstance(asked, Conversation) and bool(asked.prefill) for asked in ASKED]
     assert cut == [answer if starts else answer[:3] for answer, starts in zip(whole, begun, strict=True)]
 

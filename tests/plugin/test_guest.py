@@ -128,7 +128,7 @@ def test_suites_in_a_run_that_is_no_gate_are_not_green(pytester: pytest.Pytester
     """Collect suites below the folder that pytest is given: their conftest.py comes too late to make a gate."""
     shutil.copytree(ROOT / "suites", pytester.path / "mine", ignore=shutil.ignore_patterns("__pycache__"))
     run = pytester.runpytest("-p", "no:cacheprovider")
-    run.assert_outcomes(errors=9)
+    run.assert_outcomes(errors=12)
     assert run.ret == pytest.ExitCode.TESTS_FAILED
     run.stdout.fnmatch_lines(["*This run is no gate, so no student is selected. Run `safety-harness gate`*"])
 

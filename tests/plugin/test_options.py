@@ -10,6 +10,7 @@ import pytest
 
 from safety_harness.errors import SourceError
 from safety_harness.plugin.fixtures import user_errors
+from safety_harness.registry.options import ONLY_IN_FILES
 from safety_harness.registry.settings import GateSettings, SearchSettings
 from tests.plugin.conftest import ROOT, RUN, write_project
 from tests.samples import run_result, sample_checks, write_registry
@@ -28,9 +29,9 @@ def test_help_shows_every_option_and_its_group(pytester: pytest.Pytester) -> Non
     for prefix, settings in (("gate", GateSettings), ("gate-search", SearchSettings)):
         for name, field in settings.model_fields.items():
             option = f"--{prefix}-{name.replace('_', '-')}="
-            assert (option in shown) == (name != "roles")  # a list is for files
+            assert (option in shown) == (name not in ONLY_IN_FILES)
             assert field.description is not None
-            assert ("".join(field.description.split()) in shown) == (name != "roles")
+            assert ("".join(field.description.split()) in shown) == (name not in ONLY_IN_FILES)
 
 
 @pytest.mark.parametrize(
