@@ -62,7 +62,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     monkeypatch.setenv(REQUESTS, str(tmp_path / "requests.jsonl"))
     own = open_evaluator(load_registry(file).select()[0])
-    backend = Backend(kind="vllm", command=(sys.executable, str(PROGRAM), "well"), start_within=60.0)
+    backend = Backend(kind="vllm", command=(sys.executable, str(PROGRAM), "well"), start_within=300.0)
     yield Asked(EngineEvaluator(own, backend), own, read_prompts(tmp_path / "own.jsonl"), tmp_path / "requests.jsonl")
     own.close()
 
