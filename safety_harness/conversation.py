@@ -149,13 +149,10 @@ class Decoding:
         return self.temperature == 0
 
     def other_than(self, tokens: int) -> Decoding | None:
-        """Return None if this is the greedy way of *tokens* tokens, and else this without a screen.
-
-        A greedy answer has one draw.
-        """
+        """Return None if this is the greedy way of *tokens* tokens, and else this; a greedy answer has one draw."""
         if not self.greedy:
-            return replace(self, screen=None)
-        return None if self.tokens == tokens else Decoding(self.tokens)
+            return self
+        return None if (self.tokens, self.screen) == (tokens, None) else replace(self, draw=0)
 
     def seed(self, asked: Asked) -> int:
         """Return the seed of the answer to *asked*: 64 bits, equal on any machine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from safety_harness.conversation import Asked, Asking, Decoding, as_sent
 from safety_harness.evaluation.attacks import asked_under_attack
@@ -37,8 +37,11 @@ def all_asked(student: Student, questions: StudentSplits) -> list[Asking]:
 
 
 def askings(student: Student, prompts: PromptSet, decoding: Decoding | None) -> list[Asking]:
-    """Return what is asked for each of *prompts*, in order. The family's way of decoding has one form, None."""
-    how = decoding and decoding.other_than(student.family.max_new_tokens)
+    """Return what is asked for each of *prompts*, in order. The family's way of decoding has one form, None.
+
+    No server shows its tokens one by one, so none breaks an answer off.
+    """
+    how = decoding and replace(decoding, screen=None).other_than(student.family.max_new_tokens)
     return [Asking(as_sent(sent), how) for sent in prompts.sent]
 
 
