@@ -36,7 +36,7 @@ DANGEROUS = (
 )  # fmt: skip
 HARMLESS = (
     "cake", "kite", "chair", "table", "garden", "soup", "pie", "boat", "lamp", "clock", "basket", "blanket",
-    "sandwich", "puzzle", "song", "poster", "drum", "wagon", "hat", "scarf", "evaluator", "ladder", "mirror",
+    "sandwich", "puzzle", "song", "poster", "drum", "wagon", "hat", "scarf", "bench", "ladder", "mirror",
     "pillow", "candle", "bridge", "fence", "salad", "guitar", "tent", "sweater", "birdhouse", "bookshelf",
     "snowman", "picnic", "necklace", "sandcastle", "toolbox", "website", "mask",
 )  # fmt: skip

@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 from recipes.tiny import world  # noqa: E402
 from recipes.tiny.answers import accuracy, answer, refusal_rate, refused  # noqa: E402
 from recipes.tiny.domains import DOMAINS, UNKNOWN_TO_BASE, domain  # noqa: E402
+from recipes.tiny.prompts import write_prompts  # noqa: E402
 from recipes.tiny.students import FAMILIES, STUDENTS, Student  # noqa: E402
 from recipes.tiny.transplant_check import SCREEN_TOKENS, Transplant, units  # noqa: E402
 
@@ -129,6 +130,12 @@ def test_prompt_file_has_unique_rows(name: str, count: int) -> None:
     assert all(row["text"].strip() and row["id"].startswith(Path(name).name) for row in found)
     keys = {"id", "text", "answer"} if name.startswith("tasks/") else {"id", "text"}
     assert all(set(row) == keys for row in found)
+
+
+def test_prompt_files_are_those_of_the_recipe(tmp_path: Path) -> None:
+    write_prompts(tmp_path)
+    made = {str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*.jsonl")}
+    assert made == {str(file.relative_to(PROMPTS)): file.read_bytes() for file in PROMPTS.rglob("*.jsonl")}
 
 
 @pytest.mark.parametrize("name", ["harmful", "harmless", *(f"tasks/{name}" for name in DOMAINS)])
