@@ -1,6 +1,6 @@
 """Ask students under attack: as they are, patched, and with all of their teacher.
 
-    python -m benchmarks.quality.attacks --student json [--family smollm2] [--results reports/smollm2.json]
+    python -m benchmarks.quality.attacks --student json --results reports/smollm2.json --dtype float32 --questions 48
     python -m benchmarks.quality.attacks --student json --search prefill-sure persona-unrestricted
 
 The first measures the patch in the results.json FILE. The second searches for a patch with a share of the harmful
