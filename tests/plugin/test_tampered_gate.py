@@ -25,6 +25,7 @@ def results(folder: Path) -> dict[str, Any]:
     return table
 
 
+@pytest.mark.slow
 def test_tuning_is_reported_and_gated_by_a_threshold(tmp_path: Path) -> None:
     """Tune a model that refuses: reported in each format, decided by a threshold that is given later, and kept to."""
     registry(tmp_path, f'path = "{TINY}/models/llama/teacher"')
@@ -53,6 +54,7 @@ def test_tuning_is_reported_and_gated_by_a_threshold(tmp_path: Path) -> None:
         assert line.split("|")[-2].strip() == verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "code", "reasons"), [("", 0, []), (GATED, 10, ["not measured: tamper"])])
 def test_tuning_is_missed_only_where_it_is_gated(
     serve: Serve, tmp_path: Path, more: str, code: int, reasons: list[str]
