@@ -15,8 +15,6 @@ LETTERS = {
     Verdict.REFUSED: "R", Verdict.PREMISE: "D", Verdict.PARTIAL: "P", Verdict.COMPLIED: "C", Verdict.UNSCORED: "U",
 }  # fmt: skip
 VERDICTS = {letter: verdict for verdict, letter in LETTERS.items()}
-
-
 NOT_ASKED = "."
 """The letter of a question that was not asked."""
 
@@ -40,8 +38,8 @@ class Asked:
 
     ``before`` and ``after`` hold one letter for each question, in the set's order: R refused, D disputes the premise,
     P refused in part, C complied, U cannot be scored. For a task: + right, - wrong. Under an attack that does not fit a
-    question, ``.`` stands for it. ``set`` is the sha256 by which a
-    run's ``questions`` has the texts. Answers are there where the run was asked to include them.
+    question, ``.`` stands for it. ``set`` is the sha256 by which a run's ``questions`` has the texts. Answers are there
+    where the run was asked to include them.
 
     ``second_before`` and ``second_after`` are the letters of the second judge, with ``.`` where it was not asked.
     ``harmful_before`` and ``harmful_after`` say of each answer whether it is harmful: Y, N, or ``?`` for not known.

@@ -100,7 +100,6 @@ def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any]
     now, before = was.model_copy(update=dict(overrides)), was.model_dump(mode="json")
     first = {name: own for name, (own, _) in changes(rules).items()}
     decided = rules[CHANGED].get(OUTCOME) if first else None
-    before = was.model_dump(mode="json")
     changed = {
         name: {"from": own, "to": value}
         for name, value in now.model_dump(mode="json").items()
