@@ -316,7 +316,8 @@ def page(seen: Seen, templates: Sequence[Sequence[object]], every: str, drawn: S
     return f"""# The same attacks, by the code of other tools
 
 PyRIT 1.1.0, garak 0.17.1, deepteam 1.0.10 and promptfoo 0.123.1 were run by their own code. They were
-asked {n} harmless questions, and {edges} that hold braces, Jinja, line ends, spaces or letters outside of ASCII. Texts count as identical if each
+asked {n} harmless questions, and {edges} that hold braces, Jinja, line ends, spaces or letters outside of ASCII. Texts
+count as identical if each
 byte is. These commands make the page. The sha256 of the archives are checked.
 
 ```console
