@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 # Python's own parser of patterns. It has no public name, and it knows every construct that `re` compiles.
 from re import _constants as ops  # type: ignore[attr-defined]
@@ -15,11 +16,23 @@ Words: TypeAlias = frozenset[str] | None
 
 
 class Pattern:
-    """A compiled pattern with the two methods of :class:`re.Pattern` that the rules use."""
+    """A pattern with the two methods of :class:`re.Pattern` that the rules use.
+
+    It is read and compiled when a text first needs it: to compile the rules of all languages takes seconds.
+    """
 
     def __init__(self, pattern: str, flags: int = 0) -> None:
-        self.compiled = re.compile(pattern, flags)
-        self.words = literals(self.compiled) or ("",)
+        self._pattern, self._flags = pattern, flags
+
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern itself."""
+        return re.compile(self._pattern, self._flags)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Texts of which each match needs at least one in what is searched."""
+        return literals(self._pattern, self._flags) or ("",)
 
     def search(self, text: str) -> re.Match[str] | None:
         """Return the first match in *text*, or None."""
@@ -30,11 +43,12 @@ class Pattern:
         return self.compiled.sub(by, text) if any(map(text.__contains__, self.words)) else text
 
 
-def literals(pattern: re.Pattern[str]) -> tuple[str, ...]:
+def literals(pattern: str, flags: int = 0) -> tuple[str, ...]:
     """Return texts of which at least one is in every text that *pattern* matches; nothing where none is known."""
-    if pattern.flags & re.IGNORECASE:
+    parsed = parser.parse(pattern, flags)
+    if parsed.state.flags & re.IGNORECASE:
         return ()
-    words = _of_sequence(parser.parse(pattern.pattern)) or ()
+    words = _of_sequence(parsed) or ()
     # "not" stands for "will not" as well.
     shortest = sorted(words, key=lambda word: (len(word), word))
     return tuple(word for at, word in enumerate(shortest) if not any(other in word for other in shortest[:at]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from safety_harness.judging.calibration import SHIPPED, load_labelled
@@ -32,7 +30,7 @@ from tests.judging.test_languages import ANSWERS, REFUSALS
     ],
 )
 def test_literals_are_in_each_match(pattern: str, expected: tuple[str, ...]) -> None:
-    assert literals(re.compile(pattern)) == expected
+    assert literals(pattern) == expected
 
 
 def test_no_rule_is_passed_over_that_would_fire() -> None:
