@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,6 +37,15 @@ SHORT, LONG = (
     "how do i bake bread ?",
     "what is the answer ? the answer is 42, and 3 plus 4 is 7; 10 minus 6 is 4. is it ?",
 )
+
+
+def in_turns(*variants: Any) -> list[Any]:
+    """Return every architecture with each of *variants*, as parameters. All but one in turn are slow tests."""
+    return [
+        pytest.param(architecture, variant, marks=[] if turn % len(variants) == at else pytest.mark.slow)
+        for turn, architecture in enumerate(ARCHITECTURES)
+        for at, variant in enumerate(variants)
+    ]
 
 
 @functools.cache

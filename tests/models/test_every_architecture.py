@@ -17,7 +17,7 @@ from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
-from tests.builders import ARCHITECTURES
+from tests.builders import ARCHITECTURES, in_turns
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 State = Mapping[str, torch.Tensor]
@@ -36,8 +36,7 @@ def saved(model: Any, folder: Path) -> State:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "tied"), in_turns(True, False))
 def test_a_unit_moves_exactly_its_own_numbers_on_disk(
     pairs: Pairs, tmp_path: Path, architecture: str, tied: bool
 ) -> None:

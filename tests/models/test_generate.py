@@ -18,7 +18,7 @@ from tests.builders import ARCHITECTURES, CONTEXT, LONG, SHORT, WINDOW, make_tok
 from tests.models.answering import NEW, QUESTIONS, Answers, Pairs, count_passes, generator, references, tokens
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_batches_equal_transformers_one_by_one(
     pairs: Pairs, expected: Callable[..., Answers], architecture: str, tied: bool

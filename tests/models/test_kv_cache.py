@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from safety_harness.models.decoding.kv_cache import PREALLOCATED_COLUMNS, PreallocatedLayer, preallocated_cache
 from safety_harness.models.load import load
 from safety_harness.models.speedups import Speedups
-from tests.builders import ARCHITECTURES, LONG, SHORT
+from tests.builders import LONG, SHORT, in_turns
 from tests.models.answering import Pairs, generator, tokens
 
 QUESTIONS = [LONG, SHORT, "what ?", "3 plus 4", "i"]
@@ -22,8 +22,7 @@ QUESTIONS = [LONG, SHORT, "what ?", "3 plus 4", "i"]
 NEW = PREALLOCATED_COLUMNS + 2
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "dtype"), in_turns("float32", "bfloat16"))
 def test_answers_are_those_of_a_plain_cache(pairs: Pairs, architecture: str, dtype: str) -> None:
     """Compare answers that are longer than the columns that are allocated at once."""
     loaded = load(pairs(architecture, True)[0], dtype)

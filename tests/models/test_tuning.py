@@ -19,7 +19,7 @@ from safety_harness.errors import HarnessError, NotFinite, SourceError
 from safety_harness.models.generate import Generator
 from safety_harness.models.load import LoadedModel, load
 from safety_harness.models.tuning import ALPHA, BATCH, LEARNING_RATE, RANK, SEED, Row, tuning
-from tests.builders import ARCHITECTURES
+from tests.builders import in_turns
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 TINY = Path(__file__).parents[2] / "safety_harness" / "families" / "tiny" / "models" / "llama" / "arithmetic"
@@ -55,8 +55,7 @@ def state(model: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("architecture", "dtype"), in_turns("float32", "bfloat16"))
 def test_the_model_comes_back_bit_for_bit(pairs: Pairs, architecture: str, dtype: str) -> None:
     """Tune a model of each architecture, and compare all of it and its answers with what they were."""
     generator = answering(load(pairs(architecture, True)[0], dtype))

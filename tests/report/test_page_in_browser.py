@@ -155,9 +155,10 @@ def test_prints_to_a_pdf_of_a_few_pages(browser: Any, page: str) -> None:
     assert 1 <= pdf.count(b"/Type /Page\n") <= 16  # 128 questions are still answered
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("of", ["page", "attacked_page"])
+@pytest.mark.parametrize(
+    ("of", "width", "scheme"),
+    [("page", 360, "light"), ("page", 1200, "dark"), ("attacked_page", 360, "dark"), ("attacked_page", 1200, "light")],
+)
 def test_no_serious_accessibility_finding(
     browser: Any, request: pytest.FixtureRequest, axe: str, scheme: str, width: int, of: str
 ) -> None:

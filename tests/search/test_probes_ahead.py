@@ -126,8 +126,8 @@ def halve_batches(evaluator: Evaluator, _: Path) -> None:
     ("fault", "cause"),
     [
         (break_teacher, "SourceError"),
-        (measure_otherwise, "its device is another"),
-        (halve_batches, "it asks 16 questions at once, and the search 8"),
+        pytest.param(measure_otherwise, "its device is another", marks=pytest.mark.slow),
+        pytest.param(halve_batches, "it asks 16 questions at once, and the search 8", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_measures_otherwise_is_left_out(
