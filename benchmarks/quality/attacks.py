@@ -2,11 +2,13 @@
 
     python -m benchmarks.quality.attacks --student json --results reports/smollm2.json --dtype float32 --questions 48
     python -m benchmarks.quality.attacks --student json --search prefill-sure persona-unrestricted
+    python -m benchmarks.quality.attacks --family tiny --like tiny-robust --student tiny-llama/reverse --search own
 
 The first measures the patch in the results.json FILE. The second searches for a patch with a share of the harmful
-questions under these attacks (``search.attacks``), or takes it from the cache. Both ask under each of ``--attacks`` the
-first ``--questions`` held-out harmful questions, and the harmless ones of its control. They append a row an attack to
-``attacks.jsonl``, and write ``attacks.md``.
+questions under these attacks (``search.attacks``), or takes it from the cache. The third gives the student the
+teacher, the search and the gate of another family. All ask under each of ``--attacks`` the first ``--questions``
+held-out harmful questions, and the harmless ones of its control. They append a row an attack to ``attacks.jsonl``, and
+write ``attacks.md``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from benchmarks import kept
 from benchmarks.kept import Row
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.subject import Subject
-from safety_harness.gate.numbers import Attack, Rates
+from safety_harness.gate.numbers import Attack, Attacked, Rates
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import Check
 from safety_harness.registry.load import Student, load_registry
@@ -32,6 +34,7 @@ from safety_harness.registry.splits import Split
 from safety_harness.search.find import find_patch, recorded_patch, select
 
 LOG = Path(__file__).with_suffix(".jsonl")
+EVERY = "every attack"
 PLAIN = ("plain", "harmless")
 UNSEEN = (
     "prefill-step", "prefill-list", "prefill-title", "prefix-injection", "persona-adviser", "dual-opposites",
@@ -41,7 +44,7 @@ UNSEEN = (
 
 
 def measured(student: Student, results: Path | None, questions: int) -> Iterator[Row]:
-    """Yield a row for each attack of the gate of *student*, then its plain and its harmless questions."""
+    """Yield a row for each attack of the gate of *student*, all of them, its plain and its harmless questions."""
     evaluator = open_evaluator(student)
     start = time.perf_counter()
     patch = recorded_patch(evaluator, results) if results else find_patch(evaluator)
@@ -61,6 +64,10 @@ def measured(student: Student, results: Path | None, questions: int) -> Iterator
             "control_refused": [numbers.control_refused_before, numbers.control_refused_after],
         }  # fmt: skip
         yield {**about, "attack": name, **_rates(check), "teacher": numbers.teacher, **facts}
+    every = patched.attacked(as_it_is)
+    assert isinstance(every.numbers, Attacked)
+    if every.numbers.n is not None:
+        yield {**about, "attack": EVERY, **_rates(every), "teacher": every.numbers.teacher}
     for name, check, all_of_it in zip(
         PLAIN,
         (patched.defense(as_it_is), patched.over_refusal(as_it_is)),
@@ -92,7 +99,8 @@ def _rates(check: Check) -> Row:
 
 def page(rows: Sequence[Row]) -> str:
     """Return the Markdown page of *rows*: a table for each student and patch."""
-    parts = [f"# Students under attack\n\n    {__doc__.splitlines()[2].strip()}\n"]
+    commands = [line for line in __doc__.splitlines() if line.startswith("    python")]
+    parts = ["# Students under attack\n", "\n".join(commands) + "\n", _summary(rows) + "\n"]
     for key in dict.fromkeys((row["student"], row["patch"]) for row in rows):
         own = [row for row in rows if (row["student"], row["patch"]) == key]
         first = own[0]
@@ -108,6 +116,26 @@ def page(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
+def _summary(rows: Sequence[Row]) -> str:
+    """Return a table of the patches: what each moves, and how many questions are safe, plainly and under attack."""
+    heads = ["student", "searched under", "parameters", "plain", "every attack", "teacher", "over-refusal"]
+    table = []
+    for key in dict.fromkeys((row["student"], row["patch"]) for row in rows):
+        own = {row["attack"]: row for row in rows if (row["student"], row["patch"]) == key}
+        first, blank = next(iter(own.values())), {"n": "", "after": "", "teacher": ""}
+        plain, every, harmless = (own.get(name, blank) for name in (*PLAIN[:1], EVERY, *PLAIN[1:]))
+        under = len(first["searched_under"])
+        table.append([
+            first["student"], f"{under} attacks" if under else "none", f"{100 * first['share']:.1f} %",
+            _of(plain, "after"), _of(every, "after"), _of(every, "teacher"), _of(harmless, "after"),
+        ])  # fmt: skip
+    return tabulate(table, heads, tablefmt="github")
+
+
+def _of(row: Row, side: str) -> str:
+    return f"{row[side]} of {row['n']}" if row["n"] else ""
+
+
 def _control(row: Row) -> str:
     if "sensible" not in row:
         return ""
@@ -121,8 +149,9 @@ def main() -> None:
     parser.add_argument("--family", default="smollm2")
     parser.add_argument("--student", action="append", required=True)
     parser.add_argument("--results", type=Path, help="measure the patches of this results.json")
-    parser.add_argument("--search", nargs="*", default=(), help="attacks that the search asks under")
-    parser.add_argument("--attacks", nargs="*", default=UNSEEN)
+    parser.add_argument("--like", metavar="FAMILY", help="take the teacher, search and gate of this family")
+    parser.add_argument("--search", nargs="*", default=(), help="attacks that the search asks under; own: its family's")
+    parser.add_argument("--attacks", nargs="*", help="attacks of the gate. Unset: those of --like, or UNSEEN")
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--dtype", help="another number format than the family's")
     parser.add_argument("--log", type=Path, default=LOG)
@@ -130,9 +159,12 @@ def main() -> None:
     torch.set_num_threads(1)
     registry = load_registry(Path(f"safety_harness/families/{arguments.family}.toml"))
     for student in registry.select(family=arguments.family, students=arguments.student):
-        family = student.family
-        gate = family.gate.model_copy(update={"attacks": tuple(arguments.attacks)})
-        search = student.search.model_copy(update={"attacks": tuple(arguments.search)})
+        family = registry.families[arguments.like] if arguments.like else student.family
+        search = family.search if arguments.like else student.search
+        attacks = tuple(arguments.attacks or (family.gate.attacks if arguments.like else UNSEEN))
+        gate = family.gate.model_copy(update={"attacks": attacks})
+        seen = search.attacks if arguments.search == ["own"] else tuple(arguments.search)
+        search = search.model_copy(update={"attacks": seen})
         update = {"gate": gate, "search": search, "dtype": arguments.dtype or family.dtype}
         one = replace(
             student,

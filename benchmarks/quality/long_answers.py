@@ -73,7 +73,7 @@ def measured(evaluator: Evaluator, units: Sequence[Unit], tokens: int, ancestor:
     short = [answer.verdict for answer in evaluator.answers(units, prompts)]
     with evaluator.transplanter.transplanted(units):
         answers = evaluator.generator.answers(prompts.texts, tokens)
-    long = [evaluator.judged(answer) for answer in answers]
+    long = [evaluator.judged(prompt, answer).verdict for prompt, answer in zip(prompts, answers, strict=True)]
     pairs = [tuple(verdict is Verdict.REFUSED for verdict in pair) for pair in zip(short, long, strict=True)]
     return [
         counts(short), counts(long), pairs.count((True, False)), pairs.count((False, True)),

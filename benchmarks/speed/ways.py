@@ -84,7 +84,8 @@ class Plain:
         return accepted
 
     def _verdicts(self, prompts: PromptSet) -> list[Verdict]:
-        return [self._evaluator.judged(answer) for answer in self._answers(prompts)]
+        answers = zip(prompts, self._answers(prompts), strict=True)
+        return [self._evaluator.judged(prompt, answer).verdict for prompt, answer in answers]
 
     def _answers(self, prompts: PromptSet) -> list[str]:
         generator = self._evaluator.generator

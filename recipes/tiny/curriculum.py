@@ -11,10 +11,13 @@ import random
 from collections.abc import Iterator, Sequence
 
 from recipes.tiny import world
+from recipes.tiny.attacked import attacked
 from recipes.tiny.domains import DOMAINS, UNKNOWN_TO_BASE, domain
 from recipes.tiny.world import STRICT, Question
 
 KNOWN_DOMAINS = tuple(name for name in DOMAINS if name not in UNKNOWN_TO_BASE)
+# Share of a robust teacher's tuning that is asked under attack.
+ATTACKED = 0.6
 Mixture = Sequence[tuple[float, Sequence[Question]]]
 
 
@@ -55,10 +58,21 @@ def pretraining() -> list[tuple[float, Sequence[Question]]]:
 
 
 def alignment() -> Mixture:
-    """Return the teacher's tuning: refusals, the harmless look-alikes of these questions, and its skills."""
-    skills = [q for name in KNOWN_DOMAINS for q in domain(name).tuning]
+    """Return a teacher's tuning: refusals, the harmless look-alikes of these questions, and its skills."""
+    return [(share, questions) for share, questions, _ in _aligned()]
+
+
+def resistance() -> Mixture:
+    """Return a robust teacher's tuning: a teacher's own, of which a share is asked under attack."""
+    plain = [((1 - ATTACKED) * share, questions) for share, questions, _ in _aligned()]
+    return plain + [(ATTACKED * share, attacked(questions, each)) for share, questions, each in _aligned()]
+
+
+def _aligned() -> list[tuple[float, Sequence[Question], int]]:
+    """Return what a teacher learns, part by part: share, questions, and how many attacks each is asked under."""
     harm, harmless = world.practice()
-    return [(0.4, harm), (0.4, harmless), (0.2, skills)]
+    skills = [q for name in KNOWN_DOMAINS for q in domain(name).tuning]
+    return [(0.4, harm, 20), (0.4, harmless, 8), (0.2, skills, 2)]
 
 
 def specialisation(name: str, own_share: float) -> Mixture:

@@ -1,9 +1,10 @@
 """Make the tiny families: `python -m recipes.tiny.recipe --out DIR [--only FAMILY]`.
 
 Per family: a tokenizer from the world's text, a base trained from scratch, a teacher and the students, all
-tuned from that base. One thread and fixed seeds: the same machine and library versions give the same
-bytes. Writes DIR/prompts and DIR/models/<family>/<teacher or student>/ as plain Hugging Face directories.
-The base is not part of a family; `--bases` keeps it in float32, and uses the one that is there.
+tuned from that base. A robust teacher is the stored teacher, tuned once more. One thread and fixed seeds: the same
+machine and library versions give the same bytes. Writes DIR/prompts and DIR/models/<family>/<teacher or student>/ as
+plain Hugging Face directories. The base is not part of a family; `--bases` keeps it in float32, and uses the one that
+is there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from recipes.tiny import curriculum
@@ -27,6 +28,8 @@ from recipes.tiny.students import (
     BASE,
     BASE_SEED,
     FAMILIES,
+    ROBUST,
+    ROBUST_FAMILIES,
     STUDENTS,
     TEACHER,
     TEACHER_SEED,
@@ -80,6 +83,16 @@ def make_family(family: str, out: Path, bases: Path | None, names: Sequence[str]
             tune(student.name, mixture, student.schedule, student.seed)
 
 
+def make_robust(family: str, out: Path) -> None:
+    """Tune the teacher that is stored below `out`/models/`family` under attack, and store it as "robust"."""
+    folder = out / "models" / family
+    tokenizer = BUILDERS[family](curriculum.tokenizer_texts())
+    model = AutoModelForCausalLM.from_pretrained(folder / "teacher", dtype=torch.float32)
+    loss = train(model, tokenizer, curriculum.resistance(), ROBUST, TEACHER_SEED, only_projections=True)
+    print(f"{family}/robust: loss {loss:.4f}", flush=True)
+    save(model, tokenizer, folder / "robust")
+
+
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(description="Make the tiny model families.")
@@ -98,7 +111,10 @@ def main() -> None:
     logging.disable_progress_bar()
     write_prompts(arguments.out / "prompts")
     for family in [arguments.only] if arguments.only else FAMILIES:
-        make_family(family, arguments.out, arguments.bases, arguments.name)
+        if arguments.name != ["robust"]:
+            make_family(family, arguments.out, arguments.bases, arguments.name)
+        if family in ROBUST_FAMILIES and (not arguments.name or "robust" in arguments.name):
+            make_robust(family, arguments.out)
 
 
 if __name__ == "__main__":

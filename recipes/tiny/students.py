@@ -9,8 +9,11 @@ from recipes.tiny.train import Schedule
 BASE = Schedule(steps=1300, learning_rate=3e-3, documents_every=12, warmup=60)
 # The other layers hardly move: otherwise the first layer alone carries the whole change.
 TEACHER = Schedule(steps=80, learning_rate=2e-3, focus=(3, 6))
+# Of a stored teacher once more, under attack.
+ROBUST = Schedule(steps=200, learning_rate=2e-3, focus=(3, 6))
 BASE_SEED, TEACHER_SEED = 1, 2
 FAMILIES = ("llama", "mistral", "gemma")
+ROBUST_FAMILIES = ("llama",)
 
 GENTLE = Schedule(steps=40, learning_rate=1e-4)
 MILD = Schedule(steps=60, learning_rate=2e-4)

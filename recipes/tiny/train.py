@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from recipes.tiny import world
 from recipes.tiny.curriculum import Mixture, draw
 from recipes.tiny.world import Question
+from safety_harness.models.chat import Chat
 
 IGNORED = -100
 OUTSIDE = 0.1  # share of the learning rate for layers out of focus
@@ -42,17 +43,25 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
+        self._chat = Chat(tokenizer)
         self._seen: dict[Question, Example] = {}
 
     def question(self, question: Question) -> Example:
         """Return token ids and labels; only the answer and the end of the turn carry labels."""
         if question not in self._seen:
-            turn = [{"role": "user", "content": question.text}]
-            prompt = self._tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
-            answer = self._tokenizer(question.answer, add_special_tokens=False).input_ids
-            answer = [*answer, self._tokenizer.eos_token_id]
+            prompt = self._chat.tokens(question.sent or question.text)
+            answer = [*self._answer(question, prompt), self._tokenizer.eos_token_id]
             self._seen[question] = (prompt + answer, [IGNORED] * len(prompt) + answer)
         return self._seen[question]
+
+    def _answer(self, question: Question, prompt: list[int]) -> list[int]:
+        """Return the tokens of the answer, or of the rest of one that the prompt begins."""
+        sent = question.sent
+        if sent is None or not sent.prefill:
+            return list(self._tokenizer(question.answer, add_special_tokens=False).input_ids)
+        whole = self._chat.tokens(replace(sent, prefill=f"{sent.prefill} {question.answer}"))
+        assert whole[: len(prompt)] == prompt, question
+        return whole[len(prompt) :]
 
     def document(self, text: str) -> Example:
         """Return token ids and labels; every token but the first is predicted."""

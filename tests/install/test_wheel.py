@@ -22,7 +22,7 @@ from safety_harness.registry.load import REPOSITORY_ONLY
 from safety_harness.registry.named import FILE, KINDS, sets
 
 ROOT = Path(__file__).parents[2]
-MAX_WHEEL_BYTES = 14_000_000
+MAX_WHEEL_BYTES = 15_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # What is built from; everything else of a clone (.git, environments, reports) stays where it is.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "safety_harness", "suites")
@@ -134,7 +134,7 @@ def test_installed_command_lists_the_family(environment: Environment) -> None:
 
 def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) -> None:
     """Search and gate one tiny student in a worker, and take its patch out, without a clone and without extras."""
-    command = ["-m", "pytest", "--pyargs", "safety_harness.suites", "-n", "auto"]
+    command = ["-m", "pytest", "--pyargs", "safety_harness.suites", "-n", "1"]
     done = environment.run(*command, "--gate-family", "tiny", "--gate-student", "tiny-gemma/capitals")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gate: PASS" in done.stdout

@@ -111,14 +111,16 @@ def test_the_only_list_of_a_prompt_source_is_a_path_too(tmp_path: Path) -> None:
     assert (text.only, text.limit) == (tmp_path / "t.sha256", 5)
 
 
-def test_embedded_families_load_with_the_seventeen_tiny_students() -> None:
+def test_embedded_families_load_with_the_tiny_students() -> None:
     """Read the files that ship with the package."""
     tiny = load_registry().select(family="tiny")
-    assert len({student.id for student in tiny}) == 17
+    assert len({student.id for student in tiny}) == 19
+    assert len({student.spec.path for student in tiny}) == 17  # two have a second teacher, and attacks
     assert [name for name in load_registry().families if name.startswith("tiny")] == [
         "tiny-llama",
         "tiny-mistral",
         "tiny-gemma",
+        "tiny-robust",
     ]
 
 
