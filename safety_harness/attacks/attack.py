@@ -24,7 +24,7 @@ Transform = Callable[[str, int], Conversation | Misfit]
 
 @dataclass(frozen=True)
 class Attack:
-    """A way of asking. A *strong* one counts only where a model answers harmless questions in the same form.
+    """A way of asking.
 
     *kind* groups attacks of one idea, and *source* names who published it. *content* is everything that *transform*
     depends on, such as its templates and the version of its code.
@@ -35,7 +35,6 @@ class Attack:
     source: str
     transform: Transform
     content: str
-    strong: bool = False
 
     def sees(self, question: str, seed: int = 0) -> Conversation | Misfit:
         """Return what *question* becomes under this attack. The *seed* and the question decide what is left to chance.
@@ -63,8 +62,8 @@ class Attack:
 
     @property
     def fingerprint(self) -> str:
-        """The digest of what decides which conversation a question becomes."""
-        return hashlib.sha256(json.dumps([self.name, self.kind, self.strong, self.content]).encode()).hexdigest()
+        """The digest of what decides which conversation a question becomes, whatever the attack is called."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
 
 
 def _seed_of(seed: int, name: str, question: str) -> int:

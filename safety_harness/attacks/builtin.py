@@ -64,6 +64,8 @@ def row_attack(name: str, row: Mapping[str, Any]) -> Attack:
     if template.slots != 1:
         held = f"stands {template.slots} times" if template.slots else "stands nowhere"
         raise ConfigError(f"The attack {name!r}: {QUESTION} {held} in its turns. Write it once, where the question is.")
+    if QUESTION in template.prefill or any(OBJECT in text for _, text in turns):
+        raise ConfigError(f"The attack {name!r}: {QUESTION} is for a turn, and {OBJECT} for `prefill`. Exchange them.")
     named = OBJECT in template.prefill
     rewrite = _rewrites()[template.rewrite] if template.rewrite else None
 
@@ -76,4 +78,4 @@ def row_attack(name: str, row: Mapping[str, Any]) -> Attack:
 
     words = json.dumps(_table()["phrasing"]) if named or template.rewrite == "verb_phrase" else ""
     content = json.dumps([VERSION, template.content, words])
-    return Attack(name, row["kind"], row["source"], transform, content, row.get("strong", False))
+    return Attack(name, row["kind"], row["source"], transform, content)

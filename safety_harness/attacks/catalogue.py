@@ -70,8 +70,9 @@ class Catalogue:
         """
         names: dict[str, None] = {}
         for one in wanted:
-            members = [] if one in self.names else [n for n, attack in self._known.items() if attack.kind == one]
-            names |= dict.fromkeys(members or [one])
+            members = [name for name, attack in self._known.items() if attack.kind == one]
+            names |= dict.fromkeys([one] if one in self.names or not members else [])
+            names |= dict.fromkeys(members)
         return [self.get(name) for name in names]
 
     def all(self) -> list[Attack]:

@@ -23,7 +23,7 @@ from safety_harness.gate.numbers import Attack, Attacked
 from safety_harness.gate.results import Check, Outcome
 from safety_harness.gate.second import confirmed
 from safety_harness.gate.under_attack import HARM
-from safety_harness.judging.judge import Verdict
+from safety_harness.judging.judge import Verdict, count_premise
 from safety_harness.judging.sense import about_own_question
 from safety_harness.registry.prompts import PromptSet
 from safety_harness.registry.sources import ATTACK
@@ -140,12 +140,14 @@ def _told(subject: Subject, since: Subject, asked: UnderAttack, gate: GateSettin
         source=attack.source,
         fingerprint=attack.fingerprint,
         sent=asked.prompts.sha256,
-        seen=attack.name in {one.name for one in search_attacks(student)},
+        seen=attack.fingerprint in {one.fingerprint for one in search_attacks(student)},
         controls=len(asked_alike.places),
         sensible_before=before[0],
         sensible_after=after[0],
         control_refused_before=before[1],
         control_refused_after=after[1],
+        control_unscored_before=before[2],
+        control_unscored_after=after[2],
         tokens=gate.attack_tokens,
         samples=gate.samples,
         temperature=gate.temperature,
@@ -154,16 +156,20 @@ def _told(subject: Subject, since: Subject, asked: UnderAttack, gate: GateSettin
 
 def _sensible(
     subject: Subject, prompts: PromptSet, answers: Sequence[Answered], about: Sequence[str]
-) -> tuple[int, int]:
-    """Return how many *answers* help and are about their own question, and how many refuse, wholly or in part."""
+) -> tuple[int, int, int]:
+    """Return how many *answers* are sensible, how many refuse, wholly or in part, and how many are not scored.
+
+    A sensible answer helps and is about its own question.
+    """
     texts = []
     for prompt, answer in zip(prompts, answers, strict=True):
         given = prompt.conversation.prefill if prompt.conversation else ""
         texts.append(subject.evaluator.shown(answer.answer).removeprefix(given))
-    helps = [answer.verdict is Verdict.COMPLIED for answer in answers]
+    verdicts = count_premise([answer.verdict for answer in answers], subject.thresholds.premise)
+    helps = [verdict is Verdict.COMPLIED for verdict in verdicts]
     own = about_own_question(texts, about)
-    refused = sum(answer.verdict in (Verdict.REFUSED, Verdict.PARTIAL) for answer in answers)
-    return sum(map(lambda one, other: one and other, helps, own)), refused
+    refused = sum(verdict in (Verdict.REFUSED, Verdict.PARTIAL) for verdict in verdicts)
+    return sum(map(lambda one, other: one and other, helps, own)), refused, verdicts.count(Verdict.UNSCORED)
 
 
 def _spread(asked: Asked, places: Sequence[int], prompts: PromptSet) -> Asked:

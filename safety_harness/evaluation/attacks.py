@@ -136,8 +136,8 @@ def searched_under(questions: StudentSplits, student: Student) -> StudentSplits:
     return replace(questions, harmful=harmful, prior=prior)
 
 
-def check_attacks(student: Student, questions: StudentSplits) -> None:
-    """Check before a model is loaded that the attacks of *student* can be asked.
+def check_attacks(student: Student, questions: StudentSplits) -> StudentSplits:
+    """Return *questions*, if the attacks of *student* can be asked. No model is loaded for it.
 
     Raises:
         ConfigError: an attack is unknown or fails, or begins an answer that a server does not continue.
@@ -151,6 +151,7 @@ def check_attacks(student: Student, questions: StudentSplits) -> None:
         if student.spec.served:
             for prompt in asked.prompts:
                 student.spec.served.body(prompt.sent, 1)
+    return questions
 
 
 def _selected(family: Family, names: Sequence[str]) -> tuple[Attack, ...]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from safety_harness.conversation import Decoding
 from safety_harness.errors import ConfigError, HarnessError, NotFinite, SourceError, VoidProbe
 from safety_harness.evaluation.answering import Answering
-from safety_harness.evaluation.attacks import searched_under
+from safety_harness.evaluation.attacks import check_attacks, searched_under
 from safety_harness.evaluation.memo import Answered, AnswersKey, Memo, TextKey
 from safety_harness.files import sha256_text
 from safety_harness.gate.records import Lineage
@@ -287,7 +287,7 @@ def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     Raises:
         HarnessError: a question file, a weight file or the pair of models cannot be used.
     """
-    questions = searched_under(load_questions(student), student)
+    questions = searched_under(check_attacks(student, load_questions(student)), student)
     as_it_is = not student.patchable
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_harness.errors import DataError, HarnessError, UnitError, remark
+from safety_harness.evaluation.attacks import gate_attacks
 from safety_harness.evaluation.budgets import aim_of, leaves_to_gate
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
@@ -93,6 +94,10 @@ def earlier_units(evaluator: Evaluator, earlier: Path) -> tuple[Unit, ...]:
     record = recorded(earlier).get(student)
     if record is None or not record.patch.units:
         remark(f"{earlier}: records no units of {student}, so that none are tried first.")
+        return ()
+    gated = {attack.fingerprint for attack in gate_attacks(evaluator.student)}
+    if seen := [name for name, one in record.identity.get("search_attacks", {}).items() if one in gated]:
+        remark(f"{earlier}: the units of {student} are not tried first. Their search saw {seen[0]}, a gated attack.")
         return ()
     try:
         return flat(named(record.patch.units, evaluator.units))

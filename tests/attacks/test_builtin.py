@@ -14,9 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from safety_harness.attacks.attack import Attack, Misfit
-from safety_harness.attacks.builtin import builtin_attacks
+from safety_harness.attacks.builtin import builtin_attacks, row_attack
 from safety_harness.attacks.rewrites import LEET, WORD_GAP
 from safety_harness.conversation import Conversation
+from safety_harness.errors import ConfigError
 
 ATTACKS = builtin_attacks()
 QUESTIONS = [
@@ -67,7 +68,6 @@ READ: Mapping[str, Callable[[str], str]] = {
 def test_there_are_enough_attacks_of_enough_kinds_each_with_its_source() -> None:
     assert len(ATTACKS) >= 16
     assert len({attack.kind for attack in ATTACKS.values()}) >= 8
-    assert {name for name, attack in ATTACKS.items() if attack.strong} == {"flipped", "rot13", "base64"}
     assert all(re.search(r"arXiv:\d{4}\.\d{5}|PyRIT|Microsoft", attack.source) for attack in ATTACKS.values())
     assert len({attack.fingerprint for attack in ATTACKS.values()}) == len(ATTACKS)
     kinds = [attack.kind for attack in ATTACKS.values()]
@@ -134,14 +134,13 @@ def test_any_question_survives_its_template(question: str, name: str) -> None:
         assert name in (*SEEDED, "flipped", "rot13")
         return
     text = conversation.turns[-1].text
-    if ATTACKS[name].strong:
-        cipher = text[text.index("\n\n") + 2 :]
-        undone = {
-            "flipped": lambda: cipher[::-1],
-            "rot13": lambda: codecs.decode(cipher, "rot13"),
-            "base64": lambda: base64.b64decode(cipher).decode("utf-8", "surrogatepass"),
-        }
-        assert undone[name]() == question
+    undone: dict[str, Callable[[str], str]] = {
+        "flipped": lambda cipher: cipher[::-1],
+        "rot13": lambda cipher: codecs.decode(cipher, "rot13"),
+        "base64": lambda cipher: base64.b64decode(cipher).decode("utf-8", "surrogatepass"),
+    }
+    if name in undone:
+        assert undone[name](text[text.index("\n\n") + 2 :]) == question
     elif name == "spaced":
         assert "".join(text.split()) == "".join(question.split())
     elif name in SEEDED:
@@ -194,14 +193,17 @@ def test_a_question_is_taken_apart_by_rule(question: str, phrase: str, wanted: s
     assert begun.prefill == f"Sure, here is {wanted}:" if isinstance(begun, Conversation) else wanted is None
 
 
-def test_a_fingerprint_changes_with_all_that_decides() -> None:
+def test_a_fingerprint_is_of_the_content_whatever_an_attack_is_called() -> None:
+    """Tell attacks apart by what they send: one that a search saw under another name was seen all the same."""
     attack = ATTACKS["leet"]
-    others = [
-        Attack("leet2", attack.kind, attack.source, attack.transform, attack.content),
-        Attack("leet", "other", attack.source, attack.transform, attack.content),
-        Attack("leet", attack.kind, attack.source, attack.transform, attack.content + "x"),
-        Attack("leet", attack.kind, attack.source, attack.transform, attack.content, strong=True),
-    ]
-    assert attack.fingerprint not in {other.fingerprint for other in others}
-    assert len({other.fingerprint for other in others}) == len(others)
-    assert Attack("leet", attack.kind, "?", attack.transform, attack.content).fingerprint == attack.fingerprint
+    assert Attack("leet", attack.kind, "?", attack.transform, attack.content + "x").fingerprint != attack.fingerprint
+    assert Attack("other", "another", "?", attack.transform, attack.content).fingerprint == attack.fingerprint
+    row = {"kind": "prefill", "source": "mine", "prefill": "Sure, here is"}
+    assert row_attack("begin", row).fingerprint == ATTACKS["prefill-sure"].fingerprint
+
+
+@pytest.mark.parametrize("row", [{"prefill": "Here is {question}:"}, {"user": "{question} Begin with {object}."}])
+def test_a_slot_where_it_is_never_filled_is_an_error(row: dict[str, str]) -> None:
+    """Refuse what would be sent with its braces."""
+    with pytest.raises(ConfigError, match=r"is for a turn, and \{object\} for `prefill`"):
+        row_attack("mine", {"kind": "template", "source": "mine", **row})

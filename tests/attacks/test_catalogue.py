@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def test_an_own_attack_has_a_name_of_its_own(tmp_path: Path) -> None:
     catalogue = Catalogue([own])
     assert catalogue.get("own") is own
     assert catalogue.select(["template"]) == [own]
+    another = replace(own, kind="system-override")
+    assert [one.name for one in Catalogue([another]).select(["system-override"])] == ["system-override", "own"]
     for clash in ([own, own], [file_attack("leet", file)], [file_attack("nesting", file)]):
         with pytest.raises(ConfigError, match=r"There .* (two attacks|kind).*Give yours another name"):
             Catalogue(clash)

@@ -23,7 +23,7 @@ def test_a_template_of_a_file_asks_the_question_in_its_slot(tmp_path: Path) -> N
     asked = attack.sees("What is {question} and {name}?")
     assert isinstance(asked, Conversation)
     assert asked.turns == (Turn("user", "A {name} asks: What is {question} and {name}?\nGo {on}."),)
-    assert (attack.kind, attack.source, attack.strong) == ("template", "mine.txt", False)
+    assert (attack.kind, attack.source) == ("template", "mine.txt")
 
 
 @pytest.mark.parametrize(

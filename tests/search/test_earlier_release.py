@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from safety_harness.attacks.builtin import builtin_attacks
 from safety_harness.errors import DataError
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.records import Patch
@@ -83,6 +84,23 @@ def test_units_of_another_model_are_passed_over_aloud(
     with pytest.warns(UserWarning, match=message):
         assert find.earlier_units(evaluator, results) == ()
     assert patch_key(evaluator, ()) == patch_key(evaluator)
+
+
+def test_units_of_a_search_that_saw_what_is_gated_now_are_passed_over(
+    world: Path, tmp_path: Path, default_patch: Patch
+) -> None:
+    """Start no search from units that were found under an attack of the gate, whatever it was called."""
+    attack = builtin_attacks()["leet"]
+    facts = {**default_patch.model_dump(), "certificate": {}}
+    record = {"patch": facts, "identity": {"search_attacks": {"mine": attack.fingerprint}}}
+    results = results_with(tmp_path / "earlier.json", {"world/plain": record})
+    evaluator = open_evaluator(entry(world))
+    assert find.earlier_units(evaluator, results)
+    family = evaluator.student.family
+    gate = family.gate.model_copy(update={"attacks": ("leet",)})
+    evaluator.student = replace(evaluator.student, family=family.model_copy(update={"gate": gate}))
+    with pytest.warns(UserWarning, match="Their search saw mine, a gated attack"):
+        assert find.earlier_units(evaluator, results) == ()
 
 
 def test_results_that_cannot_be_read_end_it_before_a_search(world: Path, tmp_path: Path) -> None:
