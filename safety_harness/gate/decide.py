@@ -44,8 +44,11 @@ def required_by(rules: Any) -> Mapping[str, Any]:
         return {}
     own, gate = rules.get("required"), rules.get("gate")
     tampered = gate.get("tampered_dsr") if isinstance(gate, Mapping) else None
+    attacks = gate.get("attacks") if isinstance(gate, Mapping) else None
+    asked = [f"{ATTACK}{name}" for name in attacks] if isinstance(attacks, list | tuple) else []
     return {
         **(own if isinstance(own, Mapping) else {}),
+        **dict.fromkeys([*asked, ATTACKED] if asked else [], "asked under attack"),
         **({Tamper.check: f"after tuning, DSR at least {tampered}"} if tampered is not None else {}),
     }
 

@@ -18,6 +18,7 @@ from safety_harness.gate.decide import (
     subjects,
 )
 from safety_harness.gate.incidents import Incident
+from safety_harness.gate.numbers import Attack
 from safety_harness.gate.results import Outcome, RunResult, StudentResult, asked_in_search
 from safety_harness.registry.sources import MUST
 
@@ -154,13 +155,14 @@ def _require_another(run: str, earlier: StudentResult, later: StudentResult, ane
 def _searched(student: StudentResult) -> Mapping[str, Any] | None:
     """Return the weights, the questions and the way of a student's search; None where the run did not record them.
 
-    Neither the batch size, nor the devices, nor an engine, nor the held-out questions make another student.
+    Neither the batch size, nor the devices, nor an engine, nor the held-out questions, nor the attacks of the gate make
+    another student.
     """
     identity, patch = student.about.identity, student.about.patch
     if not identity.model_fields_set or not (patch or student.about.subject in UNPATCHED):
         return None
     return {
-        **identity.model_dump(exclude={"batch_size", "device", "layout", "engine"}),
+        **identity.model_dump(exclude={"batch_size", "device", "layout", "engine", "attacks"}),
         "questions": asked_in_search(identity.questions),
         **(patch.model_dump(include={"strategy", "prior", "grain", "together", "transfer"}) if patch else {}),
     }
@@ -208,11 +210,13 @@ def _each_with_subject(run: RunResult) -> RunResult:
 
 
 def _held_out(run: RunResult) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield the sha256 of the questions of each family and check; all students of a family share them."""
+    """Yield the digest of the questions, or of the attack, of each family and check; all its students share them."""
     for student in run.students:
         for name, check in student.checks.items():
             if check.asked and (name in ("defense", "over_refusal") or name.startswith(MUST)):
                 yield (student.id.partition("/")[0], name), check.asked.set
+            if isinstance(check.numbers, Attack) and check.numbers.fingerprint:
+                yield (student.id.partition("/")[0], name), check.numbers.fingerprint
 
 
 def _incomplete(

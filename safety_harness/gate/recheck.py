@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safety_harness.errors import DataError, first_fault
 from safety_harness.gate import checks, tamper_check, under_attack
 from safety_harness.gate.asked import Asked, verdicts_of
+from safety_harness.gate.attack_faults import attack_faults
 from safety_harness.gate.decide import (
     correct_for_students,
     decide_run,
@@ -44,7 +45,7 @@ from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.gate.second import confirmed
 from safety_harness.gate.statistics import SIGNIFICANCE, Rate
 from safety_harness.registry.settings import GateSettings
-from safety_harness.registry.sources import ATTACK, ATTACKED, must_rule
+from safety_harness.registry.sources import must_rule
 
 _RIGHT = {"+": True, "-": False}
 # Check -> the question set that it is asked on, as ``Identity.questions`` calls it.
@@ -144,7 +145,7 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
     judged_by = identity.gate_judge or identity.judge
     if judged_by and run.judge.fingerprint and judged_by != run.judge.fingerprint:
         yield "was judged by another judge than the run's"
-    yield from _attack_faults(student, gate)
+    yield from attack_faults(student, gate)
     minimality = student.checks.get(Minimality.check)
     yield from _subject_faults(student, subject_of(student, run.provenance))
     if patch and minimality:
@@ -153,37 +154,6 @@ def _faults(student: StudentResult, run: RunResult) -> Iterator[str]:
             yield f"minimality: passed for {numbers.units} units, and the patch ({patch.reason}) has {len(patch.units)}"
         if minimality.outcome is Outcome.FAIL and patch.found and numbers.accepted and not numbers.spare:
             yield "minimality: failed, and no unit of the patch can be spared"
-
-
-def _attack_faults(student: StudentResult, gate: GateSettings) -> Iterator[str]:
-    """Yield what contradicts itself between the checks of attacks, that of all attacks, and the attacks recorded."""
-    identity = student.about.identity
-    for name, check in student.checks.items():
-        if isinstance(check.numbers, Attack):
-            title = name.removeprefix(ATTACK)
-            if identity.attacks and check.numbers.fingerprint != identity.attacks.get(title):
-                yield f"{name}: was asked under another attack than the one recorded"
-            if bool(check.numbers.seen) != (title in identity.search_attacks):
-                yield f"{name}: whether the search asked under it contradicts what is recorded of the search"
-    named = {name for name, check in student.checks.items() if isinstance(check.numbers, Attack)}
-    whole = student.checks.get(ATTACKED)
-    # Where the check of an attack is missing the student is not decided, whatever all of them gave together.
-    if whole and isinstance(whole.numbers, Attacked) and named >= _attacks_of(whole.numbers):
-        again = under_attack.attacked(student.checks, gate)
-        if _together(whole) != _together(again):
-            yield f"{ATTACKED}: is not what the checks of its attacks make together ({again.summary})"
-
-
-def _attacks_of(numbers: Attacked) -> set[str]:
-    """Return the names of the checks of the attacks that a check of all attacks is made of."""
-    return {f"{ATTACK}{name}" for name in (*(numbers.attacks or ()), *(numbers.set_aside or ()))}
-
-
-def _together(check: Check) -> tuple[object, ...]:
-    """Return what the checks of single attacks decide of the check of all of them."""
-    sides = check.asked and (check.asked.before, check.asked.after)
-    numbers = check.numbers.model_dump()
-    return check.outcome, sides, *(numbers.get(name) for name in ("attacks", "set_aside", "worst"))
 
 
 def _subject_faults(student: StudentResult, subject: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from safety_harness.gate import checks
 from safety_harness.gate.decide import correct_for_students, decide_run, decide_student, required_of
 from safety_harness.gate.labels import Labels, require_of, with_labels
 from safety_harness.gate.numbers import (
+    Attack,
     Attacked,
     Defense,
     Divergence,
@@ -97,6 +98,11 @@ def _changed(family: str, rules: Mapping[str, Any], overrides: Mapping[str, Any]
             f"{family}: `{asked[0]}` says how the run asked, which no later decision changes. Run again with it, or "
             "leave it out."
         )
+    if was.attacks and was.samples > 1 and overrides.get("premise", was.premise) != was.premise:
+        raise DataError(
+            f"{family}: `premise` cannot change for answers that were drawn {was.samples} times. Of each question the "
+            "answer was kept that is worst by the premise of the run. Run again with it."
+        )
     now, before = was.model_copy(update=dict(overrides)), was.model_dump(mode="json")
     first = {name: own for name, (own, _) in changes(rules).items()}
     decided = rules[CHANGED].get(OUTCOME) if first else None
@@ -145,7 +151,9 @@ def _again(check: Check, was: GateSettings, now: GateSettings) -> Check:
     if was == now:
         return check
     if made := by_letters(check, now):
-        return replace(made, asked=check.asked)
+        stale = isinstance(check.numbers, Attack) and was.premise != now.premise
+        numbers = made.numbers.model_copy(update={"teacher": None}) if stale else made.numbers
+        return replace(made, asked=check.asked, numbers=numbers)
     bare = replace(check, outcome=check.raw_outcome or check.outcome, raw_outcome=None)
     numbers = check.numbers
     match numbers:

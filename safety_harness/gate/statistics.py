@@ -103,7 +103,8 @@ def hit_at(hits: Sequence[int], draws: int, k: int, confidence: float = CONFIDEN
     """Return how likely a question has a hit among *k* answers, with its interval, of *hits* among *draws* answers.
 
     It is the mean of 1 - C(n - c, k) / C(n, k) over the questions (Chen et al. 2021, arXiv 2107.03374). The draws of a
-    question are one cluster, so the interval is a bootstrap over questions: 10,000 draws of a fixed seed.
+    question are one cluster, so the interval is a bootstrap over questions: 10,000 draws of a fixed seed. Where all
+    questions are alike the bootstrap shows no spread, and the interval is Wilson's.
     """
     _check_confidence(confidence)
     if not 1 <= k <= draws or not all(0 <= count <= draws for count in hits):
@@ -111,6 +112,9 @@ def hit_at(hits: Sequence[int], draws: int, k: int, confidence: float = CONFIDEN
     if not len(hits):
         raise DataError("no question was asked, so there is no rate of hits")
     each = np.array([1 - math.comb(draws - count, k) / math.comb(draws, k) for count in hits])
+    if each.min() == each.max():
+        low, high = Rate(round(each.sum()), each.size).interval(confidence)
+        return float(each.mean()), min(low, float(each.mean())), max(high, float(each.mean()))
     means = np.random.default_rng(0).choice(each, (10_000, len(each))).mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(each.mean()), float(low), float(high)

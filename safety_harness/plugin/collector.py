@@ -267,7 +267,7 @@ class Collector:
             **self._began_with,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
-            "decoding": "greedy",
+            "decoding": "greedy, and drawn under attack" if any(map(_draws, self.students)) else "greedy",
         }
 
     def _write(self, write: Callable[[RunResult, Path], tuple[Path, ...]], folder: Path | None) -> str:
@@ -285,6 +285,10 @@ class Collector:
         shown = f", shown as {place.with_name(runs.LATEST)}" if place == self.folder else ""
         self.notes.append("reports: " + ", ".join(path.name for path in written) + f" in {place}{shown}")
         return ""
+
+
+def _draws(student: Student) -> bool:
+    return bool(student.gate.attacks) and student.gate.temperature > 0
 
 
 def _badness(check: Mapping[str, Any]) -> int:

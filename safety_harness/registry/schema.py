@@ -16,8 +16,6 @@ from safety_harness.registry.paths import RegistryPath, Text
 from safety_harness.registry.server import Served
 from safety_harness.registry.settings import Count, GateSettings, Preset, SearchSettings
 from safety_harness.registry.sources import (
-    ATTACK,
-    ATTACKED,
     KINDS,
     MUST,
     FurtherQuestions,
@@ -261,8 +259,7 @@ class Family(Table):
     def required(self) -> dict[str, str]:
         """The checks that the gate of each student requires in addition to its own, with the rule of each."""
         lists = {f"{MUST}{name}": source.rule for name, source in self.must.items()}
-        attacks = [*(f"{ATTACK}{name}" for name in self.gate.attacks), *([ATTACKED] if self.gate.attacks else [])]
-        return lists | dict.fromkeys(attacks, "asked under attack") | dict.fromkeys(self.require, "a suite's own")
+        return lists | dict.fromkeys(self.require, "a suite's own")
 
     @field_validator("students")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from safety_harness.errors import ConfigError, field_and_message
 
@@ -165,8 +165,8 @@ class GateSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _samples_differ(self) -> Self:
-        if self.samples > 1 and not self.temperature:
+    def _samples_differ(self, info: ValidationInfo) -> Self:
+        if self.samples > 1 and not self.temperature and info.context is not OPTIONS_ALONE:
             raise ValueError("`samples` above 1 needs a `temperature` above 0, or all samples are one answer")
         return self
 
@@ -187,6 +187,10 @@ def screen_tokens(preset: str, max_new_tokens: int) -> int:
     return max_new_tokens if preset == "thorough" else max(FEWEST_SCREENED, round(SCREEN_SHARE * max_new_tokens))
 
 
+OPTIONS_ALONE = object()
+"""The context of options without the settings of a registry, which may be what one of them needs."""
+
+
 def parse_overrides(settings: type[BaseModel], prefix: str, given: Mapping[str, str]) -> dict[str, object]:
     """Return the values of the options ``--PREFIX-NAME``, checked and converted to their types.
 
@@ -194,7 +198,7 @@ def parse_overrides(settings: type[BaseModel], prefix: str, given: Mapping[str, 
         ConfigError: a value is no number, or is out of range. The message names the option.
     """
     try:
-        return settings.model_validate(dict(given)).model_dump(include=set(given))
+        return settings.model_validate(dict(given), context=OPTIONS_ALONE).model_dump(include=set(given))
     except ValidationError as error:
         field, message = field_and_message(error)
         raise ConfigError(f"--{prefix}-{field.replace('_', '-')}: {message}.") from error

@@ -12,6 +12,7 @@ from safety_harness.gate.results import Check, Outcome, RunResult, StudentResult
 from safety_harness.registry.sources import ATTACK
 from safety_harness.report import cells
 from safety_harness.report.cells import MARKS, NOTHING, value_or_dash
+from safety_harness.text import counted_noun
 
 Item = TypeVar("Item")
 
@@ -245,16 +246,13 @@ def sources(result: RunResult) -> list[tuple[str, ...]]:
     for numbers, name in (
         (_numbers(check), check.name.removeprefix(ATTACK)) for one in result.students for check in _checks(one)
     ):
-        drawn = f", {numbers.samples} samples at temperature {numbers.temperature:g}" if _sampled(numbers) else ""
+        samples = counted_noun(numbers.samples or 1, "sample")
+        drawn = f", {samples} at temperature {numbers.temperature:g}" if numbers.temperature else ""
         asked = f"{numbers.tokens} tokens{drawn}" if numbers.tokens else NOTHING
         facts = (numbers.kind, numbers.source, numbers.fingerprint)
         found.append((name, *map(value_or_dash, facts), asked))
     order = names(result)
     return sorted(dict.fromkeys(found), key=lambda row: order.index(row[0]))
-
-
-def _sampled(numbers: Attack) -> bool:
-    return (numbers.samples or 1) > 1 and numbers.temperature is not None
 
 
 # --- Parts -----------------------------------------------------------------------------------------------------------

@@ -143,6 +143,7 @@ def searched_by(transfer: str, run: RunResult, **identity: Any) -> RunResult:
         {"batch_size": 8},
         {"device": "cuda"},
         {"layout": [["NVIDIA H100", 291]]},
+        {"attacks": {"wild": "softer words"}},
         {"questions": {"harmful.search": "q", "harmful.report": "another"}},
     ],
 )

@@ -108,7 +108,7 @@ def test_a_kind_is_gated_as_its_attacks(project: Project, results: Results, work
     parts = attacks("polite")
     parts["last"] = parts["last"].replace('["polite"]', '["kind-polite"]')
     project(*workers, **parts)
-    assert list(results()["gate"]["alpha"]["required"]) == ["attack.polite", "attacked"]
+    assert results()["gate"]["alpha"]["gate"]["attacks"] == ["polite"]
 
 
 @pytest.mark.parametrize(("names", "words"), [
@@ -125,7 +125,10 @@ def test_a_wrong_attack_is_one_line_before_anything_runs(project: Project, names
 
 
 def test_samples_need_a_temperature(project: Project) -> None:
-    """Refuse several draws of one greedy answer, by the name of the option."""
+    """Refuse several draws of one greedy answer; the temperature may stand in the registry."""
     run = project("--gate-samples", "4", **attacks("polite"))
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert "needs a `temperature` above 0" in run.stderr.str()
+    parts = attacks("polite")
+    parts["last"] = parts["last"].replace('["polite"]', '["polite"]\ntemperature = 0.7')
+    assert project("--gate-samples", "4", "--collect-only", **parts).ret == pytest.ExitCode.OK

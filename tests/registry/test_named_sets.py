@@ -249,6 +249,8 @@ RECORDED = {
 def test_sets_of_the_families_hash_as_they_did(group: str) -> None:
     hashes = {}
     for chosen in load_registry().select(family=group):
+        if chosen.search.attacks:
+            continue  # younger than this record
         questions = load_questions(chosen)
         further = further_questions(chosen.family, questions)
         hashes[chosen.id] = questions.hashes | {f"further.{name}": found.sha256 for name, found in further.items()}

@@ -44,6 +44,8 @@ def test_embedded_families_search_as_they_did(group: str) -> None:
     """Compare every student with the settings that it had before there were presets."""
     differing, screen = GROUPS[group]
     for student in load_registry().select(family=group):
+        if student.search.attacks:
+            continue  # younger than this record
         adds = {"transfer": "add"} if student.id in ADDING else {}
         search = student.search.model_dump(mode="json")
         assert (search.pop("attacks"), search.pop("attacked_share")) == ([], 0.5)

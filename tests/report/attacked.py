@@ -77,3 +77,8 @@ def attacked_run(named: Mapping[str, Sequence[Check]], gate: GateSettings = GATE
     result = run_result({name: [*sample_checks(), *checks] for name, checks in named.items()})
     rules = {"gate": gate.model_dump(mode="json"), "search": search}
     return replace(result, gate=dict.fromkeys(result.gate, rules))
+
+
+def gate_of(*attacks: str) -> GateSettings:
+    """Return the gate of a run that asks under these attacks alone."""
+    return GATE.model_copy(update={"attacks": attacks})

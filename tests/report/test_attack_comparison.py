@@ -14,7 +14,7 @@ from safety_harness.gate.numbers import Attack
 from safety_harness.gate.results import Check
 from safety_harness.report import markdown
 from safety_harness.report.comparison import Change, Versus, versus
-from tests.report.attacked import attack, attacked_run, five, together
+from tests.report.attacked import attack, attacked_run, five, gate_of, together
 
 
 def compared(then: Sequence[Check], now: Sequence[Check]) -> Versus:
@@ -89,7 +89,8 @@ def test_an_attack_without_a_record_of_what_was_sent() -> None:
 def test_worse_under_attack_can_be_refused(tmp_path: Path, then: int, now: int, code: int) -> None:
     """Expect the exit code of --not-worse; both runs pass their gate."""
     for name, safe in (("old", then), ("new", now)):
-        (tmp_path / f"{name}.json").write_text(attacked_run({"a/one": together([attack("mild", safe)])}).to_json())
+        run = attacked_run({"a/one": together([attack("mild", safe)])}, gate_of("mild"))
+        (tmp_path / f"{name}.json").write_text(run.to_json())
     files = [str(tmp_path / f"{name}.json") for name in ("new", "old")]
     assert main(["report", files[0], "--against", files[1]]) == 0
     assert main(["report", files[0], "--against", files[1], "--not-worse"]) == code
