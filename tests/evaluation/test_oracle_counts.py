@@ -32,8 +32,13 @@ def opened(world: Path, **family: Any) -> tuple[Evaluator, Oracle, Budgets]:
     return evaluator, oracle, search_budgets(evaluator.student.search, oracle)
 
 
-@pytest.mark.parametrize("teacher", ["good", "prudish", "forgetful"])
-@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 7), slice(3, 14, 2), slice(None)])
+@pytest.mark.parametrize(
+    ("teacher", "part"),
+    [
+        ("good", slice(0, 0)), ("good", slice(3, 14, 2)), ("prudish", slice(0, 7)), ("prudish", slice(None)),
+        ("forgetful", slice(0, 7)), ("forgetful", slice(None)),
+    ],
+)  # fmt: skip
 def test_counts_equal_a_direct_count(world: Path, teacher: str, part: slice) -> None:
     """Count on a model that was put together by hand, each question asked alone."""
     evaluator, oracle, budgets = opened(world, teacher=teacher, search=ALL_COUNTED)
@@ -53,7 +58,7 @@ def test_counts_equal_a_direct_count(world: Path, teacher: str, part: slice) -> 
 @pytest.mark.parametrize(
     ("dtype", "batch_size", "target"),
     [
-        *(("float32", size, target) for size in (1, 2, 4) for target in (0.0, 0.3, 0.5, 0.8, 1.0)),
+        *(("float32", size, target) for size in (1, 2, 4) for target in (0.0, 0.3, 0.8)),
         # A block's size and order are decided before its dtype matters: two cases show that bfloat16 takes that path.
         ("bfloat16", 2, 0.5),
         ("bfloat16", 4, 0.8),

@@ -147,10 +147,6 @@ def test_wheel_gates_a_student_and_writes_its_patch(environment: Environment) ->
     recorded = json.loads((environment.work / "patch" / "manifest.json").read_text(encoding="utf-8"))["environment"]
     assert "torch" in recorded
     assert "peft" not in recorded
-    again = ("--family", "tiny", "--student", student, "--patches", "reports/latest/results.json", "-n", "0")
-    done = environment.run(command, "gate", *again)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((environment.work / "reports").glob("2*/report.html"))) == 2
 
 
 @pytest.mark.parametrize("module", ["safety_harness", "safety_harness.suites", "safety_harness.suites.test_defense"])

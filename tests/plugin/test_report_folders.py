@@ -48,7 +48,10 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
+@pytest.mark.parametrize(
+    "death",
+    [pytest.param(DEATHS[name], id=name, marks=pytest.mark.slow if at % 2 else ()) for at, name in enumerate(DEATHS)],
+)
 def test_a_run_that_dies_leaves_no_earlier_pass(
     project: Project, results: Results, pytester: pytest.Pytester, death: tuple[dict[str, str], tuple[str, ...]]
 ) -> None:

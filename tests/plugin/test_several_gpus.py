@@ -287,6 +287,7 @@ def test_without_gpus_every_worker_takes_every_student(
 # --- Real workers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_uses_every_gpu_and_each_worker_sees_one(
     project: Project, results: Results, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
