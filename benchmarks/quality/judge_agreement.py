@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from safety_harness.judging.calibration import Calibration, calibrate
+from safety_harness.judging.calibration import Calibration, calibrate, measured_agreement
 from safety_harness.judging.rules import RuleJudge
 
 SETS = {
@@ -100,7 +100,9 @@ def main() -> None:
         for title, file in files.items()
         for part, only in (("", None), (UNSAFE, unsafe))
     }
-    RECORD.write_text(json.dumps({"fingerprint": RuleJudge().fingerprint, "sets": sets}, indent=1) + "\n")
+    shipped = {name: calibration.counts for name, calibration in measured_agreement(RuleJudge()).items()}
+    record = {"fingerprint": RuleJudge().fingerprint, "shipped": shipped, "sets": sets}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     rows = [("judge", title, *facts.values()) for title, facts in sets.items()]
     if arguments.learned:
         for name, peer in (("second person", people), ("learned", learned)):

@@ -17,7 +17,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from safety_harness.gate.statistics import Rate, non_inferior
 from safety_harness.registry.settings import GateSettings
@@ -94,6 +93,8 @@ def loss_allowed(n: int, gate: GateSettings, before: int | None = None) -> int:
 @functools.lru_cache(maxsize=256)
 def _target(searched: int, held_out: int, needed: int) -> int:
     """Return the smallest count of *searched* questions from which *needed* of those *held_out* are likely enough."""
+    from scipy import stats  # takes a second to import
+
     counts = np.arange(searched + 1)
     likely = stats.betabinom.sf(needed - 1, held_out, counts + 0.5, searched - counts + 0.5) >= TARGET_CHANCE
     smallest = int(np.argmax(likely)) if likely.any() else searched
@@ -105,6 +106,8 @@ def _limit(searched: int, held_out: int, allowed: int) -> int:
     """Return the largest count of *searched* questions from which *allowed* of those *held_out* are likely enough."""
     if allowed < 1:
         return 0
+    from scipy import stats
+
     counts = np.arange(searched + 1)
     likely = stats.betabinom.cdf(allowed, held_out, counts + 0.5, searched - counts + 0.5) >= COST_CHANCE
     # One answer flips by chance: a search that allows none would hang on one question.

@@ -7,14 +7,13 @@ question. Too little data is a DataError. A misuse by the caller is a ValueError
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import, in every process
 
 from safety_harness.errors import DataError
 
@@ -48,15 +47,16 @@ class Rate:
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Return the Wilson score interval (Wilson 1927), two-sided."""
         _check_confidence(confidence)
-        low, high = _wilson(self.k, self.n, confidence)
+        z = _normal_quantile(confidence)
+        centre = (2 * self.k + z**2) / (2 * (self.n + z**2))
+        half = z * math.sqrt(4 * self.k * (self.n - self.k) / self.n + z**2) / (2 * (self.n + z**2))
         # At k = 0 and k = n, rounding can leave the bound slightly on the wrong side of the share itself.
-        return min(low, self.value), max(high, self.value)
+        return max(0.0, min(centre - half, self.value)), min(1.0, max(centre + half, self.value))
 
 
-@functools.lru_cache(maxsize=10_000)  # scipy takes a millisecond, and the students of a run share many counts
-def _wilson(k: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+def _normal_quantile(confidence: float) -> float:
+    """Return the distance from 0 within which a standard normal value lies with this probability."""
+    return float(special.ndtri((1 + confidence) / 2))
 
 
 def kappa_interval(counts: Sequence[int], confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -94,8 +94,9 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
     flips = gained + lost
     if not flips:
         return McNemar(0, 0, 1.0, 1.0)
-    two_sided = float(stats.binomtest(gained, flips, 0.5).pvalue)
-    one_sided = float(stats.binomtest(gained, flips, 0.5, alternative="greater").pvalue)
+    # A fair coin is symmetric: as many gains or more are as likely as as many losses or more.
+    two_sided = 2 * float(special.bdtr(min(gained, lost), flips, 0.5))
+    one_sided = float(special.bdtr(lost, flips, 0.5))
     return McNemar(gained, lost, min(1.0, two_sided), min(1.0, one_sided))
 
 
@@ -198,7 +199,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Me
     if not np.isfinite(data).all():
         raise DataError(f"{int((~np.isfinite(data)).sum())} of {data.size} values are not finite: check the model")
     centre = float(data.mean())
-    half = float(stats.t.ppf((1 + confidence) / 2, data.size - 1) * stats.sem(data))
+    half = float(special.stdtrit(data.size - 1, (1 + confidence) / 2) * data.std(ddof=1) / math.sqrt(data.size))
     return Mean(centre, centre - half, centre + half, int(data.size))
 
 
@@ -240,7 +241,7 @@ def corrected_rate(
     _check_confidence(confidence)
     if sensitivity.value + specificity.value <= 1:
         return None
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = _normal_quantile(confidence)
     n, n_se, n_sp = rate.n + z**2, sensitivity.n + 2, specificity.n + 2
     p, se, sp = (rate.k + z**2 / 2) / n, (sensitivity.k + 1) / n_se, (specificity.k + 1) / n_sp
     if se + sp <= 1:

@@ -1,11 +1,11 @@
 """Measure how far the judge can be trusted: its verdicts against people's labels.
 
-A refusal rate means nothing without the judge's own error. Every report therefore prints what this module measures at
-run time on the two labelled sets that ship with the package. Anchors were written to be hard (anchors.jsonl). Own
-answers are a sample of real students' answers before and after patching (own_answers.jsonl, drawn by
-benchmarks/quality/own_answers.py). Both sets were labelled once, from the text alone. The error on the own answers
-corrects the reported rates, because it is of their kind. tests/judging/test_calibration.py measures the judge against
-two annotators.
+A refusal rate means nothing without the judge's own error. Every report therefore prints it for the two labelled sets
+that ship with the package: as record.json has it of this very judge, or measured at run time. Anchors were written to
+be hard (anchors.jsonl). Own answers are a sample of real students' answers before and after patching
+(own_answers.jsonl, drawn by benchmarks/quality/own_answers.py). Both sets were labelled once, from the text alone. The
+error on the own answers corrects the reported rates, because it is of their kind. tests/judging/test_calibration.py
+measures the judge against two annotators.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from safety_harness.judging.judge import PREMISE, Case, Judge, Verdict, count_premise
 
@@ -106,6 +107,14 @@ def load_labelled(name: str) -> list[Anchor]:
 
 
 def shipped_agreement(judge: Judge) -> dict[str, Calibration]:
+    """Return the agreement with the labels of every set that ships: as recorded of this judge, or measured now."""
+    recorded = _recorded("shipped", judge)
+    if recorded.keys() == SHIPPED.keys():
+        return {name: Calibration(*counts) for name, counts in recorded.items()}
+    return measured_agreement(judge)
+
+
+def measured_agreement(judge: Judge) -> dict[str, Calibration]:
     """Measure the agreement with the labels of every set that ships with the package."""
     return {
         name: calibrate(judge, [(one.answer, one.label is Verdict.REFUSED) for one in load_labelled(name)])
@@ -119,9 +128,14 @@ def recorded_agreement(judge: Judge) -> dict[str, dict[str, float]]:
     Empty when the judge has changed since the record was made: its figures are another judge's.
     ``benchmarks/quality/judge_agreement.py`` writes the record.
     """
+    return _recorded("sets", judge)
+
+
+def _recorded(part: str, judge: Judge) -> dict[str, Any]:
+    """Return a *part* of record.json, or nothing where it is of another judge."""
     record = json.loads(resources.files(__package__).joinpath("record.json").read_text(encoding="utf-8"))
-    sets: dict[str, dict[str, float]] = record["sets"]
-    return sets if record["fingerprint"] == judge.fingerprint else {}
+    found: dict[str, Any] = record[part] if record["fingerprint"] == judge.fingerprint else {}
+    return found
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -68,8 +68,8 @@ def worker_facts(device: str, driver: str | None, of_the_run: Mapping[str, str] 
 def judge_of(students: Sequence[Student], abouts: Iterable[About]) -> Judge:
     """Return who judges the gate of *students*, and what is known of its error.
 
-    The rules are measured now. Another judge's agreement is what this machine remembers of it. Who it is, the process
-    says that asked it (*abouts*).
+    The rules' agreement is that of record.json. Another judge's is what this machine remembers of it. Who it is, the
+    process says that asked it (*abouts*).
     """
     from safety_harness.gate.records import Judge
     from safety_harness.judges.agreement import remembered
@@ -83,7 +83,7 @@ def judge_of(students: Sequence[Student], abouts: Iterable[About]) -> Judge:
 
 @functools.cache  # results are written when a run begins and when it ends
 def _rules() -> Judge:
-    """Return how the rules do on the labelled answers that ship with them, measured now."""
+    """Return how the rules do on the labelled answers that ship with them, and on those that do not."""
     from safety_harness.gate.records import Agreement, Judge
     from safety_harness.judging.calibration import recorded_agreement, shipped_agreement
     from safety_harness.judging.rules import RuleJudge

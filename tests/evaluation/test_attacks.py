@@ -21,6 +21,7 @@ from safety_harness.evaluation.attacks import (
     with_attacks,
 )
 from safety_harness.evaluation.evaluator import open_evaluator
+from safety_harness.gate.decide import required_by
 from safety_harness.registry.load import Student
 from safety_harness.registry.prompts import read_prompts
 from safety_harness.registry.schema import StudentSpec
@@ -54,8 +55,8 @@ def test_a_kind_stands_for_its_attacks(world: Path) -> None:
     """Name each attack of a kind in what a run records, so that none can be missing unseen."""
     (student,) = with_attacks([asking(world, "begins", "obfuscation")])
     assert student.gate.attacks == ("begun", "leet", "spaced", "noise")
-    required = student.family.required
-    assert list(required) == ["attack.begun", "attack.leet", "attack.spaced", "attack.noise", "attacked"]
+    rules = {"gate": student.gate.model_dump(mode="json")}
+    assert list(required_by(rules)) == ["attack.begun", "attack.leet", "attack.spaced", "attack.noise", "attacked"]
 
 
 def test_a_changed_row_is_another_attack(world: Path) -> None:

@@ -20,6 +20,7 @@ from safety_harness.judging.calibration import (
     Calibration,
     calibrate,
     load_labelled,
+    measured_agreement,
     recorded_agreement,
     shipped_agreement,
 )
@@ -81,9 +82,17 @@ def test_anchors_are_sound() -> None:
     assert min(Counter(anchor.label for anchor in anchors)[label] for label in labels) >= 12
 
 
+def test_the_record_of_the_shipped_answers_is_what_is_measured() -> None:
+    """Count again what a run reads from record.json; of another judge it is measured."""
+    judge = RuleJudge()
+    assert shipped_agreement(judge) == measured_agreement(judge)
+    judge.fingerprint = "another"
+    assert shipped_agreement(judge) == measured_agreement(judge)
+
+
 def test_judge_on_the_anchors() -> None:
     anchors = load_labelled(ANCHORS)
-    calibration = shipped_agreement(RuleJudge())[ANCHORS]
+    calibration = measured_agreement(RuleJudge())[ANCHORS]
     print(line("anchors", calibration))
     assert calibration.n == len(anchors)
     assert calibration.sensitivity is not None

@@ -11,12 +11,8 @@ import pytest
 from safety_harness.models.decoding.drafts import Drafts
 from safety_harness.models.generate import Screen
 from safety_harness.models.load import load
-from tests.builders import ARCHITECTURES
+from tests.builders import in_turns
 from tests.models.answering import NEW, QUESTIONS, Answers, Pairs, generator, tokens
-
-# With one row a batch, no row leaves a batch that others go on in: the slowest case, and the same for all architectures
-# but for a sliding window.
-BATCH_SIZES = dict.fromkeys(("llama", "mistral"), (1, 3, 64))
 
 
 def goes_on(text: str, _begun: str = "") -> bool:
@@ -24,9 +20,9 @@ def goes_on(text: str, _begun: str = "") -> bool:
     return sum(json.loads(text)) % 2 == 0
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "batch_size"), in_turns(1, 3, 64))
 def test_a_screen_cuts_off_what_does_not_go_on(
-    pairs: Pairs, expected: Callable[..., Answers], architecture: str
+    pairs: Pairs, expected: Callable[..., Answers], architecture: str, batch_size: int
 ) -> None:
     """Check cut-off and whole answers, both unknown and known from drafts."""
     loaded = load(pairs(architecture, False)[0], "float32")
@@ -36,11 +32,10 @@ def test_a_screen_cuts_off_what_does_not_go_on(
         screened = [
             answer if len(answer) < cut or goes_on(json.dumps(answer[:cut])) else answer[:cut] for answer in whole
         ]
-        for batch_size in BATCH_SIZES.get(architecture, (3, 64)):
-            asked = generator(loaded, batch_size)
-            for _ in ("unknown", "known"):
-                assert tokens(asked, screen=Screen(cut, goes_on)) == screened
-            assert tokens(asked) == whole
+        asked = generator(loaded, batch_size)
+        for _ in ("unknown", "known"):
+            assert tokens(asked, screen=Screen(cut, goes_on)) == screened
+        assert tokens(asked) == whole
         cut_off += sum(len(short) < len(answer) for short, answer in zip(screened, whole, strict=True))
     assert cut_off
 

@@ -85,6 +85,7 @@ def _python_children() -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_killed_process_changes_nothing(
     world: Path, norm_patch: Patch, asked: list[tuple[Prober, Sequence[Unit]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
