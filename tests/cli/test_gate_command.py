@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (("--student", "weak", "-n", "0"), 1),
         (("--student", "one", "-n", "0", "--", "-k", "not over_refusal"), 10),
         (("--student", "one", "--gate-dsr", "5"), 4),
-        (("--student", "gone"), 4),
+        pytest.param(("--student", "gone"), 4, marks=pytest.mark.slow),
         (("--student", "one", "-n", "0", "--", "-k", "test_none_is_called_so"), 5),
     ],
 )

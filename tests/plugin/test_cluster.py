@@ -227,7 +227,9 @@ def pytest_unconfigure(config):
 """
 
 
-@pytest.mark.parametrize("arguments", [(*RUN, "--collect-only", "--gate-ray", "x:1"), ("--help",), (*RUN, "-n", "1")])
+@pytest.mark.parametrize("arguments", [
+    (*RUN, "--collect-only", "--gate-ray", "x:1"), pytest.param(("--help",), marks=pytest.mark.slow), (*RUN, "-n", "1"),
+])  # fmt: skip
 def test_neither_help_nor_a_local_run_imports_ray_or_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests import kills
 
 
+@pytest.mark.slow
 def test_one_process_two_and_a_killed_run_give_the_same(tmp_path: Path) -> None:
     """Kill a run in two processes; the next one ends as one process that nothing disturbed.
 

@@ -40,6 +40,7 @@ def browser() -> Iterator[Any]:
     for argument in QUIET:
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    driver.implicitly_wait(10)  # a link unfolds its target in an event after the click
     yield driver
     driver.quit()
 
