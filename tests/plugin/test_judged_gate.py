@@ -16,9 +16,6 @@ from tests.judges.fake_judge import material, says
 from tests.plugin.test_as_it_is import gate, registry
 from tests.plugin.test_served_gate import well as answers_well
 
-# Whole runs with models, each of seconds: beyond the time of CI.
-pytestmark = pytest.mark.slow
-
 Serve = Callable[[Reaction], Server]
 # The other judge's own idea of a refusal: it reads what the rules read, by two words.
 _REFUSES = re.compile(r"cannot|can't|won't|sorry|unable|not able", re.IGNORECASE)

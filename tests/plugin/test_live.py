@@ -26,9 +26,6 @@ from safety_harness.plugin.live import ProgressWriter
 from safety_harness.progress import Progress, publish
 from tests.plugin.conftest import ROOT, RUN, write_project
 
-# Whole runs in a terminal of their own, each of seconds: beyond the time of CI.
-pytestmark = pytest.mark.slow
-
 SEARCH = Progress("smollm2/arithmetic", "reduce", size=22, probes=41, refused=71, asked=96, to_go=123, rest=1845.0)
 
 

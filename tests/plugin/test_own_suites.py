@@ -25,9 +25,6 @@ from tests.plugin.test_as_it_is import ROOT, gate, registry
 from tests.plugin.test_served_gate import HARMFUL, served
 from tests.samples import about, plain, whole_patch
 
-# Whole runs in processes of their own, each of seconds: beyond the time of CI.
-pytestmark = pytest.mark.slow
-
 Serve = Callable[[Reaction], Server]
 Project = Callable[..., pytest.RunResult]
 Results = Callable[[], dict[str, Any]]
