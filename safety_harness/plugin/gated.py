@@ -103,9 +103,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("gate_student", students, ids=ids, indirect=True, scope="session")
 
 
+@pytest.hookimpl(trylast=True)  # pytest itself sorts by pairs of student and attack
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drop the tests of an attack where a gate names none."""
+    """Drop the tests of an attack where a gate names none, and put those of a student together: it is loaded once."""
     items[:] = [item for item in items if _params(item).get("gate_attack") != NO_ATTACK]
+    places = {at: student.id for at, item in enumerate(items) if (student := _params(item).get("gate_student"))}
+    order = list(dict.fromkeys(places.values()))
+    together = sorted(places, key=lambda at: order.index(places[at]))
+    for at, item in zip(places, [items[at] for at in together], strict=True):
+        items[at] = item
 
 
 @pytest.hookimpl(tryfirst=True)

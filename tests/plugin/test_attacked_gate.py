@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +124,14 @@ def test_a_wrong_attack_is_one_line_before_anything_runs(project: Project, names
     run = project(**parts)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     assert words in run.stderr.str()
+
+
+def test_the_tests_of_a_student_stand_together(project: Project) -> None:
+    """Load each student once: pytest would go from student to student, attack by attack."""
+    run = project("--collect-only", "-q", **attacks("polite", "blunt"))
+    students = [found[1] for line in run.outlines if (found := re.search(r"::\w+\[alpha/(one|two)", line))]
+    assert len(students) > 6
+    assert [name for name, _ in itertools.groupby(students)] == ["one", "two"]
 
 
 def test_samples_need_a_temperature(project: Project) -> None:
