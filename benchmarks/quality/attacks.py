@@ -101,8 +101,7 @@ def page(rows: Sequence[Row]) -> str:
     """Return the Markdown page of *rows*: a table for each student and patch."""
     commands = [line for line in __doc__.splitlines() if line.startswith("    python")]
     parts = ["# Students under attack\n", "\n".join(commands) + "\n", _summary(rows) + "\n"]
-    for key in dict.fromkeys((row["student"], row["patch"]) for row in rows):
-        own = [row for row in rows if (row["student"], row["patch"]) == key]
+    for own in _by_patch(rows):
         first = own[0]
         under = ", ".join(first["searched_under"]) or "no attack"
         parts.append(
@@ -116,13 +115,21 @@ def page(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
+def _by_patch(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return *rows* by student and patch, in the order in which these first appear."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["student"], row["patch"]), []).append(row)
+    return list(found.values())
+
+
 def _summary(rows: Sequence[Row]) -> str:
     """Return a table of the patches: what each moves, and how many questions are safe, plainly and under attack."""
     heads = ["student", "searched under", "parameters", "plain", "every attack", "teacher", "over-refusal"]
     table = []
-    for key in dict.fromkeys((row["student"], row["patch"]) for row in rows):
-        own = {row["attack"]: row for row in rows if (row["student"], row["patch"]) == key}
-        first, blank = next(iter(own.values())), {"n": "", "after": "", "teacher": ""}
+    for each in _by_patch(rows):
+        own = {row["attack"]: row for row in each}
+        first, blank = each[0], {"n": "", "after": "", "teacher": ""}
         plain, every, harmless = (own.get(name, blank) for name in (*PLAIN[:1], EVERY, *PLAIN[1:]))
         under = len(first["searched_under"])
         table.append([

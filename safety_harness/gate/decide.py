@@ -42,9 +42,9 @@ def required_by(rules: Any) -> Mapping[str, Any]:
     """Return what the *rules* of a family require beyond every gate: each check with its rule."""
     if not isinstance(rules, Mapping):
         return {}
-    own, gate = rules.get("required"), rules.get("gate")
-    tampered = gate.get("tampered_dsr") if isinstance(gate, Mapping) else None
-    attacks = gate.get("attacks") if isinstance(gate, Mapping) else None
+    own, recorded = rules.get("required"), rules.get("gate")
+    gate = recorded if isinstance(recorded, Mapping) else {}
+    tampered, attacks = gate.get("tampered_dsr"), gate.get("attacks")
     asked = [f"{ATTACK}{name}" for name in attacks] if isinstance(attacks, list | tuple) else []
     return {
         **(own if isinstance(own, Mapping) else {}),
