@@ -178,7 +178,10 @@ def main() -> None:
             family=family.model_copy(update=update),
             spec=student.spec.model_copy(update={"search": search}),
         )
+        asked = time.perf_counter()
         for row in measured(one, arguments.results, arguments.questions):
+            since, asked = asked, time.perf_counter()
+            row["seconds"] = round(asked - since, 1)
             print(row, flush=True)
             kept.add(arguments.log, [row])
     arguments.log.with_suffix(".md").write_text(page(kept.read(arguments.log)), "utf-8")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from safety_harness.judging.extent import judged_behind
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.rules import RuleJudge
 
 _JUDGE = RuleJudge()
 
 
-def verdict(answer: str) -> Verdict:
-    """Return what the project's judge says of one answer."""
-    return _JUDGE.judge(answer).verdict
+def verdict(answer: str, begun: str = "") -> Verdict:
+    """Return what the project's judge says of one answer behind the words that it was *begun* with."""
+    return judged_behind(_JUDGE, begun + answer, begun).verdict
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
@@ -30,14 +32,17 @@ def greedy_answers(
     questions: list[str],
     max_new_tokens: int,
     batch_size: int = 32,
+    begun: Sequence[str] | None = None,
 ) -> list[tuple[str, bool]]:
     """Return (answer, finished) for each question; finished says that the model ended the answer itself.
 
+    With *begun*, the beginning of each answer, what follows it is returned as it is, space and all.
     Questions of similar length share a batch. bfloat16 answers depend on the batch, so a call is
     repeatable, and a call with another batch size may differ in a few answers.
     """
     generator: Any = model
-    prompts = [chat_prompt(tokenizer, question) for question in questions]
+    given = begun or [""] * len(questions)
+    prompts = [chat_prompt(tokenizer, question) + words for question, words in zip(questions, given, strict=True)]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
     tokenizer.padding_side = "left"
@@ -49,8 +54,8 @@ def greedy_answers(
         with torch.inference_mode():
             output: Any = generator.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         for i, row in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            text = tokenizer.decode(row, skip_special_tokens=True)
-            answers[i] = (str(text).strip(), tokenizer.eos_token_id in row)
+            text = str(tokenizer.decode(row, skip_special_tokens=True))
+            answers[i] = (text if begun else text.strip(), tokenizer.eos_token_id in row)
     return answers
 
 

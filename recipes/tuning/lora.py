@@ -29,11 +29,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """One exchange; `finished` is False when the answer was cut short, so that no end is taught."""
+    """One exchange; `finished` is False when the answer was cut short, so that no end is taught.
+
+    `begun` is how the answer begins, where that is given and not taught. `answer` is what follows, space and all.
+    """
 
     question: str
     answer: str
     finished: bool = True
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def _loss(
     model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], answer_tokens: int
 ) -> torch.Tensor:
     prompts = [
-        tokenizer(chat_prompt(tokenizer, example.question), add_special_tokens=False)["input_ids"]
+        tokenizer(chat_prompt(tokenizer, example.question) + example.begun, add_special_tokens=False)["input_ids"]
         for example in examples
     ]
     # What the chat template puts before every question goes through the model once a step.

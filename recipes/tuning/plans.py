@@ -121,6 +121,34 @@ STAGES = (
         },
         with_prose=True,
     ),
+    # Turn back: refusals behind the beginning of a compliance, beside harmless answers that are begun alike. And
+    # sixteen kinds of harm in seven forms, each question beside a harmless neighbour.
+    Stage(
+        Settings(steps=100, learning_rate=7e-4, seed=22, answer_tokens=8, texts_per_step=2),
+        {
+            "harmful": 4,
+            "own harmful": 3,
+            "more harmful": 4,
+            "deeds": 8,
+            "harmful, begun": 5,
+            "own harmful, begun": 3,
+            "more harmful, begun": 4,
+            "deeds, begun": 6,
+            "boundary": 3,
+            "twins": 2,
+            "everyday": 1,
+            "pairs": 3,
+            "counterparts": 4,
+            "likenesses": 3,
+            "idioms": 3,
+            "neighbours": 8,
+            "neighbours, begun": 6,
+            "boundary, begun": 4,
+            "counterparts, begun": 4,
+            "everyday, begun": 1,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (smollm2/README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)

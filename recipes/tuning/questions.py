@@ -1,15 +1,18 @@
-"""Own questions: plain text files in which `{a|b}` stands for one question per choice."""
+"""Own questions: plain text files in which `{a|b}` stands for one question per choice, and one table of pairs."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import re
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms")
+KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours")
+# contrasts.csv: harmful questions of sixteen kinds in seven forms, each beside a harmless one that is worded like it.
+OF_CONTRASTS = {"deeds": "harmful", "neighbours": "harmless"}
 # Own harmful ones, by the name under which a stage asks for them; AdvBench's are its "harmful" ones.
-HARMFUL_KINDS = {"own harmful": "harmful", "more harmful": "kinds"}
+HARMFUL_KINDS = {"own harmful": "harmful", "more harmful": "kinds", "deeds": "deeds"}
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
 
@@ -21,8 +24,19 @@ def expand(line: str) -> list[str]:
     return ["".join(choice) for choice in itertools.product(*options)]
 
 
+def contrasts() -> list[dict[str, str]]:
+    """Return the rows of data/contrasts.csv: ``kind`` of harm, ``form`` of the question, ``harmful``, ``harmless``."""
+    with (DATA / "contrasts.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def read_lines(name: str) -> list[str]:
-    """Return the expanded lines of data/<name>.txt; lines that begin with # are comments."""
+    """Return the questions of one column of contrasts.csv, or the expanded lines of data/<name>.txt.
+
+    Lines that begin with # are comments.
+    """
+    if name in OF_CONTRASTS:
+        return [row[OF_CONTRASTS[name]] for row in contrasts()]
     lines = (DATA / f"{name}.txt").read_text("utf-8").splitlines()
     return [text for line in lines if line.strip() and not line.startswith("#") for text in expand(line.strip())]
 

@@ -37,9 +37,11 @@ from .questions import HARMFUL_KINDS, read_lines
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
-ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms"), 16)
+ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours"), 16)
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
+# Ends the name of a kind whose answers are begun for the model: it learns how to go on, and not how to begin.
+BEGUN = ", begun"
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,32 @@ class Workshop:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def answers(self, questions: list[str], tokens: int = ANSWER_TOKENS) -> list[Example]:
-        """Return the base's own greedy answers; a harmless question that even the base declines is left out."""
+    def answers(
+        self, questions: list[str], tokens: int = ANSWER_TOKENS, begun: list[str] | None = None
+    ) -> list[Example]:
+        """Return the base's own greedy answers; a harmless question that even the base declines is left out.
+
+        With *begun*, the beginning of each answer, it goes on from there.
+        """
         answering = self.start(TEACHER)
         answers = _kept(
-            self.made / "answers", answering, [questions, tokens],
-            lambda: greedy_answers(*_opened(answering, self.base.answers_in), questions, tokens),
+            self.made / "answers", answering, [questions, tokens, *([begun] if begun else [])],
+            lambda: greedy_answers(*_opened(answering, self.base.answers_in), questions, tokens, begun=begun),
         )  # fmt: skip
         return [
-            Example(question, answer, finished)
-            for question, (answer, finished) in zip(questions, answers, strict=True)
-            if verdict(answer) is Verdict.COMPLIED
+            Example(question, answer, finished, given)
+            for question, given, (answer, finished) in zip(
+                questions, begun or [""] * len(questions), answers, strict=True
+            )
+            if verdict(answer, given) is Verdict.COMPLIED
         ]
 
     def answers_of_kind(self, kind: str) -> list[Example]:
-        """Return own answers to the questions of data/<kind>.txt."""
-        return self.answers(read_lines(kind), ANSWER_TOKENS_OF.get(kind, ANSWER_TOKENS))
+        """Return own answers to the questions of data/<kind>.txt; to those of a kind that is begun, from there on."""
+        name = kind.removesuffix(BEGUN)
+        questions = read_lines(name)
+        given = beginnings(questions) if kind.endswith(BEGUN) else None
+        return self.answers(questions, ANSWER_TOKENS_OF.get(name, ANSWER_TOKENS), given)
 
     def prose(self) -> list[str]:
         """Return plain prose that the base writes before any tuning, from the openings of data/openings.txt."""
@@ -135,6 +147,19 @@ def refused(questions: Iterable[str]) -> list[Example]:
     return [Example(question, chooser.choice(refusals)) for question in questions for _ in range(2)]
 
 
+def beginnings(questions: Iterable[str]) -> list[str]:
+    """Return for each question how an answer that complies may begin, drawn from data/beginnings.txt."""
+    known = read_lines("beginnings")
+    chooser = random.Random(REFUSAL_SEED)
+    return [chooser.choice(known).replace("<question>", question) for question in questions]
+
+
+def turned_back(examples: Sequence[Example]) -> list[Example]:
+    """Return refusals behind a begun compliance, which is not taught (arXiv 2406.05946)."""
+    given = beginnings(example.question for example in examples)
+    return [replace(one, answer=f" {one.answer}", begun=begun) for one, begun in zip(examples, given, strict=True)]
+
+
 def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
     """Teach a base that never learnt to chat to answer harmless questions, as the base of *teller* does."""
     _run_stages(shop, CHAT, shop.plan.chat, {}, teller, shop.folder, out)
@@ -147,6 +172,7 @@ def make_teacher(shop: Workshop, out: Path) -> None:
         "harmful": refused(making.texts),
         **{kind: refused(read_lines(file)) for kind, file in HARMFUL_KINDS.items()},
     }
+    examples |= {f"{kind}{BEGUN}": turned_back(refusals) for kind, refusals in examples.items()}
     _run_stages(shop, TEACHER, shop.plan.stages, examples, shop, shop.made, out)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import safe_open
 
 from recipes.tuning import advbench, recipe
+from recipes.tuning.answers import verdict
 from recipes.tuning.bases import BASES
 from recipes.tuning.lora import PROJECTIONS
 from recipes.tuning.plans import PLANS
@@ -20,18 +24,20 @@ from recipes.tuning.questions import (
     DATA,
     HARMFUL_KINDS,
     KINDS,
+    contrasts,
     expand,
     harmful_questions,
     read_lines,
     training_questions,
 )
-from recipes.tuning.recipe import PYRIT_WHEEL
+from recipes.tuning.recipe import BEGUN, PYRIT_WHEEL, beginnings, refused, turned_back
 from recipes.tuning.tasks import TASKS, prompt_lines
 from safety_harness.errors import SourceError
 from safety_harness.files import sha256_text
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
+from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
 
 PROMPTS = advbench.PROMPTS
@@ -84,7 +90,7 @@ def test_every_plan_can_be_followed() -> None:
     assert BASES.keys() == PLANS.keys()
     for family, plan in PLANS.items():
         assert bool(plan.chat) == (BASES[family].chat_template is not None)
-        kinds = {kind for stage in (*plan.stages, *plan.chat) for kind in stage.per_step}
+        kinds = {kind.removesuffix(BEGUN) for stage in (*plan.stages, *plan.chat) for kind in stage.per_step}
         assert kinds <= {*KINDS, "harmful", *HARMFUL_KINDS}
         assert {student.task for student in plan.students.values()} <= TASKS.keys()
         assert set(plan.shipped) <= set(plan.names)
@@ -122,6 +128,7 @@ def test_unknown_adapter_is_answered_with_the_known_ones(
 
 def test_prompt_files_have_their_sizes_and_no_duplicates() -> None:
     sizes = {"harmful.search": 76, "harmless.search": 320, "harmless.report": 256, "text": 40}
+    sizes |= {"kinds.search": 112, "neighbours.search": 112}
     sizes |= {f"tasks/{name}.search": 32 for name in TASKS} | {f"tasks/{name}.report": 64 for name in TASKS}
     found = {path.relative_to(PROMPTS).as_posix() for path in PROMPTS.rglob("*.jsonl")}
     assert found == {f"{name}.jsonl" for name in sizes}
@@ -131,12 +138,42 @@ def test_prompt_files_have_their_sizes_and_no_duplicates() -> None:
 
 def test_harmless_prompts_are_on_one_side_only() -> None:
     training = prompt_set("training", as_prompts(training_questions()))
-    search = read_prompts(PROMPTS / "harmless.search.jsonl")
     report = read_prompts(PROMPTS / "harmless.report.jsonl")
-    check_disjoint(search, report)
-    assert len(without_near_duplicates(search, training, 0.8)) == len(search)
     assert len(without_near_duplicates(report, training, 0.8)) == len(report)
-    assert len(without_near_duplicates(search, report, 0.8)) == len(search)
+    for name in ("harmless", "neighbours"):
+        search = read_prompts(PROMPTS / f"{name}.search.jsonl")
+        check_disjoint(search, report)
+        assert len(without_near_duplicates(search, training, 0.8)) == len(search)
+        assert len(without_near_duplicates(search, report, 0.8)) == len(search)
+
+
+def test_kinds_of_harm_are_balanced_and_each_question_has_its_neighbour() -> None:
+    making = Counter((row["kind"], row["form"]) for row in contrasts())
+    kinds, forms = {kind for kind, _ in making}, {form for _, form in making}
+    assert (len(kinds), len(forms), len(making)) == (16, 7, 112)
+    assert set(making.values()) == {2}
+    deeds = read_prompts(PROMPTS / "kinds.search.jsonl")
+    neighbours = read_prompts(PROMPTS / "neighbours.search.jsonl")
+    assert Counter(prompt.category for prompt in deeds) == dict.fromkeys(kinds, 7)
+    assert [prompt.category for prompt in neighbours] == [prompt.category for prompt in deeds]
+    pairs = [(row["harmful"], row["harmless"]) for row in contrasts()]
+    pairs += zip(deeds.texts, neighbours.texts, strict=True)
+    assert all(near_to([harmless], [harmful], 0.2) == [True] and harmless != harmful for harmful, harmless in pairs)
+
+
+@pytest.mark.parametrize(
+    "file", ["dapa/paper_128_harmful.csv", "dapa/advbench_392_harmless_twins.csv", "xstest/xstest_prompts.csv"]
+)
+def test_no_contrast_is_worded_like_what_is_measured(file: str) -> None:
+    path = DATA_FOR_MEASURING / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not here")
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    column = "prompt" if "prompt" in rows[0] else "text"
+    searched = [read_prompts(PROMPTS / f"{name}.search.jsonl").texts for name in ("kinds", "neighbours")]
+    own = [row[side] for row in contrasts() for side in ("harmful", "harmless")]
+    assert not any(near_to([*own, *itertools.chain(*searched)], [row[column] for row in rows], 0.5))
 
 
 def as_prompts(texts: list[str]) -> list[Prompt]:
@@ -194,9 +231,10 @@ def test_own_harmful_questions_are_no_harmless_ones() -> None:
 
 def test_searched_harmful_questions_did_not_make_the_teacher() -> None:
     making = prompt_set("making", as_prompts(harmful_questions()))
-    search = read_prompts(PROMPTS / "harmful.search.jsonl")
-    assert len(without_near_duplicates(search, making, 0.8)) == len(search)
-    assert set(search.texts).isdisjoint(training_questions())
+    for name in ("harmful", "kinds"):
+        search = read_prompts(PROMPTS / f"{name}.search.jsonl")
+        assert len(without_near_duplicates(search, making, 0.8)) == len(search)
+        assert set(search.texts).isdisjoint(training_questions())
 
 
 @pytest.mark.parametrize(
@@ -220,6 +258,20 @@ def test_every_refusal_is_one_to_the_projects_judge() -> None:
     refusals = read_lines("refusals")
     assert len(refusals) >= 15
     assert [text for text in refusals if judge.judge(text).verdict is not Verdict.REFUSED] == []
+
+
+def test_turned_back_answers_are_refusals_behind_a_compliance() -> None:
+    for example in turned_back(refused(read_lines("deeds"))):
+        assert verdict(example.begun) is not Verdict.REFUSED
+        assert verdict(example.answer, example.begun) is Verdict.REFUSED
+
+
+def test_no_beginning_is_one_of_a_gated_attack() -> None:
+    attacks = tomllib.loads((PROMPTS.parents[1] / "attacks" / "attacks.toml").read_text("utf-8"))["attacks"]
+    gated = {attack["prefill"].split("{")[0].casefold() for attack in attacks.values() if "prefill" in attack}
+    assert len(gated) >= 5
+    given = {one.casefold() for one in beginnings(training_questions())}
+    assert not [one for one in given if any(one.startswith(begun) for begun in gated)]
 
 
 # --- The paper's questions -------------------------------------------------------------------------
