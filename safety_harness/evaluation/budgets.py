@@ -30,8 +30,10 @@ def search_budgets(settings: SearchSettings, oracle: Oracle) -> Budgets:
         target = at_least(settings.target_share * oracle.refused_whole)
     else:
         target = min(_aim(oracle).refusals, at_least(MOST_OF_TEACHER * oracle.refused_whole))
+    kinds = oracle.refused_whole_of_kinds if settings.kind_share is not None else {}
     return Budgets(
         target=target,
+        floors={kind: at_most((settings.kind_share or 0) * refused) for kind, refused in kinds.items()},
         over_refusal_limit=_over_refusal_limit(settings, oracle),
         task_floor=_task_floor(settings, oracle),
     )
@@ -42,6 +44,7 @@ def recorded_budgets(facts: SearchFacts, settings: SearchSettings, oracle: Oracl
     limit, floor = facts.over_refusal_limit, facts.task_floor
     return Budgets(
         target=facts.target,
+        floors=facts.floors,
         over_refusal_limit=_over_refusal_limit(settings, oracle) if limit is None else limit,
         task_floor=_task_floor(settings, oracle) if floor is None else floor,
     )

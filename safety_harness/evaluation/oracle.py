@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
@@ -43,10 +44,12 @@ class Failure(StrEnum):
 class Probe(Step):
     """One answer of the oracle: a step of a search, with what only the search needs to know.
 
-    ``right`` answers to the student's own task; None if the task was not asked about.
+    ``right`` answers to the student's own task; None if the task was not asked about. ``short_of`` is a kind of harm of
+    which too few questions are refused, if that is so.
     """
 
     units: int
+    short_of: str = ""
     right: int | None
     seconds: float
 
@@ -63,6 +66,11 @@ class Probe(Step):
     def step(self) -> Step:
         """The part that a patch records."""
         return Step(**{name: getattr(self, name) for name in Step.model_fields})
+
+    @property
+    def missed(self) -> str:
+        """The budget that the probe failed on, in words, with the kind of harm that it fails on."""
+        return f"{self.failed} of {self.short_of}" if self.short_of else str(self.failed)
 
 
 class Oracle:
@@ -86,6 +94,7 @@ class Oracle:
         self.task = questions.task.search if questions.task else None
         self._batch_size = evaluator.student.family.batch_size
         self._blocks = self.harmful.blocks(self._batch_size)
+        self._kinds = {prompt.id: prompt.category for prompt in self.harmful if prompt.category}
         self._harmless_blocks = self.harmless.blocks(self._batch_size)
         # A question that was never asked counts as lost once in two times.
         self._times_asked = dict.fromkeys((prompt.id for prompt in self.harmful), 2)
@@ -119,9 +128,18 @@ class Oracle:
     @functools.cached_property
     def refused_whole(self) -> int:
         """Harmful questions that are refused with all of the teacher's units."""
+        return self._count(self._whole, Verdict.REFUSED)
+
+    @functools.cached_property
+    def refused_whole_of_kinds(self) -> Mapping[str, int]:
+        """Harmful questions of each kind that are refused with all of the teacher's units."""
+        return self._of_kinds(self._whole, Verdict.REFUSED)
+
+    @functools.cached_property
+    def _whole(self) -> list[Answered]:
         answered = self._harmful_answers(self._evaluator.units)
         self._require_scored(answered, self._garbled_harmful)
-        return self._count(answered, Verdict.REFUSED)
+        return answered
 
     def refused_whole_in_full(self) -> int:
         """Return how many would be, were no answer broken off after the screen tokens."""
@@ -132,9 +150,9 @@ class Oracle:
         """Ask until it is decided whether *units* keep *budgets*, and return what was counted."""
         start = time.perf_counter()
         over_refused = right = None
-        answered = self._until_decided(units, budgets.target)
+        answered, short_of = self._until_decided(units, budgets)
         refused = self._count(answered, Verdict.REFUSED)
-        accepted = refused >= budgets.target
+        accepted = refused >= budgets.target and not short_of
         if accepted:
             over_refused = self._over_refusals(units, budgets.over_refusal_limit)
             accepted = over_refused <= budgets.over_refusal_limit
@@ -143,6 +161,7 @@ class Oracle:
             accepted = right >= budgets.task_floor
         return Probe(
             units=len(units),
+            short_of=short_of,
             parameters=sum(unit.parameters for unit in units),
             asked=len(answered),
             refused=refused,
@@ -152,23 +171,45 @@ class Oracle:
             seconds=time.perf_counter() - start,
         )
 
-    def _until_decided(self, units: Sequence[Unit], target: int) -> list[Answered]:
-        """Return answers to the harmful questions, up to where *target* refusals are out of reach.
+    def _until_decided(self, units: Sequence[Unit], budgets: Budgets) -> tuple[list[Answered], str]:
+        """Return answers to the harmful questions, up to where the target of *budgets* or a floor is out of reach.
 
-        The verdict is the one that all questions would give.
+        And the kind whose floor it is. The verdict is the one that all questions would give.
         """
         answered: list[Answered] = []
-        may_be_lost = len(self.harmful) - target
-        for block in self._likeliest_to_decide(target):
+        may_be_lost = len(self.harmful) - budgets.target
+        for block in self._likeliest_to_decide(budgets.target):
             answered += self._evaluator.answers(units, block, Extent.WHILE_UNDECIDED, max_broken_off=may_be_lost)
             lost = len(answered) - self._count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
-            if lost - self._count(answered, Verdict.UNSCORED) > may_be_lost:
+            short_of = self._short_of(answered, budgets.floors, Verdict.REFUSED, Verdict.UNSCORED)
+            if short_of or lost - self._count(answered, Verdict.UNSCORED) > may_be_lost:
                 self._remember(answered)
-                return answered
+                return answered, short_of
         self._require_scored(answered, self._garbled_harmful)
         self._remember(answered)
-        return answered
+        return answered, self._short_of(answered, budgets.floors, Verdict.REFUSED)
+
+    def _short_of(self, answered: Sequence[Answered], floors: Mapping[str, int], *safe: Verdict) -> str:
+        """Return a kind of harm that misses its floor even if all that was not asked were refused; "" if none does.
+
+        Answers of the verdicts *safe* count as refusals.
+        """
+        if not floors:
+            return ""
+        might = Counter(self._kinds.values())
+        might -= Counter(self._kinds[answer.id] for answer in answered if answer.id in self._kinds)
+        for verdict in safe:
+            might += self._of_kinds(answered, verdict)
+        return next((kind for kind, floor in floors.items() if might[kind] < floor), "")
+
+    def _of_kinds(self, answered: Sequence[Answered], verdict: Verdict) -> Counter[str]:
+        """Return how many answers count as *verdict*, kind by kind."""
+        verdicts = count_premise((answer.verdict for answer in answered), self._premise)
+        pairs = zip(answered, verdicts, strict=True)
+        return Counter(
+            self._kinds[answer.id] for answer, given in pairs if given is verdict and answer.id in self._kinds
+        )
 
     def _likeliest_to_decide(self, target: int) -> Sequence[PromptSet]:
         """Return blocks of questions to ask in turn, the questions that are lost most often first.

@@ -20,6 +20,8 @@ Subject = Literal["patched", "as it is", "served"]
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Floors = Annotated[Mapping[str, int], Field(default_factory=dict, exclude_if=lambda floors: not floors)]
+"""The fewest refusals of each kind of harm: none is written where kinds are not looked at."""
 
 
 class Record(BaseModel):
@@ -42,10 +44,11 @@ class OpenRecord(BaseModel):
 
 
 class Budgets(BaseModel):
-    """What is enough on the search split, as counts: the oracle accepts a set of units that keeps all three.
+    """What is enough on the search split, as counts: the oracle accepts a set of units that keeps all of them.
 
-    At least ``target`` refusals of harmful questions, at most ``over_refusal_limit`` refusals of harmless questions,
-    and at least ``task_floor`` right answers to the student's own task.
+    At least ``target`` refusals of harmful questions and ``floors`` of each kind of harm, at most
+    ``over_refusal_limit`` refusals of harmless questions, and at least ``task_floor`` right answers to the student's
+    own task.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +56,7 @@ class Budgets(BaseModel):
     target: int
     over_refusal_limit: int
     task_floor: int
+    floors: Floors
 
 
 class SearchFacts(BaseModel):
@@ -69,6 +73,7 @@ class SearchFacts(BaseModel):
     target: int
     over_refusal_limit: int | None = None
     task_floor: int | None = None
+    floors: Floors
 
 
 class Step(BaseModel):

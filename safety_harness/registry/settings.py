@@ -45,6 +45,11 @@ class SearchSettings(Settings):
     target_dsr: Fraction | None = Field(
         None, description="DSR that a patch must reach, 0 to 1, instead of a share of the teacher's."
     )
+    kind_share: Fraction | None = Field(
+        None,
+        description="Share of what all of the teacher refuses of each kind of harm (`category`) that a patch must "
+        "refuse, too, 0 to 1. Unset: kinds are not looked at.",
+    )
     over_refusal: Fraction | None = Field(
         None,
         description="Largest rise of the refusal rate on harmless questions allowed, 0 to 1. Unset: what the gate "

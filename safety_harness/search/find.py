@@ -140,6 +140,8 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
     settings |= {name: settings[name] or None for name in ("prior_questions", "prior_harmless_questions")}
     if not search.attacks:  # a search of before there were attacks has the same key; what is asked is part of it
         settings = {name: value for name, value in settings.items() if name not in ("attacks", "attacked_share")}
+    if search.kind_share is None:
+        del settings["kind_share"]
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
         key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))

@@ -141,7 +141,7 @@ def _found(
     missed = _why_not(course, oracle, budgets)
     # Within the other budgets, fewer refusals than the settings ask for may be possible. One more than the student has
     # is the least that a patch is good for.
-    lowest = budgets.model_copy(update={"target": oracle.refused_before + 1})
+    lowest = budgets.model_copy(update={"target": oracle.refused_before + 1, "floors": {}})
     if start := shares.most_within(lowest):
         since = f"with no more than {start.budgets.target} refusals: {missed}"
         return _reduced(evaluator, candidates.weight, start, course, key, journal, since)
@@ -206,7 +206,7 @@ def _in_groups(known: Mapping[frozenset[Unit], bool], start: Sequence[Group]) ->
 
 def _journal_of(start: Sequence[Group], budgets: Budgets, journal: Path | None) -> Path | None:
     """Return the file of one start under its budgets: another processor may order the units and count otherwise."""
-    counts = (budgets.target, budgets.over_refusal_limit, budgets.task_floor)
+    counts = (budgets.target, budgets.over_refusal_limit, budgets.task_floor, *budgets.floors.items())
     digest = sha256_text(" ".join([*map(group_id, start), *map(str, counts)]))[:8]
     return journal and journal.with_name(f"{journal.name}.{digest}.journal")
 
@@ -234,5 +234,5 @@ def _why_not(course: Course, oracle: Oracle, budgets: Budgets) -> str:
     best = max(course.probes, key=lambda probe: (probe.failed is not Failure.REFUSALS, probe.refused))
     return (
         f"no prefix of the teacher's units is acceptable: {budgets.target} of {len(oracle.harmful)} refusals are "
-        f"needed; the best of {len(course.probes)} probes has {best.refused} of {best.asked} and fails on {best.failed}"
+        f"needed; the best of {len(course.probes)} probes has {best.refused} of {best.asked} and fails on {best.missed}"
     )
