@@ -19,6 +19,8 @@ The ways:
 * ``task arithmetic``: student + all of (teacher - ancestor) (arXiv 2212.04089, RESTA in arXiv 2402.11746).
 * ``safe subspace``: each tensor's difference from the ancestor projected on the teacher's (SafeLoRA, arXiv 2405.16833),
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
+* ``gradient-guided weights``: single weights restored along a gradient, with a rollback (arXiv 2504.09757;
+  ``restored.py`` says how).
 * ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference. Or they are
   chosen by the prior of the search alone, and moved as the patch moves them (priors.py compares more priors).
 * ``ddmin over gates``: the paper's search over gate modules, from all of them if need be, by this harness's oracle.
@@ -110,7 +112,8 @@ def measured(evaluator: Evaluator, way: Way, asked: Asked) -> dict[str, Any]:
     before, after = (moved.text(some, asked.text) for some in ((), units))
     rise = sum(score.nll for score in after) - sum(score.nll for score in before)
     row["perplexity"] = math.exp(rise / sum(score.tokens for score in before))
-    row["parameters"] = sum(unit.parameters for unit in units) / evaluator.checkpoint.parameters
+    numbers = sum(unit.parameters for unit in units) if way.parameters is None else way.parameters
+    row["parameters"] = numbers / evaluator.checkpoint.parameters
     row["seconds"] = time.perf_counter() - start
     return row
 

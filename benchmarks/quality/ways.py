@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.quality.restored import restored
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.load import prepare
 from safety_harness.models.transplant import Donor, Transplanter
@@ -32,6 +33,8 @@ class Way:
     units: tuple[Unit, ...]
     donor: Donor | None = None
     ancestor: Checkpoint | None = None
+    parameters: int | None = None
+    """How many numbers move. Unset: all of the units."""
 
 
 class SafeSubspace:
@@ -63,6 +66,7 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
         "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
         "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
         "safe subspace, all": lambda: Way(units, donor=SafeSubspace(evaluator.checkpoint, evaluator.teacher, ancestor)),
+        "gradient-guided weights": lambda: _gradient_guided(evaluator),
         f"{SIZED}random channels": lambda: Way(random_channels(evaluator, size)),
         f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(evaluator, prior="norm")), size)),
         f"{SIZED}channels by norm": lambda: Way(Channels(under(evaluator, prior="norm")).best(share)),
@@ -70,6 +74,11 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
             Channels(evaluator).best(share), ancestor=evaluator.ancestor
         ),
     }
+
+
+def _gradient_guided(evaluator: Evaluator) -> Way:
+    donor = restored(evaluator, lambda donor: with_donor(evaluator, donor))
+    return Way(evaluator.units, donor=donor, parameters=donor.parameters)
 
 
 def published_layers(evaluator: Evaluator) -> range:

@@ -1,0 +1,192 @@
+"""Restore single weights of the teacher by gradients, with a rollback: the rival of arXiv 2504.09757 (S&P 2025).
+
+The procedure is the paper's, with the values of its released program:
+
+1. The direction to restore is the teacher's mean hidden state at the last token of harmful questions, two thirds up.
+2. A step adds up the gradients of -cos(student's mean state of a batch, direction). Of the weights that this gradient
+   and the difference from the teacher move the same way, the 0.2 % with the largest gradients become the teacher's.
+3. After five steps the student's own task is asked. Where it lost more than a twentieth, all begins anew, and each
+   step gives back two fifths of its weights: those that matter most to the student's states on its task.
+4. Of the weights after 5, 10, 15 and 20 steps, those are taken that refuse most and keep the task.
+
+Here the harmful questions, and those of the task, are the ones that the search of this harness sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch.nn.functional import cosine_similarity
+from transformers import AutoModelForCausalLM
+
+from safety_harness.evaluation.evaluator import Evaluator
+from safety_harness.judging.extent import Extent
+from safety_harness.judging.judge import Verdict
+from safety_harness.registry.prompts import batches
+from safety_harness.weights.checkpoint import Checkpoint
+
+Masks = Mapping[str, torch.Tensor]
+"""Which numbers of each weight are the teacher's: bool, in the weight's shape."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far weights are restored. Shares are 0..1."""
+
+    steps: int = 20
+    warm_up: int = 5
+    every: int = 5
+    """Steps between two of which one is chosen."""
+    share: float = 0.002
+    """Share of all parameters that a step restores."""
+    given_back: float = 0.4
+    """Share of a step's weights that a rollback gives back."""
+    drop: float = 0.05
+    """Largest loss of the task, relative to the student's."""
+    depth: float = 2 / 3
+    rows: int = 16
+
+
+class Restored:
+    """The student's numbers, with the teacher's where *masks* say so."""
+
+    def __init__(self, student: Checkpoint, teacher: Checkpoint, masks: Masks) -> None:
+        self._student, self._teacher, self._masks = student, teacher, masks
+
+    @property
+    def parameters(self) -> int:
+        """Return how many numbers are the teacher's."""
+        return sum(int(mask.sum()) for mask in self._masks.values())
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor: float32."""
+        own = self._student.tensor(name).float()
+        mask = self._masks.get(name)
+        return own if mask is None else torch.where(mask, self._teacher.tensor(name).float(), own)
+
+
+def restored(evaluator: Evaluator, moved: Callable[[Restored], Evaluator], settings: Settings = Settings()) -> Restored:
+    """Return the student of *evaluator* with the weights that the rival restores.
+
+    Args:
+        moved: returns *evaluator* with a donor in place of its teacher.
+    """
+    questions = evaluator.questions
+    assert questions.task is not None
+    task = questions.task.search
+    refusing = [*questions.prior.harmful.sent, *questions.harmful.search.sent]
+    asked = [evaluator.generator.encode(question) for question in dict.fromkeys(refusing)]
+    own = [evaluator.generator.encode(question) for question in task.sent]
+
+    def right(donor: Restored) -> int:
+        return sum(moved(donor).right(evaluator.units, task))
+
+    def refused(donor: Restored) -> int:
+        answered = moved(donor).answers(evaluator.units, questions.harmful.search, Extent.WHILE_UNDECIDED)
+        return sum(one.verdict is Verdict.REFUSED for one in answered)
+
+    kept = (1 - settings.drop) * sum(evaluator.right((), task))
+    states: list[Restored] = []
+    for rollback in (False, True):
+        states.clear()
+        for step, masks in enumerate(_steps(evaluator, asked, own, settings, rollback), 1):
+            donor = Restored(evaluator.checkpoint, evaluator.teacher, masks)
+            if step == settings.warm_up and not rollback and right(donor) < kept:
+                break
+            if step % settings.every == 0:
+                states.append(donor)
+        else:
+            break
+    within = [donor for donor in states if right(donor) >= kept]
+    return max(within or states[:1], key=refused)
+
+
+def _steps(
+    evaluator: Evaluator, asked: Sequence[list[int]], own: Sequence[list[int]], settings: Settings, rollback: bool
+) -> Iterator[Masks]:
+    """Yield which weights are restored after each step."""
+    model, aligned = (_opened(one, settings.depth) for one in (evaluator.checkpoint, evaluator.teacher))
+    total = evaluator.checkpoint.parameters
+    tuned = {name: weight.detach().clone() for name, weight in _weights(model).items()}
+    wanted = _direction(aligned, asked, settings.rows)
+    kept = _direction(model, own, settings.rows)
+    there = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in tuned.items()}
+    teacher = {name: weight.detach() for name, weight in _weights(aligned).items()}
+    everywhere = {name: torch.ones_like(mask) for name, mask in there.items()}
+    for _ in range(settings.steps):
+        _add_gradients(model, asked, wanted, settings.rows)
+        taken = _largest(model, teacher, everywhere, ceil(settings.share * total))
+        _write(model, teacher, taken)
+        there = {name: mask | taken[name] for name, mask in there.items()}
+        if rollback:
+            model.zero_grad()
+            _add_gradients(model, own, kept, settings.rows)
+            changed = sum(int(mask.sum()) for mask in taken.values())
+            given_back = _largest(model, tuned, taken, ceil(settings.given_back * changed))
+            _write(model, tuned, given_back)
+            there = {name: mask & ~given_back[name] for name, mask in there.items()}
+            model.zero_grad()
+        yield there
+
+
+def _opened(checkpoint: Checkpoint, depth: float) -> Any:
+    """Return a model of *checkpoint* in float32 with the lower layers alone."""
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32)
+    layers = model.model.layers
+    del layers[int(depth * len(layers)) :]
+    model.model.norm = torch.nn.Identity()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".layers." in name and parameter.ndim > 1)
+    return model
+
+
+def _weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return the matrices of the layers, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _state(model: Any, rows: Sequence[list[int]]) -> torch.Tensor:
+    """Return the mean hidden state at the last token of *rows*: shape (width,)."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    present = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    places = (present.cumsum(1) - 1).clamp(min=0)
+    out = model.model(input_ids=ids, attention_mask=present, position_ids=places, use_cache=False)
+    state: torch.Tensor = out.last_hidden_state[:, -1].mean(0)
+    return state
+
+
+@torch.no_grad()
+def _direction(model: Any, rows: Sequence[list[int]], at_once: int) -> torch.Tensor:
+    """Return the mean hidden state at the last token over all *rows*: shape (width,)."""
+    return sum(_state(model, batch) * len(batch) for batch in batches(rows, at_once)) / len(rows)  # type: ignore[return-value]
+
+
+def _add_gradients(model: Any, rows: Sequence[list[int]], wanted: torch.Tensor, at_once: int) -> None:
+    """Add the gradients of how far the mean state of each batch of *rows* points away from what is *wanted*."""
+    for batch in batches(rows, at_once):
+        loss: Any = -cosine_similarity(_state(model, batch), wanted, dim=0)
+        loss.backward()
+
+
+def _largest(model: Any, towards: Mapping[str, torch.Tensor], within: Masks, count: int) -> Masks:
+    """Return the *count* weights of the largest gradients that descend *towards* other numbers."""
+    candidates, sizes = {}, {}
+    for name, weight in _weights(model).items():
+        gradient = weight.grad
+        assert gradient is not None
+        candidates[name] = within[name] & ((weight.detach() - towards[name]) * gradient > 0)
+        sizes[name] = gradient.abs()
+    every = torch.cat([sizes[name][mask] for name, mask in candidates.items()])
+    threshold = every.topk(min(count, len(every))).values[-1]
+    return {name: mask & (sizes[name] >= threshold) for name, mask in candidates.items()}
+
+
+@torch.no_grad()
+def _write(model: Any, numbers: Mapping[str, torch.Tensor], masks: Masks) -> None:
+    for name, weight in _weights(model).items():
+        weight[masks[name]] = numbers[name][masks[name]]
