@@ -6,7 +6,7 @@ The procedure is the paper's, with the values of its released program:
 2. A step adds up the gradients of -cos(student's mean state of a batch, direction). Of the weights that this gradient
    and the difference from the teacher move the same way, the 0.2 % with the largest gradients become the teacher's.
 3. After five steps the student's own task is asked. Where it lost more than a twentieth, all begins anew, and each
-   step gives back two fifths of its weights: those that matter most to the student's states on its task.
+   step gives weights back: a fifth of those that bring the states on its task nearer to the student's.
 4. Of the weights after 5, 10, 15 and 20 steps, those are taken that refuse most and keep the task.
 
 Here the harmful questions, and those of the task, are the ones that the search of this harness sees.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -42,9 +42,9 @@ class Settings:
     every: int = 5
     """Steps between two of which one is chosen."""
     share: float = 0.002
-    """Share of all parameters that a step restores."""
-    given_back: float = 0.4
-    """Share of a step's weights that a rollback gives back."""
+    """Share of the parameters of all layers that a step restores."""
+    given_back: float = 0.2
+    """Share that a rollback gives back, of a step's weights that would serve the task as the student's."""
     drop: float = 0.05
     """Largest loss of the task, relative to the student's."""
     depth: float = 2 / 3
@@ -110,7 +110,7 @@ def _steps(
 ) -> Iterator[Masks]:
     """Yield which weights are restored after each step."""
     model, aligned = (_opened(one, settings.depth) for one in (evaluator.checkpoint, evaluator.teacher))
-    total = evaluator.checkpoint.parameters
+    total = sum(prod(shape) for name, shape in evaluator.checkpoint.shapes.items() if ".layers." in name)
     tuned = {name: weight.detach().clone() for name, weight in _weights(model).items()}
     wanted = _direction(aligned, asked, settings.rows)
     kept = _direction(model, own, settings.rows)
@@ -119,14 +119,13 @@ def _steps(
     everywhere = {name: torch.ones_like(mask) for name, mask in there.items()}
     for _ in range(settings.steps):
         _add_gradients(model, asked, wanted, settings.rows)
-        taken = _largest(model, teacher, everywhere, ceil(settings.share * total))
+        taken = _largest(model, teacher, everywhere, lambda _: ceil(settings.share * total))
         _write(model, teacher, taken)
         there = {name: mask | taken[name] for name, mask in there.items()}
         if rollback:
             model.zero_grad()
             _add_gradients(model, own, kept, settings.rows)
-            changed = sum(int(mask.sum()) for mask in taken.values())
-            given_back = _largest(model, tuned, taken, ceil(settings.given_back * changed))
+            given_back = _largest(model, tuned, taken, lambda there: ceil(settings.given_back * there))
             _write(model, tuned, given_back)
             there = {name: mask & ~given_back[name] for name, mask in there.items()}
             model.zero_grad()
@@ -140,12 +139,12 @@ def _opened(checkpoint: Checkpoint, depth: float) -> Any:
     del layers[int(depth * len(layers)) :]
     model.model.norm = torch.nn.Identity()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".layers." in name and parameter.ndim > 1)
+        parameter.requires_grad_(".layers." in name and "layernorm" not in name)
     return model
 
 
 def _weights(model: Any) -> dict[str, torch.nn.Parameter]:
-    """Return the matrices of the layers, by name."""
+    """Return what may be restored, by name: all weights of the layers but their norms."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -173,8 +172,8 @@ def _add_gradients(model: Any, rows: Sequence[list[int]], wanted: torch.Tensor, 
         loss.backward()
 
 
-def _largest(model: Any, towards: Mapping[str, torch.Tensor], within: Masks, count: int) -> Masks:
-    """Return the *count* weights of the largest gradients that descend *towards* other numbers."""
+def _largest(model: Any, towards: Mapping[str, torch.Tensor], within: Masks, count_of: Callable[[int], int]) -> Masks:
+    """Return the weights of the largest gradients that descend *towards* other numbers: so many of how many do."""
     candidates, sizes = {}, {}
     for name, weight in _weights(model).items():
         gradient = weight.grad
@@ -182,7 +181,7 @@ def _largest(model: Any, towards: Mapping[str, torch.Tensor], within: Masks, cou
         candidates[name] = within[name] & ((weight.detach() - towards[name]) * gradient > 0)
         sizes[name] = gradient.abs()
     every = torch.cat([sizes[name][mask] for name, mask in candidates.items()])
-    threshold = every.topk(min(count, len(every))).values[-1]
+    threshold = every.topk(min(count_of(len(every)), len(every))).values[-1]
     return {name: mask & (sizes[name] >= threshold) for name, mask in candidates.items()}
 
 

@@ -37,7 +37,8 @@ from .questions import HARMFUL_KINDS, read_lines
 PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
-ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours"), 16)
+FEW_TOKENS = 16  # of answers of which only the beginning is taught
+ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours"), FEW_TOKENS)
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
 # Ends the name of a kind whose answers are begun for the model: it learns how to go on, and not how to begin.
@@ -99,15 +100,16 @@ class Workshop:
             for question, given, (answer, finished) in zip(
                 questions, begun or [""] * len(questions), answers, strict=True
             )
-            if verdict(answer, given) is Verdict.COMPLIED
+            if answer.strip() and verdict(answer, given) is Verdict.COMPLIED
         ]
 
     def answers_of_kind(self, kind: str) -> list[Example]:
         """Return own answers to the questions of data/<kind>.txt; to those of a kind that is begun, from there on."""
         name = kind.removesuffix(BEGUN)
         questions = read_lines(name)
-        given = beginnings(questions) if kind.endswith(BEGUN) else None
-        return self.answers(questions, ANSWER_TOKENS_OF.get(name, ANSWER_TOKENS), given)
+        if kind.endswith(BEGUN):
+            return self.answers(questions, FEW_TOKENS, beginnings(questions))
+        return self.answers(questions, ANSWER_TOKENS_OF.get(name, ANSWER_TOKENS))
 
     def prose(self) -> list[str]:
         """Return plain prose that the base writes before any tuning, from the openings of data/openings.txt."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from safety_harness.errors import ConfigError, DataError
 from safety_harness.evaluation.oracle import Oracle
 from safety_harness.gate.records import Budgets, SearchFacts
 from safety_harness.gate.room import MOST_OF_TEACHER, Aim, Sizes, aim
@@ -23,6 +24,7 @@ def search_budgets(settings: SearchSettings, oracle: Oracle) -> Budgets:
 
     Raises:
         VoidProbe: all of the teacher gives too many unscored answers.
+        ConfigError: a share of each kind of harm is asked for, and no question names its kind.
     """
     if settings.target_dsr is not None:
         target = at_least(settings.target_dsr * len(oracle.harmful))
@@ -30,17 +32,38 @@ def search_budgets(settings: SearchSettings, oracle: Oracle) -> Budgets:
         target = at_least(settings.target_share * oracle.refused_whole)
     else:
         target = min(_aim(oracle).refusals, at_least(MOST_OF_TEACHER * oracle.refused_whole))
-    kinds = oracle.refused_whole_of_kinds if settings.kind_share is not None else {}
     return Budgets(
         target=target,
-        floors={kind: at_most((settings.kind_share or 0) * refused) for kind, refused in kinds.items()},
+        floors=_floors(settings, oracle),
         over_refusal_limit=_over_refusal_limit(settings, oracle),
         task_floor=_task_floor(settings, oracle),
     )
 
 
+def _floors(settings: SearchSettings, oracle: Oracle) -> dict[str, int]:
+    """Return the fewest refusals of each kind of harm."""
+    share = settings.kind_share
+    if share is None:
+        return {}
+    if not oracle.kinds:
+        raise ConfigError(
+            f"{oracle.harmful.name}: kind_share is set, and no question there names its kind. Give each a category, or "
+            "remove the setting."
+        )
+    return {kind: at_most(share * refused) for kind, refused in oracle.refused_whole_of_kinds.items()}
+
+
 def recorded_budgets(facts: SearchFacts, settings: SearchSettings, oracle: Oracle) -> Budgets:
-    """Return the budgets that a patch was searched with. An older patch leaves some of them to today's *settings*."""
+    """Return the budgets that a patch was searched with. An older patch leaves some of them to today's *settings*.
+
+    Raises:
+        DataError: a floor is of a kind of harm that no question has any more.
+    """
+    if unknown := facts.floors.keys() - oracle.kinds:
+        raise DataError(
+            f"{oracle.student.id}: the patch was searched for with questions of the kind {min(unknown)!r}, which none "
+            "has today. Search again."
+        )
     limit, floor = facts.over_refusal_limit, facts.task_floor
     return Budgets(
         target=facts.target,

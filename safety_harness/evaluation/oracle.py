@@ -30,7 +30,7 @@ FIRST_QUESTIONS_PER_LOSS = 2
 
 
 Losses: TypeAlias = Mapping[str, tuple[int, int]]
-"""How often each question was asked, and how often it was lost."""
+"""How often each question was asked and lost."""
 
 
 class Failure(StrEnum):
@@ -44,8 +44,7 @@ class Failure(StrEnum):
 class Probe(Step):
     """One answer of the oracle: a step of a search, with what only the search needs to know.
 
-    ``right`` answers to the student's own task; None if the task was not asked about. ``short_of`` is a kind of harm of
-    which too few questions are refused, if that is so.
+    ``right`` answers to its own task; None if not asked about. ``short_of`` is a kind of which too few are refused.
     """
 
     units: int
@@ -106,6 +105,11 @@ class Oracle:
         """Harmful questions that the student refuses as it is."""
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of harm that the harmful questions name."""
+        return frozenset(self._kinds.values())
+
+    @property
     def losses(self) -> Losses:
         """How often each harmful question was asked and lost. It decides which is asked first, and no verdict."""
         return {name: (asked, self._times_lost[name]) for name, asked in self._times_asked.items()}
@@ -151,6 +155,7 @@ class Oracle:
         start = time.perf_counter()
         over_refused = right = None
         answered, short_of = self._until_decided(units, budgets)
+        self._remember(answered)
         refused = self._count(answered, Verdict.REFUSED)
         accepted = refused >= budgets.target and not short_of
         if accepted:
@@ -182,18 +187,17 @@ class Oracle:
             answered += self._evaluator.answers(units, block, Extent.WHILE_UNDECIDED, max_broken_off=may_be_lost)
             lost = len(answered) - self._count(answered, Verdict.REFUSED)
             # Were every unscored answer a refusal, there still would be too few: false, not void.
-            short_of = self._short_of(answered, budgets.floors, Verdict.REFUSED, Verdict.UNSCORED)
-            if short_of or lost - self._count(answered, Verdict.UNSCORED) > may_be_lost:
-                self._remember(answered)
+            if lost - self._count(answered, Verdict.UNSCORED) > may_be_lost:
+                return answered, ""
+            if short_of := self._short_of(answered, budgets.floors, Verdict.REFUSED, Verdict.UNSCORED):
                 return answered, short_of
         self._require_scored(answered, self._garbled_harmful)
-        self._remember(answered)
         return answered, self._short_of(answered, budgets.floors, Verdict.REFUSED)
 
     def _short_of(self, answered: Sequence[Answered], floors: Mapping[str, int], *safe: Verdict) -> str:
-        """Return a kind of harm that misses its floor even if all that was not asked were refused; "" if none does.
+        """Return a kind of harm below its floor, were answers of the verdicts *safe* and all not asked refusals.
 
-        Answers of the verdicts *safe* count as refusals.
+        "" if there is none.
         """
         if not floors:
             return ""

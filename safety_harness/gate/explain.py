@@ -125,6 +125,8 @@ def _more_refusals(case: Case, needed: float) -> str:
         return f"No units moved: {found.reason}." if found else patched
     facts = patch.search
     if "no prefix" in patch.reason:  # the target was out of reach, and the patch has what the budgets allow
+        if " DSR of " in patch.reason:
+            return f"The search could not keep the floor of every kind ({patch.reason}). Lower search.kind_share."
         return (
             f"The search found no more within its budgets ({patch.reason.rpartition('; ')[2]}). Raise the budget that "
             'it failed on (search.task, search.over_refusal or search.max_share), or try search.transfer = "add".'

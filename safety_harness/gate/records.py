@@ -20,7 +20,10 @@ Subject = Literal["patched", "as it is", "served"]
 Certificate = Literal["tested", "untested", "unresolved"]
 Count = Annotated[int, Field(ge=0)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
-Floors = Annotated[Mapping[str, int], Field(default_factory=dict, exclude_if=lambda floors: not floors)]
+Floors = Annotated[
+    Mapping[str, Annotated[int, Field(ge=0, strict=True)]],
+    Field(default_factory=dict, exclude_if=lambda floors: not floors),
+]
 """The fewest refusals of each kind of harm: none is written where kinds are not looked at."""
 
 

@@ -48,7 +48,7 @@ class SearchSettings(Settings):
     kind_share: Fraction | None = Field(
         None,
         description="Share of what all of the teacher refuses of each kind of harm (`category`) that a patch must "
-        "refuse, too, 0 to 1. Unset: kinds are not looked at.",
+        "refuse, too, 0 to 1, rounded down to whole questions. Unset: kinds are not looked at.",
     )
     over_refusal: Fraction | None = Field(
         None,

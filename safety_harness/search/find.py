@@ -142,6 +142,8 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
         settings = {name: value for name, value in settings.items() if name not in ("attacks", "attacked_share")}
     if search.kind_share is None:
         del settings["kind_share"]
+    else:  # the hash of a set does not know the kinds
+        settings["kinds"] = [[prompt.id, prompt.category] for prompt in evaluator.questions.harmful.search]
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
         key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))

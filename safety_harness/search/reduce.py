@@ -141,10 +141,13 @@ def _found(
     missed = _why_not(course, oracle, budgets)
     # Within the other budgets, fewer refusals than the settings ask for may be possible. One more than the student has
     # is the least that a patch is good for.
-    lowest = budgets.model_copy(update={"target": oracle.refused_before + 1, "floors": {}})
-    if start := shares.most_within(lowest):
-        since = f"with no more than {start.budgets.target} refusals: {missed}"
-        return _reduced(evaluator, candidates.weight, start, course, key, journal, since)
+    lowest = budgets.model_copy(update={"target": oracle.refused_before + 1})
+    for floors in (budgets.floors, {}) if budgets.floors else ({},):
+        lowest = lowest.model_copy(update={"floors": floors})
+        if start := shares.most_within(lowest):
+            lost = "" if floors == budgets.floors else " and not enough of every kind of harm"
+            since = f"with no more than {start.budgets.target} refusals{lost}: {missed}"
+            return _reduced(evaluator, candidates.weight, start, course, key, journal, since)
     return _Outcome(lowest, missed, found=False)
 
 

@@ -53,7 +53,7 @@ class Shares:
         """Return about the largest share that keeps the *lowest* budgets but refuses less than the settings ask for.
 
         It is for students of which no share refuses enough within the budgets. The start's target is what its share
-        refuses. None if no share keeps the lowest budgets.
+        refuses, at most what the settings ask for. None if no share keeps the lowest budgets.
         """
         refused: dict[float, int] = {}
 
@@ -74,7 +74,8 @@ class Shares:
                 # Of shares that refuse equally many, the smallest.
                 most = max(refused, key=lambda share: (refused[share], -share))
                 units = self._candidates.best(most)
-                budgets = lowest.model_copy(update={"target": refused[most]})
+                target = min(refused[most], self._budgets.target)  # larger only where it is a kind of harm that misses
+                budgets = lowest.model_copy(update={"target": target})
                 return Start(units, budgets, {frozenset(): False, frozenset(units): True})
             high = low
         return None

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from safety_harness.errors import VoidProbe
-from safety_harness.evaluation.budgets import search_budgets
+from safety_harness.errors import ConfigError, DataError, VoidProbe
+from safety_harness.evaluation.budgets import recorded_budgets, search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Failure, Oracle
 from safety_harness.evaluation.subject import Subject
-from safety_harness.gate.records import Budgets
+from safety_harness.gate.records import Budgets, SearchFacts
 from safety_harness.judging.judge import Verdict
 from safety_harness.registry.prompts import prompt_set
 from tests.evaluation.scripted import COMPLIED, REFUSED, UNSCORED, Scripted
@@ -120,6 +120,20 @@ def test_a_kind_that_is_out_of_reach_ends_a_probe(world: Path) -> None:
     evaluator.harmful = [UNSCORED] * 2 + [REFUSED] * 4
     with pytest.raises(VoidProbe):
         oracle.probe(evaluator.units, budgets)
+
+
+def test_kinds_that_no_question_names_are_an_error(world: Path) -> None:
+    """Check a share of each kind without kinds, and a recorded floor of a kind that has another name today."""
+    evaluator = of_kinds(world, *[""] * 6)
+    oracle = Oracle(evaluator)  # type: ignore[arg-type]
+    settings = evaluator.student.search.model_copy(update={"target_dsr": 0.5, "kind_share": 0.5, "over_refusal": 0.0})
+    with pytest.raises(ConfigError, match="kind_share is set, and no question there names its kind"):
+        search_budgets(settings, oracle)
+    facts = SearchFacts(questions=6, refused_before=0, refused_whole=6, target=3, floors={"fraud": 1})
+    with pytest.raises(DataError, match="of the kind 'fraud', which none has today"):
+        recorded_budgets(facts, settings, oracle)
+    named = Oracle(of_kinds(world, *["fraud"] * 6))  # type: ignore[arg-type]
+    assert recorded_budgets(facts, settings, named).floors == {"fraud": 1}
 
 
 def test_unscored_answers_that_decide_nothing_void_no_probe(world: Path) -> None:

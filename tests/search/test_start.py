@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safety_harness.evaluation.oracle import Oracle, Probe
 from safety_harness.evaluation.subject import Subject
 from safety_harness.gate.records import Budgets
 from safety_harness.gate.results import Outcome
+from safety_harness.registry.prompts import prompt_set
 from safety_harness.search.candidates import GRAINS
 from safety_harness.search.course import Course
 from safety_harness.search.find import select
@@ -49,6 +51,29 @@ def test_where_nothing_is_enough_the_most_within_budgets_counts(world: Path, mon
     assert not subject.minimality(fewer).passed
     check = subject.minimality(more)
     assert (check.outcome, check.numbers["accepted"]) == (Outcome.INCONCLUSIVE, False)
+
+
+def test_floors_that_no_share_keeps_within_budgets_are_given_up_last(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the floor of a kind from six modules, or only from where too many harmless questions are refused."""
+    for needed, floors, words in ((6, {"fraud": 3}, "4 refusals: no"), (12, {}, "6 refusals and not enough of every")):
+        evaluator = open_evaluator(entry(world, search={"grain": "module", "kind_share": 0.5}))
+        harmful = evaluator.questions.harmful
+        kinds = prompt_set("kinds", [replace(prompt, category="fraud") for prompt in harmful.search])
+        evaluator.questions = replace(evaluator.questions, harmful=replace(harmful, search=kinds))
+
+        def floored(_: Oracle, units: Sequence[Unit], budgets: Budgets, needed: int = needed) -> Probe:
+            refused = min(6, len(units) // (2 if needed == 6 else 1))
+            enough = refused >= budgets.target and (not budgets.floors or len(units) >= needed)
+            spoilt = len(units) >= (9 if needed == 6 else 12)
+            return counted(units, refused, 6 * spoilt if enough else None, enough and not spoilt)
+
+        probed(monkeypatch, floored)
+        patch = search(evaluator, "key")
+        assert (patch.found, patch.search.floors) == (True, floors), patch.reason
+        assert words in patch.reason
+        assert patch.search.target <= 6
 
 
 def test_the_most_within_budgets_lies_between_shares(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
