@@ -57,7 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (("--student", "one", "-n", "0", "--", "-k", "not over_refusal"), 10),
         (("--student", "one", "--gate-dsr", "5"), 4),
         pytest.param(("--student", "gone"), 4, marks=pytest.mark.slow),
-        (("--student", "one", "-n", "0", "--", "-k", "test_none_is_called_so"), 5),
+        pytest.param(("--student", "one", "-n", "0", "--", "-k", "test_none_is_called_so"), 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_gate_has_the_exit_codes_of_its_run(run: Run, arguments: tuple[str, ...], code: int) -> None:

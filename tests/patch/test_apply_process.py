@@ -87,6 +87,7 @@ def test_killed_at_any_moment_it_leaves_no_half_model(large: Made, tmp_path: Pat
     assert begun(tmp_path, out) == []
 
 
+@pytest.mark.slow
 def test_a_death_at_any_change_leaves_a_whole_release_or_none(made: Callable[..., Made], tmp_path: Path) -> None:
     """Die at each change of the disk, and write again: nothing that is half done, nothing that stays."""
     made_ = made(whole=True, keep_original=True)

@@ -257,6 +257,7 @@ def test_about_nobody():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @needs_ray
 def test_a_run_over_ray_gives_the_results_of_a_local_run(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_a_hostile_server_is_never_green(serve: Serve, tmp_path: Path) -> None:
     assert "INTERNALERROR" not in run.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_is_taken_up_again(serve: Serve, tmp_path: Path) -> None:
     """Let the server break down for the last questions: the second run asks for these alone."""
     down = [True]

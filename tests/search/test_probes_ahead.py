@@ -66,6 +66,7 @@ def facts(patch: Patch) -> dict[str, Any]:
     return patch.model_dump(exclude={"seconds", "key"})
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same_patch(
     world: Path, norm_patch: Patch, asked: list[tuple[Prober, Sequence[Unit]]]
 ) -> None:
