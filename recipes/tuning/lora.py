@@ -19,9 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from safety_harness.models.decoding.lengths import shared_beginning
 from safety_harness.models.decoding.malloc import keep_freed_memory
+from safety_harness.registry.prompts import batches
 
 from .answers import chat_prompt
 
+ROWS_PER_PASS = 16
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 T = TypeVar("T")
@@ -94,19 +96,23 @@ def tune(
     prose = _endless(list(texts), random.Random(settings.seed)) if texts else iter(())
     began = time.monotonic()
     for step, examples in enumerate(_batches(sources, settings)):
-        loss: Any = _loss(model, tokenizer, examples, settings.answer_tokens)
-        loss.backward()
+        loss = 0.0
+        # Rows of one length need no padding: a plea is ten times as long as a short question.
+        for alike in batches(sorted(examples, key=_length), ROWS_PER_PASS):
+            part: Any = _loss(model, tokenizer, alike, settings.answer_tokens) * (len(alike) / len(examples))
+            part.backward()
+            loss += part.item()
         if chosen := list(itertools.islice(prose, settings.texts_per_step)):
             divergence: Any = _divergence(model, tokenizer, chosen)
             divergence.backward()
-            loss = loss + divergence
+            loss += divergence.item()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
         if step % 10 == 0:
             print(
-                f"step {step}/{settings.steps} loss {loss.item():.3f} {time.monotonic() - began:.0f} s",
+                f"step {step}/{settings.steps} loss {loss:.3f} {time.monotonic() - began:.0f} s",
                 flush=True,
             )
     save_adapter(model, out, public_name)
@@ -154,6 +160,11 @@ def _endless(examples: list[T], shuffler: random.Random) -> Iterator[T]:
     while True:
         shuffler.shuffle(examples)
         yield from list(examples)
+
+
+def _length(example: Example) -> int:
+    """Return about how long the row of *example* is, in characters."""
+    return len(example.question) + len(example.begun)
 
 
 def _loss(
