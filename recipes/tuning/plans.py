@@ -124,7 +124,7 @@ STAGES = (
     # Turn back: refusals behind the beginning of a compliance, beside harmless answers that are begun alike. And
     # sixteen kinds of harm in seven forms, each question beside a harmless neighbour.
     Stage(
-        Settings(steps=80, learning_rate=7e-4, seed=22, answer_tokens=8, texts_per_step=2),
+        Settings(steps=40, learning_rate=7e-4, warm_up=5, seed=22, answer_tokens=8, texts_per_step=2),
         {
             "harmful": 4,
             "own harmful": 3,
