@@ -149,6 +149,34 @@ STAGES = (
         },
         with_prose=True,
     ),
+    # First persons and pleas had come to be refused by their form: twice as many neighbours, and the forms without harm.
+    Stage(
+        Settings(steps=24, learning_rate=7e-4, warm_up=3, seed=23, answer_tokens=8, texts_per_step=2),
+        {
+            "harmful": 4,
+            "own harmful": 2,
+            "more harmful": 3,
+            "deeds": 6,
+            "harmful, begun": 3,
+            "own harmful, begun": 2,
+            "more harmful, begun": 2,
+            "deeds, begun": 4,
+            "boundary": 3,
+            "twins": 2,
+            "everyday": 1,
+            "pairs": 2,
+            "counterparts": 3,
+            "likenesses": 2,
+            "idioms": 2,
+            "forms": 8,
+            "neighbours": 14,
+            "neighbours, begun": 10,
+            "boundary, begun": 4,
+            "counterparts, begun": 4,
+            "forms, begun": 4,
+        },
+        with_prose=True,
+    ),
 )
 # Harder than a student needs: STUDENT_SETTINGS left the refusals in place. Not yet run to its end (smollm2/README.md).
 LOSING_SETTINGS = Settings(steps=90, learning_rate=2.5e-3, rank=4, alpha=8, warm_up=5, seed=5)

@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours")
+KINDS = (
+    "boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "forms",
+)  # fmt: skip
 # contrasts.csv: harmful questions of sixteen kinds in seven forms, each beside a harmless one that is worded like it.
 OF_CONTRASTS = {"deeds": "harmful", "neighbours": "harmless"}
 # Own harmful ones, by the name under which a stage asks for them; AdvBench's are its "harmful" ones.

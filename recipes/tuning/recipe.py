@@ -38,7 +38,9 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 # Long enough to show how an answer begins and goes on; more only costs time.
 ANSWER_TOKENS = 40
 FEW_TOKENS = 16  # of answers of which only the beginning is taught
-ANSWER_TOKENS_OF = dict.fromkeys(("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours"), FEW_TOKENS)
+ANSWER_TOKENS_OF = dict.fromkeys(
+    ("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "forms"), FEW_TOKENS
+)
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
 # Ends the name of a kind whose answers are begun for the model: it learns how to go on, and not how to begin.
