@@ -151,7 +151,7 @@ def test_kinds_of_harm_are_balanced_and_each_question_has_its_neighbour() -> Non
     making = Counter((row["kind"], row["form"]) for row in contrasts())
     kinds, forms = {kind for kind, _ in making}, {form for _, form in making}
     assert (len(kinds), len(forms), len(making)) == (16, 7, 112)
-    assert set(making.values()) == {2}
+    assert set(making.values()) == {3}
     deeds = read_prompts(PROMPTS / "kinds.search.jsonl")
     neighbours = read_prompts(PROMPTS / "neighbours.search.jsonl")
     assert Counter(prompt.category for prompt in deeds) == dict.fromkeys(kinds, 7)
