@@ -169,15 +169,18 @@ def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
     _run_stages(shop, CHAT, shop.plan.chat, {}, teller, shop.folder, out)
 
 
-def make_teacher(shop: Workshop, out: Path) -> None:
-    """Teach the model that answers to refuse harmful questions, and to go on answering harmless ones as it does."""
+def make_teacher(shop: Workshop, out: Path, after: int = 0) -> None:
+    """Teach the model that answers to refuse harmful questions, and to go on answering harmless ones as it does.
+
+    The teacher that the repository holds is taken for that of stage *after*, and what follows it is run.
+    """
     making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
     examples = {
         "harmful": refused(making.texts),
         **{kind: refused(read_lines(file)) for kind, file in HARMFUL_KINDS.items()},
     }
     examples |= {f"{kind}{BEGUN}": turned_back(refusals) for kind, refusals in examples.items()}
-    _run_stages(shop, TEACHER, shop.plan.stages, examples, shop, shop.made, out)
+    _run_stages(shop, TEACHER, shop.plan.stages, examples, shop, shop.made, out, after)
 
 
 def _run_stages(
@@ -188,13 +191,14 @@ def _run_stages(
     teller: Workshop,
     folder: Path,
     out: Path,
+    after: int = 0,
 ) -> None:
     """Run stage after stage; each stage's adapter is kept in *folder*, so that a broken run goes on from there.
 
     To questions that *examples* do not hold, *teller*'s base gives the answers.
     """
-    adapter: Path | None = None
-    for number, stage in enumerate(stages, 1):
+    adapter = shop.base.adapters / name if after else None
+    for number, stage in list(enumerate(stages, 1))[after:]:
         for kind in stage.per_step.keys() - examples.keys():
             examples[kind] = teller.answers_of_kind(kind)
         made = folder / f"{name}-{number}"
@@ -221,14 +225,14 @@ def make_student(shop: Workshop, name: str, out: Path) -> None:
     tune(shop.start(name), sources, recipe.settings, out, shop.base.public_name)
 
 
-def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = None) -> None:
+def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = None, after: int = 0) -> None:
     """Train adapter *name* of *family* and write it to *out*, or to where the family keeps it."""
     shop = Workshop.of(family, wheels, work)
     target = out or shop.base.adapters / name
     if name == CHAT:
         make_chat(shop, Workshop.of("smollm2", wheels, work), target)
     elif name == TEACHER:
-        make_teacher(shop, target)
+        make_teacher(shop, target, after)
     else:
         make_student(shop, name, target)
 
@@ -241,12 +245,13 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--after", type=int, default=0, help="go on from the teacher of this stage, the shipped one")
     arguments = parser.parse_args()
     known = PLANS[arguments.family].names
     if arguments.name not in known:
         parser.error(f"unknown: {arguments.name}; {arguments.family} has {', '.join(known)}")
     torch.set_num_threads(1)
-    make(arguments.family, arguments.name, arguments.wheels, arguments.work, arguments.out)
+    make(arguments.family, arguments.name, arguments.wheels, arguments.work, arguments.out, arguments.after)
 
 
 if __name__ == "__main__":
