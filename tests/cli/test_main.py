@@ -104,8 +104,16 @@ def test_the_name_alone_shows_what_there_is(capsys: pytest.CaptureFixture[str]) 
     assert "usage: safety-harness" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["safety_harness", "safety_harness.cli", "safety_harness.cli.main"])
-@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["report", "gone.json"], 2), ([], 2)])
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [
+        ("safety_harness", ["--version"], 0),
+        ("safety_harness", ["report", "gone.json"], 2),
+        ("safety_harness", [], 2),
+        ("safety_harness.cli", ["report", "gone.json"], 2),
+        ("safety_harness.cli.main", [], 2),
+    ],
+)
 def test_python_m_runs_the_command(module: str, arguments: list[str], code: int) -> None:
     """Expect of ``python -m`` what the script prints; a step of CI that checks nothing would be green for ever."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)

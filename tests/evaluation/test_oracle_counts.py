@@ -58,7 +58,8 @@ def test_counts_equal_a_direct_count(world: Path, teacher: str, part: slice) -> 
 @pytest.mark.parametrize(
     ("dtype", "batch_size", "target"),
     [
-        *(("float32", size, target) for size in (1, 2, 4) for target in (0.0, 0.3, 0.8)),
+        *(("float32", size, target) for size in (2, 4) for target in (0.0, 0.3, 0.8)),
+        ("float32", 1, 0.3),
         # A block's size and order are decided before its dtype matters: two cases show that bfloat16 takes that path.
         ("bfloat16", 2, 0.5),
         ("bfloat16", 4, 0.8),

@@ -228,7 +228,8 @@ def pytest_unconfigure(config):
 
 
 @pytest.mark.parametrize("arguments", [
-    (*RUN, "--collect-only", "--gate-ray", "x:1"), pytest.param(("--help",), marks=pytest.mark.slow), (*RUN, "-n", "1"),
+    (*RUN, "--collect-only", "--gate-ray", "x:1"), pytest.param(("--help",), marks=pytest.mark.slow),
+    pytest.param((*RUN, "-n", "1"), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_neither_help_nor_a_local_run_imports_ray_or_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

@@ -75,7 +75,10 @@ def facts(pytester: pytest.Pytester, *arguments: str) -> tuple[int, list[Any]]:
     return int(run.ret), [Xml.tostring(table, encoding="unicode"), shown]
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "1"), ("-k", "skips"), ("-W", "error"), ("--collect-only",)])
+@pytest.mark.parametrize("arguments", [
+    ("-n", "1"), ("-W", "error"),
+    *(pytest.param(one, marks=pytest.mark.slow) for one in ((), ("-k", "skips"), ("--collect-only",))),
+])  # fmt: skip
 def test_a_run_that_is_no_gate_is_as_without_us(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
