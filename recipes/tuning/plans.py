@@ -151,7 +151,7 @@ STAGES = (
     ),
     # First persons and pleas had come to be refused by their form: more neighbours, and the forms without harm.
     Stage(
-        Settings(steps=24, learning_rate=7e-4, warm_up=3, seed=23, answer_tokens=8, texts_per_step=2),
+        Settings(steps=40, learning_rate=7e-4, warm_up=3, seed=23, answer_tokens=8, texts_per_step=2),
         {
             "harmful": 4,
             "own harmful": 2,
