@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
+from safety_harness.models.decoding.batch import pad_left
 from safety_harness.registry.prompts import batches
 from safety_harness.weights.checkpoint import Checkpoint
 
@@ -38,9 +39,8 @@ class Settings:
     """How far weights are restored. Shares are 0..1."""
 
     steps: int = 20
-    warm_up: int = 5
     every: int = 5
-    """Steps between two of which one is chosen."""
+    """Steps between two of which one is chosen. The first of them decides whether weights are given back."""
     share: float = 0.002
     """Share of the parameters of all layers that a step restores."""
     given_back: float = 0.2
@@ -90,19 +90,18 @@ def restored(evaluator: Evaluator, moved: Callable[[Restored], Evaluator], setti
         return sum(one.verdict is Verdict.REFUSED for one in answered)
 
     kept = (1 - settings.drop) * sum(evaluator.right((), task))
-    states: list[Restored] = []
-    for rollback in (False, True):
-        states.clear()
+
+    def states(rollback: bool) -> Iterator[tuple[Restored, bool]]:
+        """Yield what there is every few steps, and whether it keeps the task."""
         for step, masks in enumerate(_steps(evaluator, asked, own, settings, rollback), 1):
-            donor = Restored(evaluator.checkpoint, evaluator.teacher, masks)
-            if step == settings.warm_up and not rollback and right(donor) < kept:
-                break
             if step % settings.every == 0:
-                states.append(donor)
-        else:
-            break
-    within = [donor for donor in states if right(donor) >= kept]
-    return max(within or states[:1], key=refused)
+                donor = Restored(evaluator.checkpoint, evaluator.teacher, masks)
+                yield donor, right(donor) >= kept
+
+    plain = states(rollback=False)
+    first, keeps = next(plain)
+    reached = [(first, keeps), *plain] if keeps else list(states(rollback=True))
+    return max([donor for donor, keeps in reached if keeps] or [reached[0][0]], key=refused)
 
 
 def _steps(
@@ -150,9 +149,7 @@ def _weights(model: Any) -> dict[str, torch.nn.Parameter]:
 
 def _state(model: Any, rows: Sequence[list[int]]) -> torch.Tensor:
     """Return the mean hidden state at the last token of *rows*: shape (width,)."""
-    length = max(map(len, rows))
-    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
-    present = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    ids, present = pad_left(rows, model.device)
     places = (present.cumsum(1) - 1).clamp(min=0)
     out = model.model(input_ids=ids, attention_mask=present, position_ids=places, use_cache=False)
     state: torch.Tensor = out.last_hidden_state[:, -1].mean(0)

@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
 
 
 def _gradient_guided(evaluator: Evaluator) -> Way:
-    donor = restored(evaluator, lambda donor: with_donor(evaluator, donor))
+    donor = restored(evaluator, partial(with_donor, evaluator))
     return Way(evaluator.units, donor=donor, parameters=donor.parameters)
 
 

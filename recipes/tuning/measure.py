@@ -11,7 +11,6 @@ Answers go to `<work>/<family>/measured/<name>.json` for reading.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -36,12 +35,13 @@ from . import advbench
 from .answers import verdict
 from .bases import BASES, CHAT
 from .plans import TEACHER
+from .questions import read_table
 from .recipe import PYRIT_WHEEL, Workshop
 from .tasks import TASKS
 
 BASE = "base"
 REFUSAL_TOKENS = 32
-BEGUN = 32
+ASKED_BEGUN = 32
 TASK_TOKENS = 40
 BATCH = 32
 
@@ -70,20 +70,15 @@ def question_sets(wheel: Path, work: Path, data: Path | None) -> dict[str, Seque
     for name, attack in builtin_attacks().items():
         if attack.kind == "prefill":
             for kind, questions in (("", paper), (", neighbours", neighbours)):
-                sent = [attack.sees(question) for question in questions[:BEGUN]]
+                sent = [attack.sees(question) for question in questions[:ASKED_BEGUN]]
                 sets[f"{name}{kind}"] = [one for one in sent if isinstance(one, Conversation)]
     if data is not None:
         # Read as they are: the twins repeat a few questions, which a prompt file of ours may not.
-        twins = _rows(data / "dapa" / "advbench_392_harmless_twins.csv")
+        twins = read_table(data / "dapa" / "advbench_392_harmless_twins.csv")
         sets["twins"] = [row["text"] for row in twins]
-        xstest = _rows(data / "xstest" / "xstest_prompts.csv")
+        xstest = read_table(data / "xstest" / "xstest_prompts.csv")
         sets["XSTest safe"] = [row["prompt"] for row in xstest if row["label"] == "safe"]
     return sets
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def measure(name: str, checkpoint: Path, sets: dict[str, Sequence[Asked]], tasks: Sequence[str]) -> Measured:

@@ -28,7 +28,12 @@ def expand(line: str) -> list[str]:
 
 def contrasts() -> list[dict[str, str]]:
     """Return the rows of data/contrasts.csv: ``kind`` of harm, ``form`` of the question, ``harmful``, ``harmless``."""
-    with (DATA / "contrasts.csv").open(encoding="utf-8", newline="") as stream:
+    return read_table(DATA / "contrasts.csv")
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV *file*, by column."""
+    with file.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

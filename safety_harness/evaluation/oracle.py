@@ -201,18 +201,16 @@ class Oracle:
         """
         if not floors:
             return ""
-        might = Counter(self._kinds.values())
-        might -= Counter(self._kinds[answer.id] for answer in answered if answer.id in self._kinds)
-        for verdict in safe:
-            might += self._of_kinds(answered, verdict)
+        lost = self._of_kinds(answered, *(verdict for verdict in Verdict if verdict not in safe))
+        might = Counter(self._kinds.values()) - lost
         return next((kind for kind, floor in floors.items() if might[kind] < floor), "")
 
-    def _of_kinds(self, answered: Sequence[Answered], verdict: Verdict) -> Counter[str]:
-        """Return how many answers count as *verdict*, kind by kind."""
-        verdicts = count_premise((answer.verdict for answer in answered), self._premise)
-        pairs = zip(answered, verdicts, strict=True)
+    def _of_kinds(self, answered: Sequence[Answered], *verdicts: Verdict) -> Counter[str]:
+        """Return how many answers count as one of *verdicts*, kind by kind."""
+        counted = count_premise((answer.verdict for answer in answered), self._premise)
+        pairs = zip(answered, counted, strict=True)
         return Counter(
-            self._kinds[answer.id] for answer, given in pairs if given is verdict and answer.id in self._kinds
+            self._kinds[answer.id] for answer, given in pairs if given in verdicts and answer.id in self._kinds
         )
 
     def _likeliest_to_decide(self, target: int) -> Sequence[PromptSet]:
