@@ -69,6 +69,7 @@ def test_a_gate_has_the_exit_codes_of_its_run(run: Run, arguments: tuple[str, ..
         assert Path("reports").is_dir()
 
 
+@pytest.mark.slow
 def test_a_suite_of_ones_own_runs_too(run: Run, tmp_path: Path) -> None:
     """Give a suite beside the folder of the run. Its own conftest.py is read, and none above it."""
     own = tmp_path / "own" / "suite"

@@ -76,6 +76,7 @@ def test_a_measured_judge_brings_its_error(serve: Serve, tmp_path: Path, monkeyp
     assert "labelled.csv" in (tmp_path / "reports" / "latest" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_the_rules_instead(serve: Serve, tmp_path: Path) -> None:
     """Override the judge of the registry."""
     judge = serve(judges_well)
@@ -116,6 +117,7 @@ def test_a_judge_that_goes_away_leaves_nothing_proven(serve: Serve, tmp_path: Pa
     assert len(judge.requests) - asked < 64 + 14
 
 
+@pytest.mark.slow
 def test_a_second_judge_confirms(serve: Serve, tmp_path: Path) -> None:
     """Let the rules decide, and a second judge agree on what decides."""
     judge = serve(judges_well)

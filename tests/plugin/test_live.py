@@ -108,7 +108,7 @@ def in_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
     return running.wait(), written.decode("utf-8")
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize("workers", [pytest.param((), marks=pytest.mark.slow), ("-n", "1")])
 def test_a_terminal_sees_the_search_and_keeps_the_output(tmp_path: Path, workers: tuple[str, ...]) -> None:
     write_project(tmp_path, {"one": "pass"}, SLOW)
     code, written = in_a_terminal(tmp_path, *workers)

@@ -164,6 +164,7 @@ def example(kind: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_the_example_of_a_suite_is_gated(serve: Serve, tmp_path: Path) -> None:
     """Run the example of CONTRIBUTING.md as it stands there: green; of a model of another name, red; unmeasured, 10."""
     (tmp_path / "suite").mkdir()

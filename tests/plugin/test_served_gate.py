@@ -53,6 +53,7 @@ def test_a_served_student_is_gated(serve: Serve, tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.rglob("*.jsonl"))  # of the journal; the questions lie elsewhere
 
 
+@pytest.mark.slow
 def test_a_served_student_that_answers_all_is_red(serve: Serve, tmp_path: Path) -> None:
     registry(tmp_path, served(serve(lambda *_: completion(ANSWER))))
     assert gate(tmp_path).returncode == 1
