@@ -21,6 +21,9 @@ The ways:
   C = V V^T / |V|_F with V = teacher - ancestor, in every module.
 * ``gradient-guided weights``: single weights restored along a gradient, with a rollback (arXiv 2504.09757;
   ``restored.py`` says how).
+* ``selective merge``: modules that left the safe subspace merged with the teacher's (SafeMERGE, arXiv 2503.17239;
+  ``merged.py``).
+* ``one refusal tuned``: tuned on a single refusal (arXiv 2601.01887; ``one_shot.py``).
 * ``same size``: as many parameters as the patch has, replaced at random or by the norm of the difference. Or they are
   chosen by the prior of the search alone, and moved as the patch moves them (priors.py compares more priors).
 * ``ddmin over gates``: the paper's search over gate modules, from all of them if need be, by this harness's oracle.
@@ -150,7 +153,8 @@ def measure(
         by_patch = name == PATCH or name.startswith(SIZED)
         of_patch = {"patch": kept.patch_name(patch.key, patch.units)} if by_patch else {}
         if wanted({"student": student.id, "way": name, **of_patch}):
-            row = of_patch | measured(evaluator, way(), asked)
+            made = way()
+            row = of_patch | measured(evaluator, made, asked) | ({"chosen": made.about} if made.about else {})
             if name == PATCH:
                 row |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **row})
@@ -196,6 +200,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                           f"{100 * row['parameters']:.2f}"))  # fmt: skip
         parts += [f"## {student}", tabulate(lines, ("way", *headers), tablefmt="github", disable_numparse=True)]
         parts += [f"{DDMIN}: {_searched(row)}." for row in rows if row["student"] == student and row["way"] == DDMIN]
+        parts += [f"{row['way']}: {row['chosen']}." for row in rows if row["student"] == student and "chosen" in row]
         parts += [
             f"Patch of the search: {row['units']} units, {row['probes']} probes, {row['search seconds']:.0f} s."
             for row in rows

@@ -23,9 +23,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM
 
+from benchmarks.quality.rivals import Moved, refused, right
 from safety_harness.evaluation.evaluator import Evaluator
-from safety_harness.judging.extent import Extent
-from safety_harness.judging.judge import Verdict
 from safety_harness.models.decoding.batch import pad_left
 from safety_harness.registry.prompts import batches
 from safety_harness.weights.checkpoint import Checkpoint
@@ -51,64 +50,58 @@ class Settings:
     rows: int = 16
 
 
+@dataclass(frozen=True)
 class Restored:
     """The student's numbers, with the teacher's where *masks* say so."""
 
-    def __init__(self, student: Checkpoint, teacher: Checkpoint, masks: Masks) -> None:
-        self._student, self._teacher, self._masks = student, teacher, masks
+    student: Checkpoint
+    teacher: Checkpoint
+    masks: Masks
+    about: str
 
     @property
     def parameters(self) -> int:
         """Return how many numbers are the teacher's."""
-        return sum(int(mask.sum()) for mask in self._masks.values())
+        return sum(int(mask.sum()) for mask in self.masks.values())
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor: float32."""
-        own = self._student.tensor(name).float()
-        mask = self._masks.get(name)
-        return own if mask is None else torch.where(mask, self._teacher.tensor(name).float(), own)
+        own = self.student.tensor(name).float()
+        mask = self.masks.get(name)
+        return own if mask is None else torch.where(mask, self.teacher.tensor(name).float(), own)
 
 
-def restored(evaluator: Evaluator, moved: Callable[[Restored], Evaluator], settings: Settings = Settings()) -> Restored:
-    """Return the student of *evaluator* with the weights that the rival restores.
-
-    Args:
-        moved: returns *evaluator* with a donor in place of its teacher.
-    """
+def restored(evaluator: Evaluator, moved: Moved, settings: Settings = Settings()) -> Restored:
+    """Return the student of *evaluator* with the weights that the rival restores."""
     questions = evaluator.questions
     assert questions.task is not None
-    task = questions.task.search
     refusing = [*questions.prior.harmful.sent, *questions.harmful.search.sent]
     asked = [evaluator.generator.encode(question) for question in dict.fromkeys(refusing)]
-    own = [evaluator.generator.encode(question) for question in task.sent]
-
-    def right(donor: Restored) -> int:
-        return sum(moved(donor).right(evaluator.units, task))
-
-    def refused(donor: Restored) -> int:
-        answered = moved(donor).answers(evaluator.units, questions.harmful.search, Extent.WHILE_UNDECIDED)
-        return sum(one.verdict is Verdict.REFUSED for one in answered)
-
-    kept = (1 - settings.drop) * sum(evaluator.right((), task))
+    own = [evaluator.generator.encode(question) for question in questions.task.search.sent]
+    kept = (1 - settings.drop) * sum(evaluator.right((), questions.task.search))
 
     def states(rollback: bool) -> Iterator[tuple[Restored, bool]]:
         """Yield what there is every few steps, and whether it keeps the task."""
         for step, masks in enumerate(_steps(evaluator, asked, own, settings, rollback), 1):
             if step % settings.every == 0:
-                donor = Restored(evaluator.checkpoint, evaluator.teacher, masks)
-                yield donor, right(donor) >= kept
+                about = f"{step} steps, {'with' if rollback else 'without'} rollback"
+                donor = Restored(evaluator.checkpoint, evaluator.teacher, masks, about)
+                yield donor, right(moved(donor)) >= kept
 
     plain = states(rollback=False)
     first, keeps = next(plain)
     reached = [(first, keeps), *plain] if keeps else list(states(rollback=True))
-    return max([donor for donor, keeps in reached if keeps] or [reached[0][0]], key=refused)
+    return max([donor for donor, keeps in reached if keeps] or [reached[0][0]], key=lambda donor: refused(moved(donor)))
 
 
 def _steps(
     evaluator: Evaluator, asked: Sequence[list[int]], own: Sequence[list[int]], settings: Settings, rollback: bool
 ) -> Iterator[Masks]:
     """Yield which weights are restored after each step."""
-    model, aligned = (_opened(one, settings.depth) for one in (evaluator.checkpoint, evaluator.teacher))
+    model, aligned = (
+        _opened(one, evaluator.student.family.dtype, settings.depth)
+        for one in (evaluator.checkpoint, evaluator.teacher)
+    )
     total = sum(prod(shape) for name, shape in evaluator.checkpoint.shapes.items() if ".layers." in name)
     tuned = {name: weight.detach().clone() for name, weight in _weights(model).items()}
     wanted = _direction(aligned, asked, settings.rows)
@@ -131,9 +124,9 @@ def _steps(
         yield there
 
 
-def _opened(checkpoint: Checkpoint, depth: float) -> Any:
-    """Return a model of *checkpoint* in float32 with the lower layers alone."""
-    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32)
+def _opened(checkpoint: Checkpoint, dtype: str, depth: float) -> Any:
+    """Return a model of *checkpoint* in *dtype* with the lower layers alone."""
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=getattr(torch, dtype))
     layers = model.model.layers
     del layers[int(depth * len(layers)) :]
     model.model.norm = torch.nn.Identity()

@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.quality.merged import merged
+from benchmarks.quality.one_shot import one_shot
 from benchmarks.quality.restored import restored
+from benchmarks.quality.rivals import Rival
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.load import prepare
 from safety_harness.models.transplant import Donor, Transplanter
@@ -36,6 +39,8 @@ class Way:
     ancestor: Checkpoint | None = None
     parameters: int | None = None
     """How many numbers move. Unset: all of the units."""
+    about: str = ""
+    """What was chosen, in words."""
 
 
 class SafeSubspace:
@@ -67,7 +72,9 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
         "published rule: gates": lambda: Way(tuple(unit for unit in mlps if unit.role == "gate")),
         "task arithmetic, all": lambda: Way(units, ancestor=ancestor),
         "safe subspace, all": lambda: Way(units, donor=SafeSubspace(evaluator.checkpoint, evaluator.teacher, ancestor)),
-        "gradient-guided weights": lambda: _gradient_guided(evaluator),
+        "gradient-guided weights": lambda: _made(evaluator, restored),
+        "selective merge": lambda: _made(evaluator, partial(merged, ancestor=ancestor)),
+        "one refusal tuned": lambda: _made(evaluator, one_shot),
         f"{SIZED}random channels": lambda: Way(random_channels(evaluator, size)),
         f"{SIZED}modules by norm": lambda: Way(largest(Modules(under(evaluator, prior="norm")), size)),
         f"{SIZED}channels by norm": lambda: Way(Channels(under(evaluator, prior="norm")).best(share)),
@@ -77,9 +84,9 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
     }
 
 
-def _gradient_guided(evaluator: Evaluator) -> Way:
-    donor = restored(evaluator, partial(with_donor, evaluator))
-    return Way(evaluator.units, donor=donor, parameters=donor.parameters)
+def _made(evaluator: Evaluator, make: Callable[..., Rival]) -> Way:
+    rival = make(evaluator, moved=partial(with_donor, evaluator))
+    return Way(evaluator.units, donor=rival, parameters=rival.parameters, about=rival.about)
 
 
 def published_layers(evaluator: Evaluator) -> range:
@@ -93,7 +100,7 @@ def published_layers(evaluator: Evaluator) -> range:
 def ancestor_of(student: Student) -> Any:
     """Return the ancestor of the student's family."""
     if student.family.ancestor is None:
-        raise SystemExit(f"{student.id}: its family names no ancestor, which two of the ways need.")
+        raise SystemExit(f"{student.id}: its family names no ancestor, which some of the ways need.")
     return student.family.ancestor
 
 
