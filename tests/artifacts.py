@@ -43,6 +43,7 @@ def make_artifact(
     seed: int = 0,
     dtype: str = "float32",
     whole: bool = False,
+    grain: str = "channel",
     name: str = "patch",
     **options: Any,
 ) -> Made:
@@ -50,9 +51,10 @@ def make_artifact(
     pair = root / architecture / "student", root / architecture / "teacher"
     if not pair[0].exists():
         make_pair(root / architecture, architecture, tied=tied, shard=shard, bare=bare)
-    evaluator = open_evaluator(entry(questions, student=str(pair[0]), teacher=str(pair[1]), dtype=dtype))
+    models = {"student": str(pair[0]), "teacher": str(pair[1])}
+    evaluator = open_evaluator(entry(questions, **models, dtype=dtype, search={"grain": grain}))
     units = some_units(evaluator, seed, whole=whole)
-    artifact = build(evaluator, patch_of(evaluator, units), root / name, **options)
+    artifact = build(evaluator, patch_of(evaluator, units, grain=grain), root / name, **options)
     return Made(artifact, evaluator, units, *pair)
 
 

@@ -79,10 +79,10 @@ class Evaluator(Answering):
         self.units: tuple[Unit, ...] = ()
         """What may move; nothing without a teacher."""
         if teacher:
-            self.units = enumerate_units(loaded.checkpoint.config, loaded.checkpoint.shapes, student.search.roles)
+            shapes, search = loaded.checkpoint.shapes, student.search
+            self.units = enumerate_units(loaded.checkpoint.config, shapes, search.roles, search.components)
         self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
-        # They are made for plain layers of torch.
-        speedups = Speedups.none() if loaded.checkpoint.quantised else None
+        speedups = Speedups.none() if loaded.checkpoint.quantised else None  # they are made for plain layers
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size, speedups=speedups)
         self.judge = RuleJudge(marks_thoughts=self.generator.chat.marks_thoughts)
         self.memo = Memo()

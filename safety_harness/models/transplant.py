@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,9 @@ import torch
 from safety_harness.errors import UnitError
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Moved, Part, Spot, Unit, moved
+
+# How many more components are looked for than are taken: the last ones come out inexact.
+_MORE = 8
 
 
 class Donor(Protocol):
@@ -41,6 +45,7 @@ class Transplanter:
         self._teacher = teacher
         self._ancestor = ancestor
         self._donated: dict[str, torch.Tensor] = {}
+        self._factors: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._exchanged: set[str] = set()
         """Tensors of the checkpoint that model and teacher have exchanged: ``_donated`` holds the student's numbers."""
         self._overwritten: defaultdict[str, list[tuple[Moved, torch.Tensor]]] = defaultdict(list)
@@ -60,7 +65,7 @@ class Transplanter:
             for move in moves:
                 if move.name in self._exchanged:
                     continue  # an outer transplant has moved all of it
-                if move.indices:
+                if move.indices or move.components:
                     self._overwrite(move, undo)
                 else:
                     undo.callback(self._restore, move)
@@ -91,13 +96,16 @@ class Transplanter:
         self._exchanged ^= {move.name}
 
     def _overwrite(self, move: Moved, undo: contextlib.ExitStack) -> None:
-        """Put channels of one tensor into the model, and let *undo* restore them."""
+        """Put channels or components of one tensor into the model, and let *undo* restore what was there."""
         spot, overwritten = move.part.memory, self._overwritten[move.name]
         target = self._parameters[spot.name].data[spot.within]
-        at = torch.tensor(move.memory, device=target.device)
+        # What an outer transplant has added stays: its components and these are summed, and rounded once.
+        both = {*move.components, *(index for outer, _ in overwritten for index in outer.components)}
+        new = self._numbers(replace(move, components=tuple(sorted(both))))
+        at = torch.tensor(move.memory or range(new.shape[move.axis]), device=target.device)
         own = target.index_select(move.axis, at)
         undo.callback(target.index_copy_, move.axis, at, own)
-        target.index_copy_(move.axis, at, _taken(self._donated[move.name], move.axis, move.indices))
+        target.index_copy_(move.axis, at, new)
         overwritten.append((move, own))
         undo.callback(overwritten.pop)
 
@@ -120,17 +128,38 @@ class Transplanter:
 
         A tensor that moves in part is cut down to the indices that move, ascending.
         """
-        return {
-            move.name: _taken(self._both(move.part)[1], move.axis, move.indices).cpu().contiguous()
-            for move in moved(units)
-        }
+        return {move.name: self._numbers(move).cpu().contiguous() for move in moved(units)}
+
+    def factors(self, part: Part, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the *rank* largest components of what moving a whole matrix adds: float32, on the CPU.
+
+        Their shapes are (rows, rank), times the singular values, and (rank, columns).
+        """
+        key = part.disk.name, rank
+        if key not in self._factors:
+            difference = self.difference(part).cpu()
+            with torch.random.fork_rng([]):
+                torch.manual_seed(0)  # where the method begins to look for the components
+                left, sizes, right = torch.svd_lowrank(difference, min(rank + _MORE, *difference.shape), niter=4)
+            self._factors[key] = (left * sizes)[:, :rank].contiguous(), right[:, :rank].T.contiguous()
+        return self._factors[key]
+
+    def _numbers(self, move: Moved) -> torch.Tensor:
+        """Return what a move puts into the student of one tensor, in its shape on disk, in the student's dtype."""
+        student, teacher = self._both(move.part)
+        if not move.components:
+            return _taken(teacher, move.axis, move.indices)
+        left, right = self.factors(move.part, move.rank)
+        at = list(move.components)
+        return (student.float() + (left[:, at] @ right[at]).to(student.device)).to(student.dtype)
 
     def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the student's own and the teacher's numbers of one tensor, wherever they are, in its shape on disk."""
         donor, inside = self._donor(part), self._in_model(part)
         student, teacher = (donor, inside) if part.disk.name in self._exchanged else (inside, donor)
         for move, own in reversed(self._overwritten[part.disk.name]):
-            student = student.index_copy(move.axis, torch.tensor(move.indices, device=student.device), own)
+            at = torch.tensor(move.indices or range(own.shape[move.axis]), device=student.device)
+            student = student.index_copy(move.axis, at, own)
         return student, teacher
 
     def _in_model(self, part: Part) -> torch.Tensor:

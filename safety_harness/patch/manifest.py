@@ -15,7 +15,7 @@ from safety_harness.gate.numbers import Attacked, Numbers, Tamper, numbers_of_ch
 from safety_harness.gate.records import Further, Identity, Judge, Lineage, Patch, Record, TeacherRefusals
 from safety_harness.gate.results import Outcome
 from safety_harness.reading import MIB, Reader
-from safety_harness.weights.units import ascending, count, numbers
+from safety_harness.weights.ranges import ascending, count, numbers
 
 SCHEMA = 1
 

@@ -78,8 +78,13 @@ class SearchSettings(Settings):
         description="How many harmless questions, likewise, only the prior sees. Unset: two fifths, at most 128, where "
         "there are 40 or more.",
     )
-    grain: Literal["module", "channel"] = Field(
-        "channel", description="Smallest thing that moves: a whole module, or a channel of one."
+    grain: Literal["module", "channel", "component"] = Field(
+        "channel",
+        description="Smallest thing that moves: a whole module, a channel of one, or a component: a singular value "
+        "with its two vectors, of what the teacher would add to a matrix.",
+    )
+    rank: Count = Field(
+        8, description='How many components of each matrix may move, the largest first (`grain = "component"`).'
     )
     max_share: float = Field(
         1.0,
@@ -106,6 +111,11 @@ class SearchSettings(Settings):
     attacked_share: Fraction = Field(
         0.5, description="Share of the harmful questions that the search asks under its attacks, 0 to 1."
     )
+
+    @property
+    def components(self) -> int:
+        """How many components of each matrix may move; 0 if channels or modules do."""
+        return self.rank if self.grain == "component" else 0
 
 
 class GateSettings(Settings):

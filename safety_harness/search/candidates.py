@@ -57,7 +57,7 @@ class Channels(Candidates):
     """
 
     # Doubled each time: `start` halves the interval afterwards.
-    SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
+    SHARES: ClassVar[Sequence[float]] = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 
     def __init__(self, evaluator: Evaluator, importance: Importance | None = None) -> None:
         super().__init__(evaluator, importance)
@@ -69,4 +69,11 @@ class Channels(Candidates):
         return self._ranking.best(share)
 
 
-GRAINS: dict[str, type[Candidates]] = {"module": Modules, "channel": Channels}
+class Components(Channels):
+    """Components of what the teacher adds, grouped to one unit a module. A share is a share of their numbers."""
+
+    # Refusal takes a tenth to a half of them (docs/units.md).
+    SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+GRAINS: dict[str, type[Candidates]] = {"module": Modules, "channel": Channels, "component": Components}

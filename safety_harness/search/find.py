@@ -144,6 +144,8 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
         del settings["kind_share"]
     else:  # the hash of a set does not know the kinds
         settings["kinds"] = [[prompt.id, prompt.category] for prompt in evaluator.questions.harmful.search]
+    if not search.components:
+        del settings["rank"]
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
         key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))

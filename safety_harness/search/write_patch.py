@@ -32,7 +32,8 @@ from safety_harness.registry.schema import ModelSpec
 from safety_harness.report.head import notices
 from safety_harness.search.find import select
 from safety_harness.weights.checkpoint import Checkpoint, companions
-from safety_harness.weights.units import Moved, Unit, moved, ranges
+from safety_harness.weights.ranges import ranges
+from safety_harness.weights.units import Moved, Unit, moved
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
 _LONGEST_FRONT = 64 << 10

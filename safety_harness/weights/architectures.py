@@ -14,7 +14,7 @@ from typing import Any
 from safety_harness.errors import UnitError, did_you_mean
 from safety_harness.weights.fused import SCHEMES, Config, places_of
 from safety_harness.weights.names import misnaming
-from safety_harness.weights.units import Part, Places, Shape, Spot, Unit
+from safety_harness.weights.units import Part, Places, Shape, Spot, Unit, ranked
 
 Beginnings = tuple[str, str]
 """The beginnings of a layer's tensor names on disk and in memory."""
@@ -169,7 +169,7 @@ def layout_of(model_type: str) -> Layout:
 
 
 def enumerate_units(
-    config: Config, shapes: Mapping[str, Shape], roles: Sequence[str] | None = None
+    config: Config, shapes: Mapping[str, Shape], roles: Sequence[str] | None = None, rank: int = 0
 ) -> tuple[Unit, ...]:
     """Return every unit of a model, by layer and then in the architecture's order of roles.
 
@@ -177,9 +177,11 @@ def enumerate_units(
         config: the content of ``config.json``.
         shapes: the name and shape of every tensor on disk.
         roles: the roles to list. None means all roles of the architecture, without the routers of experts.
+        rank: how many components of each matrix may move; 0 if channels do.
 
     Raises:
-        UnitError: the architecture or a role is unknown, or a role matches no tensor of this model.
+        UnitError: the architecture or a role is unknown, or a role matches no tensor of this model. Components cannot
+            be taken of a unit.
     """
     model_type = str(config.get("model_type", ""))
     layout = layout_of(model_type)
@@ -211,7 +213,7 @@ def enumerate_units(
                 f"Role {role!r} of {model_type} matches no tensor of this model, which holds {sample} … "
                 f"Check the row of {model_type!r} in architectures.toml against the checkpoint."
             )
-    return tuple(units)
+    return tuple(ranked(unit, rank) for unit in units) if rank else tuple(units)
 
 
 def answering(config: Config) -> Config:

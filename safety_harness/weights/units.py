@@ -3,6 +3,8 @@
 A unit is one role (``q k v o gate up down``) of one layer, or some of its channels. Channels are attention channels or
 MLP neurons: rows of q, k, v, gate and up, and columns of o and down. The layout of an architecture says where they lie
 in a model's tensors (:mod:`safety_harness.weights.architectures`). Nothing here guesses from a tensor's name.
+
+Of a unit with a rank, channels are components: terms of the singular value decomposition of what the teacher adds.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from safety_harness.errors import UnitError
+from safety_harness.weights.ranges import ascending, numbers, ranges
+from safety_harness.weights.ranges import count as count_of
 
 Shape = tuple[int, ...]
 
@@ -94,12 +98,16 @@ class Part:
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One role of one layer, or some of its channels, which move together. Without ``channels`` it is whole."""
+    """One role of one layer, or some of its channels, which move together. Without ``channels`` it is whole.
+
+    With a ``rank``, its channels are so many components of what the teacher adds.
+    """
 
     layer: int
     role: str
     parts: tuple[Part, ...]
     channels: tuple[int, ...] = ()
+    rank: int = 0
 
     @property
     def module(self) -> str:
@@ -118,13 +126,15 @@ class Unit:
 
     @property
     def width(self) -> int:
-        """How many channels the whole module has."""
-        return len(self.parts[0].disk.places)
+        """How many channels the whole module has, or components."""
+        return self.rank or len(self.parts[0].disk.places)
 
     @property
     def parameters(self) -> int:
-        """How many numbers the unit moves."""
+        """How many numbers the unit moves. A component is its two singular vectors, a row's and a column's numbers."""
         count = len(self.channels) or self.width
+        if self.rank:
+            return count * sum(sum(part.disk.shape) for part in self.parts)
         return sum(part.disk.each * count if part.disk.axis >= 0 else math.prod(part.disk.shape) for part in self.parts)
 
 
@@ -157,12 +167,15 @@ class Moved:
     """What units move of one tensor of the checkpoint: ``indices`` along dimension ``axis``, ascending, or all of it.
 
     ``memory`` are the indices of these numbers in the loaded model, in the order of ``indices``. Empty means all.
+    Where ``components`` move, every number changes: of the ``rank`` components of the teacher's, these are added.
     """
 
     part: Part
     axis: int
     indices: tuple[int, ...]
     memory: tuple[int, ...]
+    components: tuple[int, ...] = ()
+    rank: int = 0
 
     @property
     def name(self) -> str:
@@ -175,17 +188,30 @@ def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
     parts: dict[str, Part] = {}
     memory: dict[str, dict[int, int]] = {}
     whole: set[str] = set()
+    components: dict[str, set[int]] = {}
+    ranks: dict[str, int] = {}
     for unit in units:
         for part in unit.parts:
             name = part.disk.name
             parts[name] = part
-            if part.disk.whole and not unit.channels:
+            if unit.rank:
+                whole.add(name)
+                ranks[name] = unit.rank
+                components.setdefault(name, set()).update(unit.channels or range(unit.rank))
+            elif part.disk.whole and not unit.channels:
                 whole.add(name)
             else:
                 channels = unit.channels or range(unit.width)
                 pairs = zip(part.disk.places.of(channels), part.memory.places.of(channels), strict=True)
                 memory.setdefault(name, {}).update(pairs)
-    return tuple(_moved(part, {} if name in whole else memory[name]) for name, part in parts.items())
+    return tuple(
+        replace(
+            _moved(part, {} if name in whole else memory[name]),
+            components=tuple(sorted(components.get(name, ()))),
+            rank=ranks.get(name, 0),
+        )
+        for name, part in parts.items()
+    )
 
 
 def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
@@ -201,6 +227,21 @@ def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
 def group_id(group: Group) -> str:
     """Return the name of a group: the ids of its units, as ``12.gate[3]+12.down[7,9]``."""
     return "+".join(unit.id for unit in group)
+
+
+def ranked(unit: Unit, rank: int) -> Unit:
+    """Return a whole *unit* of which components move: at most *rank* of each of its matrices. Biases stay.
+
+    Raises:
+        UnitError: it shares a tensor with other units, or has no matrix.
+    """
+    matrices = tuple(part for part in unit.parts if len(part.disk.shape) > 1)
+    if not matrices or any(len(part.disk.shape) > 2 or not part.disk.whole for part in matrices):
+        raise UnitError(
+            f"{unit.module}: components cannot be taken of it, because it is no whole matrix of the checkpoint. "
+            'Search with grain = "channel".'
+        )
+    return replace(unit, parts=matrices, rank=min(rank, *(min(part.disk.shape) for part in matrices)))
 
 
 def cut(unit: Unit, channels: Iterable[int]) -> Unit:
@@ -253,39 +294,4 @@ def _short(identifier: str) -> str:
     parts = _ID.fullmatch(identifier)
     if parts is None or not parts[2]:
         return identifier
-    return f"{parts[1]} ×{count(parts[2])}"
-
-
-def ranges(channels: Sequence[int]) -> str:
-    """Return ascending numbers in short: ``3,40-43``."""
-    alike = itertools.groupby(enumerate(channels), key=lambda pair: pair[1] - pair[0])
-    ends = [(run[0][1], run[-1][1]) for run in (list(members) for _, members in alike)]
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
-
-
-def runs(text: str) -> Iterable[tuple[int, int]]:
-    """Yield the first and the last number of each run in a text of :func:`ranges`."""
-    for run in text.split(","):
-        first, _, last = run.partition("-")
-        yield int(first), int(last or first)
-
-
-def count(text: str) -> int:
-    """Return how many numbers a *text* of :func:`ranges` has, without listing them."""
-    return sum(last - first + 1 for first, last in runs(text))
-
-
-def ascending(text: str, width: int) -> bool:
-    """Return whether the runs of a *text* of :func:`ranges` ascend, and all of their numbers are below *width*."""
-    before = -1
-    for first, last in runs(text):
-        if not before < first <= last < width:
-            return False
-        before = last
-    return True
-
-
-def numbers(text: str) -> Iterable[int]:
-    """Yield the numbers of a *text* of :func:`ranges`."""
-    for first, last in runs(text):
-        yield from range(first, last + 1)
+    return f"{parts[1]} ×{count_of(parts[2])}"

@@ -78,6 +78,21 @@ def test_any_units_move_exactly_their_own_numbers(made: Callable[..., Made], tmp
     assert files(tmp_path / "again") == files(made_.student)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_components_are_written_as_they_were_measured(made: Callable[..., Made], tmp_path: Path, dtype: str) -> None:
+    """Apply a patch of three components a module, and revert it."""
+    made_ = made("llama", grain="component", dtype=dtype, keep_original=True)
+    assert all(unit.rank for unit in made_.units)
+    apply(made_.artifact, made_.student, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=getattr(torch, dtype))
+    with made_.evaluator.transplanter.transplanted(made_.units):
+        expected = made_.evaluator.generator.model.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert {entry.operation for entry in made_.artifact.manifest.entries} == {"replace"}
+    revert(made_.artifact, tmp_path / "out", tmp_path / "again")
+    assert files(tmp_path / "again") == files(made_.student)
+
+
 def test_a_patch_measured_in_bfloat16_is_written_so(made: Callable[..., Made], tmp_path: Path) -> None:
     """Expect the measured numbers in a checkpoint that stores float32."""
     made_ = made(dtype="bfloat16")

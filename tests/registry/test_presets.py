@@ -48,8 +48,8 @@ def test_embedded_families_search_as_they_did(group: str) -> None:
             continue  # younger than this record
         adds = {"transfer": "add"} if student.id in ADDING else {}
         search = student.search.model_dump(mode="json")
-        younger = [search.pop(name) for name in ("attacks", "attacked_share", "kind_share")]
-        assert younger == [[], 0.5, None]
+        younger = [search.pop(name) for name in ("attacks", "attacked_share", "kind_share", "rank")]
+        assert younger == [[], 0.5, None, 8]
         # 0 says what None said: prior and oracle see all questions. The key of a patch has None for both.
         search |= {name: search[name] or None for name in ("prior_questions", "prior_harmless_questions")}
         assert search == {**BEFORE, **differing, **adds}, student.id

@@ -28,6 +28,7 @@ from tests.search.probing import accepted_by, accepting, cached, direct_minimali
         ("adaptive", "contrast", "module"),
         ("adaptive", "descent", "channel"),
         ("adaptive", "norm", "channel"),
+        ("adaptive", "descent", "component"),
         ("ddmin", "norm", "module"),
     ],
 )

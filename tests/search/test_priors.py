@@ -18,7 +18,7 @@ from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.extent import Extent
 from safety_harness.registry.prompts import PromptSet, prompt_set
 from safety_harness.search.priors import Importance, Prior, contrast
-from safety_harness.search.priors.gradients import own_answers, refusing, usual_refusal
+from safety_harness.search.priors.gradients import HARMFUL, own_answers, refusing, usual_refusal
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
 from tests.refusal_world import REFUSAL, entry
@@ -138,6 +138,22 @@ def test_contrast_is_gain_on_harmful_less_cost_on_harmless(world: Path, teacher:
         some = cut(unit, range(1, len(gain), 2))
         part = float(gain[1::2].sum() - price(cost[1::2].sum())) / some.parameters
         assert importance.of((some,)) == pytest.approx(part, rel=1e-3, abs=1e-3 * float(each.abs().max()))
+
+
+def test_components_share_out_what_their_module_gains(world: Path) -> None:
+    """Add up all components: a gradient times the sum of the terms is the gradient times the difference."""
+    by_channel, by_component = (
+        open_evaluator(entry(world, search={"grain": grain, "rank": 999})) for grain in ("channel", "component")
+    )
+    refusal = usual_refusal(by_channel)
+    questions = by_channel.questions.prior.harmful
+    whole, shared = (
+        contrast.margin_gains(one, questions, refusal, HARMFUL, ((), one.units)) for one in (by_channel, by_component)
+    )
+    for unit in by_component.units:
+        assert len(shared[unit.module]) == unit.rank
+        expected = float(whole[unit.module].sum())
+        assert float(shared[unit.module].sum()) == pytest.approx(expected, rel=1e-2, abs=1e-4), unit.module
 
 
 def test_norm_is_the_root_mean_square_of_the_difference(world: Path) -> None:

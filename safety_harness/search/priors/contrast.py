@@ -32,6 +32,7 @@ HARMLESS_QUESTIONS = 128
 # The gradients are taken again where this share of everything has moved, a little more than a patch moves. Which
 # channels these are, the gradients at either end say.
 LIKELIEST_SHARE = 0.06
+LIKELIEST_COMPONENTS = 0.5
 # What a refusal of harmless questions costs, in refusals of harmful ones, and how much of that a channel earns which
 # lowers them. With all of it the likeliest channels undo each other's refusals; with none fewer harmful questions are
 # refused at the same size (docs/tried.md).
@@ -55,7 +56,8 @@ def refusal_contrast(evaluator: Evaluator, rows_per_pass: int = ROWS_PER_PASS) -
     """
     refusal = usual_refusal(evaluator)
     ends = gain_and_cost(evaluator, refusal, ((), evaluator.units), rows_per_pass)
-    moved = likeliest(evaluator, scores_of(evaluator, ends), LIKELIEST_SHARE)
+    share = LIKELIEST_COMPONENTS if evaluator.student.search.components else LIKELIEST_SHARE
+    moved = likeliest(evaluator, scores_of(evaluator, ends), share)
     between = gain_and_cost(evaluator, refusal, (moved,), rows_per_pass)
     return {module: facts + between[module] for module, facts in ends.items()}
 

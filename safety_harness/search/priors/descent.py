@@ -44,6 +44,8 @@ class Schedule:
     steps: int = 32
     share: float = 0.03
     """Share of everything that may move which is moved at each step: about what a patch moves."""
+    component_share: float = 0.3
+    """The same, of components."""
     harmful_rows: int = 8
     """Harmful questions of a step."""
     harmless_rows: int = 32
@@ -101,17 +103,18 @@ def learnt_order(evaluator: Evaluator, schedule: Schedule = DEFAULT) -> Mapping[
 
 def descended(evaluator: Evaluator, first_scores: Scores, schedule: Schedule = DEFAULT) -> Mapping[str, torch.Tensor]:
     """Return what :func:`learnt_order` returns, from other *first_scores*, shape (channels,) for each module."""
-    threshold = selection_threshold(first_scores, schedule.share)
+    share = schedule.component_share if evaluator.student.search.components else schedule.share
+    threshold = selection_threshold(first_scores, share)
     scores = {module: score / threshold for module, score in first_scores.items()}
     sizes = {unit.module: unit.parameters / unit.width for unit in evaluator.units}
     questions = StepQuestions(evaluator, schedule)
     first_gain = 1.0
     for step in counted("ranking", range(schedule.steps), schedule.steps):
-        moved = likeliest(evaluator, scores, schedule.share)
+        moved = likeliest(evaluator, scores, share)
         objective = _objective(evaluator, questions.next_rows(), schedule)
         gained = {module: gain / sizes[module] for module, gain in gains(evaluator, moved, objective).items()}
         if step == 0:
-            first_gain = selection_threshold({module: gain.abs() for module, gain in gained.items()}, schedule.share)
+            first_gain = selection_threshold({module: gain.abs() for module, gain in gained.items()}, share)
         rate = schedule.rate * (1 - step / schedule.steps) / first_gain
         scores = {module: score + rate * gained[module] for module, score in scores.items()}
     return {module: (score * sizes[module])[None] for module, score in scores.items()}

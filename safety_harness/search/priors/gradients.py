@@ -191,8 +191,12 @@ def _gained(evaluator: Evaluator, pieces: Iterable[torch.Tensor]) -> dict[str, t
     def add(name: str, gradient: torch.Tensor) -> None:
         """Add the gradient of one tensor to the gains of the modules that lie in it."""
         for unit, part in parts[name]:
-            product = evaluator.transplanter.difference(part).mul_(channels_of(gradient, part.memory))
-            total = by_channel(unit, part, product)
+            numbers = channels_of(gradient, part.memory)
+            if unit.rank:
+                left, right = (one.to(numbers.device) for one in evaluator.transplanter.factors(part, unit.rank))
+                total = ((numbers.float() @ right.T) * left).sum(0)
+            else:
+                total = by_channel(unit, part, evaluator.transplanter.difference(part).mul_(numbers))
             gained[unit.module] = gained[unit.module] + total if unit.module in gained else total
 
     # The backward pass of torch's flash attention takes a quarter longer on a CPU than the plain one.

@@ -8,6 +8,7 @@ import torch
 
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.search.priors.gradients import by_channel
+from safety_harness.weights.units import Part, Unit
 
 
 def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
@@ -19,10 +20,14 @@ def difference_norm(evaluator: Evaluator) -> Mapping[str, torch.Tensor]:
     Returns:
         A float32 tensor of shape (1, channels) for each module.
     """
-    difference = evaluator.transplanter.difference
+
+    def squares(unit: Unit, part: Part) -> torch.Tensor:
+        """Return those of one part of a whole unit: shape (channels,)."""
+        if unit.rank:
+            left, _ = evaluator.transplanter.factors(part, unit.rank)
+            return left.square().sum(0)
+        return by_channel(unit, part, evaluator.transplanter.difference(part).square()).cpu()
+
     return {
-        unit.module: torch.stack([by_channel(unit, part, difference(part).square()) for part in unit.parts])
-        .sum(0)
-        .cpu()[None]
-        for unit in evaluator.units
+        unit.module: torch.stack([squares(unit, part) for part in unit.parts]).sum(0)[None] for unit in evaluator.units
     }
