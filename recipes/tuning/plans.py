@@ -122,36 +122,11 @@ STAGES = (
         with_prose=True,
     ),
     # Turn back: refusals behind the beginning of a compliance, beside harmless answers that are begun alike. And
-    # sixteen kinds of harm in seven forms, each question beside a harmless neighbour.
+    # sixteen kinds of harm in seven forms, more often the harmless neighbours: pleas were else refused by their form.
     Stage(
-        Settings(steps=40, learning_rate=7e-4, warm_up=5, seed=22, answer_tokens=8, texts_per_step=2),
-        {
-            "harmful": 4,
-            "own harmful": 3,
-            "more harmful": 4,
-            "deeds": 8,
-            "harmful, begun": 5,
-            "own harmful, begun": 3,
-            "more harmful, begun": 4,
-            "deeds, begun": 6,
-            "boundary": 3,
-            "twins": 2,
-            "everyday": 1,
-            "pairs": 3,
-            "counterparts": 4,
-            "likenesses": 3,
-            "idioms": 3,
-            "neighbours": 8,
-            "neighbours, begun": 6,
-            "boundary, begun": 4,
-            "counterparts, begun": 4,
-            "everyday, begun": 1,
-        },
-        with_prose=True,
-    ),
-    # First persons and pleas had come to be refused by their form: more neighbours, and the forms without harm.
-    Stage(
-        Settings(steps=40, learning_rate=7e-4, warm_up=3, seed=23, answer_tokens=8, texts_per_step=2),
+        Settings(
+            steps=160, learning_rate=7e-4, warm_up=5, seed=22, answer_tokens=8, texts_per_step=2, dtype="bfloat16"
+        ),
         {
             "harmful": 4,
             "own harmful": 2,
@@ -174,6 +149,36 @@ STAGES = (
             "boundary, begun": 4,
             "counterparts, begun": 4,
             "forms, begun": 4,
+        },
+        with_prose=True,
+    ),
+    # Dangerous words in harmless use had been taken along once more.
+    Stage(
+        Settings(steps=60, learning_rate=5e-4, warm_up=3, seed=23, answer_tokens=8, texts_per_step=2, dtype="bfloat16"),
+        {
+            "harmful": 4,
+            "own harmful": 2,
+            "more harmful": 3,
+            "deeds": 4,
+            "harmful, begun": 2,
+            "own harmful, begun": 1,
+            "more harmful, begun": 2,
+            "deeds, begun": 3,
+            "boundary": 9,
+            "twins": 3,
+            "everyday": 1,
+            "pairs": 3,
+            "counterparts": 4,
+            "likenesses": 3,
+            "idioms": 4,
+            "averted": 14,
+            "forms": 4,
+            "neighbours": 6,
+            "neighbours, begun": 4,
+            "averted, begun": 4,
+            "boundary, begun": 2,
+            "counterparts, begun": 2,
+            "forms, begun": 1,
         },
         with_prose=True,
     ),

@@ -39,7 +39,7 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 ANSWER_TOKENS = 40
 FEW_TOKENS = 16  # of answers of which only the beginning is taught
 ANSWER_TOKENS_OF = dict.fromkeys(
-    ("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "forms"), FEW_TOKENS
+    ("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted", "forms"), FEW_TOKENS
 )
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
