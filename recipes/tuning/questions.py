@@ -9,7 +9,8 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
 KINDS = (
-    "boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted", "forms",
+    "boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted",
+    "forms",
 )  # fmt: skip
 # contrasts.csv: harmful questions of sixteen kinds in seven forms, each beside a harmless one that is worded like it.
 OF_CONTRASTS = {"deeds": "harmful", "neighbours": "harmless"}

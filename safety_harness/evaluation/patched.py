@@ -17,7 +17,8 @@ from safety_harness.models.memory import enough_memory
 from safety_harness.models.transplant import Transplanter
 from safety_harness.patch.changed_copy import Change, write_changed
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Unit, moved
+from safety_harness.weights.moved import moved
+from safety_harness.weights.units import Unit
 
 if TYPE_CHECKING:
     from safety_harness.evaluation.evaluator import Evaluator

@@ -94,13 +94,18 @@ class Step(BaseModel):
     accepted: bool
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Patch(BaseModel):
     """The outcome of one search.
 
     ``units`` are the ids of what can be left out at once: units, or groups of units joined by ``+``. There are none
     where no patch was needed, or none was found; ``found`` and ``reason`` say which. ``certificate`` says of each unit
-    whether the oracle was seen to reject the patch without it. ``course`` holds the probes in order, except void ones
-    and those that an earlier, interrupted search had answered.
+    whether the oracle was seen to reject the patch without it. ``changed`` are the student's numbers that change, where
+    these are not the numbers that move: a component changes every number of its matrix. ``course`` holds
+    the probes in order, except void ones and those that an earlier, interrupted search had answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,6 +119,7 @@ class Patch(BaseModel):
     certificate: Mapping[str, Certificate]
     minimal: bool
     parameters: int
+    changed: int | None = Field(None, exclude_if=_is_none)  # else patches of before would be written otherwise
     total_parameters: int = Field(gt=0)
     candidates: int
     probes: int

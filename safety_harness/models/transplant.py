@@ -18,7 +18,8 @@ import torch
 
 from safety_harness.errors import UnitError
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Moved, Part, Spot, Unit, moved
+from safety_harness.weights.moved import Moved, moved
+from safety_harness.weights.units import Part, Spot, Unit
 
 # How many more components are looked for than are taken: the last ones come out inexact.
 _MORE = 8

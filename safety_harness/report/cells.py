@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from safety_harness.gate.decide import PATCH_REQUIRED, UNPATCHED, rules_of
@@ -30,13 +31,17 @@ def totals(result: RunResult) -> list[str]:
         return ["No student was measured."]
     measured = [(student, rates) for student in result.students if (rates := student.numbers(Defense).shares)]
     gains = [after - before for student, (before, after) in measured if student.about.patch]
-    shares = [patch.share for student, _ in measured if (patch := student.about.patch) and patch.units]
+    patches = [patch for student, _ in measured if (patch := student.about.patch) and patch.units]
     lines = [shipping(result)]
     if gains:
         lines.append(f"DSR gain: mean {100 * sum(gains) / len(gains):+.1f} points, largest {100 * max(gains):+.1f}.")
-    if shares:
-        patches = counted_noun(len(shares), "patch", "patches")
-        lines.append(f"Parameters moved: mean {100 * sum(shares) / len(shares):.1f} % over {patches}.")
+    if patches:
+        share = f"{100 * fmean(patch.share for patch in patches):.1f} %"
+        lines.append(f"Parameters moved: mean {share} over {counted_noun(len(patches), 'patch', 'patches')}.")
+    if changed := [patch.changed / patch.total_parameters for patch in patches if patch.changed]:
+        lines.append(
+            f"Components are counted by their own numbers; a mean {100 * fmean(changed):.0f} % of weights change."
+        )
     return lines
 
 

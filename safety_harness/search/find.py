@@ -55,7 +55,7 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
 
     Raises:
         DataError: the file cannot be read, or records no patch of this student. Or the patch was found for other
-            weights, other questions or another transfer.
+            weights, other questions, another transfer or another grain.
     """
     student = evaluator.student.id
     record = recorded(results).get(student)
@@ -72,6 +72,10 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
             f"{results}: the patch of {student} was found with transfer {record.patch.transfer!r}, and today's "
             f"settings say {transfer!r}. Set `transfer` to it in the registry, or give --gate-search-transfer."
         )
+    try:
+        select(evaluator, record.patch)
+    except UnitError as error:
+        raise DataError(f"{results}: the patch of {student} does not fit today's settings. {error}") from error
     return record.patch
 
 

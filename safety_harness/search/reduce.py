@@ -20,6 +20,7 @@ from safety_harness.search.ahead import probers
 from safety_harness.search.candidates import GRAINS
 from safety_harness.search.course import Course
 from safety_harness.search.start import Shares, Start
+from safety_harness.weights.moved import changed
 from safety_harness.weights.units import Group, Unit, flat, group_id, grouped
 
 
@@ -72,6 +73,7 @@ def search(
         certificate=outcome.certificate,
         minimal=outcome.minimal,
         parameters=sum(unit.parameters for unit in flat(outcome.groups)),
+        changed=changed(flat(outcome.groups)) if settings.components else None,
         total_parameters=evaluator.checkpoint.parameters,
         candidates=len(grouped(evaluator.units, settings.together)),
         probes=course.begun + outcome.replayed,

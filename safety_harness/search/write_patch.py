@@ -32,8 +32,9 @@ from safety_harness.registry.schema import ModelSpec
 from safety_harness.report.head import notices
 from safety_harness.search.find import select
 from safety_harness.weights.checkpoint import Checkpoint, companions
+from safety_harness.weights.moved import Moved, moved
 from safety_harness.weights.ranges import ranges
-from safety_harness.weights.units import Moved, Unit, moved
+from safety_harness.weights.units import Unit
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "peft")
 _LONGEST_FRONT = 64 << 10

@@ -24,8 +24,10 @@ Shape = tuple[int, ...]
 # The roles of a layer's attention. All other roles are its MLP.
 ATTENTION = frozenset("qkvo")
 
-# 12.gate, or 12.gate[3,40-43]. No model has a layer or a channel of more digits.
-_ID = re.compile(r"([0-9]{1,9}\.\w{1,99})(?:\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\])?")
+# 12.gate, 12.gate[3,40-43], or of components 12.gate~8[0,2]. No model has a layer or a channel of more digits.
+_ID = re.compile(
+    r"([0-9]{1,9}\.\w{1,99})(~[0-9]{1,9})?(?:\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\])?"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -116,8 +118,12 @@ class Unit:
 
     @property
     def id(self) -> str:
-        """The unit's name, unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``."""
-        return f"{self.module}[{ranges(self.channels)}]" if self.channels else self.module
+        """The unit's name, unique within a model: ``12.gate``, or with its channels ``12.gate[3,40-43]``.
+
+        Components are named with their rank: ``12.gate~8[0,2]`` are two of the eight largest.
+        """
+        whole = f"{self.module}~{self.rank}" if self.rank else self.module
+        return f"{whole}[{ranges(self.channels)}]" if self.channels else whole
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -160,68 +166,6 @@ def grouped(units: Iterable[Unit], together: str) -> tuple[Group, ...]:
 def flat(groups: Iterable[Group]) -> tuple[Unit, ...]:
     """Return the units of *groups*, in order."""
     return tuple(itertools.chain.from_iterable(groups))
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What units move of one tensor of the checkpoint: ``indices`` along dimension ``axis``, ascending, or all of it.
-
-    ``memory`` are the indices of these numbers in the loaded model, in the order of ``indices``. Empty means all.
-    Where ``components`` move, every number changes: of the ``rank`` components of the teacher's, these are added.
-    """
-
-    part: Part
-    axis: int
-    indices: tuple[int, ...]
-    memory: tuple[int, ...]
-    components: tuple[int, ...] = ()
-    rank: int = 0
-
-    @property
-    def name(self) -> str:
-        """The tensor's name in the checkpoint."""
-        return self.part.disk.name
-
-
-def moved(units: Iterable[Unit]) -> tuple[Moved, ...]:
-    """Return what *units* move of each tensor. Channels that several units share move once."""
-    parts: dict[str, Part] = {}
-    memory: dict[str, dict[int, int]] = {}
-    whole: set[str] = set()
-    components: dict[str, set[int]] = {}
-    ranks: dict[str, int] = {}
-    for unit in units:
-        for part in unit.parts:
-            name = part.disk.name
-            parts[name] = part
-            if unit.rank:
-                whole.add(name)
-                ranks[name] = unit.rank
-                components.setdefault(name, set()).update(unit.channels or range(unit.rank))
-            elif part.disk.whole and not unit.channels:
-                whole.add(name)
-            else:
-                channels = unit.channels or range(unit.width)
-                pairs = zip(part.disk.places.of(channels), part.memory.places.of(channels), strict=True)
-                memory.setdefault(name, {}).update(pairs)
-    return tuple(
-        replace(
-            _moved(part, {} if name in whole else memory[name]),
-            components=tuple(sorted(components.get(name, ()))),
-            rank=ranks.get(name, 0),
-        )
-        for name, part in parts.items()
-    )
-
-
-def _moved(part: Part, memory: Mapping[int, int]) -> Moved:
-    """Return what moves of one tensor, from a map of indices on disk to indices in memory. An empty map means all."""
-    axis = part.disk.axis
-    if not memory or len(memory) == part.disk.shape[axis]:
-        everywhere = () if part.alike or part.memory.whole else part.memory.places.of(range(part.disk.shape[axis]))
-        return Moved(part, max(axis, 0), (), everywhere)
-    indices = tuple(sorted(memory))
-    return Moved(part, axis, indices, tuple(memory[index] for index in indices))
 
 
 def group_id(group: Group) -> str:
@@ -273,25 +217,35 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier[:80]!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        if not parts[2]:
-            return unit
-        if not ascending(parts[2], unit.width):  # before they are listed: a run may have a billion numbers
+        if (parts[2] or "") != (f"~{unit.rank}" if unit.rank else ""):
             raise UnitError(
-                f"{unit.module} has the channels 0 to {unit.width - 1}, not [{parts[2][:80]}], each once and in order."
+                f"{identifier[:80]!r} was searched with another `grain` or `rank`: here {unit.module} is {unit.id!r}. "
+                "Set both as they were in that search."
             )
-        return cut(unit, numbers(parts[2]))
+        if not parts[3]:
+            return unit
+        if not ascending(parts[3], unit.width):  # before they are listed: a run may have a billion numbers
+            raise UnitError(
+                f"{unit.module} has the channels 0 to {unit.width - 1}, not [{parts[3][:80]}], each once and in order."
+            )
+        return cut(unit, numbers(parts[3]))
 
     return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 
 
 def short(identifier: str) -> str:
-    """Return a group's id for a reader: modules with their number of channels, as ``12.gate ×37``. Ids get long."""
+    """Return a group's id for a reader: modules with their number of channels, as ``12.gate ×37``. Ids get long.
+
+    Components are counted of their rank: ``12.gate ×2 of 8``.
+    """
     return "+".join(map(_short, identifier.split("+")))
 
 
 def _short(identifier: str) -> str:
     """Return a unit's id for a reader."""
     parts = _ID.fullmatch(identifier)
-    if parts is None or not parts[2]:
+    if parts is None or not (parts[2] or parts[3]):
         return identifier
-    return f"{parts[1]} ×{count_of(parts[2])}"
+    rank = (parts[2] or "").removeprefix("~")
+    counted = f"×{count_of(parts[3])}" if parts[3] else "×all"
+    return f"{parts[1]} {counted} of {rank}" if rank else f"{parts[1]} {counted}"

@@ -14,7 +14,8 @@ from safety_harness.models.load import load
 from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
-from safety_harness.weights.units import Unit, cut, moved, named, ranked
+from safety_harness.weights.moved import moved
+from safety_harness.weights.units import Unit, cut, named, ranked, short
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 EVERY = 999  # more components than any matrix here has
@@ -113,12 +114,16 @@ def test_factors_are_the_same_each_time_and_leave_random_numbers_alone(pairs: Pa
 def test_ids_name_components(pairs: Pairs) -> None:
     _, _, units = opened(pairs("llama", True), rank=4)
     some = cut(units[3], (0, 2, 3))
-    assert some.id == f"{units[3].module}[0,2-3]"
+    assert some.id == f"{units[3].module}~4[0,2-3]"
+    assert [short(one.id) for one in (some, units[3])] == [f"{some.module} ×3 of 4", f"{some.module} ×all of 4"]
     assert named([some.id], units) == ((some,),)
     assert [(move.indices, move.components, move.rank) for move in moved([some])] == [((), (0, 2, 3), 4)]
     assert cut(units[3], range(4)) == units[3]
     with pytest.raises(UnitError, match="has the channels 0 to 3"):
         cut(units[3], [4])
+    for other in (f"{some.module}[0,2-3]", f"{some.module}~8[0]", some.module):
+        with pytest.raises(UnitError, match=r"was searched with another `grain` or `rank`: here .*~4'"):
+            named([other], units)
 
 
 def test_biases_stay(pairs: Pairs) -> None:

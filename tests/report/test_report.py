@@ -23,7 +23,7 @@ from safety_harness.gate.results import Check, Outcome, RunResult
 from safety_harness.report import markdown, terminal, write_reports, write_results
 from safety_harness.report.figures import FIGURES, figures
 from tests.deaths import deaths
-from tests.samples import about, defense, run_result, sample_checks, whole_patch
+from tests.samples import PATCH, about, defense, run_result, sample_checks, whole_patch
 
 HOSTILE = "a|b <script>alert(1)</script> \x1b[31mred\x07 `code` \\ line\nbreak \u202eflip"
 
@@ -87,12 +87,23 @@ def test_a_students_row_in_the_terminal(mixed: RunResult, student: str, shown: l
     assert [part for part in shown if part not in cells] == []
 
 
+def test_what_components_change_is_said_next_to_what_they_count(mixed: RunResult) -> None:
+    """Let two of the four patches be of components."""
+    students = tuple(
+        replace(one, about=one.about.model_copy(update={"patch": PATCH.model_copy(update={"changed": changed})}))
+        for one, changed in zip(mixed.students, (8_000, 6_000, None, None, None), strict=True)
+    )
+    lines = terminal(replace(mixed, students=students)).splitlines()
+    assert "Components are counted by their own numbers; a mean 70 % of weights change." in lines
+
+
 def test_the_terminal_totals_and_reasons(mixed: RunResult) -> None:
     lines = terminal(mixed).splitlines()
     assert "5 students: 1 may ship, 4 may not (1 failed, 1 known red, 2 inconclusive)." in lines
     # Gains are 128, 100, 9 and 120 of 128 questions.
     assert "DSR gain: mean +69.7 points, largest +100.0." in lines
     assert "Parameters moved: mean 6.2 % over 4 patches." in lines
+    assert not any("omponents" in line for line in lines)
     assert any(line.startswith("- alpha/fails: fail, expected pass; DSR 100/128") for line in lines)
     assert any(line.startswith("- alpha/missing: not measured") for line in lines)
     assert any(line.startswith("- alpha/lost: known red, may not ship; DSR 9/128") for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,10 @@ def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str,
     assert accepted_by(fresh, units)
     assert direct_minimality(fresh, units) == dict.fromkeys(patch.units, False)
     assert patch.parameters == sum(unit.parameters for unit in units)
-    assert patch.share == pytest.approx(patch.parameters / Checkpoint(world / "student").parameters)
+    student = Checkpoint(world / "student")
+    assert patch.share == pytest.approx(patch.parameters / student.parameters)
+    sizes = sum(math.prod(student.shapes[name]) for unit in units for name in unit.tensors)
+    assert patch.changed == (sizes if grain == "component" else None)
 
 
 @pytest.mark.parametrize("grain", ["channel", "module"])
