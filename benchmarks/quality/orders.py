@@ -65,7 +65,7 @@ class Gains:
     def _where_likeliest(self, known: tuple[Facts, Facts]) -> tuple[Facts, Facts]:
         """Return *known* gain and cost, with those added where the channels that are likeliest by them have moved."""
         scores = contrast.scores_of(self._evaluator, stacked(*known))
-        there = likeliest(self._evaluator, scores, contrast.LIKELIEST_SHARE)
+        there = likeliest(self._evaluator, scores, contrast.likeliest_share(self._evaluator))
         gain, cost = (added(*pair) for pair in zip(known, self._gain_and_cost(there), strict=True))
         return gain, cost
 

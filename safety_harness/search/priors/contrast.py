@@ -56,10 +56,14 @@ def refusal_contrast(evaluator: Evaluator, rows_per_pass: int = ROWS_PER_PASS) -
     """
     refusal = usual_refusal(evaluator)
     ends = gain_and_cost(evaluator, refusal, ((), evaluator.units), rows_per_pass)
-    share = LIKELIEST_COMPONENTS if evaluator.student.search.components else LIKELIEST_SHARE
-    moved = likeliest(evaluator, scores_of(evaluator, ends), share)
+    moved = likeliest(evaluator, scores_of(evaluator, ends), likeliest_share(evaluator))
     between = gain_and_cost(evaluator, refusal, (moved,), rows_per_pass)
     return {module: facts + between[module] for module, facts in ends.items()}
+
+
+def likeliest_share(evaluator: Evaluator) -> float:
+    """Return the share of all that may move where the gradients are taken again, 0..1."""
+    return LIKELIEST_COMPONENTS if evaluator.student.search.components else LIKELIEST_SHARE
 
 
 def worth(facts: torch.Tensor, parameters: float, price: float = COST, credit: float = CREDIT) -> torch.Tensor:
