@@ -76,11 +76,10 @@ class Evaluator(Answering):
         self.ancestor = ancestor
         self.lineage = lineage
         """How near student and teacher are; None if that was not measured."""
-        self.units: tuple[Unit, ...] = ()
-        """What may move; nothing without a teacher."""
+        self.units: tuple[Unit, ...] = ()  # what may move; nothing without a teacher
         if teacher:
-            shapes, search = loaded.checkpoint.shapes, student.search
-            self.units = enumerate_units(loaded.checkpoint.config, shapes, search.roles, search.components)
+            config, shapes, search = loaded.checkpoint.config, loaded.checkpoint.shapes, student.search
+            self.units = enumerate_units(config, shapes, search.roles, search.components)
         self.transplanter = Transplanter(loaded.model, teacher or loaded.checkpoint, ancestor)
         speedups = Speedups.none() if loaded.checkpoint.quantised else None  # they are made for plain layers
         self.generator = Generator(loaded.model, loaded.tokenizer, batch_size=family.batch_size, speedups=speedups)
@@ -292,7 +291,8 @@ def open_evaluator(student: Student, *, compared: bool = False) -> Evaluator:
     *relatives, checkpoint = (Checkpoint(prepare(spec), as_it_is=as_it_is) for spec in student.models)
     lineages: list[Lineage] = []
     if relatives and not compared:
-        units = enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles)
+        searched = student.search.roles, student.search.components
+        units = enumerate_units(checkpoint.config, checkpoint.shapes, *searched)
         lineages = [check_lineage(checkpoint, relative, units) for relative in relatives]
     family = student.family
     loaded = load(checkpoint.folder, family.dtype, as_it_is=as_it_is, device_map=family.device_map)

@@ -91,7 +91,9 @@ def work(student: Student, sketches: Sequence[Sketch], memory: int, device: Devi
     *others, model = sketches
     shared = {str(spec): sketch.disk for spec, sketch in zip(student.models, others, strict=False)}
     settings, most = student.search, student.family.max_new_tokens
-    groups = len(grouped(enumerate_units(model.config, model.shapes, settings.roles), settings.together))
+    groups = len(
+        grouped(enumerate_units(model.config, model.shapes, settings.roles, settings.components), settings.together)
+    )
     probe = probe_seconds(student, model, device)
     lost, _, accepted = seconds_by_outcome(student, model, device)
     searched = min(settings.max_probes, PROBES_PER_GROUP * groups)

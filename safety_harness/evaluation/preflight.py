@@ -63,7 +63,8 @@ def check_local_files(student: Student) -> None:
             require_adapter(resolve(Source(path=adapter)))
     if student.spec.path and student.patchable and family.teacher and family.teacher.path:
         checkpoint, teacher = Checkpoint(resolve(student.spec)), Checkpoint(resolve(family.teacher))
-        check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, student.search.roles))
+        roles, rank = student.search.roles, student.search.components
+        check_shapes(checkpoint, teacher, enumerate_units(checkpoint.config, checkpoint.shapes, roles, rank))
 
 
 def check_tamper(student: Student) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -94,17 +95,14 @@ class Step(BaseModel):
     accepted: bool
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class Patch(BaseModel):
     """The outcome of one search.
 
     ``units`` are the ids of what can be left out at once: units, or groups of units joined by ``+``. There are none
     where no patch was needed, or none was found; ``found`` and ``reason`` say which. ``certificate`` says of each unit
     whether the oracle was seen to reject the patch without it. ``changed`` are the student's numbers that change, where
-    these are not the numbers that move: a component changes every number of its matrix. ``course`` holds
+    these are not the numbers that move: a component changes every number of its matrix. ``numbers`` is a sha256 of what
+    components put in, which another machine may compute otherwise. ``course`` holds
     the probes in order, except void ones and those that an earlier, interrupted search had answered.
     """
 
@@ -119,7 +117,9 @@ class Patch(BaseModel):
     certificate: Mapping[str, Certificate]
     minimal: bool
     parameters: int
-    changed: int | None = Field(None, exclude_if=_is_none)  # else patches of before would be written otherwise
+    # Of components alone, else patches of before would be written otherwise.
+    changed: int | None = Field(None, ge=1, exclude_if=not_)
+    numbers: str | None = Field(None, exclude_if=not_)
     total_parameters: int = Field(gt=0)
     candidates: int
     probes: int

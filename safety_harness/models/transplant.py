@@ -9,6 +9,7 @@ by their addresses, and copying costs less than capturing a graph again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,13 +17,11 @@ from typing import Any, Protocol
 
 import torch
 
-from safety_harness.errors import UnitError
+from safety_harness.errors import NotFinite, SourceError, UnitError
+from safety_harness.models.components import largest_components
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.moved import Moved, moved
 from safety_harness.weights.units import Part, Spot, Unit
-
-# How many more components are looked for than are taken: the last ones come out inexact.
-_MORE = 8
 
 
 class Donor(Protocol):
@@ -61,7 +60,10 @@ class Transplanter:
         """
         moves = moved(units)
         for move in moves:  # everything is read and checked before anything moves
-            self._donor(move.part)
+            if move.components:
+                self.factors(move.part, move.rank)
+            else:
+                self._donor(move.part)
         with contextlib.ExitStack() as undo:
             for move in moves:
                 if move.name in self._exchanged:
@@ -131,60 +133,83 @@ class Transplanter:
         """
         return {move.name: self._numbers(move).cpu().contiguous() for move in moved(units)}
 
-    def factors(self, part: Part, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the *rank* largest components of what moving a whole matrix adds: float32, on the CPU.
+    def digest(self, units: Iterable[Unit]) -> str:
+        """Return a sha256 over the names and the bytes of what *units* put into the student."""
+        hashed = hashlib.sha256()
+        for name, tensor in sorted(self.moving(units).items()):
+            hashed.update(name.encode())
+            hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return hashed.hexdigest()
 
-        Their shapes are (rows, rank), times the singular values, and (rank, columns).
+    def factors(self, part: Part, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the *rank* largest components of what the teacher adds to a whole matrix, since the ancestor if any.
+
+        In float32, on the CPU: shapes (rows, rank) and (rank, columns).
+
+        Raises:
+            UnitError, SourceError: as :meth:`difference`. Or it holds a NaN or an infinity.
         """
         key = part.disk.name, rank
         if key not in self._factors:
-            difference = self.difference(part).cpu()
-            with torch.random.fork_rng([]):
-                torch.manual_seed(0)  # where the method begins to look for the components
-                left, sizes, right = torch.svd_lowrank(difference, min(rank + _MORE, *difference.shape), niter=4)
-            self._factors[key] = (left * sizes)[:, :rank].contiguous(), right[:, :rank].T.contiguous()
+            own = self._own(part)
+            teacher = self._of_teacher(part, own).float()
+            base = own.cpu() if self._ancestor is None else self._ancestor.tensor(part.disk.name)
+            try:
+                self._factors[key] = largest_components(teacher - base.float(), rank)
+            except NotFinite as error:
+                raise SourceError(f"{part.disk.name}: {error} Choose another teacher.") from error
         return self._factors[key]
 
     def _numbers(self, move: Moved) -> torch.Tensor:
         """Return what a move puts into the student of one tensor, in its shape on disk, in the student's dtype."""
-        student, teacher = self._both(move.part)
         if not move.components:
-            return _taken(teacher, move.axis, move.indices)
-        left, right = self.factors(move.part, move.rank)
+            return _taken(self._both(move.part)[1], move.axis, move.indices)
+        own = self._own(move.part)
+        left, right = (factor.to(own.device) for factor in self.factors(move.part, move.rank))
         at = list(move.components)
-        return (student.float() + (left[:, at] @ right[at]).to(student.device)).to(student.dtype)
+        return (own.float() + left[:, at] @ right[at]).to(own.dtype)
 
     def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the student's own and the teacher's numbers of one tensor, wherever they are, in its shape on disk."""
-        donor, inside = self._donor(part), self._in_model(part)
-        student, teacher = (donor, inside) if part.disk.name in self._exchanged else (inside, donor)
-        for move, own in reversed(self._overwritten[part.disk.name]):
-            at = torch.tensor(move.indices or range(own.shape[move.axis]), device=student.device)
-            student = student.index_copy(move.axis, at, own)
-        return student, teacher
+        donor = self._donor(part)
+        return self._own(part), self._in_model(part) if part.disk.name in self._exchanged else donor
+
+    def _own(self, part: Part) -> torch.Tensor:
+        """Return the student's own numbers of one tensor, wherever they are, in its shape on disk."""
+        name = part.disk.name
+        own = self._donated[name] if name in self._exchanged else self._in_model(part)
+        for move, before in reversed(self._overwritten[name]):
+            at = torch.tensor(move.indices or range(before.shape[move.axis]), device=own.device)
+            own = own.index_copy(move.axis, at, before)
+        return own
 
     def _in_model(self, part: Part) -> torch.Tensor:
         """Return the model's present numbers of one tensor of the checkpoint, in its shape on disk."""
-        data = self._parameters[part.memory.name].data
+        parameter = self._parameters.get(part.memory.name)
+        if parameter is None:
+            raise UnitError(
+                f"The student has no tensor {part.memory.name!r} in memory; its architecture's row is wrong."
+            )
+        data = parameter.data
         return data if part.alike else channels_of(data, part.memory)
 
     def _donor(self, part: Part) -> torch.Tensor:
         """Return the numbers that a whole tensor of the checkpoint gets from the teacher, or got in exchange."""
         name = part.disk.name
         if name not in self._donated:
-            parameter = self._parameters.get(part.memory.name)
-            if parameter is None:
-                raise UnitError(
-                    f"The student has no tensor {part.memory.name!r} in memory; its architecture's row is wrong."
-                )
             student = self._in_model(part)  # unmoved so far: a tensor is read before it first moves
-            tensor = self._teacher.tensor(name)
-            if tensor.shape != student.shape:
-                raise UnitError(f"{name}: teacher {tuple(tensor.shape)}, student {tuple(student.shape)}.")
+            tensor = self._of_teacher(part, student)
             if self._ancestor is not None:
                 tensor = student.float().cpu() + (tensor.float() - self._ancestor.tensor(name).float())
-            self._donated[name] = tensor.to(device=parameter.device, dtype=parameter.dtype)
+            self._donated[name] = tensor.to(device=student.device, dtype=student.dtype)
         return self._donated[name]
+
+    def _of_teacher(self, part: Part, student: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's tensor, which must have the shape of the *student*'s."""
+        tensor = self._teacher.tensor(part.disk.name)
+        if tensor.shape != student.shape:
+            raise UnitError(f"{part.disk.name}: teacher {tuple(tensor.shape)}, student {tuple(student.shape)}.")
+        return tensor
 
 
 def channels_of(tensor: torch.Tensor, spot: Spot) -> torch.Tensor:

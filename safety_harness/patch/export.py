@@ -42,8 +42,9 @@ def mergekit(artifact: Artifact, model: Path, teacher: Path, out: Path) -> None:
     for entry in entries:
         if entry.tensor not in places or digest(places[entry.tensor].read()) != entry.after:
             raise ArtifactError(
-                f"{entry.tensor}: what the patch moves is not what {teacher} holds (another teacher, another dtype, or "
-                "added instead of replaced). A recipe can only copy tensors. Use `apply`, which writes the full model."
+                f"{entry.tensor}: what the patch moves is not what {teacher} holds (another teacher, another dtype, "
+                "components, or added instead of replaced). A recipe can only copy tensors. Use `apply`, which writes "
+                "the full model."
             )
     names = [entry.tensor for entry in entries]
     recipe: dict[str, Any] = {

@@ -14,6 +14,7 @@ from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.files import locked
 from safety_harness.gate.records import Patch
 from safety_harness.gate.results import asked_in_search
+from safety_harness.models.components import METHOD
 from safety_harness.patch.record import content_key, fetchers, load_patch, patch_folder, recorded, save_patch
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit, flat, named
@@ -148,7 +149,9 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
         del settings["kind_share"]
     else:  # the hash of a set does not know the kinds
         settings["kinds"] = [[prompt.id, prompt.category] for prompt in evaluator.questions.harmful.search]
-    if not search.components:
+    if search.components:
+        settings["components"] = METHOD
+    else:
         del settings["rank"]
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
@@ -159,5 +162,16 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
 
 
 def select(evaluator: Evaluator, patch: Patch) -> tuple[Unit, ...]:
-    """Return the units of *evaluator* that *patch* moves."""
-    return flat(named(patch.units, evaluator.units))
+    """Return the units of *evaluator* that *patch* moves.
+
+    Raises:
+        UnitError: the model has no such units.
+        DataError: components are other numbers here than those that were searched.
+    """
+    units = flat(named(patch.units, evaluator.units))
+    if patch.numbers and patch.numbers != evaluator.transplanter.digest(units):
+        raise DataError(
+            f"{patch.student}: the components of its patch are other numbers on this machine than on the one that "
+            "searched for them. Search again here, or gate there."
+        )
+    return units

@@ -63,6 +63,8 @@ def search(
     oracle = oracle or Oracle(evaluator)
     course = Course(oracle, evaluator.student.id)
     outcome = _outcome(evaluator, oracle, course, key, journal, first, ahead)
+    units = flat(outcome.groups)
+    components = bool(units and settings.components)
     return Patch(
         key=key,
         student=evaluator.student.id,
@@ -72,8 +74,9 @@ def search(
         units=tuple(map(group_id, outcome.groups)),
         certificate=outcome.certificate,
         minimal=outcome.minimal,
-        parameters=sum(unit.parameters for unit in flat(outcome.groups)),
-        changed=changed(flat(outcome.groups)) if settings.components else None,
+        parameters=sum(unit.parameters for unit in units),
+        changed=changed(units) if components else None,
+        numbers=evaluator.transplanter.digest(units) if components else None,
         total_parameters=evaluator.checkpoint.parameters,
         candidates=len(grouped(evaluator.units, settings.together)),
         probes=course.begun + outcome.replayed,

@@ -139,8 +139,8 @@ class Unit:
     def parameters(self) -> int:
         """How many numbers the unit moves. A component is its two singular vectors, a row's and a column's numbers."""
         count = len(self.channels) or self.width
-        if self.rank:
-            return count * sum(sum(part.disk.shape) for part in self.parts)
+        if self.rank:  # of many components, no more than there are numbers
+            return sum(min(count * sum(part.disk.shape), math.prod(part.disk.shape)) for part in self.parts)
         return sum(part.disk.each * count if part.disk.axis >= 0 else math.prod(part.disk.shape) for part in self.parts)
 
 

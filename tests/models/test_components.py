@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_harness.errors import UnitError
+from safety_harness.errors import SourceError, UnitError
 from safety_harness.models.load import load
 from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
@@ -109,6 +110,30 @@ def test_factors_are_the_same_each_time_and_leave_random_numbers_alone(pairs: Pa
     sizes = torch.linalg.svdvals(one.difference(units[0].parts[0]))
     assert torch.allclose(left.norm(dim=0), sizes[:3], rtol=1e-4)
     assert torch.allclose(right.norm(dim=1), torch.ones(3), rtol=1e-5)
+
+
+def test_components_since_the_ancestor_are_not_rounded_to_the_students_dtype(pairs: Pairs) -> None:
+    """Expect the exact terms in a student of bfloat16, whose own numbers would round small ones away."""
+    folder = pairs("llama", True)[0]
+    checkpoint = Checkpoint(folder)
+    teacher = LowRank(checkpoint)
+    transplanter = Transplanter(load(folder, "bfloat16").model, teacher, checkpoint)
+    unit = enumerate_units(checkpoint.config, checkpoint.shapes, rank=3)[0]
+    left, right = transplanter.factors(unit.parts[0], 3)
+    for i, term in enumerate(teacher.terms(unit.tensors[0])):
+        assert torch.allclose(torch.outer(left[:, i], right[i]), term, atol=1e-5)
+
+
+def test_what_is_not_finite_is_not_decomposed(pairs: Pairs) -> None:
+    transplanter, _, units = opened(pairs("llama", True), rank=3)
+    transplanter._parameters[units[0].tensors[0]].data[0, 0] = torch.nan
+    with pytest.raises(SourceError, match=r"q_proj\.weight: What the teacher adds holds a NaN or an infinity"):
+        transplanter.factors(units[0].parts[0], 3)
+
+
+def test_more_components_than_numbers_count_as_the_numbers(pairs: Pairs) -> None:
+    _, student, units = opened(pairs("llama", True), rank=EVERY)
+    assert all(unit.parameters == math.prod(student.shapes[unit.tensors[0]]) for unit in units)
 
 
 def test_ids_name_components(pairs: Pairs) -> None:

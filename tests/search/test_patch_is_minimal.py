@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safety_harness.errors import VoidProbe
+from safety_harness.errors import DataError, VoidProbe
 from safety_harness.evaluation.budgets import search_budgets
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.evaluation.oracle import Oracle
@@ -53,6 +53,22 @@ def test_a_patch_is_enough_and_1_minimal(world: Path, strategy: str, prior: str,
     assert patch.share == pytest.approx(patch.parameters / student.parameters)
     sizes = sum(math.prod(student.shapes[name]) for unit in units for name in unit.tensors)
     assert patch.changed == (sizes if grain == "component" else None)
+
+
+def test_components_of_another_machine_are_not_taken_for_those_that_were_searched(world: Path) -> None:
+    """Search, and open the patch where a matrix decomposes otherwise: it is refused, and channels need no digest."""
+    evaluator = open_evaluator(entry(world, search={"grain": "component", "prior": "norm", "target_share": 0.5}))
+    patch = find_patch(evaluator)
+    assert patch.found
+    units = select(evaluator, patch)
+    assert patch.numbers == evaluator.transplanter.digest(units)
+    left, right = evaluator.transplanter.factors(units[0].parts[0], units[0].rank)
+    left[:, list(units[0].channels or (0,))] *= 1.01
+    with pytest.raises(DataError, match="are other numbers on this machine than on the one that searched for them"):
+        select(evaluator, patch)
+    assert right.isfinite().all()
+    plain = find_patch(open_evaluator(entry(world, search={"grain": "module", "prior": "norm"})))
+    assert (plain.numbers, plain.changed) == (None, None)
 
 
 @pytest.mark.parametrize("grain", ["channel", "module"])

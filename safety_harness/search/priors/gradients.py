@@ -71,10 +71,12 @@ def usual_refusal(evaluator: Evaluator) -> list[int]:
         for one, given, verdict in zip(answered, begun, verdicts, strict=True)
         if verdict is Verdict.REFUSED
     )
+    moves_components = bool(evaluator.student.search.components)
     if not refusals:
         raise ConfigError(
             f"All of the teacher refuses none of the {len(answered)} questions that the prior sees, so there is no "
             "refusal to look for. Give it more (prior_questions), or choose another teacher."
+            + (" Or raise `rank`: of what the teacher adds, only so many components move." * moves_components)
         )
     # Ties are broken by the text itself, so that the prior is the same on every run.
     commonest, _ = max(refusals.items(), key=lambda item: (item[1], item[0]))
