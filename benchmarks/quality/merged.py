@@ -17,7 +17,7 @@ from math import prod
 
 import torch
 
-from benchmarks.quality.rivals import Moved, Rival, best
+from benchmarks.quality.rivals import Moved, Rival, best, matrices
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.weights.checkpoint import Checkpoint
 
@@ -72,8 +72,7 @@ class Merged:
 def merged(evaluator: Evaluator, ancestor: Checkpoint, moved: Moved) -> Rival:
     """Return the merge that refuses most within the budgets of the search, or the student as it is."""
     learnt = Learnt(evaluator.checkpoint, evaluator.teacher, ancestor)
-    matrices = {part.disk.name for unit in evaluator.units for part in unit.parts if len(part.disk.shape) == 2}
-    farthest = sorted(sorted(matrices), key=learnt.safety)
+    farthest = sorted(matrices(evaluator), key=learnt.safety)
     merges = [
         Merged(
             learnt,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality.rivals import Moved, Rival, best
+from benchmarks.quality.rivals import Moved, Rival, best, matrices
 from safety_harness.evaluation.evaluator import Evaluator
 from safety_harness.models.tuning import tuning
 from safety_harness.search.priors.gradients import refusing, usual_refusal
@@ -56,8 +56,7 @@ class Tuned:
 def one_shot(evaluator: Evaluator, moved: Moved) -> Rival:
     """Return the tuned student that refuses most within the budgets of the search, or the student as it is."""
     tuned = list(_tuned(evaluator))  # before any is asked: adapters and a transplant exclude each other
-    moving = {part.disk.name for unit in evaluator.units for part in unit.parts if len(part.disk.shape) == 2}
-    assert tuned[0].learnt.keys() <= moving, "what was tuned has other names on disk"
+    assert tuned[0].learnt.keys() <= set(matrices(evaluator)), "what was tuned has other names on disk"
     return best(evaluator, tuned, moved)
 
 

@@ -67,6 +67,12 @@ def best(evaluator: Evaluator, donors: Iterable[R], moved: Moved) -> R | Untouch
     return donor if most > 0 else Untouched(evaluator.checkpoint)
 
 
+def matrices(evaluator: Evaluator) -> list[str]:
+    """Return the names of all matrices that may move."""
+    parts = (part for unit in evaluator.units for part in unit.parts if len(part.disk.shape) == 2)
+    return sorted({part.disk.name for part in parts})
+
+
 def refused(view: Evaluator) -> int:
     """Return how many harmful questions to search on are refused, with all units of *view* moved."""
     answered = view.answers(view.units, view.questions.harmful.search, Extent.WHILE_UNDECIDED)

@@ -163,7 +163,7 @@ class Transplanter:
     def _numbers(self, move: Moved) -> torch.Tensor:
         """Return what a move puts into the student of one tensor, in its shape on disk, in the student's dtype."""
         if not move.components:
-            return _taken(self._both(move.part)[1], move.axis, move.indices)
+            return _taken(self._teachers(move.part), move.axis, move.indices)
         own = self._own(move.part)
         left, right = (factor.to(own.device) for factor in self.factors(move.part, move.rank))
         at = list(move.components)
@@ -171,8 +171,11 @@ class Transplanter:
 
     def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the student's own and the teacher's numbers of one tensor, wherever they are, in its shape on disk."""
-        donor = self._donor(part)
-        return self._own(part), self._in_model(part) if part.disk.name in self._exchanged else donor
+        return self._own(part), self._teachers(part)
+
+    def _teachers(self, part: Part) -> torch.Tensor:
+        """Return the teacher's numbers of one tensor, wherever they are, in its shape on disk."""
+        return self._in_model(part) if part.disk.name in self._exchanged else self._donor(part)
 
     def _own(self, part: Part) -> torch.Tensor:
         """Return the student's own numbers of one tensor, wherever they are, in its shape on disk."""

@@ -74,7 +74,7 @@ def recorded_patch(evaluator: Evaluator, results: Path) -> Patch:
             f"settings say {transfer!r}. Set `transfer` to it in the registry, or give --gate-search-transfer."
         )
     try:
-        select(evaluator, record.patch)
+        named(record.patch.units, evaluator.units)
     except UnitError as error:
         raise DataError(f"{results}: the patch of {student} does not fit today's settings. {error}") from error
     return record.patch
