@@ -86,10 +86,11 @@ def _write_patch(
     try_to_write(options.out)
     from safety_harness.evaluation.evaluator import open_evaluator
     from safety_harness.search.find import find_patch
-    from safety_harness.search.write_patch import build
+    from safety_harness.search.write_patch import build, refuse_unwritable
 
     with watched():
         evaluator = open_evaluator(student)
+        refuse_unwritable(evaluator)
         patch = find_patch(evaluator, results, earlier, ahead)
     facts: dict[str, Any] = {"student": patch.student, "found": patch.found, "reason": patch.reason, "key": patch.key}
     if not patch.units:

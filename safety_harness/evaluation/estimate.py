@@ -19,6 +19,7 @@ from safety_harness.registry.schema import ModelSpec
 from safety_harness.weights.architectures import answering, enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.header import READER
+from safety_harness.weights.moved import changed
 from safety_harness.weights.units import Shape, Unit, grouped
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -189,13 +190,15 @@ def _hidden(model: Sketch) -> int:
 
 
 def needed_memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> int:
-    """Estimate the memory in bytes: the student, the teacher's movable tensors, and a batch or a prior's backward pass.
+    """Estimate the memory in bytes: the student, what may move, and a batch or a prior's backward pass.
 
     A batch and a backward pass are never held together, so the larger counts.
     """
     family = student.family
     width = BYTES[family.dtype]
-    movable = sum(unit.parameters for unit in units)
+    movable = sum(unit.parameters for unit in units) * width
+    if student.search.components:  # in float32, and the student's own numbers of every tensor that they change
+        movable = sum(unit.parameters for unit in units) * BYTES["float32"] + changed(units) * width
     layers = 1 + max(unit.layer for unit in units)
     keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(model))
     vocabulary = int(answering(model.config).get("vocab_size", 0))
@@ -205,7 +208,7 @@ def needed_memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> i
     if student.search.prior == "descent":
         questions = HARMLESS_QUESTIONS + (TASK_QUESTIONS if student.spec.task else 0)
         backward += questions * KEPT_TOKENS * vocabulary * BYTES["bfloat16"]
-    return model.parameters * width + movable * width + max(batch, backward)
+    return model.parameters * width + movable + max(batch, backward)
 
 
 def _remembered(student: Student, model: Sketch, layers: int, vocabulary: int) -> int:

@@ -41,6 +41,22 @@ _LONGEST_FRONT = 64 << 10
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
+def refuse_unwritable(evaluator: Evaluator) -> None:
+    """Refuse, before a search, numbers that the student's file cannot hold: sums in a wider dtype than it stores.
+
+    Raises:
+        ArtifactError: naming the first tensor.
+    """
+    search = evaluator.student.search
+    if not (search.components or search.transfer == "add"):
+        return  # the teacher's own numbers may fit into fewer bits
+    measured = getattr(torch, evaluator.student.family.dtype)
+    for name in dict.fromkeys(part.disk.name for unit in evaluator.units for part in unit.parts):
+        stored = evaluator.checkpoint.dtype(name)
+        if torch.promote_types(measured, stored) != stored:
+            raise _unfit(name, measured, stored)
+
+
 def build(
     evaluator: Evaluator, patch: Patch, out: Path, *, results: Path | None = None, keep_original: bool = False
 ) -> Artifact:
@@ -128,11 +144,15 @@ def _in_dtype_of(checkpoint: Checkpoint, name: str, measured: torch.Tensor) -> t
     """Return the measured numbers as the student's file can hold them."""
     stored = measured.to(checkpoint.dtype(name))
     if not torch.equal(stored.to(measured.dtype), measured):
-        raise ArtifactError(
-            f"{name}: was measured in {measured.dtype}, but the student stores {stored.dtype}, which cannot hold it. "
-            "Search with the student's own dtype (`dtype` in the registry)."
-        )
+        raise _unfit(name, measured.dtype, stored.dtype)
     return stored.contiguous()
+
+
+def _unfit(name: str, measured: torch.dtype, stored: torch.dtype) -> ArtifactError:
+    return ArtifactError(
+        f"{name}: is measured in {measured}, but the student stores {stored}, which cannot hold it. "
+        "Search with the student's own dtype (`dtype` in the registry)."
+    )
 
 
 def _part(checkpoint: Checkpoint, part: Moved) -> torch.Tensor:

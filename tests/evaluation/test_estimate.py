@@ -24,6 +24,7 @@ from safety_harness.registry.load import Student, load_registry
 from safety_harness.registry.schema import ModelSpec
 from safety_harness.search.priors import contrast, descent, gradients
 from safety_harness.weights.architectures import enumerate_units
+from safety_harness.weights.moved import changed
 from tests.builders import make_config, make_model, make_pair, make_tokenizer, save, vary
 from tests.fake_hub import Hub
 from tests.refusal_world import entry
@@ -132,6 +133,10 @@ def test_a_prior_of_seven_billion_numbers_fits_35_gib(world: Path) -> None:
     memory = needed_memory(student, sketch, enumerate_units(sketch.config, sketch.shapes))
     assert 6.7e9 < sketch.parameters < 6.8e9
     assert both < memory < 35 * 2**30
+    components = enumerate_units(sketch.config, sketch.shapes, rank=8)
+    by_component = entry(world, dtype="bfloat16", max_new_tokens=48, batch_size=32, search={"grain": "component"})
+    held = 2 * changed(components) + 4 * sum(unit.parameters for unit in components)
+    assert 2 * sketch.parameters + held < needed_memory(by_component, sketch, components) < memory + held
 
 
 def test_a_slower_device_takes_longer(world: Path) -> None:

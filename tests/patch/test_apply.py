@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from safety_harness.errors import ArtifactError, HarnessError, SourceError
+from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.patch import apply as place
 from safety_harness.patch.apply import State, Verified, apply, revert, verify
 from safety_harness.patch.export import mergekit, peft_adapter
 from safety_harness.patch.folder import BOM, CARD, MANIFEST
 from safety_harness.patch.release import CARRIED
-from safety_harness.search.write_patch import build
+from safety_harness.registry.load import Student
+from safety_harness.search.write_patch import build, refuse_unwritable
 from tests.artifacts import Made, bits, files, patch_of
 from tests.builders import in_turns, make_pair
 
@@ -109,9 +111,21 @@ def test_a_number_that_the_dtype_cannot_hold_is_an_error(made: Callable[..., Mad
     made_ = made()
     half = {name: value.half() for name, value in load_file(made_.student / "model.safetensors").items()}
     save_file(half, made_.student / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ArtifactError, match=r"was measured in torch\.float32, but the student stores torch\.float16"):
+    with pytest.raises(ArtifactError, match=r"is measured in torch\.float32, but the student stores torch\.float16"):
         made(name="other")
     assert not (tmp_path / "other").exists()
+
+
+def test_sums_that_the_file_cannot_hold_are_refused_before_a_search(made: Callable[..., Made]) -> None:
+    made_ = made("llama", grain="component")
+    refuse_unwritable(made_.evaluator)
+    half = {name: value.bfloat16() for name, value in load_file(made_.student / "model.safetensors").items()}
+    save_file(half, made_.student / "model.safetensors", metadata={"format": "pt"})
+    student = made_.evaluator.student
+    with pytest.raises(ArtifactError, match=r"is measured in torch\.float32, but the student stores torch\.bfloat16"):
+        refuse_unwritable(open_evaluator(student))
+    family = student.family.model_copy(update={"dtype": "bfloat16"})
+    refuse_unwritable(open_evaluator(Student(student.name, family, student.spec)))
 
 
 # --- what is written, and what is not ---------------------------------------------------------------------------
