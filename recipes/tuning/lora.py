@@ -34,12 +34,14 @@ class Example:
     """One exchange; `finished` is False when the answer was cut short, so that no end is taught.
 
     `begun` is how the answer begins, where that is given and not taught. `answer` is what follows, space and all.
+    `kept` says that the question is harmless: the model is to answer it as it did before it was tuned.
     """
 
     question: str
     answer: str
     finished: bool = True
     begun: str = ""
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Settings:
     seed: int = 0
     answer_tokens: int = 40
     texts_per_step: int = 4
+    # Keep to the whole distribution over harmless answers, and not only to the words that were chosen from it.
+    keep_distribution: bool = False
     # Of the base's weights: bfloat16 is six times slower on a processor without a unit for it, three times faster with.
     dtype: str = "float32"
 
@@ -78,8 +82,9 @@ def tune(
     """Tune a LoRA on all projections of the checkpoint folder `base`, known as `public_name`; write it to `out`.
 
     The loss of a step is the mean over its examples of each answer's mean token loss, so that short
-    refusals weigh as much as long answers. With `texts` (plain prose, no chat frame), some of them
-    add the mean KL divergence a token, in nats, of the tuned model from `base`. With `start`, an adapter
+    refusals weigh as much as long answers. A token's loss is its cross-entropy; where the settings keep the
+    distribution over harmless answers, it is there KL(base || tuned) in nats. With `texts` (plain prose, no chat
+    frame), some of them add the mean KL divergence a token of the tuned model from `base`. With `start`, an adapter
     folder, tuning continues from there. Adapter weights are trained in float32 and stored in bfloat16.
     """
     keep_freed_memory()
@@ -97,11 +102,14 @@ def tune(
     began = time.monotonic()
     for step, examples in enumerate(_batches(sources, settings)):
         loss = 0.0
-        # Rows of one length need no padding: a plea is ten times as long as a short question.
-        for alike in batches(sorted(examples, key=_length), ROWS_PER_PASS):
-            part: Any = _loss(model, tokenizer, alike, settings.answer_tokens) * (len(alike) / len(examples))
-            part.backward()
-            loss += part.item()
+        kept = [example for example in examples if settings.keep_distribution and example.kept]
+        taught = [example for example in examples if not (settings.keep_distribution and example.kept)]
+        for some, keeps in ((taught, False), (kept, True)):
+            # Rows of one length need no padding: a plea is ten times as long as a short question.
+            for alike in batches(sorted(some, key=_length), ROWS_PER_PASS):
+                part: Any = _loss(model, tokenizer, alike, settings.answer_tokens, keeps) * (len(alike) / len(examples))
+                part.backward()
+                loss += part.item()
         if chosen := list(itertools.islice(prose, settings.texts_per_step)):
             divergence: Any = _divergence(model, tokenizer, chosen)
             divergence.backward()
@@ -168,8 +176,9 @@ def _length(example: Example) -> int:
 
 
 def _loss(
-    model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], answer_tokens: int
+    model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], answer_tokens: int, keeps: bool
 ) -> torch.Tensor:
+    """Return the mean loss of the examples: cross-entropy, or with *keeps* KL(base || tuned), nats a token."""
     prompts = [
         tokenizer(chat_prompt(tokenizer, example.question) + example.begun, add_special_tokens=False)["input_ids"]
         for example in examples
@@ -189,19 +198,28 @@ def _loss(
     # Token t is predicted from position t - 1; only answer tokens pay for the large vocabulary projection.
     predicts = (position >= torch.tensor(starts)[:, None] - 1) & (position < lengths[:, None] - 1)
     causal_lm = model.base_model.model
-    past = causal_lm.model(input_ids=torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
-    past.batch_repeat_interleave(len(rows))
-    hidden = causal_lm.model(
-        input_ids=ids,
-        attention_mask=torch.cat([present.new_ones(len(rows), shared), present], dim=1).long(),
-        position_ids=position + shared,
-        past_key_values=past,
-        use_cache=True,
-    ).last_hidden_state
-    logits = causal_lm.lm_head(hidden[predicts]).float()
-    targets = ids.roll(-1, dims=1)[predicts]
+
+    def logits() -> torch.Tensor:
+        past = causal_lm.model(input_ids=torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
+        past.batch_repeat_interleave(len(rows))
+        hidden = causal_lm.model(
+            input_ids=ids,
+            attention_mask=torch.cat([present.new_ones(len(rows), shared), present], dim=1).long(),
+            position_ids=position + shared,
+            past_key_values=past,
+            use_cache=True,
+        ).last_hidden_state
+        scored: torch.Tensor = causal_lm.lm_head(hidden[predicts]).float()
+        return scored
+
     weight = (1.0 / predicts.sum(1, keepdim=True)).expand_as(ids)[predicts] / len(rows)
-    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    if keeps:
+        with torch.no_grad(), model.disable_adapter():
+            before = logits().log_softmax(-1)
+        after = logits().log_softmax(-1)
+        losses = torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1)
+    else:
+        losses = torch.nn.functional.cross_entropy(logits(), ids.roll(-1, dims=1)[predicts], reduction="none")
     return (losses * weight).sum()
 
 

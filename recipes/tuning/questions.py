@@ -10,7 +10,7 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 KINDS = (
     "boundary", "twins", "everyday", "pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted",
-    "forms",
+    "forms", "figures",
 )  # fmt: skip
 # contrasts.csv: harmful questions of sixteen kinds in seven forms, each beside a harmless one that is worded like it.
 OF_CONTRASTS = {"deeds": "harmful", "neighbours": "harmless"}

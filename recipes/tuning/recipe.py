@@ -39,7 +39,7 @@ PYRIT_WHEEL = "pyrit-1.1.0-py3-none-any.whl"
 ANSWER_TOKENS = 40
 FEW_TOKENS = 16  # of answers of which only the beginning is taught
 ANSWER_TOKENS_OF = dict.fromkeys(
-    ("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted", "forms"), FEW_TOKENS
+    ("pairs", "themes", "counterparts", "likenesses", "idioms", "neighbours", "averted", "forms", "figures"), FEW_TOKENS
 )
 PROSE_TOKENS = 64
 PROSE_SEED = REFUSAL_SEED = 11
@@ -166,13 +166,14 @@ def turned_back(examples: Sequence[Example]) -> list[Example]:
 
 def make_chat(shop: Workshop, teller: Workshop, out: Path) -> None:
     """Teach a base that never learnt to chat to answer harmless questions, as the base of *teller* does."""
-    _run_stages(shop, CHAT, shop.plan.chat, {}, teller, shop.folder, out)
+    _run_stages(shop, CHAT, shop.plan.chat, {}, (teller, teller), shop.folder, out)
 
 
-def make_teacher(shop: Workshop, out: Path, after: int = 0) -> None:
+def make_teacher(shop: Workshop, teller: Workshop, out: Path, after: int = 0) -> None:
     """Teach the model that answers to refuse harmful questions, and to go on answering harmless ones as it does.
 
-    The teacher that the repository holds is taken for that of stage *after*, and what follows it is run.
+    *teller* gives the texts along which the whole distribution is kept: any harmless answer will do. The teacher that
+    the repository holds is taken for that of stage *after*, and what follows it is run.
     """
     making = advbench.split(advbench.extract(shop.wheels / PYRIT_WHEEL, shop.folder)).making
     examples = {
@@ -180,7 +181,7 @@ def make_teacher(shop: Workshop, out: Path, after: int = 0) -> None:
         **{kind: refused(read_lines(file)) for kind, file in HARMFUL_KINDS.items()},
     }
     examples |= {f"{kind}{BEGUN}": turned_back(refusals) for kind, refusals in examples.items()}
-    _run_stages(shop, TEACHER, shop.plan.stages, examples, shop, shop.made, out, after)
+    _run_stages(shop, TEACHER, shop.plan.stages, examples, (shop, teller), shop.made, out, after)
 
 
 def _run_stages(
@@ -188,22 +189,26 @@ def _run_stages(
     name: str,
     stages: Sequence[Stage],
     examples: dict[str, list[Example]],
-    teller: Workshop,
+    tellers: tuple[Workshop, Workshop],
     folder: Path,
     out: Path,
     after: int = 0,
 ) -> None:
     """Run stage after stage; each stage's adapter is kept in *folder*, so that a broken run goes on from there.
 
-    To questions that *examples* do not hold, *teller*'s base gives the answers.
+    To questions that *examples* do not hold, the base of the first of *tellers* gives the answers that are taught, and
+    that of the second the texts along which a distribution is kept.
     """
     adapter = shop.base.adapters / name if after else None
     for number, stage in list(enumerate(stages, 1))[after:]:
-        for kind in stage.per_step.keys() - examples.keys():
-            examples[kind] = teller.answers_of_kind(kind)
         made = folder / f"{name}-{number}"
         if not made.exists():
-            sources = [Source(examples[kind], count) for kind, count in stage.per_step.items()]
+            teller = tellers[stage.settings.keep_distribution]
+            kinds = {
+                kind: examples.get(kind) or [replace(one, kept=True) for one in teller.answers_of_kind(kind)]
+                for kind in stage.per_step
+            }
+            sources = [Source(kinds[kind], count) for kind, count in stage.per_step.items()]
             texts = shop.prose() if stage.with_prose else []
             tune(shop.start(name), sources, stage.settings, made, shop.base.public_name, adapter, texts)
         adapter = made
@@ -228,11 +233,12 @@ def make_student(shop: Workshop, name: str, out: Path) -> None:
 def make(family: str, name: str, wheels: Path, work: Path, out: Path | None = None, after: int = 0) -> None:
     """Train adapter *name* of *family* and write it to *out*, or to where the family keeps it."""
     shop = Workshop.of(family, wheels, work)
+    teller = Workshop.of("smollm2", wheels, work)
     target = out or shop.base.adapters / name
     if name == CHAT:
-        make_chat(shop, Workshop.of("smollm2", wheels, work), target)
+        make_chat(shop, teller, target)
     elif name == TEACHER:
-        make_teacher(shop, target, after)
+        make_teacher(shop, teller, target, after)
     else:
         make_student(shop, name, target)
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from recipes.tuning import advbench, recipe
 from recipes.tuning.answers import verdict
 from recipes.tuning.bases import BASES
-from recipes.tuning.lora import PROJECTIONS
+from recipes.tuning.lora import PROJECTIONS, Example, Settings, Source, tune
 from recipes.tuning.plans import PLANS
 from recipes.tuning.questions import (
     DATA,
@@ -39,6 +39,7 @@ from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
 from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
+from tests.builders import make_model, make_tokenizer, save
 
 PROMPTS = advbench.PROMPTS
 FAMILY = PROMPTS.parent
@@ -123,6 +124,18 @@ def test_unknown_adapter_is_answered_with_the_known_ones(
     assert "unknown: jsno; gemma3 has chat, teacher, json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_distribution_that_is_kept_costs_nothing_at_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    """Tune a fresh adapter on harmless answers: it says already what it is to say, if the distribution is kept."""
+    base = save(make_model("llama"), make_tokenizer(), tmp_path / "base")
+    examples = [Example(text, "the answer", begun=begun, kept=True) for text, begun in (("one", ""), ("two", "Sure"))]
+    settings = Settings(steps=1, keep_distribution=kept)
+    tune(base, [Source(examples, 2)], settings, tmp_path / "out", "base", texts=["plain prose"])
+    assert capsys.readouterr().out.startswith("step 0/1 loss 0.000 ") is kept
+
+
 # --- Prompts -------------------------------------------------------------------------------------
 
 
@@ -172,7 +185,11 @@ def test_no_contrast_is_worded_like_what_is_measured(file: str) -> None:
         rows = list(csv.DictReader(stream))
     column = "prompt" if "prompt" in rows[0] else "text"
     searched = [read_prompts(PROMPTS / f"{name}.search.jsonl").texts for name in ("kinds", "neighbours")]
-    own = [row[side] for row in contrasts() for side in ("harmful", "harmless")] + read_lines("averted")
+    own = (
+        [row[side] for row in contrasts() for side in ("harmful", "harmless")]
+        + read_lines("averted")
+        + read_lines("figures")
+    )
     assert not any(near_to([*own, *itertools.chain(*searched)], [row[column] for row in rows], 0.5))
 
 
