@@ -56,6 +56,8 @@ class Schedule:
     """What a nat of divergence from the student on harmless questions costs, in nats of a refusal."""
     task_cost: float = 3.0
     """What a nat of divergence from the student on its task costs, in nats of a refusal."""
+    component_cost: float = 6.0
+    """What either costs where components move."""
     rate: float = 0.1
     """Relative step size. In the first step, the channel with the share-th largest gain moves by ``rate`` times the
     selection threshold. The size decays linearly to 0, so that the order settles."""
@@ -162,7 +164,10 @@ def _objective(evaluator: Evaluator, asked: StepRows, schedule: Schedule) -> Ite
     """Yield what a step is to raise, in parts of one batch each: scalars, computed one after another."""
     for refused in batches(asked.harmful, schedule.rows_per_pass):
         yield _refusing(evaluator, refused).sum() / len(asked.harmful)
-    for rows, cost in ((asked.harmless, schedule.divergence_cost), (asked.task, schedule.task_cost)):
+    costs = (schedule.divergence_cost, schedule.task_cost)
+    if evaluator.student.search.components:
+        costs = (schedule.component_cost, schedule.component_cost)
+    for rows, cost in zip((asked.harmless, asked.task), costs, strict=True):
         for batch in batches(rows, schedule.rows_per_pass):
             yield -cost * _diverging(evaluator, batch).sum() / len(rows)
 
