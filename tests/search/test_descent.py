@@ -14,7 +14,7 @@ import torch
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.evaluation.memo import Answered
 from safety_harness.registry.prompts import Prompt
-from safety_harness.search.priors import PRIORS, Importance
+from safety_harness.search.priors import PRIORS, Importance, descent
 from safety_harness.search.priors.base import likeliest
 from safety_harness.search.priors.descent import (
     KEPT_TOKENS,
@@ -236,3 +236,19 @@ def test_the_threshold_is_the_lowest_selected_gain(scores: list[float], threshol
     """Check scores of which enough, few and none are positive."""
     by_module = {"first": torch.tensor(scores[:1]), "second": torch.tensor(scores[1:])}
     assert selection_threshold(by_module, 0.5) == threshold
+
+
+def test_components_pay_a_cost_of_their_own(world: Path) -> None:
+    """Weigh one step with all components moved: of the three costs, theirs alone counts."""
+    evaluator = open_evaluator(entry(world, search={"grain": "component"}))
+    rows = StepQuestions(evaluator, EVERYTHING).next_rows()
+
+    def raised(component_cost: float, others: float) -> float:
+        schedule = replace(EVERYTHING, component_cost=component_cost, divergence_cost=others, task_cost=others)
+        with torch.no_grad(), evaluator.transplanter.transplanted(evaluator.units):
+            return sum(float(piece) for piece in descent._objective(evaluator, rows, schedule))
+
+    free, dear = raised(0, 3), raised(6, 3)
+    assert dear < free
+    assert raised(6, 99) == dear
+    assert raised(3, 3) == pytest.approx((free + dear) / 2)
