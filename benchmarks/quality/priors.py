@@ -35,6 +35,7 @@ from tabulate import tabulate
 from benchmarks import kept
 from benchmarks.quality.methods import twins
 from benchmarks.quality.orders import orders
+from benchmarks.quality.ways import searching
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.judging.extent import Extent
 from safety_harness.judging.judge import Verdict
@@ -158,6 +159,7 @@ def main() -> None:
         return (not options.prior or row["prior"] in options.prior) and not kept.holds(known, row)
 
     for student in load_registry().select(family=options.family, students=options.student):
+        student = searching(student, grain="channel")  # these priors order channels, whatever the family's search moves
         measure(open_evaluator(student), options.share or SHARES, harmless_twins, wanted)
     picked = {"family": [options.family], "student": options.student, "prior": options.prior, "share": options.share}
     words = [f"--{kind} {shlex.quote(str(value))}" for kind, values in picked.items() for value in values]

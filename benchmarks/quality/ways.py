@@ -21,6 +21,7 @@ from safety_harness.models.load import prepare
 from safety_harness.models.transplant import Donor, Transplanter
 from safety_harness.registry.load import Student
 from safety_harness.search.candidates import Channels, Modules
+from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
 
@@ -58,8 +59,13 @@ class SafeSubspace:
 
 
 def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[], Way]]:
-    """Return how to make every way, by name. Ways of the same size move as many parameters as *patch*."""
+    """Return how to make every way, by name. Ways of the same size move as many parameters as *patch*.
+
+    All but the patch move whole modules or channels, whatever the search moves.
+    """
     ancestor = Checkpoint(prepare(ancestor_of(evaluator.student)))
+    if evaluator.student.search.components:
+        evaluator = under(evaluator, grain="channel")
     units, size = evaluator.units, sum(unit.parameters for unit in patch)
     middle = published_layers(evaluator)
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
@@ -108,6 +114,8 @@ def under(evaluator: Evaluator, **search: Any) -> Evaluator:
     """Return *evaluator* with other settings of the search. The model is shared."""
     view = copy.copy(evaluator)
     view.student = searching(evaluator.student, **search)
+    checkpoint, settings = view.checkpoint, view.student.search
+    view.units = enumerate_units(checkpoint.config, checkpoint.shapes, settings.roles, settings.components)
     return view
 
 

@@ -183,8 +183,9 @@ def _loss(
         tokenizer(chat_prompt(tokenizer, example.question) + example.begun, add_special_tokens=False)["input_ids"]
         for example in examples
     ]
-    # What the chat template puts before every question goes through the model once a step.
-    shared = shared_beginning(prompts)
+    # What the chat template puts before every question goes through the model once a step. The last token of a prompt
+    # never does: the first of the answer is predicted from it.
+    shared = min(shared_beginning(prompts), min(map(len, prompts)) - 1)
     rows, starts = [], []
     for example, prompt in zip(examples, prompts, strict=True):
         answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"]

@@ -109,7 +109,7 @@ def plan(student: Student, device: Device, sketches: Sequence[Sketch] = ()) -> N
     sketches = sketches or sketched(student)
     model = sketches[-1]
     settings = student.search
-    units = enumerate_units(model.config, model.shapes, settings.roles)
+    units = enumerate_units(model.config, model.shapes, settings.roles, settings.components)
     groups = len(grouped(units, settings.together))
     fewest, most = (min(settings.max_probes, each * groups) for each in (MIN_PROBES_PER_GROUP, MAX_PROBES_PER_GROUP))
     probe, prior = probe_seconds(student, model, device), prior_seconds(student, model, device)
@@ -200,7 +200,8 @@ def needed_memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> i
     if student.search.components:  # in float32, and the student's own numbers of every tensor that they change
         movable = sum(unit.parameters for unit in units) * BYTES["float32"] + changed(units) * width
     layers = 1 + max(unit.layer for unit in units)
-    keys = 2 * max((unit.width for unit in units if unit.role == "k"), default=_hidden(model))
+    whole = enumerate_units(model.config, model.shapes, ("k",)) if any(unit.role == "k" for unit in units) else ()
+    keys = 2 * max((unit.width for unit in whole), default=_hidden(model))
     vocabulary = int(answering(model.config).get("vocab_size", 0))
     tokens = QUESTION_TOKENS + family.max_new_tokens
     batch = family.batch_size * (CACHES * tokens * layers * keys * width + vocabulary * (width + 4))

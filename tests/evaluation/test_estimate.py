@@ -18,6 +18,7 @@ from safety_harness.evaluation.estimate import (
     Sketch,
     needed_memory,
     plan,
+    sketch,
 )
 from safety_harness.evaluation.evaluator import open_evaluator
 from safety_harness.registry.load import Student, load_registry
@@ -137,6 +138,15 @@ def test_a_prior_of_seven_billion_numbers_fits_35_gib(world: Path) -> None:
     by_component = entry(world, dtype="bfloat16", max_new_tokens=48, batch_size=32, search={"grain": "component"})
     held = 2 * changed(components) + 4 * sum(unit.parameters for unit in components)
     assert 2 * sketch.parameters + held < needed_memory(by_component, sketch, components) < memory + held
+
+
+def test_a_plan_is_of_what_may_move(world: Path) -> None:
+    """Plan for channels and for components: these hold fewer numbers, and the student's own beside them."""
+    channels, components = (plan(entry(world, search={"grain": grain}), DEVICE) for grain in ("channel", "component"))
+    sketched = sketch(entry(world).spec)
+    units = enumerate_units(sketched.config, sketched.shapes, rank=8)
+    assert components.movable == sum(unit.parameters for unit in units) != channels.movable
+    assert components.memory - channels.memory == 4 * components.movable + 4 * changed(units) - 4 * channels.movable
 
 
 def test_a_slower_device_takes_longer(world: Path) -> None:

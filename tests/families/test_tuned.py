@@ -33,10 +33,12 @@ from recipes.tuning.questions import (
 from recipes.tuning.recipe import BEGUN, PYRIT_WHEEL, beginnings, refused, turned_back
 from recipes.tuning.tasks import TASKS, prompt_lines
 from safety_harness.errors import SourceError
+from safety_harness.evaluation.attacks import gate_attacks, search_attacks
 from safety_harness.files import sha256_text
 from safety_harness.judging.judge import Verdict
 from safety_harness.judging.own_task import is_right
 from safety_harness.judging.rules import RuleJudge
+from safety_harness.registry.load import load_registry
 from safety_harness.registry.near import near_to
 from safety_harness.registry.prompts import Prompt, check_disjoint, prompt_set, read_prompts, without_near_duplicates
 from tests.builders import make_model, make_tokenizer, save
@@ -134,6 +136,14 @@ def test_a_distribution_that_is_kept_costs_nothing_at_first(
     settings = Settings(steps=1, keep_distribution=kept)
     tune(base, [Source(examples, 2)], settings, tmp_path / "out", "base", texts=["plain prose"])
     assert capsys.readouterr().out.startswith("step 0/1 loss 0.000 ") is kept
+
+
+@pytest.mark.parametrize("family", BASES)
+def test_no_search_sees_a_gated_attack(family: str) -> None:
+    student = load_registry().select(family=family)[0]
+    gated = gate_attacks(student)
+    assert [attack.name for attack in gated] == list(student.gate.attacks)
+    assert {attack.fingerprint for attack in gated}.isdisjoint(one.fingerprint for one in search_attacks(student))
 
 
 # --- Prompts -------------------------------------------------------------------------------------
