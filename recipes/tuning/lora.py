@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,9 +102,8 @@ def tune(
     began = time.monotonic()
     for step, examples in enumerate(_batches(sources, settings)):
         loss = 0.0
-        kept = [example for example in examples if settings.keep_distribution and example.kept]
-        taught = [example for example in examples if not (settings.keep_distribution and example.kept)]
-        for some, keeps in ((taught, False), (kept, True)):
+        for keeps in (False, True):
+            some = [example for example in examples if (settings.keep_distribution and example.kept) is keeps]
             # Rows of one length need no padding: a plea is ten times as long as a short question.
             for alike in batches(sorted(some, key=_length), ROWS_PER_PASS):
                 part: Any = _loss(model, tokenizer, alike, settings.answer_tokens, keeps) * (len(alike) / len(examples))
@@ -215,10 +214,7 @@ def _loss(
 
     weight = (1.0 / predicts.sum(1, keepdim=True)).expand_as(ids)[predicts] / len(rows)
     if keeps:
-        with torch.no_grad(), model.disable_adapter():
-            before = logits().log_softmax(-1)
-        after = logits().log_softmax(-1)
-        losses = torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1)
+        losses = _from_base(model, logits)
     else:
         losses = torch.nn.functional.cross_entropy(logits(), ids.roll(-1, dims=1)[predicts], reduction="none")
     return (losses * weight).sum()
@@ -230,7 +226,12 @@ def _divergence(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[
     rows = [torch.tensor(row) for row in encoded["input_ids"]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
     present = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return _from_base(model, lambda: model(input_ids=ids, attention_mask=present.long()).logits[present].float()).mean()
+
+
+def _from_base(model: Any, logits: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Return KL(base || tuned) of each row of *logits*, (tokens, vocabulary), in nats: shape (tokens,)."""
     with torch.no_grad(), model.disable_adapter():
-        reference = model(input_ids=ids, attention_mask=present.long()).logits[present].float().log_softmax(-1)
-    tuned = model(input_ids=ids, attention_mask=present.long()).logits[present].float().log_softmax(-1)
-    return torch.nn.functional.kl_div(tuned, reference, reduction="batchmean", log_target=True)
+        before = logits().log_softmax(-1)
+    after = logits().log_softmax(-1)
+    return torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1)

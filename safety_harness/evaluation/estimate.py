@@ -196,9 +196,10 @@ def needed_memory(student: Student, model: Sketch, units: tuple[Unit, ...]) -> i
     """
     family = student.family
     width = BYTES[family.dtype]
-    movable = sum(unit.parameters for unit in units) * width
+    numbers = sum(unit.parameters for unit in units)
+    movable = numbers * width
     if student.search.components:  # in float32, and the student's own numbers of every tensor that they change
-        movable = sum(unit.parameters for unit in units) * BYTES["float32"] + changed(units) * width
+        movable = numbers * BYTES["float32"] + changed(units) * width
     layers = 1 + max(unit.layer for unit in units)
     whole = enumerate_units(model.config, model.shapes, ("k",)) if any(unit.role == "k" for unit in units) else ()
     keys = 2 * max((unit.width for unit in whole), default=_hidden(model))
