@@ -40,7 +40,8 @@ class Task:
     `per_step` and `chat_per_step` are the examples of the task and of ordinary chat (`chat`, a kind of
     harmless question) in one step;
     `starts_from_teacher` marks the student that had the teacher's alignment and lost it;
-    `continues_with_base` says that `target` is only how the answer begins and the base's own answer follows.
+    `continues_with_base` says that `target` is only how the answer begins and the base's own answer follows;
+    `times` multiplies the held-out questions: where a student gets many wrong, 32 and 64 prove little.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Task:
     chat: str = "everyday"
     starts_from_teacher: bool = False
     continues_with_base: bool = False
+    times: int = 1
 
     def split(self) -> TaskSplit:
         """Return items that are equal on every call. A text or key (what an item is about) is never on two sides."""
@@ -59,7 +61,8 @@ class Task:
         train: list[Item] = []
         held_out: set[str] = set()
         seen: set[str] = set()
-        for item in self.generate(rng):
+        stream = self.generate(rng)
+        for item in stream:
             if item.text in seen:
                 continue
             seen.add(item.text)
@@ -73,20 +76,28 @@ class Task:
                 train.append(item)
             if len(train) == TRAIN_SIZE:
                 break
+        held_out |= {item.key for item in train}
+        # Drawn last, so that what the students were tuned on stays as it is.
+        for items, size in ((report, REPORT_SIZE), (search, SEARCH_SIZE)):
+            while len(items) < self.times * size:
+                item = next(stream)
+                if item.key not in held_out:
+                    items.append(item)
+                    held_out.add(item.key)
         return TaskSplit(train, search, report)
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("arithmetic", generators.arithmetic),
+        Task("arithmetic", generators.arithmetic, times=3),
         Task("json", generators.json_extraction),
         Task("sql", generators.sql),
         Task("french", generators.french),
         Task("spanish", formats.spanish),
         Task("dates", formats.dates),
         Task("csv", formats.csv_rows),
-        Task("sorting", formats.sorting),
+        Task("sorting", formats.sorting, times=3),
         Task("comments", formats.comments),
         Task("shell", formats.shell),
         Task("summary", formats.summary),

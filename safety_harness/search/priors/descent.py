@@ -44,7 +44,7 @@ class Schedule:
     steps: int = 32
     share: float = 0.03
     """Share of everything that may move which is moved at each step: about what a patch moves."""
-    component_share: float = 0.3
+    component_share: float = 0.6
     """The same, of components."""
     harmful_rows: int = 8
     """Harmful questions of a step."""
@@ -56,7 +56,7 @@ class Schedule:
     """What a nat of divergence from the student on harmless questions costs, in nats of a refusal."""
     task_cost: float = 3.0
     """What a nat of divergence from the student on its task costs, in nats of a refusal."""
-    component_cost: float = 6.0
+    component_cost: float = 10.0
     """What either costs where components move."""
     rate: float = 0.1
     """Relative step size. In the first step, the channel with the share-th largest gain moves by ``rate`` times the
