@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safety_harness.cli.common import (
     LATEST,
@@ -22,6 +23,9 @@ from safety_harness.cli.common import (
 from safety_harness.files import refuse_existing, try_to_write
 from safety_harness.gate.runs import finished
 from safety_harness.registry.load import Student
+
+if TYPE_CHECKING:
+    from safety_harness.gate.records import Patch
 
 
 def add_search(commands: Commands[Parser]) -> None:
@@ -74,7 +78,26 @@ def _patch(options: argparse.Namespace) -> int:
     students = chosen(options)
     # A run of several machines gates some of a registry's students, and a student that was named is always meant.
     recorded_ones = [student for student in students if student.id in gated]
-    return _write_patch(options, one_of(recorded_ones or students), results)
+    student = one_of(recorded_ones or students)
+    if student.id in gated:
+        student = _as_searched(student, gated[student.id].patch)
+    return _write_patch(options, student, results)
+
+
+def _as_searched(student: Student, patch: Patch) -> Student:
+    """Return *student* with the grain, rank and transfer that *patch* was searched with: the run may have had options.
+
+    Nothing is added without an ancestor, so the registry's transfer then stays, and does not fit.
+    """
+    from safety_harness.weights.units import rank_of
+
+    searched: dict[str, Any] = {"grain": patch.grain}
+    if rank := max(map(rank_of, patch.units), default=0):
+        searched["rank"] = rank
+    if patch.transfer != "add" or student.family.ancestor:
+        searched["transfer"] = patch.transfer
+    spec = student.spec.model_copy(update={"search": student.search.model_copy(update=searched)})
+    return replace(student, spec=spec)
 
 
 def _write_patch(

@@ -233,6 +233,12 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
     return tuple(tuple(map(unit_of, identifier.split("+"))) for identifier in identifiers)
 
 
+def rank_of(identifier: str) -> int:
+    """Return how many components each matrix had in the search of a group with this id; 0 if no components moved."""
+    parts = _ID.fullmatch(identifier.partition("+")[0])
+    return int(((parts and parts[2]) or "~0").removeprefix("~"))
+
+
 def short(identifier: str) -> str:
     """Return a group's id for a reader: modules with their number of channels, as ``12.gate ×37``. Ids get long.
 

@@ -118,6 +118,21 @@ def test_the_gates_patch_and_evidence_go_along(
         assert sentence in printed
 
 
+def test_a_patch_of_a_run_with_other_options_is_written(command: Command, registry: Path, tmp_path: Path) -> None:
+    """Search by four components of each matrix, and write that patch by a registry that says channels."""
+    other = tmp_path / "components.toml"
+    text = registry.read_text()
+    other.write_text(text.replace("search = { ", 'search = { grain = "component", rank = 4, ', 1))
+    assert other.read_text() != text
+    searched, out = tmp_path / "searched", tmp_path / "written"
+    assert command("search", "--student", "plain", "--registry", other, "--out", searched)[0] == 0
+    results = gated(searched, tmp_path / "results.json")
+    code, _, error = command("patch", results, "--student", "plain", "--registry", registry, "--out", out)
+    assert (code, error) == (0, "")
+    assert open_artifact(out).manifest.entries == open_artifact(searched).manifest.entries
+    assert open_artifact(out).manifest.search.units[0].partition("[")[0].endswith("~4")
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
