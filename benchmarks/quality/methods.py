@@ -4,8 +4,8 @@
         [--results FILE]
 
 measures each way on held-out questions. It writes ``methods.jsonl``, a row a student and way, and ``methods.md``. A row
-that is there is not measured again; if the patch matters for its way, the row must be of this patch. The patch is the
-one that the results.json FILE holds, or else the one that ``pytest suites/`` finds or has cached.
+that is there is not measured again. It must be of this teacher and, if the patch matters for its way, of this patch.
+The patch is the one that the results.json FILE holds, or else the one that ``pytest suites/`` finds or has cached.
 
 Everything runs in bfloat16. With ``--data DIR``, over-refusal is also asked on 250 safe questions
 (``DIR/xstest/xstest_prompts.csv``) and on the first 128 harmless twins
@@ -46,7 +46,7 @@ import torch
 from tabulate import tabulate
 
 from benchmarks import kept
-from benchmarks.quality.ways import PATCH, SIZED, Way, changed, searching, ways, with_donor
+from benchmarks.quality.ways import AS_IT_IS, PATCH, SIZED, Way, changed, searching, ways, with_donor
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
 from safety_harness.gate.records import Patch
 from safety_harness.gate.statistics import Rate
@@ -146,26 +146,28 @@ def measure(
     chosen = select(evaluator, patch)
     evaluator = open_evaluator(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(evaluator, data)
+    teacher = evaluator.teacher.fingerprint[:12]
     # Measured once, for all ways to be compared with.
     evaluator.answers((), asked.harmless["harmless"].first(DIVERGED))
     evaluator.text((), asked.text)
     for name, way in ways(evaluator, chosen).items():
         by_patch = name == PATCH or name.startswith(SIZED)
-        of_patch = {"patch": kept.patch_name(patch.key, patch.units)} if by_patch else {}
-        if wanted({"student": student.id, "way": name, **of_patch}):
+        made_of = {"teacher": teacher} if name != AS_IT_IS else {}
+        made_of |= {"patch": kept.patch_name(patch.key, patch.units)} if by_patch else {}
+        if wanted({"student": student.id, "way": name, **made_of}):
             made = way()
-            row = of_patch | measured(evaluator, made, asked) | ({"chosen": made.about} if made.about else {})
+            row = made_of | measured(evaluator, made, asked) | ({"chosen": made.about} if made.about else {})
             if name == PATCH:
                 row |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **row})
-    if wanted({"student": student.id, "way": DDMIN}):
+    if wanted({"student": student.id, "way": DDMIN, "teacher": teacher}):
         gates = ddmin_over_gates(student)
         about = {
             "reason": gates.reason, "gates": gates.units, "probes": gates.probes, "search seconds": gates.seconds,
             "search": gates.search.model_dump(),
         }  # fmt: skip
         row = measured(evaluator, Way(select(evaluator, gates)), asked)
-        write({"student": student.id, "way": DDMIN, **about, **row})
+        write({"student": student.id, "way": DDMIN, "teacher": teacher, **about, **row})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

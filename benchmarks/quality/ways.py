@@ -25,6 +25,7 @@ from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.units import Unit, cut
 
+AS_IT_IS = "student as it is"
 PATCH = "patch of the search"
 SIZED = "same size: "
 # The layers of the paper's rule, as shares of a model's depth.
@@ -71,7 +72,7 @@ def ways(evaluator: Evaluator, patch: Sequence[Unit]) -> Mapping[str, Callable[[
     mlps = tuple(unit for unit in units if unit.layer in middle and unit.role in ("gate", "up", "down"))
     share = size / sum(unit.parameters for unit in units)
     return {
-        "student as it is": lambda: Way(()),
+        AS_IT_IS: lambda: Way(()),
         PATCH: lambda: Way(tuple(patch), ancestor=evaluator.ancestor),
         "all of the teacher": lambda: Way(units),
         "published rule: whole MLPs": lambda: Way(mlps),
