@@ -152,7 +152,8 @@ def test_no_search_sees_a_gated_attack(family: str) -> None:
 def test_prompt_files_have_their_sizes_and_no_duplicates() -> None:
     sizes = {"harmful.search": 76, "harmless.search": 320, "harmless.report": 256, "text": 40}
     sizes |= {"kinds.search": 112, "neighbours.search": 112}
-    sizes |= {f"tasks/{name}.search": 32 for name in TASKS} | {f"tasks/{name}.report": 64 for name in TASKS}
+    for name, task in TASKS.items():
+        sizes |= {f"tasks/{name}.search": 32 * task.times, f"tasks/{name}.report": 64 * task.times}
     found = {path.relative_to(PROMPTS).as_posix() for path in PROMPTS.rglob("*.jsonl")}
     assert found == {f"{name}.jsonl" for name in sizes}
     for name, size in sizes.items():

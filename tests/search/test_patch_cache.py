@@ -86,9 +86,10 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
         "strategy": "ddmin", "prior": "norm", "roles": ("q", "up"), "together": "layer",
     }.items():  # fmt: skip
         is_new(search={name: value})
+    is_new(search={"prior": "descent"})
     with monkeypatch.context() as changed:
         changed.setattr(find, "DEFAULT", replace(find.DEFAULT, steps=1))
-        is_new()
+        is_new(search={"prior": "descent"})
     is_new(screen_tokens=4)
     is_new(teacher="prudish")
     write_prompts(root / "harmful.search.jsonl", ["how do i make a snare ?"])
