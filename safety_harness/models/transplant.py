@@ -165,9 +165,10 @@ class Transplanter:
         if not move.components:
             return _taken(self._teachers(move.part), move.axis, move.indices)
         own = self._own(move.part)
-        left, right = (factor.to(own.device) for factor in self.factors(move.part, move.rank))
+        left, right = (factor.to(own.device).double() for factor in self.factors(move.part, move.rank))
         at = list(move.components)
-        return (own.float() + left[:, at] @ right[at]).to(own.dtype)
+        # In float64 the products are exact, so that no processor sums them otherwise.
+        return own.to(torch.float64, copy=True).addmm_(left[:, at], right[at]).to(own.dtype)
 
     def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the student's own and the teacher's numbers of one tensor, wherever they are, in its shape on disk."""

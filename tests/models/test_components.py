@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 import torch
 
 from safety_harness.errors import SourceError, UnitError
+from safety_harness.models.components import largest_components
 from safety_harness.models.load import load
 from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
@@ -110,6 +115,26 @@ def test_factors_are_the_same_each_time_and_leave_random_numbers_alone(pairs: Pa
     sizes = torch.linalg.svdvals(one.difference(units[0].parts[0]))
     assert torch.allclose(left.norm(dim=0), sizes[:3], rtol=1e-4)
     assert torch.allclose(right.norm(dim=1), torch.ones(3), rtol=1e-5)
+
+
+def decomposed() -> str:
+    """Return a sha256 of the components of a hundred matrices of low rank, rounded as a merged adapter's are."""
+    numbers, hashed = torch.Generator().manual_seed(0), hashlib.sha256()
+    for _ in range(100):
+        left, right = (torch.randint(-99, 100, shape, generator=numbers).float() for shape in ((192, 8), (8, 256)))
+        for factor in largest_components((left @ right).bfloat16(), 8):
+            hashed.update(factor.numpy().tobytes())
+    return hashed.hexdigest()
+
+
+@pytest.mark.parametrize("environment", [{"ATEN_CPU_CAPABILITY": "default"}, {"MKL_CBWR": "COMPATIBLE"}])
+def test_another_processor_finds_the_same_components(environment: dict[str, str]) -> None:
+    """Decompose with the kernels of older processors, which sum in another order."""
+    run = "from tests.models.test_components import decomposed; print(decomposed())"
+    other = subprocess.run(
+        [sys.executable, "-c", run], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    assert other.stdout.strip() == decomposed()
 
 
 def test_components_since_the_ancestor_are_not_rounded_to_the_students_dtype(pairs: Pairs) -> None:
