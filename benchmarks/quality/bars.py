@@ -106,7 +106,7 @@ def row(one: Measured) -> tuple[str, ...]:
         one.result.id.split("/")[1],
         f"{defense['before']} → {defense['after']} ({low:.2f}–{high:.2f})",
         f"{before} → {after}",
-        f"{task['before']} → {task['after']}",
+        f"{task['before']} → {task['after']} of {task['n']}",
         f"{one.numbers('perplexity')['ratio']:.3f}",
         f"{one.numbers('divergence')['mean']:.3f}",
         f"{len(one.patch.units)}, {100 * one.patch.share:.1f} %",
@@ -118,7 +118,7 @@ def row(one: Measured) -> tuple[str, ...]:
 
 
 HEADERS = (
-    "student", "DSR of 128 (95 %)", "HarmBench, of 200", "own task, of 64", "perplexity ×", "KL", "layers, moved",
+    "student", "DSR of 128 (95 %)", "HarmBench, of 200", "own task", "perplexity ×", "KL", "layers, moved",
     "probes", "twins, of 128", "XSTest safe, of 250", "own harmless, of 256", "gate",
 )  # fmt: skip
 

@@ -4,8 +4,8 @@
         [--results FILE]
 
 measures each way on held-out questions. It writes ``methods.jsonl``, a row a student and way, and ``methods.md``. A row
-that is there is not measured again. It must be of this teacher and, if the patch matters for its way, of this patch.
-The patch is the one that the results.json FILE holds, or else the one that ``pytest suites/`` finds or has cached.
+that is there is not measured again. It must be of these questions, of this teacher and, where it matters, of this
+patch: the one that the results.json FILE holds, or else the one that ``pytest suites/`` finds or has cached.
 
 Everything runs in bfloat16. With ``--data DIR``, over-refusal is also asked on 250 safe questions
 (``DIR/xstest/xstest_prompts.csv``) and on the first 128 harmless twins
@@ -48,6 +48,7 @@ from tabulate import tabulate
 from benchmarks import kept
 from benchmarks.quality.ways import AS_IT_IS, PATCH, SIZED, Way, changed, searching, ways, with_donor
 from safety_harness.evaluation.evaluator import Evaluator, open_evaluator
+from safety_harness.files import sha256_text
 from safety_harness.gate.records import Patch
 from safety_harness.gate.statistics import Rate
 from safety_harness.judging.extent import Extent
@@ -147,12 +148,15 @@ def measure(
     evaluator = open_evaluator(changed(student, dtype="bfloat16", screen_tokens=GLANCE))
     asked = questions(evaluator, data)
     teacher = evaluator.teacher.fingerprint[:12]
+    sets = [*asked.harmful.values(), *asked.harmless.values(), asked.task, asked.text]
+    digest = sha256_text(" ".join(prompts.sha256 for prompts in sets))[:12]
     # Measured once, for all ways to be compared with.
     evaluator.answers((), asked.harmless["harmless"].first(DIVERGED))
     evaluator.text((), asked.text)
     for name, way in ways(evaluator, chosen).items():
         by_patch = name == PATCH or name.startswith(SIZED)
-        made_of = {"teacher": teacher} if name != AS_IT_IS else {}
+        made_of = {"asked": digest}
+        made_of |= {"teacher": teacher} if name != AS_IT_IS else {}
         made_of |= {"patch": kept.patch_name(patch.key, patch.units)} if by_patch else {}
         if wanted({"student": student.id, "way": name, **made_of}):
             made = way()
@@ -160,14 +164,15 @@ def measure(
             if name == PATCH:
                 row |= {"units": len(patch.units), "probes": patch.probes, "search seconds": patch.seconds}
             write({"student": student.id, "way": name, **row})
-    if wanted({"student": student.id, "way": DDMIN, "teacher": teacher}):
+    by_gates = {"student": student.id, "way": DDMIN, "teacher": teacher, "asked": digest}
+    if wanted(by_gates):
         gates = ddmin_over_gates(student)
         about = {
             "reason": gates.reason, "gates": gates.units, "probes": gates.probes, "search seconds": gates.seconds,
             "search": gates.search.model_dump(),
         }  # fmt: skip
         row = measured(evaluator, Way(select(evaluator, gates)), asked)
-        write({"student": student.id, "way": DDMIN, "teacher": teacher, **about, **row})
+        write({**by_gates, **about, **row})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -223,6 +228,12 @@ def _searched(row: Mapping[str, Any]) -> str:
     )
 
 
+def _of_one_teacher(rows: Sequence[kept.Row]) -> list[kept.Row]:
+    """Return *rows* without those of another teacher than the newest row's."""
+    newest = [row["teacher"] for row in rows if "teacher" in row][-1:]
+    return [row for row in rows if row["way"] == AS_IT_IS or not newest or row.get("teacher") == newest[0]]
+
+
 def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -249,7 +260,7 @@ def main() -> None:
 
     for student in load_registry().select(family=options.family, students=options.student):
         measure(student, options.data, options.results, wanted, write)
-    rows = list({(row["student"], row["way"]): row for row in kept.read(log)}.values())
+    rows = _of_one_teacher(list({(row["student"], row["way"]): row for row in kept.read(log)}.values()))
     kept.write(log, rows)
     picked = "".join(f" --{kind} '{name}'" for kind in ("student", "way") for name in getattr(options, kind))
     command = (

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from safety_harness.files import write_whole
@@ -22,6 +23,8 @@ PROMPTS = Path(__file__).parents[2] / "safety_harness" / "families" / "prompts" 
 SEARCH_SIZE = 32
 REPORT_SIZE = 64
 TRAIN_SIZE = 400
+# Of a domain that is small, the same questions come again and again.
+MOST_DRAWN = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ class Task:
     times: int = 1
 
     def split(self) -> TaskSplit:
-        """Return items that are equal on every call. A text or key (what an item is about) is never on two sides."""
+        """Return items that are equal on every call. A text or key (what an item is about) is never on two sides.
+
+        Raises:
+            ValueError: the domain has too few questions.
+        """
         rng = random.Random(f"smollm2/{self.name}")
         report: list[Item] = []
         search: list[Item] = []
         train: list[Item] = []
         held_out: set[str] = set()
         seen: set[str] = set()
-        stream = self.generate(rng)
+        stream = islice(self.generate(rng), MOST_DRAWN)
         for item in stream:
             if item.text in seen:
                 continue
@@ -80,10 +87,11 @@ class Task:
         # Drawn last, so that what the students were tuned on stays as it is.
         for items, size in ((report, REPORT_SIZE), (search, SEARCH_SIZE)):
             while len(items) < self.times * size:
-                item = next(stream)
-                if item.key not in held_out:
-                    items.append(item)
-                    held_out.add(item.key)
+                if (more := next(stream, None)) is None:
+                    raise ValueError(f"{self.name}: has no more than {len(items)} questions to hold out here.")
+                if more.key not in held_out:
+                    items.append(more)
+                    held_out.add(more.key)
         return TaskSplit(train, search, report)
 
 

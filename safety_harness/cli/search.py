@@ -20,6 +20,7 @@ from safety_harness.cli.common import (
     watched,
     whole,
 )
+from safety_harness.errors import DataError
 from safety_harness.files import refuse_existing, try_to_write
 from safety_harness.gate.runs import finished
 from safety_harness.registry.load import Student
@@ -96,8 +97,11 @@ def _as_searched(student: Student, patch: Patch) -> Student:
         searched["rank"] = rank
     if patch.transfer != "add" or student.family.ancestor:
         searched["transfer"] = patch.transfer
-    spec = student.spec.model_copy(update={"search": student.search.model_copy(update=searched)})
-    return replace(student, spec=spec)
+    try:
+        search = type(student.search).model_validate(student.search.model_dump() | searched)
+    except ValueError as error:
+        raise DataError(f"{patch.student}: its patch was searched with settings that do not exist: {error}") from error
+    return replace(student, spec=student.spec.model_copy(update={"search": search}))
 
 
 def _write_patch(

@@ -102,7 +102,7 @@ class Patch(BaseModel):
     where no patch was needed, or none was found; ``found`` and ``reason`` say which. ``certificate`` says of each unit
     whether the oracle was seen to reject the patch without it. ``changed`` are the student's numbers that change, where
     these are not the numbers that move: a component changes every number of its matrix. ``numbers`` is a sha256 of what
-    components put in, which another machine may compute otherwise. ``course`` holds the probes in order, except void
+    components put in, which a machine could compute otherwise. ``course`` holds the probes in order, except void
     ones and those that an earlier, interrupted search had answered.
     """
 

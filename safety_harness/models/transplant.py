@@ -36,8 +36,8 @@ class Transplanter:
 
     The teacher's tensors are read on first use and cast to the student's dtype. Only tensors of units that were moved
     before are held. With an *ancestor* of student and teacher, what moves is what the teacher learnt since: student +
-    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089). At most one
-    transplanter may have units in one model at a time.
+    (teacher - ancestor), summed in float32 and rounded once (task arithmetic, arXiv 2212.04089). Components are summed
+    in float64. At most one transplanter may have units in one model at a time.
     """
 
     def __init__(self, model: Any, teacher: Donor, ancestor: Checkpoint | None = None) -> None:
@@ -167,7 +167,7 @@ class Transplanter:
         own = self._own(move.part)
         left, right = (factor.to(own.device).double() for factor in self.factors(move.part, move.rank))
         at = list(move.components)
-        # In float64 the products are exact, so that no processor sums them otherwise.
+        # In float64 products are exact, and sums differ between processors far below what is kept.
         return own.to(torch.float64, copy=True).addmm_(left[:, at], right[at]).to(own.dtype)
 
     def _both(self, part: Part) -> tuple[torch.Tensor, torch.Tensor]:

@@ -152,10 +152,10 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
         settings["kinds"] = [[prompt.id, prompt.category] for prompt in evaluator.questions.harmful.search]
     if search.components:
         settings["components"] = METHOD
+        if search.prior == "descent":
+            settings["descent"] = asdict(DEFAULT)
     else:
         del settings["rank"]
-    if search.prior == "descent":
-        settings["descent"] = asdict(DEFAULT)
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}
     if leaves_to_gate(search):
         key["aim"] = asdict(aim_of(evaluator.student, evaluator.questions))
@@ -174,7 +174,7 @@ def select(evaluator: Evaluator, patch: Patch) -> tuple[Unit, ...]:
     units = flat(named(patch.units, evaluator.units))
     if patch.numbers and patch.numbers != evaluator.transplanter.digest(units):
         raise DataError(
-            f"{patch.student}: the components of its patch are other numbers on this machine than on the one that "
-            "searched for them. Search again here, or gate there."
+            f"{patch.student}: the components of its patch are other numbers here than where they were searched for. "
+            "Search again on this machine, or gate with the versions and on the machine of the search."
         )
     return units

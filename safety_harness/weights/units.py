@@ -234,9 +234,12 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
 
 
 def rank_of(identifier: str) -> int:
-    """Return how many components each matrix had in the search of a group with this id; 0 if no components moved."""
-    parts = _ID.fullmatch(identifier.partition("+")[0])
-    return int(((parts and parts[2]) or "~0").removeprefix("~"))
+    """Return how many components a matrix had in the search of a group with this id; 0 if no components moved.
+
+    A matrix of fewer rows or columns than the `rank` of that search had fewer, so the largest number counts.
+    """
+    every = map(_ID.fullmatch, identifier.split("+"))
+    return max(int(((parts and parts[2]) or "~0").removeprefix("~")) for parts in every)
 
 
 def short(identifier: str) -> str:

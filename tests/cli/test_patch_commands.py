@@ -138,6 +138,7 @@ def test_a_patch_of_a_run_with_other_options_is_written(command: Command, regist
     [
         ({"student": "world/other"}, "records no patch of world/plain"),
         ({"transfer": "add"}, "was found with transfer 'add'"),
+        ({"transfer": "other"}, "world/plain: its patch was searched with settings that do not exist"),
         ({"units": ["9.gate"]}, "'9.gate' is no unit of this model"),
     ],
 )

@@ -21,7 +21,7 @@ from safety_harness.models.transplant import Transplanter
 from safety_harness.weights.architectures import enumerate_units
 from safety_harness.weights.checkpoint import Checkpoint
 from safety_harness.weights.moved import moved
-from safety_harness.weights.units import Unit, cut, named, ranked, short
+from safety_harness.weights.units import Unit, cut, named, rank_of, ranked, short
 
 Pairs = Callable[[str, bool], tuple[Path, Path]]
 EVERY = 999  # more components than any matrix here has
@@ -118,12 +118,13 @@ def test_factors_are_the_same_each_time_and_leave_random_numbers_alone(pairs: Pa
 
 
 def decomposed() -> str:
-    """Return a sha256 of the components of a hundred matrices of low rank, rounded as a merged adapter's are."""
+    """Return a sha256 of the components of matrices of low rank, rounded as a merged adapter's are and exact."""
     numbers, hashed = torch.Generator().manual_seed(0), hashlib.sha256()
-    for _ in range(100):
+    for _ in range(50):
         left, right = (torch.randint(-99, 100, shape, generator=numbers).float() for shape in ((192, 8), (8, 256)))
-        for factor in largest_components((left @ right).bfloat16(), 8):
-            hashed.update(factor.numpy().tobytes())
+        for added in ((left @ right).bfloat16(), left[:, :3] @ right[:3]):  # the second one has three components
+            for factor in largest_components(added, 8):
+                hashed.update(factor.numpy().tobytes())
     return hashed.hexdigest()
 
 
@@ -135,6 +136,11 @@ def test_another_processor_finds_the_same_components(environment: dict[str, str]
         [sys.executable, "-c", run], env=os.environ | environment, capture_output=True, text=True, check=True
     )
     assert other.stdout.strip() == decomposed()
+
+
+def test_the_rank_of_a_group_is_that_of_its_largest_matrix() -> None:
+    """Name a group whose first matrix has fewer rows than the rank."""
+    assert [rank_of(name) for name in ("0.k~4[1]+0.gate~8[0,2]", "0.gate~8", "0.gate[1]+0.up", "")] == [8, 8, 0, 0]
 
 
 def test_components_since_the_ancestor_are_not_rounded_to_the_students_dtype(pairs: Pairs) -> None:

@@ -86,10 +86,12 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
         "strategy": "ddmin", "prior": "norm", "roles": ("q", "up"), "together": "layer",
     }.items():  # fmt: skip
         is_new(search={name: value})
+    by_components = {"prior": "descent", "grain": "component"}
     is_new(search={"prior": "descent"})
+    is_new(search=by_components)
     with monkeypatch.context() as changed:
         changed.setattr(find, "DEFAULT", replace(find.DEFAULT, steps=1))
-        is_new(search={"prior": "descent"})
+        is_new(search=by_components)
     is_new(screen_tokens=4)
     is_new(teacher="prudish")
     write_prompts(root / "harmful.search.jsonl", ["how do i make a snare ?"])
