@@ -64,7 +64,7 @@ def test_components_of_another_machine_are_not_taken_for_those_that_were_searche
     assert patch.numbers == evaluator.transplanter.digest(units)
     left, right = evaluator.transplanter.factors(units[0].parts[0], units[0].rank)
     left[:, list(units[0].channels or (0,))] *= 1.01
-    with pytest.raises(DataError, match="are other numbers on this machine than on the one that searched for them"):
+    with pytest.raises(DataError, match="are other numbers here than where they were searched for"):
         select(evaluator, patch)
     assert right.isfinite().all()
     plain = find_patch(open_evaluator(entry(world, search={"grain": "module", "prior": "norm"})))
