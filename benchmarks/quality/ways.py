@@ -135,8 +135,7 @@ def changed(student: Student, **family: Any) -> Student:
 
 def searching(student: Student, **search: Any) -> Student:
     """Return *student* with other settings of its own search."""
-    settings = student.search.model_copy(update=search)
-    return replace(student, spec=student.spec.model_copy(update={"search": settings}))
+    return student.searched_by(student.search.model_copy(update=search))
 
 
 def largest(modules: Modules, size: int) -> tuple[Unit, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +100,7 @@ def _as_searched(student: Student, patch: Patch) -> Student:
         search = type(student.search).model_validate(student.search.model_dump() | searched)
     except ValueError as error:
         raise DataError(f"{patch.student}: its patch was searched with settings that do not exist: {error}") from error
-    return replace(student, spec=student.spec.model_copy(update={"search": search}))
+    return student.searched_by(search)
 
 
 def _write_patch(

@@ -40,6 +40,10 @@ class Student:
         """The settings of this student's search: its own, or else its family's."""
         return self.spec.search or self.family.search
 
+    def searched_by(self, settings: SearchSettings) -> Student:
+        """Return this student with other *settings* of its search."""
+        return replace(self, spec=self.spec.model_copy(update={"search": settings}))
+
     @property
     def gate(self) -> GateSettings:
         """The thresholds that this student is gated by: its family's."""

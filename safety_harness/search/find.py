@@ -16,7 +16,7 @@ from safety_harness.gate.records import Patch
 from safety_harness.gate.results import asked_in_search
 from safety_harness.models.components import METHOD
 from safety_harness.patch.record import content_key, fetchers, load_patch, patch_folder, recorded, save_patch
-from safety_harness.search.priors.descent import DEFAULT
+from safety_harness.search.priors import descent
 from safety_harness.search.reduce import search
 from safety_harness.weights.units import Unit, flat, named
 
@@ -153,7 +153,7 @@ def patch_key(evaluator: Evaluator, first: Sequence[Unit] = ()) -> str:
     if search.components:
         settings["components"] = METHOD
         if search.prior == "descent":
-            settings["descent"] = asdict(DEFAULT)
+            settings["descent"] = asdict(descent.DEFAULT)
     else:
         del settings["rank"]
     key = {**evaluator.identity(), "questions": asked_in_search(evaluator.questions.hashes), "search": settings}

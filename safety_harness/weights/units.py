@@ -26,7 +26,7 @@ ATTENTION = frozenset("qkvo")
 
 # 12.gate, 12.gate[3,40-43], or of components 12.gate~8[0,2]. No model has a layer or a channel of more digits.
 _ID = re.compile(
-    r"([0-9]{1,9}\.\w{1,99})(~[0-9]{1,9})?(?:\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\])?"
+    r"([0-9]{1,9}\.\w{1,99})(?:~([0-9]{1,9}))?(?:\[([0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*)\])?"
 )
 
 
@@ -217,7 +217,7 @@ def named(identifiers: Iterable[str], whole: Sequence[Unit]) -> tuple[Group, ...
         if parts is None or parts[1] not in modules:
             raise UnitError(f"{identifier[:80]!r} is no unit of this model, whose modules are {', '.join(modules)}.")
         unit = modules[parts[1]]
-        if (parts[2] or "") != (f"~{unit.rank}" if unit.rank else ""):
+        if (parts[2] or "") != str(unit.rank or ""):
             raise UnitError(
                 f"{identifier[:80]!r} was searched with another `grain` or `rank`: here {unit.module} is {unit.id!r}. "
                 "Set both as they were in that search."
@@ -239,7 +239,7 @@ def rank_of(identifier: str) -> int:
     A matrix of fewer rows or columns than the `rank` of that search had fewer, so the largest number counts.
     """
     every = map(_ID.fullmatch, identifier.split("+"))
-    return max(int(((parts and parts[2]) or "~0").removeprefix("~")) for parts in every)
+    return max(int((parts and parts[2]) or 0) for parts in every)
 
 
 def short(identifier: str) -> str:
@@ -255,6 +255,5 @@ def _short(identifier: str) -> str:
     parts = _ID.fullmatch(identifier)
     if parts is None or not (parts[2] or parts[3]):
         return identifier
-    rank = (parts[2] or "").removeprefix("~")
     counted = f"×{count_of(parts[3])}" if parts[3] else "×all"
-    return f"{parts[1]} {counted} of {rank}" if rank else f"{parts[1]} {counted}"
+    return f"{parts[1]} {counted} of {parts[2]}" if parts[2] else f"{parts[1]} {counted}"

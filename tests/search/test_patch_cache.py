@@ -17,6 +17,7 @@ from safety_harness.gate.records import Patch
 from safety_harness.patch.record import save_patch
 from safety_harness.search import find, reduce
 from safety_harness.search.find import find_patch, patch_key
+from safety_harness.search.priors import descent
 from tests.refusal_world import entry, write_prompts
 from tests.search.probing import cached, never, probed
 
@@ -90,7 +91,7 @@ def test_the_key_changes_with_all_that_could_change_the_patch(
     is_new(search={"prior": "descent"})
     is_new(search=by_components)
     with monkeypatch.context() as changed:
-        changed.setattr(find, "DEFAULT", replace(find.DEFAULT, steps=1))
+        changed.setattr(descent, "DEFAULT", replace(descent.DEFAULT, steps=1))
         is_new(search=by_components)
     is_new(screen_tokens=4)
     is_new(teacher="prudish")
@@ -125,7 +126,7 @@ def test_a_students_own_settings_are_in_its_key(world: Path) -> None:
     """Give settings to the student instead of its family: the key is the one of these settings."""
     chosen = entry(world)
     settings = chosen.search.model_copy(update={"max_probes": 9})
-    special = replace(chosen, spec=chosen.spec.model_copy(update={"search": settings}))
+    special = chosen.searched_by(settings)
     assert patch_key(open_evaluator(special)) == patch_key(open_evaluator(entry(world, search={"max_probes": 9})))
     assert patch_key(open_evaluator(special)) != patch_key(open_evaluator(chosen))
 
